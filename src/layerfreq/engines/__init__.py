@@ -1,0 +1,31 @@
+"""Engines: interchangeable ways to compute the pair sums, held to the reference by one shared test."""
+
+from __future__ import annotations
+
+import torch
+
+from layerfreq.engines.base import Engine, PairSums, Points, as_points
+from layerfreq.engines.blocked import blocked
+from layerfreq.engines.reference import reference
+from layerfreq.errors import InputError, did_you_mean
+
+ENGINES: dict[str, Engine] = {
+    "reference": reference,
+    "blocked": blocked,
+}
+
+
+def pick_engine(name: str, device: torch.device) -> tuple[str, Engine]:
+    """Return the engine of that name, or for "auto" the fastest one for the device.
+
+    Raises:
+        InputError: If no engine has that name.
+    """
+    if name == "auto":
+        name = "blocked"
+    if name not in ENGINES:
+        raise InputError(f"engine: unknown {name!r}; {did_you_mean(name, ['auto', *ENGINES])}")
+    return name, ENGINES[name]
+
+
+__all__ = ["ENGINES", "Engine", "PairSums", "Points", "as_points", "pick_engine"]

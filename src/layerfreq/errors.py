@@ -1,0 +1,28 @@
+"""The errors that bad input gets: one line that names the argument, the value and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """An argument, a file or a folder that cannot be used as given; the message is one line."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a remedy that suggests the names nearest to an unknown one.
+
+    Args:
+        name: What was asked for.
+        known: What there is.
+
+    Returns:
+        A clause without a final stop, for the end of an error message.
+    """
+    known = list(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"known are: {shown}" if known else "there are none"

@@ -1,0 +1,143 @@
+"""Targets: class ids or vectors, turned into what an engine sums."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from layerfreq.errors import InputError
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets y of the effective target function, ready for the filter.
+
+    The filter is linear and its weights sum to one, so engines filter `vectors` (which have mean zero) or
+    one-hot `labels`, and add `offset` afterwards: y_low = filtered + offset. Centring costs nothing that way,
+    and a large mean does not drown the variation.
+
+    Attributes:
+        labels: (n,) class indices 0..classes-1, or None where targets are vectors.
+        vectors: (n, c) float64 with column means zero, or None where targets are classes.
+        offset: (c,) float64, added to what the filter returns.
+        energy: (n,) float64, |y_i|^2 after centring, if centring was asked for.
+        mean_energy: |mean y|^2 after centring.
+    """
+
+    labels: Int64[Tensor, " n"] | None
+    vectors: Float[Tensor, "n c"] | None
+    offset: Float[Tensor, " c"]
+    energy: Float[Tensor, " n"]
+    mean_energy: float
+
+    @property
+    def width(self) -> int:
+        """Number of target columns c (classes, for class ids)."""
+        return self.offset.shape[0]
+
+    @property
+    def floor(self) -> float:
+        """LFR as delta grows without limit: |mean y|^2 / mean |y|^2."""
+        return min(1.0, self.mean_energy / float(self.energy.mean()))
+
+    def block(self, at: slice | Tensor, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "k c"]:
+        """Return the targets of some points as a dense matrix, before `offset` is added."""
+        if self.vectors is not None:
+            return self.vectors[at].to(device=device, dtype=dtype)
+        assert self.labels is not None
+        labels = self.labels[at].to(device)
+        dense = torch.zeros(labels.shape[0], self.width, dtype=dtype, device=device)
+        return dense.scatter_(1, labels[:, None], 1.0)
+
+    def chance(self, self_weight: Any) -> Any:
+        """Return the LFR expected when the labels are shuffled over the points.
+
+        Args:
+            self_weight: mean over i of sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij; a number or an array.
+
+        Returns:
+            [|m|^2 + S^2 (self_weight - 1/n)] / E, with m = mean y, E = mean |y|^2, S^2 = n/(n-1) (E - |m|^2).
+        """
+        n, energy = self.energy.shape[0], float(self.energy.mean())
+        if n == 1:
+            return self_weight * 0 + 1.0
+        variance = n / (n - 1) * max(0.0, energy - self.mean_energy)
+        return (self.mean_energy + variance * (self_weight - 1 / n)) / energy
+
+
+def as_targets(targets: Any, n: int, *, center: bool = False) -> Targets:
+    """Check targets and prepare them for an engine.
+
+    Args:
+        targets: (n,) integer class ids, or (n,) or (n, c) floats; tensor, array or list.
+        n: Number of points they belong to.
+        center: Whether to subtract the mean target first.
+
+    Raises:
+        InputError: On a wrong length or shape, negative class ids, NaN or infinity, or targets without energy.
+    """
+    try:
+        y = torch.as_tensor(targets).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"targets: cannot be read as numbers ({_first_line(error)}); pass ids or floats") from None
+    if y.ndim == 0 or y.shape[0] != n:
+        got = "a single number" if y.ndim == 0 else f"{y.shape[0]} entries"
+        raise InputError(f"targets: {got} for {n} points; features and targets need the same length")
+    if y.is_complex():
+        raise InputError(f"targets: {y.dtype} is not supported; pass real and imaginary part as two columns")
+    if not y.is_floating_point():
+        return _from_classes(y, center)
+    return _from_vectors(y, center)
+
+
+def _from_classes(y: Tensor, center: bool) -> Targets:
+    if y.ndim != 1:
+        raise InputError(
+            f"targets: integers of shape {tuple(y.shape)}; class ids are one per point, (n,): "
+            "convert one-hot or vector targets to float"
+        )
+    if y.dtype != torch.bool and int(y.min()) < 0:
+        raise InputError(
+            f"targets: negative class id {int(y.min())}; class ids start at 0 (drop ignored points, "
+            "or pass floats for regression)"
+        )
+    ids, labels = torch.unique(y, return_inverse=True)
+    share = torch.bincount(labels, minlength=len(ids)).double() / len(labels)
+    mean_energy = float(share.square().sum())
+    if not center:
+        return Targets(labels, None, torch.zeros_like(share), torch.ones(len(labels), dtype=torch.float64), mean_energy)
+    energy = 1 - 2 * share[labels] + mean_energy
+    return _checked(Targets(labels, None, -share, energy, 0.0), center=True)
+
+
+def _from_vectors(y: Tensor, center: bool) -> Targets:
+    y = y.double().reshape(y.shape[0], -1)
+    if y.shape[1] == 0:
+        raise InputError(f"targets: shape {tuple(y.shape)} has no columns; pass (n,) or (n, c)")
+    bad = int((~torch.isfinite(y)).any(dim=1).sum())
+    if bad:
+        raise InputError(f"targets: NaN or infinite in {bad} of {y.shape[0]} points; clean or drop them")
+    largest = float(y.abs().max())
+    if largest > 0:  # LFR does not depend on the targets' unit; a power of two changes no digit
+        y = y * math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
+    mean = y[0] + (y - y[0]).mean(dim=0)
+    vectors = y - mean
+    if center:
+        return _checked(Targets(None, vectors, torch.zeros_like(mean), vectors.square().sum(dim=1), 0.0), center)
+    return _checked(Targets(None, vectors, mean, y.square().sum(dim=1), float(mean.square().sum())), center)
+
+
+def _checked(targets: Targets, center: bool) -> Targets:
+    if float(targets.energy.sum()) <= 0 or (center and float(targets.energy.max()) < 1e-28):
+        what = "all equal, so that centring leaves nothing" if center else "all zero"
+        raise InputError(f"targets: {what}, and a ratio of energies is undefined; pass targets that vary")
+    return targets
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
