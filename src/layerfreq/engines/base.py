@@ -49,7 +49,7 @@ class Points:
 
     def block(self, at: slice | Tensor) -> Float[Tensor, "k d"]:
         """Return some of the points, centred and scaled, in the widest float of the device."""
-        return self.features[at].to(self.wide).sub_(self.shift).mul_(self.gain)
+        return (self.features[at].to(self.wide) - self.shift).mul_(self.gain)
 
 
 def as_points(features: Float[Tensor, "n d"] | Tensor) -> Points:
@@ -65,9 +65,9 @@ def as_points(features: Float[Tensor, "n d"] | Tensor) -> Points:
     n, d = features.shape
     first = features[0].to(wide)
     # Differences to a point of the set: constant features become exact zeros, whatever their offset.
-    total = sum((features[s].to(wide).sub_(first).sum(dim=0) for s in chunks(n, d)), torch.zeros_like(first))
+    total = sum(((features[s].to(wide) - first).sum(dim=0) for s in chunks(n, d)), torch.zeros_like(first))
     shift = first + total / n
-    largest = max(float(features[s].to(wide).sub_(shift).abs_().max()) if d else 0.0 for s in chunks(n, d))
+    largest = max(float((features[s].to(wide) - shift).abs_().max()) if d else 0.0 for s in chunks(n, d))
     if not math.isfinite(largest):
         raise InputError("features: differences overflow float64; scale the features down")
     exponent = math.frexp(largest)[1] if largest > 0 else 0

@@ -1,0 +1,423 @@
+"""The measure: how much of a target function is left when its high frequencies over the features are cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from layerfreq.engines import PairSums, Points, as_points, pick_engine
+from layerfreq.engines.blocked import squared_distances
+from layerfreq.errors import InputError
+from layerfreq.targets import Targets, as_targets
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Scale = Literal["raw", "rms"]
+Curve = Float64[np.ndarray, " m"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum:
+    """Low-frequency ratio (LFR) and ratio density function (RDF) of a target function over its features.
+
+    Attributes:
+        inv_delta: (m,) float64, the cutoffs 1/delta, delta being the filter's variance.
+        lfr: (m,) float64, the share of the target's energy that the filter keeps.
+        rdf: (m,) float64, the derivative of `lfr` with respect to 1/delta, exact at each point.
+        chance: (m,) float64, the LFR expected if the labels were shuffled over the points.
+        neighbours: (m,) float64, the effective number of points in a filter window (Kish), 1 to n.
+        stderr: (m,) float64, the standard error of `lfr`, or None where every point was a filter centre.
+        n: Number of points.
+        d: Number of features.
+        rows: Number of filter centres.
+        scale: "raw", or "rms" where features were centred and divided by their root mean square.
+        floor: LFR as 1/delta goes to 0, |mean y|^2 / mean |y|^2.
+        spread: mean |f - mean f|^2 of the raw features, which turns one scale into the other.
+        engine: The engine that computed it.
+    """
+
+    inv_delta: Curve
+    lfr: Curve
+    rdf: Curve
+    chance: Curve
+    neighbours: Curve
+    stderr: Curve | None
+    n: int
+    d: int
+    rows: int
+    scale: Scale
+    floor: float
+    spread: float
+    engine: str
+
+    def __post_init__(self) -> None:
+        for name in ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"):
+            array = getattr(self, name)
+            if array is not None:
+                array.flags.writeable = False
+
+    @cached_property
+    def peak(self) -> float | None:
+        """1/delta of the RDF's maximum, refined between cutoffs; None where the RDF is nowhere positive."""
+        top = int(np.argmax(self.rdf))
+        if not self._varies or self.rdf[top] <= 0:
+            return None
+        if self.peak_at_edge:
+            return float(self.inv_delta[top])
+        near = slice(top - 1, top + 2)
+        a, b, _ = np.polyfit(np.log(self.inv_delta[near] / self.inv_delta[top]), self.rdf[near] / self.rdf[top], 2)
+        return float(self.inv_delta[top] * math.exp(-b / (2 * a))) if a < 0 else float(self.inv_delta[top])
+
+    @cached_property
+    def peak_at_edge(self) -> bool:
+        """Whether the RDF is largest at the first or last cutoff, so that `peak` is only a bound."""
+        return int(np.argmax(self.rdf)) in (0, len(self.rdf) - 1)
+
+    @cached_property
+    def median(self) -> float | None:
+        """1/delta at which LFR is half-way from its floor to 1; None where the cutoffs do not reach it."""
+        half = (1 + self.floor) / 2
+        above = np.flatnonzero(self.lfr >= half)
+        if not self._varies or len(above) == 0 or (above[0] == 0 and self.lfr[0] > half):
+            return None
+        if above[0] == 0:
+            return float(self.inv_delta[0])
+        from scipy.optimize import brentq
+
+        low, high = np.log(self.inv_delta[above[0] - 1 : above[0] + 1])
+        curve = self._hermite
+        root = brentq(lambda s: float(curve(s)) - half, low, high)
+        return math.exp(root)  # pyright: ignore[reportArgumentType]
+
+    @cached_property
+    def resolution(self) -> float:
+        """Largest 1/delta, within the cutoffs, at which a window holds at least 2 points; 0.0 if none does."""
+        enough = np.flatnonzero(self.neighbours >= 2)
+        if len(enough) == 0:
+            return 0.0
+        last = int(enough[-1])
+        if last == len(self.neighbours) - 1:
+            return float(self.inv_delta[last])
+        x, y = np.log(self.inv_delta[last : last + 2]), np.log(self.neighbours[last : last + 2])
+        share = (y[0] - math.log(2)) / (y[0] - y[1])
+        return float(math.exp(x[0] + share * (x[1] - x[0])))
+
+    @property
+    def _varies(self) -> bool:
+        return self.floor < 1 - 1e-12
+
+    @cached_property
+    def _hermite(self) -> Callable[[Any], Any]:
+        from scipy.interpolate import CubicHermiteSpline
+
+        return CubicHermiteSpline(np.log(self.inv_delta), self.lfr, self.rdf * self.inv_delta)
+
+    def at(self, inv_delta: Any) -> Spectrum:
+        """Return the spectrum at other cutoffs inside this one's range, without computing it anew.
+
+        LFR and RDF come from the cubic through values and exact derivatives, over the logarithm of 1/delta;
+        the other curves are interpolated monotonically.
+
+        Args:
+            inv_delta: (k,) increasing, > 0, within this spectrum's first and last cutoff.
+
+        Raises:
+            InputError: If a cutoff lies outside the range, or the cutoffs are not positive and increasing.
+        """
+        from scipy.interpolate import PchipInterpolator
+
+        wanted = as_cutoffs(inv_delta)
+        first, last = self.inv_delta[0], self.inv_delta[-1]
+        slack = 1e-12
+        if wanted[0] < first * (1 - slack) or wanted[-1] > last * (1 + slack):
+            raise InputError(
+                f"inv_delta: {wanted[0]:.4g} .. {wanted[-1]:.4g} leaves this spectrum's range "
+                f"{first:.4g} .. {last:.4g}; measure on a wider grid"
+            )
+        if len(self.inv_delta) == 1:
+            return self
+        x, s = np.log(self.inv_delta), np.log(np.clip(wanted, first, last))
+
+        def between(curve: Curve) -> Curve:
+            return np.asarray(PchipInterpolator(x, curve)(s), dtype=np.float64)
+
+        return replace(
+            self,
+            inv_delta=wanted,
+            lfr=np.asarray(self._hermite(s)),
+            rdf=np.asarray(self._hermite(s, 1)) / wanted,  # pyright: ignore[reportCallIssue]
+            chance=between(self.chance),
+            neighbours=np.exp(between(np.log(self.neighbours))),
+            stderr=None if self.stderr is None else between(self.stderr),
+        )
+
+    def to_scale(self, scale: Scale) -> Spectrum:
+        """Return the same measurement with 1/delta in the other scale.
+
+        Scaling features by c divides 1/delta by c^2 and changes nothing else, so this is exact.
+        """
+        if scale not in ("raw", "rms"):
+            raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
+        if scale == self.scale or self.spread == 0:
+            return replace(self, scale=scale)
+        factor = self.spread if scale == "rms" else 1 / self.spread
+        return replace(self, scale=scale, inv_delta=self.inv_delta * factor, rdf=self.rdf / factor)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame, one row a cutoff: inv_delta, lfr, rdf, chance, neighbours, stderr."""
+        import pandas as pd
+
+        stderr = np.zeros(len(self.lfr)) if self.stderr is None else self.stderr
+        columns = ("inv_delta", "lfr", "rdf", "chance", "neighbours")
+        return pd.DataFrame({**{name: getattr(self, name).copy() for name in columns}, "stderr": stderr.copy()})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw LFR, its density per octave, chance, floor and the unresolved range over 1/delta.
+
+        Args:
+            ax: Axes to draw on; None makes a new figure.
+        """
+        from layerfreq.plots import plot_spectrum
+
+        return plot_spectrum(self, ax)
+
+    def __repr__(self) -> str:
+        how = "exact" if self.stderr is None else f"{self.rows} rows, LFR +- {self.stderr.max():.2g}"
+        u = self.inv_delta
+        return (
+            f"Spectrum of {self.n} points in {self.d} dimensions ({self.scale} scale, {how})\n"
+            f"  1/delta     {u[0]:.4g} .. {u[-1]:.4g}, {len(u)} cutoffs\n"
+            f"  LFR         {self.lfr[0]:.3f} .. {self.lfr[-1]:.3f}, floor {self.floor:.3f}\n"
+            f"  RDF peak    {describe_peak(self)}\n"
+            f"  median      {_number(self.median, 'outside the cutoffs')}\n"
+            f"  resolution  {_number(self.resolution or None, 'fewer than 2 points in every window')}"
+        )
+
+
+def describe_peak(spectrum: Spectrum) -> str:
+    """Return the RDF's peak as text that says when it is only a bound or lies where nothing is resolved."""
+    if spectrum.peak is None:
+        return "none (the target does not vary)"
+    bound = ""
+    if spectrum.peak_at_edge:
+        bound = "<= " if spectrum.peak == spectrum.inv_delta[0] else ">= "
+    return f"{bound}{spectrum.peak:.4g}" + (" (unresolved)" if spectrum.peak > spectrum.resolution else "")
+
+
+def _number(value: float | None, otherwise: str) -> str:
+    return otherwise if value is None else f"{value:.4g}"
+
+
+def spectrum(
+    features: Any,
+    targets: Any,
+    inv_delta: Any = None,
+    *,
+    scale: Scale = "raw",
+    center: bool = False,
+    rows: int | None = None,
+    rtol: float | None = None,
+    engine: str = "auto",
+    device: str | torch.device | None = None,
+    seed: int = 0,
+) -> Spectrum:
+    """Measure LFR and RDF of the target function {(features_i, targets_i)}.
+
+    The filter is y_i^low = sum_j G_ij y_j / sum_j G_ij with G_ij = exp(-|x_i - x_j|^2 / (2 delta)), j = i
+    included; LFR(1/delta) = sum_i |y_i^low|^2 / sum_i |y_i|^2, RDF = d LFR / d(1/delta)
+    (Xu & Zhou, AAAI 2021, section "Ratio density function"). delta is the filter's variance.
+
+    Args:
+        features: (n, ...) tensor or array, finite, flattened to (n, d).
+        targets: (n,) integer class ids (taken as one-hot), or (n,) or (n, c) floats.
+        inv_delta: (m,) increasing, > 0; None picks a logarithmic grid that covers the data's own distances.
+        scale: "raw", or "rms" for features (f - mean f) / sqrt(mean |f - mean f|^2).
+        center: Subtract the mean target first, so that LFR starts at 0.
+        rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
+        rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
+        engine: "auto", "reference" (float64, dense), or another name in `layerfreq.engines.ENGINES`.
+        device: Where to compute; None means where the features are.
+        seed: Of the draw of rows. The global random state is not touched.
+
+    Returns:
+        A `Spectrum`.
+
+    Raises:
+        InputError: One line naming the argument, the value and the remedy.
+    """
+    x = as_features(features, device)
+    y = as_targets(targets, len(x), center=center)
+    if scale not in ("raw", "rms"):
+        raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
+    name, compute = pick_engine(engine, x.device)
+    limit = _row_limit(rows, rtol, len(x))
+    if inv_delta is not None:
+        inv_delta = as_cutoffs(inv_delta)
+    with torch.no_grad():
+        points = as_points(x)
+        spread = points.spread if points.spread > 0 else 1.0
+        unit = spread if scale == "rms" else points.gain**2  # cutoffs in `scale` = unit x those of the points
+        grid = _own_grid(points) * unit if inv_delta is None else inv_delta
+        grid = np.clip(grid, 1e-300, 1e300)
+        cutoffs = torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300))
+        sums, order = None, _draw(len(x), limit, seed, in_order=rows is None and rtol is None)
+        for batch in _batches(order, rtol):
+            found = compute(points, y, cutoffs, batch)
+            sums = found if sums is None else sums + found
+            if rtol is not None and _relative_error(sums, y, order[: sums.rows]) <= rtol:
+                break
+    assert sums is not None
+    used = order[: sums.rows]
+    energy = float(y.energy[used].sum())
+    if energy <= 0:
+        raise InputError(f"rows: all targets among the {len(used)} rows drawn are zero; draw more rows")
+    exact = sums.rows == len(x)
+    with np.errstate(over="ignore"):
+        rdf = np.clip((sums.slope / energy).numpy() / unit, -1e300, 1e300)
+    return Spectrum(
+        inv_delta=grid,
+        lfr=(sums.energy / energy).numpy(),
+        rdf=rdf,
+        chance=y.chance((sums.self_weight / sums.rows).numpy()),
+        neighbours=(sums.neighbours / sums.rows).numpy(),
+        stderr=None if exact else _stderr(sums, y, used),
+        n=len(x),
+        d=x.shape[1],
+        rows=sums.rows,
+        scale=scale,
+        floor=y.floor,
+        spread=points.spread / points.gain**2,
+        engine=name,
+    )
+
+
+def as_features(features: Any, device: str | torch.device | None = None) -> Tensor:
+    """Check features and return them as a finite (n, d) tensor of a real floating type.
+
+    Raises:
+        InputError: On anything that is not n > 0 points of finite numbers.
+    """
+    try:
+        if isinstance(features, np.ndarray) and not features.flags.writeable:
+            features = features.copy()
+        x = torch.as_tensor(features).detach()
+        x = x if device is None else x.to(device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"features: cannot be used ({first}); pass a numeric tensor or array (n, ...)") from None
+    if x.ndim == 0 or x.shape[0] == 0 or x.numel() == 0:
+        raise InputError(f"features: shape {tuple(x.shape)} holds no data; pass (n, ...) with n > 0 points")
+    if x.is_complex():
+        raise InputError(f"features: {x.dtype} is not supported; pass torch.view_as_real(features)")
+    x = x.reshape(x.shape[0], -1)
+    if not x.is_floating_point():
+        x = x.to(torch.float32 if x.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16) else torch.float64)
+    bad = int((~torch.isfinite(x)).any(dim=1).sum())
+    if bad:
+        raise InputError(f"features: NaN or infinite in {bad} of {len(x)} points; clean or drop them")
+    return x
+
+
+def as_cutoffs(inv_delta: Any) -> Curve:
+    """Check cutoffs and return them as float64.
+
+    Raises:
+        InputError: If they are not finite, positive and strictly increasing.
+    """
+    try:
+        if isinstance(inv_delta, Tensor):
+            inv_delta = inv_delta.detach().cpu().double().numpy()
+        grid = np.array(inv_delta, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"inv_delta: cannot be read as numbers ({error}); pass increasing floats > 0") from None
+    if len(grid) == 0:
+        raise InputError("inv_delta: empty; pass increasing floats > 0, or None for a grid of its own")
+    if not np.isfinite(grid).all() or (grid <= 0).any():
+        worst = grid[~(np.isfinite(grid) & (grid > 0))][0]
+        raise InputError(f"inv_delta: {worst:g} is not a positive finite number; every cutoff must be > 0")
+    falls = np.flatnonzero(np.diff(grid) <= 0)
+    if len(falls):
+        at = int(falls[0])
+        raise InputError(f"inv_delta: {grid[at]:g} is followed by {grid[at + 1]:g}; sort it, without duplicates")
+    return grid
+
+
+def _row_limit(rows: int | None, rtol: float | None, n: int) -> int:
+    if rows is not None and rtol is not None:
+        raise InputError(f"rows={rows}, rtol={rtol}: choose one; rtol draws as many rows as it needs")
+    if rtol is not None and not (isinstance(rtol, (int, float)) and 0 < rtol < math.inf):
+        raise InputError(f"rtol: {rtol!r} is not a positive number; 0.01 asks for one per cent")
+    if rows is None:
+        return n
+    if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)):
+        raise InputError(f"rows: {rows!r} is not an integer; pass a number of filter centres, or None for all")
+    if rows > n or rows < min(2, n):
+        raise InputError(f"rows: {rows} of {n} points cannot be drawn; pass 2 .. {n}, or None for all")
+    return int(rows)
+
+
+def _draw(n: int, limit: int, seed: int, *, in_order: bool) -> Tensor:
+    """All points in order, or points in a random order: any beginning of it is a sample without replacement."""
+    if in_order:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")[:limit]
+
+
+def _batches(order: Tensor, rtol: float | None) -> list[Tensor]:
+    if rtol is None:
+        return [order]
+    sizes, total = [], 0
+    while total < len(order):
+        sizes.append(min(max(128, total), len(order) - total))
+        total += sizes[-1]
+    return list(order.split(sizes))
+
+
+def _stderr(sums: PairSums, targets: Targets, used: Tensor) -> Curve:
+    """Standard error of the ratio sum a / sum b over rows drawn without replacement (delta method)."""
+    r, n = sums.rows, targets.energy.shape[0]
+    b = targets.energy[used]
+    lfr = sums.energy / b.sum()
+    residual = sums.energy_square - 2 * lfr * sums.energy_target + lfr.square() * b.square().sum()
+    variance = residual.clamp(min=0) / (r - 1) * (1 - r / n) / r
+    return (variance.sqrt() / b.mean()).numpy()
+
+
+def _relative_error(sums: PairSums, targets: Targets, used: Tensor) -> float:
+    energy = float(targets.energy[used].sum())
+    if sums.rows == targets.energy.shape[0]:
+        return 0.0
+    if energy <= 0 or sums.rows < 2:
+        return math.inf
+    lfr = (sums.energy / energy).numpy()
+    return float(np.max(_stderr(sums, targets, used) / np.maximum(lfr, 1e-300)))
+
+
+def _own_grid(points: Points) -> Curve:
+    """Cutoffs of the scaled points that cover their distances: from 'all alike' to 'each on its own'."""
+    n = len(points)
+    some = torch.linspace(0, n - 1, min(n, 256), device=points.features.device, dtype=torch.float64).round().long()
+    x = points.block(some)
+    farthest, nearest = 0.0, torch.full((len(some),), math.inf, dtype=points.wide, device=x.device)
+    step = 4096
+    for start in range(0, n, step):
+        squared = squared_distances(x, points.block(slice(start, start + step)), some, start)
+        farthest = max(farthest, float(squared.max()))
+        squared[squared == 0] = math.inf
+        nearest = torch.minimum(nearest, squared.min(dim=1).values)
+    nearest = nearest[torch.isfinite(nearest)].double().cpu()
+    if farthest == 0 or len(nearest) == 0:
+        return np.geomspace(0.01, 100, 33)
+    low, high = 0.02 / farthest, 30 / float(torch.quantile(nearest, 0.05))
+    high = max(high, low * 16)
+    return np.geomspace(low, high, max(17, min(257, 1 + math.ceil(6 * math.log2(high / low)))))
