@@ -11,7 +11,8 @@ from torch import Tensor
 from layerfreq.engines.base import PairSums, Points, chunks
 from layerfreq.targets import Targets
 
-TILE = 1 << 21  # kernel entries in a tile
+TILE = 1 << 18  # kernel entries in a tile: it should stay in cache
+HEIGHT = 256  # rows in a tile
 ACCUMULATORS = 1 << 23  # numbers held for one block of rows
 
 
@@ -23,7 +24,7 @@ def blocked(points: Points, targets: Targets, inv_delta: Tensor, rows: Tensor) -
     features is bounded by the tile, whatever n.
     """
     n, m, c = len(points), len(inv_delta), targets.width
-    height = max(1, min(len(rows), 512, ACCUMULATORS // (2 * m * (c + 2))))
+    height = max(1, min(len(rows), HEIGHT, ACCUMULATORS // (2 * m * (c + 2))))
     width = max(1, TILE // height)
     parts = []
     with _full_precision(points.features.device.type):
@@ -39,28 +40,29 @@ def _row_block(
 ) -> tuple[Tensor, Tensor, Tensor]:
     device, wide = points.features.device, points.wide
     narrow = wide if points.double else torch.float32
-    # A float32 kernel cannot tell cutoffs beyond this from infinity; staying finite keeps inf * 0 away.
-    cutoffs = inv_delta.clamp(max=1e300 if narrow == torch.float64 else 1e30).tolist()
-    shape = (len(cutoffs), len(rows), targets.width + 1)
+    # Staying finite keeps inf * 0 away; exponents that underflow take a path ten times slower, and add nothing.
+    largest, smallest_exponent = (1e300, -700.0) if narrow == torch.float64 else (1e30, -87.0)
+    cutoffs = inv_delta.clamp(max=largest).tolist()
+    shape = (len(cutoffs), targets.width + 1, len(rows))
     kept, slow = (torch.zeros(shape, dtype=wide, device=device) for _ in range(2))
-    square = torch.zeros(shape[:2], dtype=wide, device=device)
+    square = torch.zeros(len(cutoffs), len(rows), dtype=wide, device=device)
     x = points.block(rows)
     for start in range(0, n, width):
         columns = slice(start, min(n, start + width))
         squared = squared_distances(x, points.block(columns), rows, start).to(narrow)
         y = targets.block(columns, narrow, device)
-        y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
+        y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1).T.contiguous()
         kernel = torch.empty_like(squared)
         for k, u in enumerate(cutoffs):
-            torch.mul(squared, -u / 2, out=kernel).exp_()
-            kept[k] += kernel @ y
+            torch.mul(squared, -u / 2, out=kernel).clamp_(min=smallest_exponent).exp_()
+            kept[k] += y @ kernel.T
             square[k] += torch.linalg.vector_norm(kernel, dim=1).square_()
-            slow[k] += kernel.mul_(squared) @ y
-    total = kept[..., -1:]
-    low = kept[..., :-1] / total
-    change = (slow[..., :-1] - low * slow[..., -1:]) / (-2 * total)
-    low = low + targets.offset.to(device=device, dtype=wide)
-    return low.square().sum(dim=2), 2 * (low * change).sum(dim=2), square / total[..., 0].square()
+            slow[k] += y @ kernel.mul_(squared).T
+    total = kept[:, -1:]
+    low = kept[:, :-1] / total
+    change = (slow[:, :-1] - low * slow[:, -1:]) / (-2 * total)
+    low = low + targets.offset.to(device=device, dtype=wide)[:, None]
+    return low.square().sum(dim=1), 2 * (low * change).sum(dim=1), square / total[:, 0].square()
 
 
 def squared_distances(x: Tensor, y: Tensor, rows: Tensor, start: int) -> Tensor:
