@@ -1,0 +1,119 @@
+"""Inputs in the shapes that people hold them in: a tensor, an array, a dict, a tuple, or a loader of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layerfreq.errors import InputError
+
+BATCH = 1024  # points in one forward pass, where the inputs come as one piece
+
+
+def is_loader(inputs: Any) -> bool:
+    """Whether the inputs are an iterable of (inputs, targets) batches rather than one batch."""
+    if isinstance(inputs, (Tensor, np.ndarray, Mapping, tuple)):
+        return False
+    if isinstance(inputs, list):
+        return bool(inputs) and isinstance(inputs[0], (tuple, list)) and len(inputs[0]) == 2
+    return isinstance(inputs, Iterable)
+
+
+def batches(inputs: Any, targets: Any = None) -> Iterator[tuple[Any, Any]]:
+    """Iterate over (inputs, targets) batches; targets are None where none were given.
+
+    Args:
+        inputs: A tensor or array (n, ...), a dict or tuple of them as the model's forward takes, or an
+            iterable of (inputs, targets) batches.
+        targets: (n, ...) or None; must be None for an iterable of batches.
+
+    Raises:
+        InputError: On empty data, or on batches that are not pairs.
+    """
+    if is_loader(inputs):
+        if targets is not None:
+            raise InputError("targets: given beside an iterable of batches, which brings its own; pass None")
+        empty = True
+        for batch in inputs:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise InputError(
+                    f"inputs: a batch is a {type(batch).__name__}, not a pair; batches must be (inputs, targets)"
+                )
+            empty = False
+            yield batch[0], batch[1]
+        if empty:
+            raise InputError("inputs: no batches; the loader is empty, or was used up by an earlier pass")
+        return
+    inputs = _as_tensors(inputs)
+    n = count(inputs)
+    if n == 0:
+        raise InputError("inputs: 0 points; pass at least one")
+    if targets is not None and len(targets) != n:
+        raise InputError(f"targets: {len(targets)} entries for {n} inputs; they need the same length")
+    for start in range(0, n, BATCH):
+        at = slice(start, start + BATCH)
+        yield take(inputs, at, n), None if targets is None else targets[at]
+
+
+def count(inputs: Any) -> int:
+    """Number of points n in one batch of inputs: the first dimension of its first tensor."""
+    for tensor in _tensors(inputs):
+        if tensor.ndim:
+            return tensor.shape[0]
+    raise InputError(f"inputs: a {type(inputs).__name__} without tensors; pass what the model's forward takes")
+
+
+def take(inputs: Any, at: slice, n: int) -> Any:
+    """Take some of n points: every tensor with n in front is cut, everything else is handed on."""
+    return map_tensors(lambda t: t[at] if t.ndim and t.shape[0] == n else t, inputs)
+
+
+def map_tensors(change: Callable[[Tensor], Any], inputs: Any) -> Any:
+    """Apply a function to every tensor in a tensor, dict, tuple or list."""
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, Mapping):
+        return {key: map_tensors(change, value) for key, value in inputs.items()}
+    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
+        return type(inputs)(*(map_tensors(change, value) for value in inputs))
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(map_tensors(change, value) for value in inputs)
+    return inputs
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
+
+
+def _as_tensors(inputs: Any) -> Any:
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype.kind not in "fiub":
+            raise InputError(f"inputs: an array of {inputs.dtype}; pass numbers")
+        return torch.from_numpy(inputs if inputs.flags.writeable else inputs.copy())
+    if isinstance(inputs, Mapping):
+        return {key: _as_tensors(value) for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        if isinstance(inputs, list) and not any(isinstance(v, (Tensor, np.ndarray)) for v in inputs):
+            try:
+                return torch.as_tensor(inputs)
+            except (TypeError, ValueError, RuntimeError):
+                raise InputError("inputs: a list that is not numeric; pass a tensor, array, dict or tuple") from None
+        if hasattr(inputs, "_fields"):
+            return type(inputs)(*(_as_tensors(value) for value in inputs))
+        return type(inputs)(_as_tensors(value) for value in inputs)
+    return inputs
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    map_tensors(found.append, inputs)
+    return found
