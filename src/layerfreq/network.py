@@ -217,7 +217,8 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
         if not any(i in values for i in members):
             continue
         once = [i for i in members if events[i][0].module is not None and calls[events[i][0].name] == 1]
-        layer = named[(once or members)[0]]
+        best = [i for i in once if i in values] or once or members
+        layer = named[best[0]]
         first = min(i for i in members if i in values)
         event, value, _ = events[first]
         if event.ended > tap.parameters_used or (identity in activated and not _is_activation(event)):
@@ -269,6 +270,8 @@ def _is_activation(event: Event) -> bool:
     module = event.module
     if module is None:
         return True
+    if isinstance(module, nn.RNNBase):
+        return True  # what a recurrent module returns is gated by activations inside it
     if any(True for _ in module.children()):
         return False
     if type(module).__module__.startswith("torch.nn"):

@@ -1,0 +1,28 @@
+# `make demo` and `make test` do all set-up themselves: a .venv with pinned versions.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test install lint bench docs clean
+
+demo: install
+	$(BIN)/layerfreq demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright src
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[experiments,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,107 @@
+"""Measuring a model while it trains, in anybody's training loop."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from layerfreq.errors import InputError
+from layerfreq.inputs import is_loader
+from layerfreq.layers import LayerSpectra, measure_layers, plan
+from layerfreq.network import unwrap
+from layerfreq.runs import Run
+
+When = int | str | Iterable[int] | Callable[[int], bool]
+
+
+class Monitor:
+    """Measures the layers of a model at chosen steps, and writes them to a run.
+
+    Args:
+        model: The model that is being trained; measuring leaves it bit for bit as it was.
+        inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
+        targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
+        layers: Names as from `hidden_layers`; None means all hidden layers.
+        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk. A run gets every
+            measurement in both scales, since one follows from the other.
+        when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
+            eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
+        **options: Of `spectrum`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        targets: Any = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        run: str | Path | Run | None = None,
+        when: When = 1,
+        **options: Any,
+    ) -> None:
+        self._model = unwrap(model)
+        if targets is None and not is_loader(inputs):
+            raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
+        self._inputs, self._targets, self._options = inputs, targets, options
+        self._due = schedule(when)
+        self._cuts = plan(self._model, inputs, layers)
+        self.run = run if run is None or isinstance(run, Run) else Run.create(run)
+        if self.run is not None:
+            weakref.finalize(self, self.run.flush)
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers that are measured, input to output."""
+        return [layer.name for layer in self._cuts.layers]
+
+    def measure(self, step: int, **metrics: float) -> LayerSpectra | None:
+        """Measure now, if `when` says so; note the metrics in any case.
+
+        Args:
+            step: The number of training steps (or epochs) so far.
+            **metrics: Numbers to keep beside, such as loss=0.3.
+
+        Returns:
+            The spectra, or None when `when` says not now.
+        """
+        if self.run is not None and metrics:
+            self.run.log(step, **metrics)
+        if not self._due(step):
+            return None
+        spectra = measure_layers(self._model, self._inputs, self._targets, self._cuts, **self._options)
+        if self.run is not None:
+            import pandas as pd
+
+            both = [spectra.to_scale(scale).to_frame() for scale in ("raw", "rms")]
+            self.run.write_spectra(step, pd.concat(both, ignore_index=True))
+            self.run.flush()
+        return spectra
+
+
+def schedule(when: When) -> Callable[[int], bool]:
+    """Turn what `when` may be into a function of the step.
+
+    Raises:
+        InputError: If it is none of them.
+    """
+    if callable(when):
+        return when
+    if isinstance(when, int) and not isinstance(when, bool) and when > 0:
+        return lambda step: step % when == 0
+    if when == "log":
+        return _logarithmic
+    if isinstance(when, Iterable) and not isinstance(when, str):
+        steps = frozenset(int(step) for step in when)
+        return lambda step: step in steps
+    raise InputError(f"when: {when!r} is no schedule; pass k > 0, a list of steps, 'log', or a function of the step")
+
+
+def _logarithmic(step: int) -> bool:
+    """Step 0, and the first step in each eighth of an octave."""
+    return step <= 1 or math.floor(8 * math.log2(step)) > math.floor(8 * math.log2(step - 1))
