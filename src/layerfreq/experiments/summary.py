@@ -1,0 +1,65 @@
+"""Runs in a few numbers: peak, median and resolution of every measured layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from layerfreq.runs import Run
+from layerfreq.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def summarise(runs: dict[int, Run]) -> pd.DataFrame:
+    """Return one row for each seed, step, layer and scale.
+
+    Args:
+        runs: seed -> run.
+
+    Returns:
+        Columns seed, step, layer, depth, scale, peak, at_edge, median, resolution.
+    """
+    import pandas as pd
+
+    rows = []
+    for seed, run in runs.items():
+        for (step, depth, layer, scale), part in run.spectra.groupby(["step", "depth", "layer", "scale"]):
+            one = spectrum_of(part)
+            rows.append(
+                {
+                    "seed": seed,
+                    "step": step,
+                    "layer": layer,
+                    "depth": depth,
+                    "scale": scale,
+                    "peak": one.peak,
+                    "at_edge": one.peak_at_edge,
+                    "median": one.median,
+                    "resolution": one.resolution,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def spectrum_of(part: pd.DataFrame) -> Spectrum:
+    """Read a spectrum back from its rows in a run; the floor is the LFR's limit, read off its first cutoff."""
+    column = {name: np.array(part[name], dtype=np.float64) for name in part.columns if part[name].dtype.kind == "f"}
+    stderr = column["stderr"]
+    return Spectrum(
+        inv_delta=column["inv_delta"],
+        lfr=column["lfr"],
+        rdf=column["rdf"],
+        chance=column["chance"],
+        neighbours=column["neighbours"],
+        stderr=stderr if stderr.any() else None,
+        n=round(column["neighbours"][0]),
+        d=0,
+        rows=0,
+        scale="rms" if (part["scale"] == "rms").all() else "raw",
+        floor=float(min(column["chance"][0], 1.0)),
+        spread=0.0,
+        engine="",
+    )

@@ -1,0 +1,198 @@
+"""Figures: densities over frequency by layer and epoch, and what training did to them.
+
+On a logarithmic axis the RDF is drawn per octave, RDF x (1/delta) x ln 2, so that areas stay shares of energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DASHES: list[Any] = ["-", (0, (6, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)), (0, (1, 1))]
+MARKERS = "os^Dv<>pP*"
+LABELS = {"raw": "1/δ", "rms": "1/δ (features at unit RMS)"}
+DENSITY = "energy per octave of 1/δ"
+
+
+def style(depth: int, deepest: int) -> dict[str, Any]:
+    """Colour, dash and marker of a layer: dark to light with depth, apart in greyscale and without colour too."""
+    from matplotlib import colormaps
+
+    share = 0.0 if deepest <= 1 else (depth - 1) / (deepest - 1)
+    return {
+        "color": colormaps["viridis"](0.88 * share),
+        "linestyle": DASHES[(depth - 1) % len(DASHES)],
+        "marker": MARKERS[(depth - 1) % len(MARKERS)],
+    }
+
+
+def per_octave(inv_delta: Any, rdf: Any) -> Any:
+    """Return RDF as a density over log2(1/delta): rdf x inv_delta x ln 2."""
+    return np.asarray(rdf) * np.asarray(inv_delta) * np.log(2)
+
+
+def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
+    """Draw one spectrum: LFR, density per octave, chance, floor and the unresolved range.
+
+    Args:
+        spectrum: A `layerfreq.Spectrum`.
+        ax: Axes to draw on; None makes a new figure.
+    """
+    ax = _axes(ax)
+    u = spectrum.inv_delta
+    ax.set_xscale("log")
+    ax.plot(u, spectrum.lfr, color="black", label="LFR")
+    if spectrum.stderr is not None:
+        error = 2 * spectrum.stderr
+        ax.fill_between(u, spectrum.lfr - error, spectrum.lfr + error, color="black", alpha=0.2, lw=0, label="±2 s.e.")
+    ax.plot(u, spectrum.chance, color="0.45", linestyle="--", label="LFR by chance (shuffled labels)")
+    ax.plot(u, per_octave(u, spectrum.rdf), color="#2166ac", linestyle=DASHES[1], label=DENSITY)
+    ax.axhline(spectrum.floor, color="0.6", linestyle=":", label="floor")
+    _shade_unresolved(ax, spectrum.resolution, u[-1])
+    ax.set(xlabel=LABELS[spectrum.scale], ylabel="share of the target's energy", xlim=(u[0], u[-1]))
+    _frequency_axis(ax)
+    ax.legend(fontsize="small", frameon=False)
+    return ax
+
+
+def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Draw the density per octave of every layer over 1/delta, chance dashed thin.
+
+    Args:
+        spectra: name -> `layerfreq.Spectrum`, input to output.
+        ax: Axes to draw on; None makes a new figure.
+    """
+    ax = _axes(ax)
+    ax.set_xscale("log")
+    for depth, (name, one) in enumerate(spectra.items(), start=1):
+        _layer_curve(ax, name, depth, len(spectra), one.inv_delta, one.rdf, one.chance)
+    first = next(iter(spectra.values()))
+    _shade_unresolved(ax, min(s.resolution for s in spectra.values()), ax.get_xlim()[1])
+    ax.set(xlabel=LABELS[first.scale], ylabel=DENSITY)
+    _frequency_axis(ax)
+    ax.legend(fontsize="small", frameon=False)
+    return ax
+
+
+def figure_epochs(frame: pd.DataFrame, unit: str = "step") -> Figure:
+    """Draw the paper's arrangement: RDF by layer, one panel an epoch; a row for each scale.
+
+    Args:
+        frame: Rows as in a run's `spectra`.
+        unit: What a step is called.
+    """
+    steps, scales = sorted(frame["step"].unique()), [s for s in LABELS if s in set(frame["scale"])]
+    figure, grid = _grid(len(scales), max(1, len(steps)))
+    deepest = int(frame["depth"].max())
+    for row, scale in zip(grid, scales, strict=True):
+        for ax, step in zip(row, steps, strict=True):
+            panel = frame[(frame["scale"] == scale) & (frame["step"] == step)]
+            ax.set_xscale("log")
+            limits = []
+            for (depth, name), part in panel.groupby(["depth", "layer"]):
+                u = part["inv_delta"].to_numpy()
+                _layer_curve(ax, name, depth, deepest, u, part["rdf"].to_numpy(), part["chance"].to_numpy())
+                resolved = u[part["neighbours"].to_numpy() >= 2]
+                limits.append(resolved[-1] if len(resolved) else u[0])
+            whole = frame[frame["scale"] == scale]["inv_delta"]
+            ax.set_xlim(whole.min(), whole.max())
+            _shade_unresolved(ax, min(limits), whole.max())
+            ax.set(title=f"{unit} {step}", xlabel=LABELS[scale])
+            _frequency_axis(ax)
+        row[0].set_ylabel(DENSITY)
+    grid[0][0].legend(fontsize="small", frameon=False, title="layer")
+    return figure
+
+
+def figure_medians(summary: pd.DataFrame, unit: str = "step") -> Figure:
+    """Draw the median frequency of every layer over training, mean and range over seeds.
+
+    Args:
+        summary: Columns seed, step, layer, depth, scale, median.
+        unit: What a step is called.
+    """
+    scales = [s for s in LABELS if s in set(summary["scale"])]
+    figure, grid = _grid(1, len(scales))
+    deepest = int(summary["depth"].max())
+    for ax, scale in zip(grid[0], scales, strict=True):
+        for (depth, name), part in summary[summary["scale"] == scale].groupby(["depth", "layer"]):
+            by_step = part.groupby("step")["median"]
+            look = style(int(depth), deepest)
+            mean = by_step.mean()
+            ax.plot(mean.index, mean, label=name, **look)
+            ax.fill_between(mean.index, by_step.min(), by_step.max(), color=look["color"], alpha=0.2, lw=0)
+        ax.set(yscale="log", xlabel=unit, ylabel=f"median frequency, {LABELS[scale]}")
+    grid[0][0].legend(fontsize="small", frameon=False, title="layer")
+    return figure
+
+
+def figure_metrics(metrics: pd.DataFrame, unit: str = "step") -> Figure:
+    """Draw every metric over training, a line for each seed.
+
+    Args:
+        metrics: Columns seed, step and one for each metric.
+        unit: What a step is called.
+    """
+    names = [name for name in metrics.columns if name not in ("seed", "step", "case")]
+    figure, grid = _grid(1, max(1, len(names)))
+    for ax, name in zip(grid[0], names, strict=False):
+        for i, (seed, part) in enumerate(metrics.dropna(subset=[name]).groupby("seed")):
+            ax.plot(part["step"], part[name], color=str(0.2 * (i % 4)), linestyle=DASHES[i % 5], label=f"seed {seed}")
+        ax.set(xlabel=unit, ylabel=name, yscale="log" if "loss" in name else "linear")
+        ax.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as PNG and PDF, each whole or not at all, and close it."""
+    from matplotlib import pyplot as plt
+
+    from layerfreq.runs import write_whole
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    for path in paths:
+        write_whole(path, lambda at: figure.savefig(at, dpi=150))
+    plt.close(figure)
+    return paths
+
+
+def _layer_curve(ax: Axes, name: Any, depth: Any, deepest: int, u: Any, rdf: Any, chance: Any) -> None:
+    look, density = style(int(depth), deepest), per_octave(u, rdf)
+    marker = look.pop("marker")
+    ax.plot(u, density, label=str(name), **look)
+    ax.plot(u[np.argmax(density)], density.max(), marker=marker, color=look["color"], markersize=5)
+    ax.plot(u, np.gradient(chance, np.log2(u)), color=look["color"], linewidth=0.6, linestyle="--", alpha=0.7)
+
+
+def _shade_unresolved(ax: Axes, start: float, end: float) -> None:
+    if start < end:
+        ax.axvspan(start, end, color="0.85", alpha=0.5, lw=0, zorder=0, label="unresolved (< 2 neighbours)")
+
+
+def _frequency_axis(ax: Axes) -> None:
+    """A second axis on top in k = delta^(-1/2)."""
+    to_k: Callable[[Any], Any] = lambda u: np.sqrt(np.maximum(u, 0))  # noqa: E731
+    ax.secondary_xaxis("top", functions=(to_k, np.square)).set_xlabel("k = δ$^{-1/2}$")
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(figsize=(6.5, 4.2), layout="constrained")[1]
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(rows, columns, figsize=(3.6 * columns + 1, 3.4 * rows), layout="constrained", squeeze=False)
