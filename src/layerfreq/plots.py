@@ -58,7 +58,7 @@ def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
     ax.axhline(spectrum.floor, color="0.6", linestyle=":", label="floor")
     _shade_unresolved(ax, spectrum.resolution, u[-1])
     ax.set(xlabel=LABELS[spectrum.scale], ylabel="share of the target's energy", xlim=(u[0], u[-1]))
-    _frequency_axis(ax)
+    frequency_axis(ax)
     ax.legend(fontsize="small", frameon=False)
     return ax
 
@@ -77,7 +77,7 @@ def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     first = next(iter(spectra.values()))
     _shade_unresolved(ax, min(s.resolution for s in spectra.values()), ax.get_xlim()[1])
     ax.set(xlabel=LABELS[first.scale], ylabel=DENSITY)
-    _frequency_axis(ax)
+    frequency_axis(ax)
     ax.legend(fontsize="small", frameon=False)
     return ax
 
@@ -106,7 +106,7 @@ def figure_epochs(frame: pd.DataFrame, unit: str = "step") -> Figure:
             ax.set_xlim(whole.min(), whole.max())
             _shade_unresolved(ax, min(limits), whole.max())
             ax.set(title=f"{unit} {step}", xlabel=LABELS[scale])
-            _frequency_axis(ax)
+            frequency_axis(ax)
         row[0].set_ylabel(DENSITY)
     grid[0][0].legend(fontsize="small", frameon=False, title="layer")
     return figure
@@ -178,7 +178,7 @@ def _shade_unresolved(ax: Axes, start: float, end: float) -> None:
         ax.axvspan(start, end, color="0.85", alpha=0.5, lw=0, zorder=0, label="unresolved (< 2 neighbours)")
 
 
-def _frequency_axis(ax: Axes) -> None:
+def frequency_axis(ax: Axes) -> None:
     """A second axis on top in k = delta^(-1/2)."""
     to_k: Callable[[Any], Any] = lambda u: np.sqrt(np.maximum(u, 0))  # noqa: E731
     ax.secondary_xaxis("top", functions=(to_k, np.square)).set_xlabel("k = δ$^{-1/2}$")

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
 from layerfreq.experiments.data import load_images
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
+from layerfreq.experiments.summary import layer_table, summarise
 from layerfreq.runs import Run
 
 
@@ -94,21 +94,26 @@ def network(d: int, width: int, hidden: int, classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, classes))
 
 
-def figures(out: Path, runs: dict[int, Run]) -> list[Path]:
-    """Draw the panels of the first seed, the medians over all seeds, and the training curves."""
+def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
+    """Draw the panels of the first seed, the medians over all seeds, and the training curves.
+
+    Returns:
+        Table head, table rows (the last epoch, one row a layer and seed), files.
+    """
     import pandas as pd
 
     from layerfreq import plots
-    from layerfreq.experiments.summary import summarise
 
-    first = runs[min(runs)]
+    runs = {seed: Run(out / f"seed-{seed}") for seed in seeds}
+    summary = summarise(runs)
     metrics = pd.concat([run.metrics.assign(seed=seed) for seed, run in runs.items()], ignore_index=True)
     folder = out / "figures"
-    return [
-        *plots.save(plots.figure_epochs(first.spectra, UNIT), folder, "rdf-by-layer"),
-        *plots.save(plots.figure_medians(summarise(runs), UNIT), folder, "median-frequency"),
+    files = [
+        *plots.save(plots.figure_epochs(runs[seeds[0]].spectra, UNIT), folder, "rdf-by-layer"),
+        *plots.save(plots.figure_medians(summary, UNIT), folder, "median-frequency"),
         *plots.save(plots.figure_metrics(metrics, UNIT), folder, "training"),
     ]
+    return *layer_table(summary, UNIT), files
 
 
 def _accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:
@@ -118,10 +123,3 @@ def _accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Tuples as lists, so that a config reads back from YAML as it was written."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def check_seeds(seeds: list[int]) -> list[int]:
-    """Return the seeds, refusing doubles and negative ones."""
-    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise InputError(f"seed: {seeds} must be different numbers >= 0; change --seed")
-    return seeds

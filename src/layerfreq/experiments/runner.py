@@ -153,7 +153,7 @@ def environment() -> dict[str, Any]:
     """Return what a result has to say about where it came from."""
     return {
         "layerfreq": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

@@ -63,3 +63,23 @@ def spectrum_of(part: pd.DataFrame) -> Spectrum:
         spread=0.0,
         engine="",
     )
+
+
+def layer_table(summary: pd.DataFrame, unit: str) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table, a layer a row, of the first and the last measured step.
+
+    Peaks beyond the cutoffs are given as bounds, and those beyond the resolution are marked with a star.
+    """
+    head = ["seed", unit, "layer"]
+    head += [f"{what} ({scale})" for scale in ("raw", "rms") for what in ("peak", "median", "resolution")]
+    ends = summary[summary["step"].isin([summary["step"].min(), summary["step"].max()])]
+    rows = []
+    for (seed, step, _, layer), part in ends.groupby(["seed", "step", "depth", "layer"]):
+        cells = [str(seed), str(step), str(layer)]
+        for scale in ("raw", "rms"):
+            one = part[part["scale"] == scale].iloc[0]
+            star = "*" if one["peak"] > one["resolution"] else ""
+            bound = ">= " if one["at_edge"] else ""
+            cells += [f"{bound}{one['peak']:.3g}{star}", f"{one['median']:.3g}", f"{one['resolution']:.3g}"]
+        rows.append(cells)
+    return head, rows

@@ -1,0 +1,131 @@
+"""Depth and speed: steps to a training error, for 3 to 7 hidden layers, and for targets of rising frequency.
+
+Experiment 1 of the method: target cos(3x) + cos(5x), equal-width layers. Width, learning rate, initialisation
+and error are not published and are chosen here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layerfreq.experiments.runner import Progress, Training, open_experiment, train
+from layerfreq.runs import Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Chosen values: tanh, Glorot initialisation with gain 5/3, full-batch gradient descent on [-pi, pi].
+
+    Attributes:
+        layers: Numbers of hidden layers to compare.
+        frequencies: k of the targets cos(kx) of the companion figure.
+        fixed: Number of hidden layers in the companion figure.
+        points: Number of training points.
+        width: Of each hidden layer.
+        rate: Learning rate.
+        error: Mean squared training error at which a training ends.
+        steps: Steps after which it is given up.
+    """
+
+    layers: tuple[int, ...]
+    frequencies: tuple[int, ...]
+    fixed: int
+    points: int
+    width: int
+    rate: float
+    error: float
+    steps: int
+
+
+PRESETS = {
+    "smoke": Config((3, 4), (1, 2), 3, 40, 32, 0.02, 0.5, 400),
+    "small": Config((3, 4, 5, 6, 7), (1, 2, 3, 4, 5), 4, 100, 100, 0.01, 0.05, 20000),
+    "paper": Config((3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 8), 4, 100, 100, 0.01, 0.01, 100000),
+}
+UNIT = "step"
+SEEDS = 3
+
+
+def run(config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress) -> None:
+    """Train every network of both figures for each seed; finished ones are not done again on resuming."""
+    plan = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
+    open_experiment(out, {"experiment": "depth", "preset": preset, "seeds": seeds, **plan}, resume=resume)
+    for seed in seeds:
+        for name, hidden, target in _cases(config):
+            train(_training(config, name, hidden, target, seed), out / f"{name}-seed-{seed}", device=device, progress=progress)
+
+
+def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
+    """Draw steps over depth and over frequency, mean and spread over seeds.
+
+    Returns:
+        Table head, table rows, files.
+    """
+    from matplotlib import pyplot as plt
+
+    from layerfreq import plots
+
+    config = Run(out).config
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    rows: list[list[str]] = []
+    for ax, key, what in ((axes[0], "layers", "hidden layers"), (axes[1], "frequencies", "frequency k of cos(kx)")):
+        steps = np.array([[_steps(out / f"{key}-{value}-seed-{s}") for s in seeds] for value in config[key]])
+        mean, spread = steps.mean(axis=1), steps.std(axis=1, ddof=1 if len(seeds) > 1 else 0)
+        ax.errorbar(config[key], mean, yerr=spread, color="black", marker="o", capsize=3)
+        ax.plot(config[key], steps, ".", color="0.6", zorder=0)
+        ax.set(xlabel=what, ylabel=f"steps to a training error of {config['error']}", ylim=(0, None))
+        for value, m, s, each in zip(config[key], mean, spread, steps, strict=True):
+            late = " (not all reached it)" if (each >= config["steps"]).any() else ""
+            rows.append([f"{what} {value}", f"{m:.0f}{late}", f"{s:.0f}", " ".join(str(int(n)) for n in each)])
+    return ["case", "steps, mean", "s.d.", "each seed"], rows, plots.save(figure, out / "figures", "steps")
+
+
+def _cases(config: Config) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    for hidden in config.layers:
+        yield f"layers-{hidden}", hidden, (3, 5)
+    for k in config.frequencies:
+        yield f"frequencies-{k}", config.fixed, (k,)
+
+
+def _training(config: Config, name: str, hidden: int, target: tuple[int, ...], seed: int) -> Training:
+    x = torch.linspace(-math.pi, math.pi, config.points)[:, None]
+
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = network(config.width, hidden)
+        return model, torch.optim.SGD(model.parameters(), lr=config.rate)
+
+    return Training(
+        name=f"{name}, seed {seed}",
+        seed=seed,
+        build=build,
+        inputs=x,
+        targets=sum((torch.cos(k * x) for k in target), torch.zeros_like(x)),
+        loss=nn.functional.mse_loss,
+        steps=config.steps,
+        stop_below=config.error,
+        log_every=100,
+    )
+
+
+def network(width: int, hidden: int) -> nn.Sequential:
+    """Return a tanh network from one number to one number, with Glorot initialisation and zero biases."""
+    sizes = [1] + [width] * hidden + [1]
+    parts: list[nn.Module] = []
+    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        linear = nn.Linear(a, b)
+        weight: Tensor = linear.weight
+        nn.init.xavier_normal_(weight, 5 / 3 if i < hidden else 1.0)
+        nn.init.zeros_(linear.bias)
+        parts += [linear, nn.Tanh()] if i < hidden else [linear]
+    return nn.Sequential(*parts)
+
+
+def _steps(folder: Path) -> int:
+    return int(Run(folder).metrics["step"].max())

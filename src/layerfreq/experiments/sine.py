@@ -1,0 +1,91 @@
+"""What LFR and RDF look like: sin(k pi x) for k = 1, 5, 9, 13, beside the closed form.
+
+Experiment 2 of the method. With delta the variance, LFR = exp(-(k pi)^2 delta), and the RDF peaks at
+1/delta = (k pi)^2 / 2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from layerfreq.experiments.runner import Progress, open_experiment
+from layerfreq.layers import LayerSpectra
+from layerfreq.runs import Run
+from layerfreq.spectrum import spectrum
+
+FREQUENCIES = (1, 5, 9, 13)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Chosen values: the interval, and how finely it is sampled.
+
+    Attributes:
+        points: Number of points on [-10, 10].
+        rows: Filter centres drawn; None for every point.
+        cutoffs: Number of cutoffs up to 1/delta = 2500.
+    """
+
+    points: int
+    rows: int | None
+    cutoffs: int
+
+
+PRESETS = {"smoke": Config(2001, 200, 60), "small": Config(20001, 2000, 250), "paper": Config(20001, None, 500)}
+UNIT = "step"
+SEEDS = 1
+
+
+def run(config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress) -> None:
+    """Measure the four sines; there is nothing to train, so a resumed run starts over."""
+    plan = {"experiment": "sine", "preset": preset, "seeds": seeds, **asdict(config)}
+    top = open_experiment(out, plan, resume=resume)
+    x = torch.linspace(-10, 10, config.points, dtype=torch.float64)
+    grid = np.linspace(2500 / config.cutoffs, 2500, config.cutoffs)
+    spectra = {}
+    progress.start("sine", len(FREQUENCIES), 0)
+    for i, k in enumerate(FREQUENCIES):
+        name = f"sin({k}πx)"
+        progress.measuring(name)
+        spectra[name] = spectrum(x, torch.sin(k * math.pi * x), grid, rows=config.rows, seed=seeds[0])
+        progress.step(i + 1, 0.0)
+    top.write_spectra(0, LayerSpectra(spectra).to_frame())
+    progress.finish()
+
+
+def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
+    """Draw LFR and RDF as published, and put each peak beside its closed form.
+
+    Returns:
+        Table head, table rows, files.
+    """
+    from matplotlib import pyplot as plt
+
+    from layerfreq import plots
+
+    frame = Run(out).spectra
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    rows: list[list[str]] = []
+    for (depth, name), part in frame.groupby(["depth", "layer"]):
+        k, u = FREQUENCIES[int(depth) - 1], part["inv_delta"].to_numpy()
+        look: dict[str, Any] = plots.style(int(depth), len(FREQUENCIES))
+        look.pop("marker")
+        exact = np.exp(-((k * math.pi) ** 2) / u)
+        left.plot(u, part["lfr"], label=str(name), **look)
+        left.plot(u[::8], exact[::8], ".", color=look["color"], markersize=3)
+        right.plot(u, part["rdf"] / part["rdf"].max(), label=str(name), **look)
+        peak, error = u[part["rdf"].argmax()], np.abs(part["lfr"].to_numpy() - exact).max()
+        rows.append([str(name), f"{peak:.4g}", f"{(k * math.pi) ** 2 / 2:.4g}", f"{error:.2g}"])
+    left.set(xlabel=plots.LABELS["raw"], ylabel="LFR (dots: closed form)", ylim=(0, 1.02))
+    right.set(xlabel=plots.LABELS["raw"], ylabel="RDF / its maximum")
+    left.legend(frameon=False)
+    for ax in (left, right):
+        plots.frequency_axis(ax)
+    head = ["target", "RDF peak", "closed form", "largest LFR error"]
+    return head, rows, plots.save(figure, out / "figures", "sine")
