@@ -38,7 +38,11 @@ class BarProgress:
     def start(self, name: str, total: int, done: int) -> None:
         """Open the bar."""
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[now]}")
-        self._bar = Bar(*(TextColumn(c) if isinstance(c, str) else c for c in columns), TimeRemainingColumn(), console=console)
+        self._bar = Bar(
+            *(TextColumn(c) if isinstance(c, str) else c for c in columns),
+            TimeRemainingColumn(),
+            console=console,
+        )
         self._task = self._bar.add_task(f"{name} · {self._unit}", total=total, completed=done, now="")
         self._bar.start()
 
@@ -61,7 +65,7 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
     """Train a small network on scikit-learn's digits and see what each layer still has to learn."""
     _experiment("mlp", "demo", None, device, [0], out, False)
     console.print(
-        "Read it so: a peak at low 1/δ means that the layers above have a smooth, easy function left to learn.\n"
+        "Read it so: a peak at low 1/δ means that the layers above have a smooth function left to learn.\n"
         "Before training deeper layers peak higher; training turns the order round."
     )
 
@@ -69,7 +73,9 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
 @app.command()
 def reproduce(
     experiment: Annotated[Literal["depth", "sine", "mlp"], typer.Argument(help="Which experiment of the paper.")],
-    preset: Annotated[Literal["smoke", "small", "paper"], typer.Option(help="Seconds, minutes, or the paper's size.")] = "small",
+    preset: Annotated[
+        Literal["smoke", "small", "paper"], typer.Option(help="Seconds, minutes, or the paper's size.")
+    ] = "small",
     data: Annotated[str | None, typer.Option(help="Folder in the hub's layout, hub id, or 'digits'.")] = None,
     device: DeviceOption = "cpu",
     seed: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times.")] = None,
@@ -110,7 +116,10 @@ def main() -> None:
     except InputError as error:
         _fail(str(error), 2)
     except OSError as error:
-        _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}; free space or choose another place", 2)
+        _fail(
+            f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}; choose another place",
+            2,
+        )
     except KeyboardInterrupt:
         _fail("stopped; go on with --resume", 1)
     except Exception as error:
@@ -126,7 +135,13 @@ def _fail(message: str, status: int) -> None:
 
 
 def _experiment(
-    name: str, preset: str, data: str | None, device: str, seeds: list[int] | None, out: Path | None, resume: bool
+    name: str,
+    preset: str,
+    data: str | None,
+    device: str,
+    seeds: list[int] | None,
+    out: Path | None,
+    resume: bool,
 ) -> None:
     from dataclasses import replace
 
@@ -138,7 +153,7 @@ def _experiment(
         config = replace(config, data=data)
     if device not in ("cpu", "cuda", "mps", "auto"):
         raise InputError(f"device: unknown {device!r}; choose cpu, cuda, mps or auto")
-    seeds = list(range(module.SEEDS)) if not seeds else seeds
+    seeds = seeds or list(range(module.SEEDS))
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"seed: {seeds} must be different numbers >= 0; change --seed")
     out = out or _default_out(f"{name}-{preset}", resume)

@@ -74,7 +74,11 @@ class LayerSpectra(Mapping[str, Spectrum]):
 
 
 def layer_spectra(
-    model: nn.Module, inputs: Any, targets: Any = None, layers: Sequence[str] | str | None = None, **options: Any
+    model: nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    layers: Sequence[str] | str | None = None,
+    **options: Any,
 ) -> LayerSpectra:
     """Measure the effective target function {(features at a layer, targets)} of every layer.
 
@@ -107,7 +111,9 @@ def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None) -> C
 
 def measure_layers(model: nn.Module, inputs: Any, targets: Any, cuts: Cuts, **options: Any) -> LayerSpectra:
     """Measure planned layers, one after the other."""
-    return LayerSpectra({l.name: _measure(model, inputs, targets, l, **options) for l in cuts.layers}, cuts.refused)
+    return LayerSpectra(
+        {one.name: _measure(model, inputs, targets, one, **options) for one in cuts.layers}, cuts.refused
+    )
 
 
 def _measure(model: nn.Module, inputs: Any, targets: Any, layer: Layer, **options: Any) -> Spectrum:

@@ -49,7 +49,7 @@ class Cuts:
     known: dict[str, Layer]
 
 
-class _Reached(Exception):  # noqa: N818  not an error: it ends a forward pass that has gone far enough
+class _Reached(Exception):
     pass
 
 

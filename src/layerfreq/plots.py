@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DASHES: list[Any] = ["-", (0, (6, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)), (0, (1, 1))]
 MARKERS = "os^Dv<>pP*"
-LABELS = {"raw": "1/δ", "rms": "1/δ (features at unit RMS)"}
+LABELS = {"raw": "1/δ", "rms": "1/δ (unit RMS features)"}
 DENSITY = "energy per octave of 1/δ"
 
 
@@ -82,11 +81,11 @@ def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def figure_epochs(frame: pd.DataFrame, unit: str = "step") -> Figure:
+def figure_epochs(frame: Any, unit: str = "step") -> Figure:
     """Draw the paper's arrangement: RDF by layer, one panel an epoch; a row for each scale.
 
     Args:
-        frame: Rows as in a run's `spectra`.
+        frame: A data frame, rows as in a run's `spectra`.
         unit: What a step is called.
     """
     steps, scales = sorted(frame["step"].unique()), [s for s in LABELS if s in set(frame["scale"])]
@@ -108,15 +107,17 @@ def figure_epochs(frame: pd.DataFrame, unit: str = "step") -> Figure:
             ax.set(title=f"{unit} {step}", xlabel=LABELS[scale])
             frequency_axis(ax)
         row[0].set_ylabel(DENSITY)
-    grid[0][0].legend(fontsize="small", frameon=False, title="layer")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    handles.append(grid[0][0].plot([], [], color="0.4", linewidth=0.6, linestyle="--")[0])
+    figure.legend(handles, [*labels, "by chance"], loc="outside right upper", frameon=False, title="layer")
     return figure
 
 
-def figure_medians(summary: pd.DataFrame, unit: str = "step") -> Figure:
+def figure_medians(summary: Any, unit: str = "step") -> Figure:
     """Draw the median frequency of every layer over training, mean and range over seeds.
 
     Args:
-        summary: Columns seed, step, layer, depth, scale, median.
+        summary: A data frame with columns seed, step, layer, depth, scale, median.
         unit: What a step is called.
     """
     scales = [s for s in LABELS if s in set(summary["scale"])]
@@ -134,18 +135,24 @@ def figure_medians(summary: pd.DataFrame, unit: str = "step") -> Figure:
     return figure
 
 
-def figure_metrics(metrics: pd.DataFrame, unit: str = "step") -> Figure:
+def figure_metrics(metrics: Any, unit: str = "step") -> Figure:
     """Draw every metric over training, a line for each seed.
 
     Args:
-        metrics: Columns seed, step and one for each metric.
+        metrics: A data frame with columns seed, step and one for each metric.
         unit: What a step is called.
     """
     names = [name for name in metrics.columns if name not in ("seed", "step", "case")]
     figure, grid = _grid(1, max(1, len(names)))
     for ax, name in zip(grid[0], names, strict=False):
         for i, (seed, part) in enumerate(metrics.dropna(subset=[name]).groupby("seed")):
-            ax.plot(part["step"], part[name], color=str(0.2 * (i % 4)), linestyle=DASHES[i % 5], label=f"seed {seed}")
+            ax.plot(
+                part["step"],
+                part[name],
+                color=str(0.2 * (i % 4)),
+                linestyle=DASHES[i % 5],
+                label=f"seed {seed}",
+            )
         ax.set(xlabel=unit, ylabel=name, yscale="log" if "loss" in name else "linear")
         ax.legend(fontsize="small", frameon=False)
     return figure
@@ -175,7 +182,7 @@ def _layer_curve(ax: Axes, name: Any, depth: Any, deepest: int, u: Any, rdf: Any
 
 def _shade_unresolved(ax: Axes, start: float, end: float) -> None:
     if start < end:
-        ax.axvspan(start, end, color="0.85", alpha=0.5, lw=0, zorder=0, label="unresolved (< 2 neighbours)")
+        ax.axvspan(start, end, color="0.85", alpha=0.5, lw=0, zorder=0, label="unresolved")
 
 
 def frequency_axis(ax: Axes) -> None:

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-SPECTRA_COLUMNS = ["step", "layer", "depth", "scale", "inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]
+SPECTRA_COLUMNS = [
+    "step",
+    "layer",
+    "depth",
+    "scale",
+    "inv_delta",
+    "lfr",
+    "rdf",
+    "chance",
+    "neighbours",
+    "stderr",
+]
 RESERVE = 32 << 20  # bytes that must be free before a run is begun
 
 
@@ -87,9 +98,8 @@ class Run:
 
     def write_spectra(self, step: int, frame: pd.DataFrame) -> None:
         """Write one measurement, whole or not at all; the same step again replaces it."""
-        frame = frame.copy()
-        frame.insert(0, "step", step)
-        self._write_frame("spectra", f"step-{step:012d}", frame[SPECTRA_COLUMNS])
+        frame = frame.assign(step=step)
+        self._write_frame("spectra", f"step-{step:012d}", frame.loc[:, SPECTRA_COLUMNS])
 
     def log(self, step: int, **metrics: float) -> None:
         """Note metrics of a step; they reach the disk at the next `flush`."""

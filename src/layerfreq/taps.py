@@ -12,10 +12,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_BY_NAME = (
-    "relu relu_ relu6 tanh tanh_ sigmoid sigmoid_ gelu silu elu elu_ leaky_relu leaky_relu_ selu selu_ celu celu_ "
-    "mish softplus softsign hardswish hardsigmoid hardtanh hardtanh_ logsigmoid prelu rrelu tanhshrink softshrink"
-).split()
+_BY_NAME = [
+    "relu",
+    "relu_",
+    "relu6",
+    "tanh",
+    "tanh_",
+    "sigmoid",
+    "sigmoid_",
+    "gelu",
+    "silu",
+    "elu",
+    "elu_",
+    "leaky_relu",
+    "leaky_relu_",
+    "selu",
+    "selu_",
+    "celu",
+    "celu_",
+    "mish",
+    "softplus",
+    "softsign",
+    "hardswish",
+    "hardsigmoid",
+    "hardtanh",
+    "hardtanh_",
+    "logsigmoid",
+    "prelu",
+    "rrelu",
+    "tanhshrink",
+    "softshrink",
+]
 FUNCTIONAL = {
     getattr(home, name): name.rstrip("_")
     for home in (F, torch, Tensor)
@@ -94,9 +121,7 @@ class Tap(TorchFunctionMode):
             _, started = self._running.pop()
             self._last = name
             self._calls[name] += 1
-            return self._on_return(
-                Event(name, self._calls[name], module, output, arguments, started, self._tick())
-            )
+            return self._on_return(Event(name, self._calls[name], module, output, arguments, started, self._tick()))
 
         return leave
 

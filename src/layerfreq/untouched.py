@@ -30,7 +30,11 @@ def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
         for module in model.modules()
         for name, buffer in module._buffers.items()
     ]
-    owners = [loader, getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)]
+    owners = [
+        loader,
+        getattr(loader, "sampler", None),
+        getattr(getattr(loader, "batch_sampler", None), "sampler", None),
+    ]
     generators = {id(g): g for g in (getattr(o, "generator", None) for o in owners) if isinstance(g, torch.Generator)}
     kept = [(g, g.get_state()) for g in generators.values()]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's global state

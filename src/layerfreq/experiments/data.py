@@ -42,7 +42,9 @@ def _from_datasets(source: str, n: int, split: str) -> tuple[Tensor, Tensor]:
     looks_local = Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1
     folder = Path(source).expanduser()
     if looks_local and not folder.is_dir():
-        raise InputError(f"data: no folder {source!r}; pass a folder in the hub's layout, or a hub id like 'ylecun/mnist'")
+        raise InputError(
+            f"data: no folder {source!r}; pass a folder in the hub's layout, or a hub id like 'ylecun/mnist'"
+        )
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
         raise InputError(f"data: no Parquet file in {source!r}; pass a folder in the hub's layout")
     datasets.disable_progress_bars()

@@ -53,13 +53,20 @@ UNIT = "step"
 SEEDS = 3
 
 
-def run(config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress) -> None:
+def run(
+    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
+) -> None:
     """Train every network of both figures for each seed; finished ones are not done again on resuming."""
     plan = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
     open_experiment(out, {"experiment": "depth", "preset": preset, "seeds": seeds, **plan}, resume=resume)
     for seed in seeds:
         for name, hidden, target in _cases(config):
-            train(_training(config, name, hidden, target, seed), out / f"{name}-seed-{seed}", device=device, progress=progress)
+            train(
+                _training(config, name, hidden, target, seed),
+                out / f"{name}-seed-{seed}",
+                device=device,
+                progress=progress,
+            )
 
 
 def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
@@ -75,7 +82,10 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     config = Run(out).config
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     rows: list[list[str]] = []
-    for ax, key, what in ((axes[0], "layers", "hidden layers"), (axes[1], "frequencies", "frequency k of cos(kx)")):
+    for ax, key, what in (
+        (axes[0], "layers", "hidden layers"),
+        (axes[1], "frequencies", "frequency k of cos(kx)"),
+    ):
         steps = np.array([[_steps(out / f"{key}-{value}-seed-{s}") for s in seeds] for value in config[key]])
         mean, spread = steps.mean(axis=1), steps.std(axis=1, ddof=1 if len(seeds) > 1 else 0)
         ax.errorbar(config[key], mean, yerr=spread, color="black", marker="o", capsize=3)
@@ -128,4 +138,4 @@ def network(width: int, hidden: int) -> nn.Sequential:
 
 
 def _steps(folder: Path) -> int:
-    return int(Run(folder).metrics["step"].max())
+    return max(Run(folder).metrics["step"].tolist())

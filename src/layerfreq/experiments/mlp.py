@@ -52,7 +52,9 @@ UNIT = "epoch"
 SEEDS = 3
 
 
-def run(config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress) -> None:
+def run(
+    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
+) -> None:
     """Train a network for each seed, measuring it at the config's epochs.
 
     Raises:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from layerfreq.experiments.runner import Progress, open_experiment
+from layerfreq.experiments.summary import spectrum_of
 from layerfreq.layers import LayerSpectra
 from layerfreq.runs import Run
 from layerfreq.spectrum import spectrum
@@ -37,17 +38,23 @@ class Config:
     cutoffs: int
 
 
-PRESETS = {"smoke": Config(2001, 200, 60), "small": Config(20001, 2000, 250), "paper": Config(20001, None, 500)}
+PRESETS = {
+    "smoke": Config(2001, 200, 60),
+    "small": Config(20001, 2000, 250),
+    "paper": Config(20001, None, 500),
+}
 UNIT = "step"
 SEEDS = 1
 
 
-def run(config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress) -> None:
+def run(
+    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
+) -> None:
     """Measure the four sines; there is nothing to train, so a resumed run starts over."""
     plan = {"experiment": "sine", "preset": preset, "seeds": seeds, **asdict(config)}
     top = open_experiment(out, plan, resume=resume)
     x = torch.linspace(-10, 10, config.points, dtype=torch.float64)
-    grid = np.linspace(2500 / config.cutoffs, 2500, config.cutoffs)
+    grid = 2500 * (np.arange(1, config.cutoffs + 1) / config.cutoffs) ** 2  # even steps in k
     spectra = {}
     progress.start("sine", len(FREQUENCIES), 0)
     for i, k in enumerate(FREQUENCIES):
@@ -69,7 +76,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
 
     from layerfreq import plots
 
-    frame = Run(out).spectra
+    frame: Any = Run(out).spectra
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     rows: list[list[str]] = []
     for (depth, name), part in frame.groupby(["depth", "layer"]):
@@ -80,7 +87,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         left.plot(u, part["lfr"], label=str(name), **look)
         left.plot(u[::8], exact[::8], ".", color=look["color"], markersize=3)
         right.plot(u, part["rdf"] / part["rdf"].max(), label=str(name), **look)
-        peak, error = u[part["rdf"].argmax()], np.abs(part["lfr"].to_numpy() - exact).max()
+        peak, error = spectrum_of(part).peak or 0.0, np.abs(part["lfr"].to_numpy() - exact).max()
         rows.append([str(name), f"{peak:.4g}", f"{(k * math.pi) ** 2 / 2:.4g}", f"{error:.2g}"])
     left.set(xlabel=plots.LABELS["raw"], ylabel="LFR (dots: closed form)", ylim=(0, 1.02))
     right.set(xlabel=plots.LABELS["raw"], ylabel="RDF / its maximum")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
 
     rows = []
     for seed, run in runs.items():
-        for (step, depth, layer, scale), part in run.spectra.groupby(["step", "depth", "layer", "scale"]):
+        for (step, depth, layer, scale), part in _groups(run.spectra):
             one = spectrum_of(part)
             rows.append(
                 {
@@ -44,7 +44,7 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spectrum_of(part: pd.DataFrame) -> Spectrum:
+def spectrum_of(part: Any) -> Spectrum:
     """Read a spectrum back from its rows in a run; the floor is the LFR's limit, read off its first cutoff."""
     column = {name: np.array(part[name], dtype=np.float64) for name in part.columns if part[name].dtype.kind == "f"}
     stderr = column["stderr"]
@@ -65,7 +65,7 @@ def spectrum_of(part: pd.DataFrame) -> Spectrum:
     )
 
 
-def layer_table(summary: pd.DataFrame, unit: str) -> tuple[list[str], list[list[str]]]:
+def layer_table(summary: Any, unit: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table, a layer a row, of the first and the last measured step.
 
     Peaks beyond the cutoffs are given as bounds, and those beyond the resolution are marked with a star.
@@ -83,3 +83,7 @@ def layer_table(summary: pd.DataFrame, unit: str) -> tuple[list[str], list[list[
             cells += [f"{bound}{one['peak']:.3g}{star}", f"{one['median']:.3g}", f"{one['resolution']:.3g}"]
         rows.append(cells)
     return head, rows
+
+
+def _groups(spectra: Any) -> Any:
+    return spectra.groupby(["step", "depth", "layer", "scale"])
