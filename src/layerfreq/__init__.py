@@ -6,6 +6,7 @@ from layerfreq.monitor import Monitor
 from layerfreq.network import hidden_layers, layer_features
 from layerfreq.runs import Run
 from layerfreq.spectrum import Spectrum, spectrum
+from layerfreq.splitting import split
 
 __all__ = [
     "LayerSpectra",
@@ -17,4 +18,5 @@ __all__ = [
     "layer_features",
     "layer_spectra",
     "spectrum",
+    "split",
 ]

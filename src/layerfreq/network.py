@@ -296,6 +296,20 @@ def _is_candidate(event: Event, before: list[Event]) -> bool:
     return any(e.started > event.started and e is not event and _is_activation(e) for e in before)
 
 
+def determines_output(model: nn.Module, probe: Any, layer: Layer) -> bool:
+    """Whether the network's output depends on its input through this layer alone; call it inside `untouched`."""
+    found: list[tuple[Event, Tensor]] = []
+
+    def keep(event: Event) -> None:
+        value = first_tensor(event.output)
+        if (event.name, event.number) == (layer.base, layer.number) and value is not None:
+            found.append((event, value.clone()))
+
+    with Tap(model, keep):
+        output = [t.clone() for t in all_tensors(_run(model, probe))]
+    return bool(found) and _determines(model, _other_points(probe), *found[0], output)
+
+
 def _determines(model: nn.Module, other: Any, at: Event, value: Tensor, output: list[Tensor]) -> bool:
     def put(event: Event) -> Any:
         if (event.name, event.number) == (at.name, at.number):

@@ -1,0 +1,175 @@
+"""Cutting a network into two runnable modules: pre-condition component and learning component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from layerfreq.errors import InputError
+from layerfreq.inputs import call, count, map_tensors
+from layerfreq.network import Layer, choose_layers, determines_output, probe_of, unwrap
+from layerfreq.taps import Event, Tap, first_tensor, replace_first
+from layerfreq.untouched import untouched
+
+
+def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Module]:
+    """Cut a network after a layer.
+
+    The parts share parameters and buffers with the model; `learning(precondition(x))` equals `model(x)`. A model
+    that `torch.fx` can trace (as it is now, train or eval) is cut into two graphs, each with the parameters that
+    it uses. Any other model is replayed: both parts then hold the whole of it, and the learning component runs
+    it with the layer's output put in place.
+
+    Args:
+        model: Any module.
+        layer: A name as from `hidden_layers`.
+        inputs: What its forward takes, or an iterable of (inputs, targets) batches; a few points are used.
+
+    Returns:
+        The pre-condition component, from inputs to the layer's output (not flattened), and the learning
+        component, from there to the model's output.
+
+    Raises:
+        InputError: If the layer is unknown, or its output does not determine the network's.
+    """
+    model = unwrap(model)
+    with untouched(model, inputs):
+        probe = probe_of(model, inputs)
+        chosen = choose_layers(model, probe, layer)[0]
+        if not determines_output(model, probe, chosen):
+            raise InputError(
+                f"layer: {layer!r} is no cut of {type(model).__name__}, the output depends on the input by another way "
+                "too (a skip connection or a second branch); choose among hidden_layers(model, inputs)"
+            )
+        value = _Reach(model, chosen)(*_positional(probe), **_named(probe))
+    parts = _cut_graph(model, probe, value)
+    return parts or (_Reach(model, chosen), _Replay(model, chosen, probe))
+
+
+class _Found(Exception):
+    pass
+
+
+class _Reach(nn.Module):
+    """Runs a model up to a layer."""
+
+    def __init__(self, model: nn.Module, layer: Layer) -> None:
+        super().__init__()
+        self.model, self._layer = model, layer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        found: list[Tensor] = []
+
+        def stop(event: Event) -> None:
+            value = first_tensor(event.output)
+            if (event.name, event.number) == (self._layer.base, self._layer.number) and value is not None:
+                found.append(value)
+                raise _Found
+
+        with Tap(self.model, stop):
+            try:
+                self.model(*args, **kwargs)
+            except _Found:
+                return found[0]
+        raise InputError(f"layer: {self._layer.name!r} was not reached for these inputs; choose another")
+
+
+class _Replay(nn.Module):
+    """Runs a model on stand-in points with a layer's output put in place."""
+
+    def __init__(self, model: nn.Module, layer: Layer, probe: Any) -> None:
+        super().__init__()
+        self.model, self._layer, self._probe = model, layer, probe
+
+    def forward(self, features: Tensor) -> Any:
+        size = count(self._probe)
+        rows = torch.arange(features.shape[0], device=features.device) % size
+        stand_in = map_tensors(lambda t: t[rows.to(t.device)] if t.ndim and t.shape[0] == size else t, self._probe)
+
+        def put(event: Event) -> Any:
+            if (event.name, event.number) == (self._layer.base, self._layer.number):
+                return replace_first(event.output, features)
+            return None
+
+        with Tap(self.model, put):
+            return call(self.model, stand_in)
+
+
+def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, nn.Module] | None:
+    """Cut at the first node that computes the layer's value; None where there is no such graph."""
+    try:
+        graph = fx.Tracer().trace(model, _absent_arguments(model, probe))
+        with untouched(model):
+            node = _find(fx.GraphModule(model, graph), probe, value)
+        if node is None:
+            return None
+        before, after = fx.Graph(), fx.Graph()
+        output = next(n for n in graph.nodes if n.op == "output")
+        copies: dict[fx.Node, fx.Node] = {}
+        needed = _needed(node, None)
+        for one in graph.nodes:  # every argument of forward stays one, used or not
+            if one.op == "placeholder" or one in needed:
+                copies[one] = before.node_copy(one, lambda n: copies[n])
+        before.output(copies[node])
+        copies = {node: after.placeholder("features")}
+        needed = _needed(output, node)
+        if any(one.op == "placeholder" for one in needed):
+            return None  # a size of the input, for instance
+        for one in graph.nodes:
+            if one in needed:
+                copies[one] = after.node_copy(one, lambda n: copies[n])
+        after.lint()
+    except Exception:
+        # Tracing other people's Python fails in any way it likes; replaying does without it.
+        return None
+    return fx.GraphModule(model, before), fx.GraphModule(model, after)
+
+
+def _needed(end: fx.Node, stop: fx.Node | None) -> set[fx.Node]:
+    """The nodes that one node is computed from, itself included, not looking behind `stop`."""
+    needed: set[fx.Node] = set()
+    waiting = [end]
+    while waiting:
+        node = waiting.pop()
+        if node is not stop and node not in needed:
+            needed.add(node)
+            waiting += node.all_input_nodes
+    return needed
+
+
+def _find(module: fx.GraphModule, probe: Any, value: Tensor) -> fx.Node | None:
+    found: list[fx.Node] = []
+
+    class Compare(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            same = isinstance(result, Tensor) and result.shape == value.shape and torch.equal(result, value)
+            if same and n.op != "placeholder":
+                found.append(n)
+            return result
+
+    arguments = iter(_positional(probe))
+    named = _named(probe)
+    order = [n.target for n in module.graph.nodes if n.op == "placeholder"]
+    Compare(module).run(*(named[str(name)] if str(name) in named else next(arguments) for name in order))
+    return found[0] if found else None
+
+
+def _absent_arguments(model: nn.Module, probe: Any) -> dict[str, Any]:
+    """Defaults of forward's arguments that are not given, which tracing must take as constants."""
+    import inspect
+
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    given = {p.name for p in parameters[: len(_positional(probe))]} | set(_named(probe))
+    return {p.name: p.default for p in parameters if p.name not in given and p.default is not p.empty}
+
+
+def _positional(probe: Any) -> tuple[Any, ...]:
+    return () if isinstance(probe, Mapping) else tuple(probe) if isinstance(probe, (tuple, list)) else (probe,)
+
+
+def _named(probe: Any) -> dict[str, Any]:
+    return dict(probe) if isinstance(probe, Mapping) else {}
