@@ -61,6 +61,7 @@ class Run:
         path = Path(path)
         if (path / "config.yaml").exists():
             raise InputError(f"run: {str(path)!r} holds another run; choose another directory, or resume that one")
+        sweep(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"run: {str(path)!r} is not an empty directory; choose another one")
         made = next((p for p in [*reversed(path.parents), path] if not p.exists()), None)
@@ -121,8 +122,6 @@ class Run:
         for part in (self.path / "metrics").glob("from-*.parquet"):
             if int(part.stem.removeprefix("from-")) > step:
                 part.unlink()
-        for leftover in self.path.glob(".partial-*"):
-            leftover.unlink(missing_ok=True)
 
     def plot(self) -> Figure:
         """Draw the density per octave by layer, one panel a measured step, raw scale above rms scale."""
@@ -169,3 +168,9 @@ def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None 
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove the half-written files that a killed process left in a folder that nobody writes to now."""
+    for leftover in folder.rglob(".partial-*"):
+        leftover.unlink(missing_ok=True)

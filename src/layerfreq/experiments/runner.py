@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from layerfreq._version import __version__
 from layerfreq.errors import InputError
 from layerfreq.monitor import Monitor
-from layerfreq.runs import Run, write_whole
+from layerfreq.runs import Run, sweep, write_whole
 
 
 class Progress:
@@ -138,6 +138,7 @@ def open_experiment(out: Path, plan: Mapping[str, Any], *, resume: bool) -> Run:
     """
     if not resume or not (out / "config.yaml").exists():
         return Run.create(out, {**plan, "environment": environment()})
+    sweep(out)
     run = Run(out)
     before = {key: value for key, value in run.config.items() if key != "environment"}
     for key in {**before, **plan}:

@@ -1,0 +1,131 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("lightning_fabric")
+
+
+def cli(*args, cwd=None, wait=True):
+    command = [sys.executable, "-c", "from layerfreq.cli import main; main()", *map(str, args)]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if not wait:
+        return process
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, error
+
+
+def assert_one_line(result, *words):
+    status, out, error = result
+    assert status == 2, (out, error)
+    assert len(error.strip().splitlines()) == 1
+    for word in words:
+        assert word in error
+
+
+def saved(folder, **arrays):
+    path = folder / "data.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_spectrum_of_a_file(tmp_path):
+    x = np.linspace(-1, 1, 200)[:, None]
+    status, out, _ = cli("spectrum", saved(tmp_path, features=x, targets=np.sin(9 * x[:, 0])), "--out", tmp_path / "o")
+    assert status == 0
+    assert "median" in out
+    frame = pd.read_csv(tmp_path / "o" / "spectrum.csv")
+    assert frame["lfr"].iloc[-1] > 0.99
+    assert (tmp_path / "o" / "spectrum.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("features", "targets", "words"),
+    [
+        (np.full((4, 2), np.nan), np.arange(4), ["features", "NaN"]),
+        (np.full((4, 2), np.inf), np.arange(4), ["features", "infinite"]),
+        (np.ones((4, 2)), np.arange(5), ["targets", "length"]),
+        (np.ones((4, 2)), np.arange(4) - 1, ["targets", "negative"]),
+        (np.ones((0, 2)), np.arange(0), ["features", "no data"]),
+    ],
+)
+def test_bad_arrays_are_one_line(tmp_path, features, targets, words):
+    out = tmp_path / "o"
+    assert_one_line(cli("spectrum", saved(tmp_path, features=features, targets=targets), "--out", out), *words)
+    assert not out.exists()
+
+
+def test_bad_files_are_one_line(tmp_path):
+    assert_one_line(cli("spectrum", tmp_path / "none.npz"), "no file")
+    assert_one_line(cli("spectrum", saved(tmp_path, features=np.ones((3, 1)))), "targets")
+    whole = saved(tmp_path, features=np.random.default_rng(0).normal(size=(99, 9)), targets=np.arange(99))
+    whole.write_bytes(whole.read_bytes()[:500])
+    assert_one_line(cli("spectrum", whole), "damaged")
+
+
+def test_bad_data_folders_are_one_line_and_nothing_is_written(tmp_path):
+    out = tmp_path / "o"
+    mlp = ("reproduce", "mlp", "--preset", "smoke", "--out", out, "--data")
+    assert_one_line(cli(*mlp, tmp_path / "none"), "data", "no folder")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    assert_one_line(cli(*mlp, folder), "data", "Parquet")
+    (folder / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and then nothing")
+    assert_one_line(cli(*mlp, folder), "data", "cannot load")
+    assert not out.exists()
+
+
+def test_output_folders(tmp_path):
+    sine = ("reproduce", "sine", "--preset", "smoke", "--out")
+    out = tmp_path / "o"
+    assert cli(*sine, out)[0] == 0
+    before = sorted(p.name for p in out.rglob("*"))
+    assert_one_line(cli(*sine, out), "holds another run")
+    assert_one_line(cli(*sine, out, "--resume", "--seed", 5), "holds another run", "seeds")
+    assert sorted(p.name for p in out.rglob("*")) == before
+    (tmp_path / "file").write_text("")
+    assert_one_line(cli(*sine, tmp_path / "file" / "o"), "cannot write")
+
+
+@pytest.mark.parametrize("experiment", ["sine", "depth", "mlp"])
+def test_smoke_presets(tmp_path, experiment):
+    status, out, error = cli("reproduce", experiment, "--preset", "smoke", "--seed", 0, "--out", tmp_path / "o")
+    assert status == 0, error
+    pictures = list((tmp_path / "o" / "figures").glob("*.png"))
+    assert pictures
+    for picture in pictures:
+        assert picture.with_suffix(".pdf").exists()
+        assert picture.name in out.replace("\n", "")
+
+
+def spectra(folder):
+    return pd.read_parquet(folder / "seed-0" / "spectra").sort_values(["step", "layer", "scale", "inv_delta"])
+
+
+def test_killed_and_resumed_mlp_ends_with_the_same_spectra(tmp_path):
+    mlp = ("reproduce", "mlp", "--preset", "smoke", "--seed", 0, "--out")
+    started = time.monotonic()
+    assert cli(*mlp, tmp_path / "whole")[0] == 0
+    duration = time.monotonic() - started
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        process = cli(*mlp, tmp_path / "killed", "--resume", wait=False)
+        time.sleep(duration * (0.4 + 0.6 * rng.random()))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for part in Path(tmp_path / "killed").rglob("*.parquet"):
+            if not part.name.startswith("."):
+                assert len(pd.read_parquet(part)), (i, part)
+    status, _, error = cli(*mlp, tmp_path / "killed", "--resume")
+    assert status == 0, error
+    pd.testing.assert_frame_equal(
+        spectra(tmp_path / "whole").reset_index(drop=True), spectra(tmp_path / "killed").reset_index(drop=True)
+    )
+    assert not list((tmp_path / "killed").rglob(".partial-*"))
