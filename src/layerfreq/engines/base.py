@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -131,6 +131,7 @@ class PairSums:
         return PairSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A way to compute the pair sums. To add one: write its file, and register it in `engines/__init__.py`."""
 
