@@ -148,7 +148,7 @@ class Spectrum:
             return self
         x, s = np.log(self.inv_delta), np.log(np.clip(wanted, first, last))
 
-        def between(curve: Curve) -> Curve:
+        def between(curve: Any) -> Any:
             return np.asarray(PchipInterpolator(x, curve)(s), dtype=np.float64)
 
         return replace(
