@@ -269,7 +269,8 @@ def spectrum(
         unit = spread if scale == "rms" else points.gain**2  # cutoffs in `scale` = unit x those of the points
         grid = _own_grid(points) * unit if inv_delta is None else inv_delta
         grid = np.clip(grid, 1e-300, 1e300)
-        cutoffs = torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300))
+        with np.errstate(over="ignore"):
+            cutoffs = torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300))
         sums, order = None, _draw(len(x), limit, seed, in_order=rows is None and rtol is None)
         for batch in _batches(order, rtol):
             found = compute(points, y, cutoffs, batch)
