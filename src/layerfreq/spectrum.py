@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
+from layerfreq.checks import Curve, as_cutoffs, as_features
 from layerfreq.engines import PairSums, Points, as_points, pick_engine
 from layerfreq.engines.blocked import squared_distances
 from layerfreq.errors import InputError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Scale = Literal["raw", "rms"]
-Curve = Float64[np.ndarray, " m"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -300,57 +299,6 @@ def spectrum(
         spread=points.spread / points.gain**2,
         engine=name,
     )
-
-
-def as_features(features: Any, device: str | torch.device | None = None) -> Tensor:
-    """Check features and return them as a finite (n, d) tensor of a real floating type.
-
-    Raises:
-        InputError: On anything that is not n > 0 points of finite numbers.
-    """
-    try:
-        if isinstance(features, np.ndarray) and not features.flags.writeable:
-            features = features.copy()
-        x = torch.as_tensor(features).detach()
-        x = x if device is None else x.to(device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"features: cannot be used ({first}); pass a numeric tensor or array (n, ...)") from None
-    if x.ndim == 0 or x.shape[0] == 0 or x.numel() == 0:
-        raise InputError(f"features: shape {tuple(x.shape)} holds no data; pass (n, ...) with n > 0 points")
-    if x.is_complex():
-        raise InputError(f"features: {x.dtype} is not supported; pass torch.view_as_real(features)")
-    x = x.reshape(x.shape[0], -1)
-    if not x.is_floating_point():
-        x = x.to(torch.float32 if x.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16) else torch.float64)
-    bad = int((~torch.isfinite(x)).any(dim=1).sum())
-    if bad:
-        raise InputError(f"features: NaN or infinite in {bad} of {len(x)} points; clean or drop them")
-    return x
-
-
-def as_cutoffs(inv_delta: Any) -> Curve:
-    """Check cutoffs and return them as float64.
-
-    Raises:
-        InputError: If they are not finite, positive and strictly increasing.
-    """
-    try:
-        if isinstance(inv_delta, Tensor):
-            inv_delta = inv_delta.detach().cpu().double().numpy()
-        grid = np.array(inv_delta, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"inv_delta: cannot be read as numbers ({error}); pass increasing floats > 0") from None
-    if len(grid) == 0:
-        raise InputError("inv_delta: empty; pass increasing floats > 0, or None for a grid of its own")
-    if not np.isfinite(grid).all() or (grid <= 0).any():
-        worst = grid[~(np.isfinite(grid) & (grid > 0))][0]
-        raise InputError(f"inv_delta: {worst:g} is not a positive finite number; every cutoff must be > 0")
-    falls = np.flatnonzero(np.diff(grid) <= 0)
-    if len(falls):
-        at = int(falls[0])
-        raise InputError(f"inv_delta: {grid[at]:g} is followed by {grid[at + 1]:g}; sort it, without duplicates")
-    return grid
 
 
 def _row_limit(rows: int | None, rtol: float | None, n: int) -> int:
