@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -160,7 +161,7 @@ def _experiment(
     progress = BarProgress(module.UNIT)
     module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)
     head, rows, files = module.present(out, seeds)
-    table = Table(*head)
+    table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -45,7 +45,10 @@ class LayerSpectra(Mapping[str, Spectrum]):
         return LayerSpectra({name: s.to_scale(scale) for name, s in self.items()}, self.refused)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a data frame: layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr."""
+        """Return a data frame: layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr.
+
+        Its `attrs` say what all layers share: n, rows (of the first layer) and floor.
+        """
         import pandas as pd
 
         frames = []
@@ -55,7 +58,10 @@ class LayerSpectra(Mapping[str, Spectrum]):
             frame.insert(0, "depth", self.depths[name])
             frame.insert(0, "layer", name)
             frames.append(frame)
-        return pd.concat(frames, ignore_index=True)
+        whole = pd.concat(frames, ignore_index=True)
+        first = next(iter(self.values()))
+        whole.attrs = {"n": first.n, "rows": first.rows, "floor": first.floor}
+        return whole
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the density per octave of every layer over 1/delta."""

@@ -91,10 +91,14 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         mean, spread = steps.mean(axis=1), steps.std(axis=1, ddof=1 if len(seeds) > 1 else 0)
         ax.errorbar(config[key], mean, yerr=spread, color="black", marker="o", capsize=3)
         ax.plot(config[key], steps, ".", color="0.6", zorder=0)
+        ax.set_xticks(config[key])
         ax.set(xlabel=what, ylabel=f"steps to a training error of {config['error']}", ylim=(0, None))
         for value, m, s, each in zip(config[key], mean, spread, steps, strict=True):
             late = " (not all reached it)" if (each >= config["steps"]).any() else ""
             rows.append([f"{what} {value}", f"{m:.0f}{late}", f"{s:.0f}", " ".join(str(int(n)) for n in each)])
+    figure.suptitle(
+        f"depth, preset {config['preset']}, seeds {' '.join(map(str, seeds))} (mean and s.d.)", fontsize="medium"
+    )
     return ["case", "steps, mean", "s.d.", "each seed"], rows, plots.save(figure, out / "figures", "steps")
 
 

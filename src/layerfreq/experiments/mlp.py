@@ -6,6 +6,7 @@ chosen, after what shows the published pattern.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,10 @@ def run(
 def network(d: int, width: int, hidden: int, classes: int) -> nn.Sequential:
     """Return a fully connected tanh network with equal hidden layers."""
     sizes = [d] + [width] * hidden
-    layers = [part for a, b in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(a, b), nn.Tanh())]
-    return nn.Sequential(*layers, nn.Linear(width, classes))
+    layers: dict[str, nn.Module] = {}
+    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        layers |= {f"linear{i}": nn.Linear(a, b), f"hidden{i}": nn.Tanh()}
+    return nn.Sequential(OrderedDict(layers, output=nn.Linear(width, classes)))
 
 
 def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
@@ -109,12 +112,18 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     runs = {seed: Run(out / f"seed-{seed}") for seed in seeds}
     summary = summarise(runs)
     metrics = pd.concat([run.metrics.assign(seed=seed) for seed, run in runs.items()], ignore_index=True)
-    folder = out / "figures"
-    files = [
-        *plots.save(plots.figure_epochs(runs[seeds[0]].spectra, UNIT), folder, "rdf-by-layer"),
-        *plots.save(plots.figure_medians(summary, UNIT), folder, "median-frequency"),
-        *plots.save(plots.figure_metrics(metrics, UNIT), folder, "training"),
-    ]
+    config = Run(out).config
+    what = f"mlp, preset {config['preset']}: {config['images']} images of {config['data']}"
+    every = f"{what}, seeds {' '.join(map(str, seeds))}"
+    figures = {
+        "rdf-by-layer": (plots.figure_epochs(runs[seeds[0]].spectra, UNIT), f"{what}, seed {seeds[0]}"),
+        "median-frequency": (plots.figure_medians(summary, UNIT), f"{every} (line: mean, band: range)"),
+        "training": (plots.figure_metrics(metrics, UNIT), every),
+    }
+    files = []
+    for name, (figure, title) in figures.items():
+        figure.suptitle(title, fontsize="medium")
+        files += plots.save(figure, out / "figures", name)
     return *layer_table(summary, UNIT), files
 
 

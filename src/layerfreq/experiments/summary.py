@@ -26,8 +26,9 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
 
     rows = []
     for seed, run in runs.items():
-        for (step, depth, layer, scale), part in _groups(run.spectra):
-            one = spectrum_of(part)
+        spectra = run.spectra
+        for (step, depth, layer, scale), part in spectra.groupby(["step", "depth", "layer", "scale"]):
+            one = spectrum_of(part, spectra.attrs)
             rows.append(
                 {
                     "seed": seed,
@@ -44,8 +45,8 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spectrum_of(part: Any) -> Spectrum:
-    """Read a spectrum back from its rows in a run; the floor is the LFR's limit, read off its first cutoff."""
+def spectrum_of(part: Any, attrs: dict[str, Any]) -> Spectrum:
+    """Read a spectrum back from its rows in a run, and what the run's frame says of all its spectra."""
     column = {name: np.array(part[name], dtype=np.float64) for name in part.columns if part[name].dtype.kind == "f"}
     stderr = column["stderr"]
     return Spectrum(
@@ -55,11 +56,11 @@ def spectrum_of(part: Any) -> Spectrum:
         chance=column["chance"],
         neighbours=column["neighbours"],
         stderr=stderr if stderr.any() else None,
-        n=round(column["neighbours"][0]),
+        n=attrs["n"],
         d=0,
-        rows=0,
+        rows=attrs["rows"],
         scale="rms" if (part["scale"] == "rms").all() else "raw",
-        floor=float(min(column["chance"][0], 1.0)),
+        floor=attrs["floor"],
         spread=0.0,
         engine="",
     )
@@ -68,10 +69,11 @@ def spectrum_of(part: Any) -> Spectrum:
 def layer_table(summary: Any, unit: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table, a layer a row, of the first and the last measured step.
 
-    Peaks beyond the cutoffs are given as bounds, and those beyond the resolution are marked with a star.
+    Peaks beyond the cutoffs are given as bounds, and those beyond the resolution (head: limit) are marked with
+    a star.
     """
     head = ["seed", unit, "layer"]
-    head += [f"{what} ({scale})" for scale in ("raw", "rms") for what in ("peak", "median", "resolution")]
+    head += [f"{what}\n{scale}" for scale in ("raw", "rms") for what in ("peak", "median", "limit")]
     ends = summary[summary["step"].isin([summary["step"].min(), summary["step"].max()])]
     rows = []
     for (seed, step, _, layer), part in ends.groupby(["seed", "step", "depth", "layer"]):
@@ -80,10 +82,10 @@ def layer_table(summary: Any, unit: str) -> tuple[list[str], list[list[str]]]:
             one = part[part["scale"] == scale].iloc[0]
             star = "*" if one["peak"] > one["resolution"] else ""
             bound = ">= " if one["at_edge"] else ""
-            cells += [f"{bound}{one['peak']:.3g}{star}", f"{one['median']:.3g}", f"{one['resolution']:.3g}"]
+            cells += [f"{bound}{_number(one['peak'])}{star}", _number(one["median"]), _number(one["resolution"])]
         rows.append(cells)
     return head, rows
 
 
-def _groups(spectra: Any) -> Any:
-    return spectra.groupby(["step", "depth", "layer", "scale"])
+def _number(value: float) -> str:
+    return np.format_float_positional(value, precision=3, fractional=False, trim="-")
