@@ -244,7 +244,8 @@ def spectrum(
         center: Subtract the mean target first, so that LFR starts at 0.
         rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
         rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
-        engine: "auto", "reference" (float64, dense), or another name in `layerfreq.engines.ENGINES`.
+        engine: "auto"; "cpu" (all cutoffs from one pass, LFR to 1e-5); "blocked" (any device, float64 features
+            keep float64's accuracy); "reference" (float64, dense). `Spectrum.engine` says which it was.
         device: Where to compute; None means where the features are.
         seed: Of the draw of rows. The global random state is not touched.
 
@@ -258,7 +259,7 @@ def spectrum(
     y = as_targets(targets, len(x), center=center)
     if scale not in ("raw", "rms"):
         raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
-    name, compute = pick_engine(engine, x.device)
+    name, engine_for = pick_engine(engine, x.device, len(x))
     limit = _row_limit(rows, rtol, len(x))
     if inv_delta is not None:
         inv_delta = as_cutoffs(inv_delta)
@@ -270,9 +271,10 @@ def spectrum(
         grid = np.clip(grid, 1e-300, 1e300)
         with np.errstate(over="ignore"):
             cutoffs = torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300))
+        compute = engine_for(points, y, cutoffs)
         sums, order = None, _draw(len(x), limit, seed, in_order=rows is None and rtol is None)
         for batch in _batches(order, rtol):
-            found = compute(points, y, cutoffs, batch)
+            found = compute(batch)
             sums = found if sums is None else sums + found
             if rtol is not None and _relative_error(sums, y, order[: sums.rows]) <= rtol:
                 break

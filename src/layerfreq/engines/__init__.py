@@ -6,23 +6,26 @@ import torch
 
 from layerfreq.engines.base import Engine, PairSums, Points, as_points
 from layerfreq.engines.blocked import blocked
+from layerfreq.engines.cpu import cpu
 from layerfreq.engines.reference import reference
 from layerfreq.errors import InputError, did_you_mean
 
 ENGINES: dict[str, Engine] = {
     "reference": reference,
     "blocked": blocked,
+    "cpu": cpu,
 }
+SMALL = 512  # points up to which "blocked" takes no longer than importing the compiled loops of "cpu"
 
 
-def pick_engine(name: str, device: torch.device) -> tuple[str, Engine]:
-    """Return the engine of that name, or for "auto" the fastest one for the device.
+def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, Engine]:
+    """Return the engine of that name, or for "auto" the fastest one for the device and n points.
 
     Raises:
         InputError: If no engine has that name.
     """
     if name == "auto":
-        name = "blocked"
+        name = "cpu" if device.type == "cpu" and n > SMALL else "blocked"
     if name not in ENGINES:
         raise InputError(f"engine: unknown {name!r}; {did_you_mean(name, ['auto', *ENGINES])}")
     return name, ENGINES[name]

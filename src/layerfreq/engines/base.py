@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
@@ -140,14 +140,15 @@ class Engine(Protocol):
         points: Points,
         targets: Targets,
         inv_delta: Float64[Tensor, " m"],
-        rows: Int64[Tensor, " r"],
-    ) -> PairSums:
-        """Sum over the filter centres `rows`, against all points.
+    ) -> Callable[[Int64[Tensor, " r"]], PairSums]:
+        """Prepare the sums over filter centres against all points.
 
         Args:
             points: The features; distances are those of the scaled points.
             targets: The targets of all points.
             inv_delta: (m,) values of 1/delta for the scaled points, on the CPU.
-            rows: (r,) indices of the filter centres, on the CPU.
+
+        Returns:
+            A function of (r,) indices of filter centres, on the CPU; it may be called for one batch after another.
         """
         ...

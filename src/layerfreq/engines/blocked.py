@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,13 +17,17 @@ HEIGHT = 256  # rows in a tile
 ACCUMULATORS = 1 << 23  # numbers held for one block of rows
 
 
-def blocked(points: Points, targets: Targets, inv_delta: Tensor, rows: Tensor) -> PairSums:
-    """Compute the pair sums tile by tile on the features' device.
+def blocked(points: Points, targets: Targets, inv_delta: Tensor) -> Callable[[Tensor], PairSums]:
+    """Prepare the pair sums, computed tile by tile on the features' device.
 
     Squared distances are taken in float64 by a matrix product on centred points, and directly where that
     product cancels; kernels and sums run in float32 unless the features are float64. Memory beyond the
     features is bounded by the tile, whatever n.
     """
+    return partial(_blocked, points, targets, inv_delta)
+
+
+def _blocked(points: Points, targets: Targets, inv_delta: Tensor, rows: Tensor) -> PairSums:
     n, m, c = len(points), len(inv_delta), targets.width
     height = max(1, min(len(rows), HEIGHT, ACCUMULATORS // (2 * m * (c + 2))))
     width = max(1, TILE // height)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,8 +12,12 @@ from layerfreq.engines.base import PairSums, Points, chunks
 from layerfreq.targets import Targets
 
 
-def reference(points: Points, targets: Targets, inv_delta: Tensor, rows: Tensor) -> PairSums:
-    """Compute the pair sums by the formula, with dense (rows, n) matrices in float64 on the CPU."""
+def reference(points: Points, targets: Targets, inv_delta: Tensor) -> Callable[[Tensor], PairSums]:
+    """Prepare the pair sums by the formula, with dense (rows, n) matrices in float64 on the CPU."""
+    return partial(_reference, points, targets, inv_delta)
+
+
+def _reference(points: Points, targets: Targets, inv_delta: Tensor, rows: Tensor) -> PairSums:
     n, r = len(points), len(rows)
     squared = torch.zeros(r, n, dtype=torch.float64)
     for columns in chunks(n, r * 16):

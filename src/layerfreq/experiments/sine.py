@@ -87,7 +87,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         left.plot(u, part["lfr"], label=str(name), **look)
         left.plot(u[::8], exact[::8], ".", color=look["color"], markersize=3)
         right.plot(u, part["rdf"] / part["rdf"].max(), label=str(name), **look)
-        peak, error = spectrum_of(part).peak or 0.0, np.abs(part["lfr"].to_numpy() - exact).max()
+        peak, error = spectrum_of(part, frame.attrs).peak or 0.0, np.abs(part["lfr"].to_numpy() - exact).max()
         rows.append([str(name), f"{peak:.4g}", f"{(k * math.pi) ** 2 / 2:.4g}", f"{error:.2g}"])
     left.set(xlabel=plots.LABELS["raw"], ylabel="LFR (dots: closed form)", ylim=(0, 1.02))
     right.set(xlabel=plots.LABELS["raw"], ylabel="RDF / its maximum")

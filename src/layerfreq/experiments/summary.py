@@ -26,7 +26,7 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
 
     rows = []
     for seed, run in runs.items():
-        spectra = run.spectra
+        spectra: Any = run.spectra
         for (step, depth, layer, scale), part in spectra.groupby(["step", "depth", "layer", "scale"]):
             one = spectrum_of(part, spectra.attrs)
             rows.append(

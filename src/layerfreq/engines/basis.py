@@ -1,0 +1,96 @@
+"""All cutoffs from one table: distances in logarithmic bins, kernels as few functions of the distance.
+
+The kernel exp(-d u / 2), over the squared distances d and cutoffs u at hand, is a matrix of low rank: its values at
+any number of cutoffs, its derivative and its square (the kernel at 2u) follow from about twenty functions of d.
+Inside a bin each of them is a parabola in d, so that the number of pairs in a bin, their mean place and
+their mean squared place are all that has to be known of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+MANTISSA = 23  # bits of a float32 below its exponent
+BIN_BITS = 4  # 16 bins an octave: the top bits of a float32 pattern are a logarithm
+PLACE_BITS = 12  # resolution of a distance inside its bin
+BIN_SHIFT = MANTISSA - BIN_BITS
+PLACE_SHIFT = BIN_SHIFT - PLACE_BITS
+SAMPLES = 8  # an octave, of distances and cutoffs, to find the functions
+NEAR = 1e-7  # u d / 2 below which the kernel is taken as one
+FAR = 45.0  # u d / 2 above which it is taken as zero
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Functions phi of the squared distance that span the kernels at all cutoffs.
+
+    With the moments M = (count, sum of places, sum of squared places) of the pairs in each bin,
+    sum over pairs of phi = sum over bins of M @ moments[bin], and sums of kernels are that times the last three.
+
+    Attributes:
+        lowest: Bit pattern of the float32 at which the first bin begins; shorter distances count as it.
+        highest: The last bit pattern in the last bin; longer distances count as it.
+        moments: (bins, 3, r) the parabolas of the r functions.
+        kept: (r, m) for the kernel.
+        slope: (r, m) for its derivative with respect to 1/delta.
+        square: (r, m) for its square.
+    """
+
+    lowest: int
+    highest: int
+    moments: Float64[np.ndarray, "bins 3 r"]
+    kept: Float64[np.ndarray, "r m"]
+    slope: Float64[np.ndarray, "r m"]
+    square: Float64[np.ndarray, "r m"]
+
+
+def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, tolerance: float) -> Basis:
+    """Find the functions for some cutoffs, and distances up to `farthest`.
+
+    Args:
+        inv_delta: (m,) increasing cutoffs.
+        farthest: An upper bound of the squared distances, within float32's range.
+        tolerance: The absolute error of a kernel that may be left by leaving functions out.
+    """
+    farthest = max(farthest, 2.0**-100)
+    shortest = min(max(NEAR / float(inv_delta[-1]), 2.0**-120), farthest / 4)
+    inv_delta = np.clip(inv_delta, NEAR / farthest, 2 * FAR / shortest)  # beyond, nothing changes any more
+    first, last = float(inv_delta[0]), 2 * float(inv_delta[-1])
+    farthest = max(min(farthest, 2 * FAR / first), 4 * shortest)
+    lowest = _bits(shortest) >> BIN_SHIFT
+    bins = (_bits(farthest) >> BIN_SHIFT) - lowest + 1
+    edges = ((np.arange(bins + 1) + lowest) << BIN_SHIFT).astype(np.int32).view(np.float32).astype(np.float64)
+
+    octaves = np.log2(farthest / shortest), np.log2(last / first)
+    distances = np.geomspace(shortest, edges[-1], 8 + int(SAMPLES * octaves[0]))
+    cutoffs = np.geomspace(first, last, 8 + int(SAMPLES * octaves[1]))
+    left, sizes, right = np.linalg.svd(_kernel(distances, cutoffs), full_matrices=False)
+    rank = max(1, int(np.sum(sizes > tolerance)))
+    left = left[:, :rank]
+
+    # Gauss-Legendre points: what a parabola through them misses has no overlap with pairs spread smoothly in a bin.
+    points, _ = np.polynomial.legendre.leggauss(3)
+    places = (points + 1) / 2
+    at = (edges[:-1, None] + np.diff(edges)[:, None] * places).reshape(-1)
+    functions = (_kernel(at, cutoffs) @ (right[:rank] / sizes[:rank, None]).T).reshape(bins, 3, rank)
+    to_parabola = np.linalg.inv(np.vander(places * 2**PLACE_BITS - 0.5, 3, increasing=True))
+    kernel = _kernel(distances, inv_delta)
+    return Basis(
+        lowest=lowest << BIN_SHIFT,
+        highest=((lowest + bins) << BIN_SHIFT) - 1,
+        moments=np.ascontiguousarray(np.einsum("pq,bqr->bpr", to_parabola, functions)),
+        kept=left.T @ kernel,
+        slope=left.T @ (kernel * distances[:, None] / -2),
+        square=left.T @ _kernel(distances, 2 * inv_delta),
+    )
+
+
+def _kernel(distances: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
+    return np.exp(-np.outer(distances, cutoffs) / 2)
+
+
+def _bits(value: float) -> int:
+    return int(np.float32(value).view(np.int32))
