@@ -47,16 +47,19 @@ class Basis:
     square: Float64[np.ndarray, "r m"]
 
 
-def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, tolerance: float) -> Basis:
+def kernel_basis(
+    inv_delta: Float64[np.ndarray, " m"], farthest: float, tolerance: float, nearest: float = 0.0
+) -> Basis:
     """Find the functions for some cutoffs, and distances up to `farthest`.
 
     Args:
         inv_delta: (m,) increasing cutoffs.
         farthest: An upper bound of the squared distances, within float32's range.
+        nearest: Squared distances below this are not asked for; a narrow range needs few functions.
         tolerance: The absolute error of a kernel that may be left by leaving functions out.
     """
     farthest = max(farthest, 2.0**-100)
-    shortest = min(max(NEAR / float(inv_delta[-1]), 2.0**-120), farthest / 4)
+    shortest = min(max(NEAR / float(inv_delta[-1]), 2.0**-120, nearest), farthest / 4)
     inv_delta = np.clip(inv_delta, NEAR / farthest, 2 * FAR / shortest)  # beyond, nothing changes any more
     first, last = float(inv_delta[0]), 2 * float(inv_delta[-1])
     farthest = max(min(farthest, 2 * FAR / first), 4 * shortest)

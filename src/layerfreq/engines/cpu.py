@@ -7,10 +7,12 @@ used twice, for the row and for the column.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,13 @@ class _Work:
     vectors: np.ndarray  # (n, c) sorted float32 vectors, or (0, 0) for classes
     targets: Targets
     basis: Basis
+    widest: Callable[[], Basis]  # makes the basis for all distances down to zero
+
+    @cached_property
+    def wide(self) -> _Work | None:
+        """The same with room for all distances, or None if this has it."""
+        basis = self.widest()
+        return None if basis.lowest == self.basis.lowest else replace(self, basis=basis)
 
     def sums_size(self, rows: int) -> int:
         return rows * (self.targets.width + 1) * self.basis.kept.shape[0] * 8
@@ -86,21 +95,35 @@ def _prepare(points: Points, targets: Targets, inv_delta: np.ndarray) -> _Work:
         starts = np.concatenate([[0], counts.cumsum(0).numpy()])
     else:
         vectors = targets.block(order, torch.float32, torch.device("cpu")).contiguous()
+    x_, sizes_ = x.numpy(), sizes.numpy()
+    widest = partial(kernel_basis, inv_delta, 4 * float(sizes.max()), 1e-7 / n)
     return _Work(
         raw=raw.numpy(),
         order=order.numpy(),
         place=torch.argsort(order).numpy(),
-        x=x.numpy(),
-        sizes=sizes.numpy(),
-        gain=x.numpy().dtype.type(points.gain),
+        x=x_,
+        sizes=sizes_,
+        gain=x_.dtype.type(points.gain),
         starts=starts,
         vectors=vectors.numpy(),
         targets=targets,
-        basis=kernel_basis(inv_delta, 4 * float(sizes.max()), 1e-7 / n),
+        basis=widest(nearest=_nearest(x_, sizes_)),
+        widest=widest,
     )
 
 
-def _deposit(work: _Work, products: np.ndarray, rows: np.ndarray, start: int, sums: np.ndarray) -> None:
+def _nearest(x: np.ndarray, sizes: np.ndarray) -> float:
+    """A bound that few squared distances fall below, from a sample; 0.0 where some points lie close together."""
+    some = np.linspace(0, len(x) - 1, min(len(x), 64)).astype(int)
+    squared = sizes[some, None] + sizes - 2 * (x[some] @ x.T)
+    squared[np.arange(len(some)), some] = np.inf
+    nearest = float(squared.min())
+    return nearest / 4 if 0.05 * float(sizes.max()) < nearest < np.inf else 0.0
+
+
+def _deposit(
+    work: _Work, products: np.ndarray, rows: np.ndarray, start: int, sums: np.ndarray, nearest: np.ndarray
+) -> None:
     """Add what columns start, start + 1, ... mean for some rows; all numbers count the sorted points."""
     from layerfreq.engines import kernels
 
@@ -108,7 +131,7 @@ def _deposit(work: _Work, products: np.ndarray, rows: np.ndarray, start: int, su
     columns = slice(start, stop)
     shared = (products, work.sizes[rows], work.sizes[columns], work.raw, work.order[rows], work.order[columns])
     basis = work.basis
-    tail = (np.int32(basis.lowest), np.int32(basis.highest), basis.moments, sums)
+    tail = (np.int32(basis.lowest), np.int32(basis.highest), basis.moments, sums, nearest)
     if work.starts is None:
         kernels.deposit_vectors(*shared, work.gain, rows - start, work.vectors[columns], *tail)
         return
@@ -133,14 +156,23 @@ def _curves(work: _Work, rows: np.ndarray, sums: np.ndarray) -> PairSums:
 def _strip(work: _Work, rows: Tensor) -> PairSums:
     """Sum some rows against all columns."""
     at = work.place[rows.numpy()]
-    x, sums = work.x[at], work.zeros(len(at))
-    products = np.empty((len(at), min(TILE, len(work.x))), work.x.dtype)
+    x, sums, nearest = work.x[at], work.zeros(len(at)), np.ones(len(at), np.int32)
+    products = _scratch((len(at), min(TILE, len(work.x))), work.x.dtype)
     for start in range(0, len(work.x), TILE):
         columns = work.x[start : start + TILE]
         tile = products[:, : len(columns)]
         np.matmul(x, columns.T, out=tile)
-        _deposit(work, tile, at, start, sums)
-    return _curves(work, at, sums)
+        _deposit(work, tile, at, start, sums, nearest)
+    return _finish(work, at, sums, nearest)
+
+
+def _finish(work: _Work, at: np.ndarray, sums: np.ndarray, nearest: np.ndarray) -> PairSums:
+    """Sum the rows up; those with a distance shorter than the basis expects are done again with a wider one."""
+    short = nearest <= 0
+    if not short.any() or work.wide is None:
+        return _curves(work, at, sums)
+    again = _strip(work.wide, torch.from_numpy(work.order[at[short]]))
+    return again if short.all() else again + _curves(work, at[~short], sums[~short])
 
 
 def _all_rows(work: _Work, run: Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]) -> Iterator[PairSums]:
@@ -148,7 +180,7 @@ def _all_rows(work: _Work, run: Callable[[Callable[..., Any], Iterable[Any]], It
     from layerfreq.engines import kernels
 
     n = len(work.x)
-    sums = work.zeros(n)
+    sums, nearest = work.zeros(n), np.ones(n, np.int32)
     count = -(-n // TILE)
     edges = [n * i // count for i in range(count + 1)]
     store = np.empty((max(np.diff(edges)),) * 2, work.x.dtype)
@@ -169,21 +201,41 @@ def _all_rows(work: _Work, run: Callable[[Callable[..., Any], Iterable[Any]], It
             def down(i: int, a: int = a, b: int = b, tile: Any = tile) -> None:
                 rows, part = np.arange(a + i, a + min(i + STRIP, len(tile))), tile[i : i + STRIP]
                 if a == b:
-                    part = part.copy()
+                    part = _copy(part)
                     kernels.transpose(tile[:i, i : i + STRIP], part[:, :i])
-                _deposit(work, part, rows, b, sums[rows[0] : rows[-1] + 1])
+                at = slice(rows[0], rows[-1] + 1)
+                _deposit(work, part, rows, b, sums[at], nearest[at])
 
             def across(j: int, a: int = a, b: int = b, tile: Any = tile) -> None:
                 rows = np.arange(b + j, b + min(j + STRIP, tile.shape[1]))
-                part = np.empty((len(rows), len(tile)), tile.dtype)
+                part = _scratch((len(rows), len(tile)), tile.dtype)
                 kernels.transpose(tile[:, j : j + STRIP], part)
-                _deposit(work, part, rows, a, sums[rows[0] : rows[-1] + 1])
+                at = slice(rows[0], rows[-1] + 1)
+                _deposit(work, part, rows, a, sums[at], nearest[at])
 
             list(run(multiply, range(0, len(tile), STRIP)))
             list(run(down, range(0, len(tile), STRIP)))
             if not diagonal:
                 list(run(across, range(0, tile.shape[1], STRIP)))
-    return run(lambda s: _curves(work, np.arange(n)[s], sums[s]), chunks(n, 1, STRIP))
+    return run(lambda s: _finish(work, np.arange(n)[s], sums[s], nearest[s]), chunks(n, 1, STRIP))
+
+
+_kept = threading.local()
+
+
+def _scratch(shape: tuple[int, int], dtype: Any) -> np.ndarray:
+    """Room of this thread's own, used again, because fresh memory is slow to come by."""
+    size = shape[0] * shape[1]
+    buffer = getattr(_kept, "buffer", None)
+    if buffer is None or buffer.dtype != dtype or buffer.size < size:
+        _kept.buffer = buffer = np.empty(size, dtype)
+    return buffer[:size].reshape(shape)
+
+
+def _copy(part: np.ndarray) -> np.ndarray:
+    out = _scratch((part.shape[0], part.shape[1]), part.dtype)
+    out[:] = part
+    return out
 
 
 @contextmanager

@@ -64,8 +64,13 @@ def _count(bins, places, words, table):
     for j in range(bins.shape[0]):
         place = np.uint64(places[j])
         words[j] = (np.uint64(1) << _COUNT) + (place << _FIRST) + place * place
-    for j in range(bins.shape[0]):
-        table[bins[j]] += words[j]
+    # Neighbours in the row often share a bin: additions to two tables do not wait for each other.
+    even, odd = table[0], table[1]
+    for j in range(0, bins.shape[0] - 1, 2):
+        even[bins[j]] += words[j]
+        odd[bins[j + 1]] += words[j + 1]
+    if bins.shape[0] % 2:
+        even[bins[-1]] += words[-1]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
@@ -78,12 +83,12 @@ def _add(sums, n, p, q, moments):
 def _empty(table, first, last, moments, sums):
     """Move the counted moments on to the functions' sums."""
     for k in range(first, last + 1):
-        word = table[k]
+        word = table[0, k] + table[1, k]
         if word:
             n = np.float64(np.int64(word >> _COUNT))
             p = np.float64(np.int64((word >> _FIRST) & _FIRST_MASK))
             _add(sums, n, p, np.float64(np.int64(word & _SECOND_MASK)), moments[k])
-            table[k] = np.uint64(0)
+            table[0, k] = table[1, k] = np.uint64(0)
 
 
 @njit(nogil=True, cache=True)
@@ -98,7 +103,9 @@ def _leave_out(own, squared, start):
 
 
 @njit(nogil=True, cache=True)
-def deposit_labels(products, size, sizes, raw, rows, columns, gain, own, starts, labels, low, high, moments, sums):
+def deposit_labels(
+    products, size, sizes, raw, rows, columns, gain, own, starts, labels, low, high, moments, sums, nearest
+):
     """Add the pairs of a tile to the functions' sums, class by class.
 
     Args:
@@ -116,10 +123,11 @@ def deposit_labels(products, size, sizes, raw, rows, columns, gain, own, starts,
         high: `Basis.highest`.
         moments: (bins, 3, r) `Basis.moments`.
         sums: (h, classes + 1, r) float64, added to; the last row is that of all classes together.
+        nearest: (h,) int32, lowered to the lowest bin of each row.
     """
     squared = np.empty(CHUNK, np.float32)
     bins, places, words = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint64)
-    table = np.zeros(moments.shape[0], np.uint64)
+    table = np.zeros((2, moments.shape[0]), np.uint64)
     close = products.dtype.type(_CLOSE)
     for i in range(products.shape[0]):
         for run in range(labels.shape[0]):
@@ -131,6 +139,8 @@ def deposit_labels(products, size, sizes, raw, rows, columns, gain, own, starts,
                 _distances(products[i, a:b], size[i], sizes[a:b], close, raw, rows[i], columns[a:b], gain, d)
                 mine = _leave_out(own[i], d, a)
                 first, last = _to_bins(d, low, high, k, p)
+                if mine < 0 or w > 1:
+                    nearest[i] = min(nearest[i], first)
                 if w < FEW:
                     for j in range(w):
                         if j != mine:
@@ -139,12 +149,12 @@ def deposit_labels(products, size, sizes, raw, rows, columns, gain, own, starts,
                     continue
                 _count(k, p, words[:w], table)
                 if mine >= 0:
-                    table[k[mine]] -= words[mine]
+                    table[mine % 2, k[mine]] -= words[mine]
                 _empty(table, first, last, moments, into)
 
 
 @njit(nogil=True, cache=True)
-def deposit_vectors(products, size, sizes, raw, rows, columns, gain, own, targets, low, high, moments, sums):
+def deposit_vectors(products, size, sizes, raw, rows, columns, gain, own, targets, low, high, moments, sums, nearest):
     """Add the pairs of a tile to the functions' sums, weighted by each target column and by one.
 
     Args:
@@ -161,10 +171,11 @@ def deposit_vectors(products, size, sizes, raw, rows, columns, gain, own, target
         high: `Basis.highest`.
         moments: (bins, 3, r) `Basis.moments`.
         sums: (h, c + 1, r) float64, added to; the last row is that of the weight one.
+        nearest: (h,) int32, lowered to the lowest bin of each row.
     """
     squared = np.empty(CHUNK, np.float32)
     bins, places, words = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint64)
-    table = np.zeros(moments.shape[0], np.uint64)
+    table = np.zeros((2, moments.shape[0]), np.uint64)
     c = targets.shape[1]
     weighted = np.zeros((moments.shape[0], 3, c), np.float32)
     close = products.dtype.type(_CLOSE)
@@ -177,9 +188,11 @@ def deposit_vectors(products, size, sizes, raw, rows, columns, gain, own, target
             _distances(products[i, a:b], size[i], sizes[a:b], close, raw, rows[i], columns[a:b], gain, d)
             mine = _leave_out(own[i], d, a)
             first, last = _to_bins(d, low, high, k, p)
+            if mine < 0 or w > 1:
+                nearest[i] = min(nearest[i], first)
             _count(k, p, words[:w], table)
             if mine >= 0:
-                table[k[mine]] -= words[mine]
+                table[mine % 2, k[mine]] -= words[mine]
             _empty(table, first, last, moments, sums[i, c])
             for j in range(w):
                 if j != mine:
@@ -218,11 +231,13 @@ def curves(sums, targets, offset, kept, slope, square, energy, change, self_weig
     for i in range(sums.shape[0]):
         total[:], slow[:], a[:] = 1.0, 0.0, 1.0
         for g in range(rank):
-            v = sums[i, c, g]
+            v, keep, slide, own = sums[i, c, g], kept[g], slope[g], square[g]
             for k in range(m):
-                total[k] += v * kept[g, k]
-                slow[k] += v * slope[g, k]
-                a[k] += v * square[g, k]
+                total[k] += v * keep[k]
+            for k in range(m):
+                slow[k] += v * slide[k]
+            for k in range(m):
+                a[k] += v * own[k]
         for k in range(m):
             total[k] = 1.0 / max(total[k], 1.0)
             self_weight[i, k] = min(a[k] * total[k] * total[k], 1.0)
@@ -230,10 +245,11 @@ def curves(sums, targets, offset, kept, slope, square, energy, change, self_weig
         for q in range(c):
             a[:], b[:] = targets[i, q], 0.0
             for g in range(rank):
-                v = sums[i, q, g]
+                v, keep, slide = sums[i, q, g], kept[g], slope[g]
                 for k in range(m):
-                    a[k] += v * kept[g, k]
-                    b[k] += v * slope[g, k]
+                    a[k] += v * keep[k]
+                for k in range(m):
+                    b[k] += v * slide[k]
             for k in range(m):
                 low = a[k] * total[k]
                 speed = (b[k] - low * slow[k]) * total[k]
