@@ -14,6 +14,8 @@ from torch import Tensor
 from layerfreq.errors import InputError
 from layerfreq.targets import Targets
 
+CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
+
 
 @dataclass(frozen=True)
 class Points:
@@ -65,15 +67,15 @@ def as_points(features: Float[Tensor, "n d"] | Tensor) -> Points:
     n, d = features.shape
     first = features[0].to(wide)
     # Differences to a point of the set: constant features become exact zeros, whatever their offset.
-    total = sum(((features[s].to(wide) - first).sum(dim=0) for s in chunks(n, d)), torch.zeros_like(first))
+    total = sum(((features[s].to(wide) - first).sum(dim=0) for s in chunks(n, d, CACHED)), torch.zeros_like(first))
     shift = first + total / n
-    largest = max(float((features[s].to(wide) - shift).abs_().max()) if d else 0.0 for s in chunks(n, d))
+    largest = max(float((features[s].to(wide) - shift).abs_().max()) if d else 0.0 for s in chunks(n, d, CACHED))
     if not math.isfinite(largest):
         raise InputError("features: differences overflow float64; scale the features down")
     exponent = math.frexp(largest)[1] if largest > 0 else 0
     limit = 500 if wide == torch.float64 else 60
     points = Points(features, shift, math.ldexp(1.0, max(-limit, min(limit, -exponent))), 0.0)
-    spread = sum(float(points.block(s).square_().sum()) for s in chunks(n, d)) / n
+    spread = sum(float(points.block(s).square_().sum()) for s in chunks(n, d, CACHED)) / n
     return Points(features, shift, points.gain, spread)
 
 

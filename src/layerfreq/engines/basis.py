@@ -28,22 +28,20 @@ class Basis:
     """Functions phi of the squared distance that span the kernels at all cutoffs.
 
     With the moments M = (count, sum of places, sum of squared places) of the pairs in each bin,
-    sum over pairs of phi = sum over bins of M @ moments[bin], and sums of kernels are that times the last three.
+    sum over pairs of phi = sum over bins of M @ moments[bin], and sums of kernels are that times the last two.
 
     Attributes:
         lowest: Bit pattern of the float32 at which the first bin begins; shorter distances count as it.
         highest: The last bit pattern in the last bin; longer distances count as it.
         moments: (bins, 3, r) the parabolas of the r functions.
-        kept: (r, m) for the kernel.
-        slope: (r, m) for its derivative with respect to 1/delta.
+        values: (r, 2 m) for the kernel, and for its derivative with respect to 1/delta.
         square: (r, m) for its square.
     """
 
     lowest: int
     highest: int
     moments: Float64[np.ndarray, "bins 3 r"]
-    kept: Float64[np.ndarray, "r m"]
-    slope: Float64[np.ndarray, "r m"]
+    values: Float64[np.ndarray, "r 2*m"]
     square: Float64[np.ndarray, "r m"]
 
 
@@ -85,8 +83,7 @@ def kernel_basis(
         lowest=lowest << BIN_SHIFT,
         highest=((lowest + bins) << BIN_SHIFT) - 1,
         moments=np.ascontiguousarray(np.einsum("pq,bqr->bpr", to_parabola, functions)),
-        kept=left.T @ kernel,
-        slope=left.T @ (kernel * distances[:, None] / -2),
+        values=left.T @ np.hstack([kernel, kernel * distances[:, None] / -2]),
         square=left.T @ _kernel(distances, 2 * inv_delta),
     )
 

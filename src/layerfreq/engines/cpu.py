@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.engines.base import PairSums, Points, chunks
+from layerfreq.engines.base import CACHED, PairSums, Points, chunks
 from layerfreq.engines.basis import Basis, kernel_basis
 from layerfreq.targets import Targets
 
 STRIP = 256  # rows of a task
 TILE = 4096  # columns of a task; also the side of the square of products that is kept where symmetry is used
 SUMS_LIMIT = 192 << 20  # bytes of sums held for all rows at once; beyond it symmetry is not used
-CONVERTED = 1 << 16  # numbers centred at a time, so that they stay in the cache
 
 
 def cpu(points: Points, targets: Targets, inv_delta: Tensor) -> Callable[[Tensor], PairSums]:
@@ -68,7 +67,7 @@ class _Work:
         return None if basis.lowest == self.basis.lowest else replace(self, basis=basis)
 
     def sums_size(self, rows: int) -> int:
-        return rows * (self.targets.width + 1) * self.basis.kept.shape[0] * 8
+        return rows * (self.targets.width + 1) * self.basis.square.shape[0] * 8
 
     @property
     def strip(self) -> int:
@@ -76,7 +75,7 @@ class _Work:
         return max(1, min(STRIP, STRIP * (32 << 20) // max(1, self.sums_size(STRIP))))
 
     def zeros(self, rows: int) -> np.ndarray:
-        return np.zeros((rows, self.targets.width + 1, self.basis.kept.shape[0]))
+        return np.zeros((rows, self.targets.width + 1, self.basis.square.shape[0]))
 
 
 def _prepare(points: Points, targets: Targets, inv_delta: np.ndarray) -> _Work:
@@ -86,7 +85,7 @@ def _prepare(points: Points, targets: Targets, inv_delta: np.ndarray) -> _Work:
     order = torch.arange(n) if targets.labels is None else torch.argsort(targets.labels, stable=True)
     x, sizes = torch.empty(n, d, dtype=dtype), torch.empty(n, dtype=dtype)
     device = points.features.device
-    for s in chunks(n, d, CONVERTED):
+    for s in chunks(n, d, CACHED):
         block = points.block(order[s].to(device)).cpu()
         x[s], sizes[s] = block, block.square().sum(dim=1)
     starts, vectors = None, torch.empty(0, 0)
@@ -147,8 +146,9 @@ def _curves(work: _Work, rows: np.ndarray, sums: np.ndarray) -> PairSums:
         sums[:, -1] = sums[:, :-1].sum(axis=1)
     basis, targets, at = work.basis, work.targets, torch.from_numpy(work.order[rows])
     own = targets.block(at, torch.float64, torch.device("cpu")).numpy()
-    out = [np.empty((len(rows), basis.kept.shape[1])) for _ in range(3)]
-    kernels.curves(sums, own, targets.offset.numpy(), basis.kept, basis.slope, basis.square, *out)
+    out = [np.empty((len(rows), basis.square.shape[1])) for _ in range(3)]
+    values, squares = sums @ basis.values, sums[:, -1] @ basis.square
+    kernels.curves(values, squares, own, targets.offset.numpy(), *out)
     energy, slope, self_weight = (torch.from_numpy(part).T for part in out)
     return PairSums.of_rows(energy, slope, self_weight, targets.energy[at])
 

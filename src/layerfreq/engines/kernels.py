@@ -211,51 +211,37 @@ def deposit_vectors(products, size, sizes, raw, rows, columns, gain, own, target
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def curves(sums, targets, offset, kept, slope, square, energy, change, self_weight):
-    """Turn the functions' sums of every row into its energies at all cutoffs.
+def curves(values, squares, targets, offset, energy, change, self_weight):
+    """Turn the sums over the other points at all cutoffs into the energies of every row.
 
     Args:
-        sums: (h, c + 1, r) sums over the other points; the last row is that of the weight one.
+        values: (h, c + 1, 2 m) sums of kernel times target, then of the kernel's derivative times target; the
+            last row is that of the weight one.
+        squares: (h, m) sums of the squared kernel.
         targets: (h, c) the rows' own targets, before `offset`.
         offset: (c,) added to the filtered targets.
-        kept: (r, m) `Basis.kept`.
-        slope: (r, m) `Basis.slope`.
-        square: (r, m) `Basis.square`.
         energy: (h, m) takes |y_low|^2.
         change: (h, m) takes its derivative with respect to 1/delta.
         self_weight: (h, m) takes sum_j w_ij^2.
     """
-    rank, m = kept.shape
-    c = targets.shape[1]
-    total, slow, a, b = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
-    for i in range(sums.shape[0]):
-        total[:], slow[:], a[:] = 1.0, 0.0, 1.0
-        for g in range(rank):
-            v, keep, slide, own = sums[i, c, g], kept[g], slope[g], square[g]
-            for k in range(m):
-                total[k] += v * keep[k]
-            for k in range(m):
-                slow[k] += v * slide[k]
-            for k in range(m):
-                a[k] += v * own[k]
+    c, m = targets.shape[1], energy.shape[1]
+    weight = np.empty(m)
+    for i in range(values.shape[0]):
+        total, slow = values[i, c, :m], values[i, c, m:]
+        e, s, square, own = energy[i], change[i], squares[i], self_weight[i]
         for k in range(m):
-            total[k] = 1.0 / max(total[k], 1.0)
-            self_weight[i, k] = min(a[k] * total[k] * total[k], 1.0)
-        energy[i, :], change[i, :] = 0.0, 0.0
+            weight[k] = 1.0 / (1.0 + max(total[k], 0.0))
+        for k in range(m):
+            own[k] = min((1.0 + square[k]) * weight[k] * weight[k], 1.0)
+        e[:], s[:] = 0.0, 0.0
         for q in range(c):
-            a[:], b[:] = targets[i, q], 0.0
-            for g in range(rank):
-                v, keep, slide = sums[i, q, g], kept[g], slope[g]
-                for k in range(m):
-                    a[k] += v * keep[k]
-                for k in range(m):
-                    b[k] += v * slide[k]
+            y, shift, a, b = targets[i, q], offset[q], values[i, q, :m], values[i, q, m:]
             for k in range(m):
-                low = a[k] * total[k]
-                speed = (b[k] - low * slow[k]) * total[k]
-                low += offset[q]
-                energy[i, k] += low * low
-                change[i, k] += 2.0 * low * speed
+                low = (a[k] + y) * weight[k]
+                speed = (b[k] - low * slow[k]) * weight[k]
+                low += shift
+                e[k] += low * low
+                s[k] += 2.0 * low * speed
 
 
 @njit(nogil=True, cache=True)
