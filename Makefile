@@ -16,6 +16,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright src
 
+bench: install
+	$(BIN)/layerfreq bench
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt

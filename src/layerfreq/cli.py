@@ -109,6 +109,26 @@ def spectrum(
         _list_files([out / "spectrum.csv", *plots.save(figure, out, "spectrum")])
 
 
+@app.command()
+def bench(
+    n: Annotated[int, typer.Option(help="Points.", min=2)] = 5000,
+    d: Annotated[list[int] | None, typer.Option(help="Features; may be given several times.")] = None,
+    cutoffs: Annotated[int, typer.Option(help="Cutoffs.", min=2)] = 50,
+    classes: Annotated[int, typer.Option(help="Classes.", min=2)] = 10,
+    repeats: Annotated[int, typer.Option(help="Medians of this many.", min=1)] = 5,
+    slow: Annotated[bool, typer.Option("--slow", help="Also ways that take seconds a cutoff.")] = False,
+) -> None:
+    """Time the engines beside the plain ways, with their errors, as Markdown tables."""
+    from layerfreq.bench import as_markdown, machine, measure
+
+    print(f"{machine()}; random features, float32, medians of {repeats} (dense: at most 3)\n")
+    for width in d or [64, 512, 3072]:
+        if width < 1:
+            raise InputError(f"d: {width} is not a number of features; pass --d 1 or more")
+        print(f"n={n}, d={width}, {cutoffs} cutoffs, {classes} classes\n", flush=True)
+        print(as_markdown(measure(n, width, cutoffs, classes, repeats, slow)) + "\n", flush=True)
+
+
 def main() -> None:
     """Run the command line: 0 done, 2 wrong usage or input, 1 failed; an error is one line."""
     os.environ.setdefault("MPLBACKEND", "agg")

@@ -183,7 +183,8 @@ def _all_rows(work: _Work, run: Callable[[Callable[..., Any], Iterable[Any]], It
     sums, nearest = work.zeros(n), np.ones(n, np.int32)
     count = -(-n // TILE)
     edges = [n * i // count for i in range(count + 1)]
-    store = np.empty((max(np.diff(edges)),) * 2, work.x.dtype)
+    side = int(max(np.diff(edges)))
+    store = np.empty((side, side + 16), work.x.dtype)  # rows a power of two apart would share cache sets
     for a, a_end in zip(edges, edges[1:], strict=False):
         for b, b_end in zip(edges, edges[1:], strict=False):
             if b < a:

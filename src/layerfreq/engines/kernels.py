@@ -246,8 +246,8 @@ def curves(values, squares, targets, offset, energy, change, self_weight):
 
 @njit(nogil=True, cache=True)
 def transpose(block, out):
-    """Write the transpose of a block, a cache line at a time."""
-    step = 16
+    """Write the transpose of a block, a few cache lines at a time."""
+    step = 64
     for a in range(0, block.shape[0], step):
         for i in range(out.shape[0]):
             for j in range(a, min(a + step, block.shape[0])):
