@@ -53,7 +53,7 @@ def pairwise_kernels(x: Any, labels: Any, inv_delta: Any) -> Result:
 
 def keops(x: Any, labels: Any, inv_delta: Any) -> Result:
     """PyKeOps, one reduction a cutoff."""
-    from pykeops.torch import LazyTensor
+    from pykeops.torch import LazyTensor  # pyright: ignore[reportMissingImports]
 
     y = torch.nn.functional.one_hot(labels).to(x.dtype)
     y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from layerfreq.engines.base import CACHED, PairSums, Points, chunks
@@ -33,7 +34,8 @@ def cpu(points: Points, targets: Targets, inv_delta: Tensor) -> Callable[[Tensor
 
     float64 features get their distances in float64; the bins' error stays (engine "blocked" has none).
     """
-    work = _prepare(points, targets, inv_delta.numpy())
+    with threadpool_limits(1, user_api="blas"):  # threads woken here would still be spinning when the tiles start
+        work = _prepare(points, targets, inv_delta.numpy())
 
     def sums(rows: Tensor) -> PairSums:
         every = len(rows) == len(points) and work.sums_size(len(rows)) <= SUMS_LIMIT
@@ -242,7 +244,5 @@ def _copy(part: np.ndarray) -> np.ndarray:
 @contextmanager
 def _threads() -> Iterator[Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]]:
     """As many threads as PyTorch uses, each with BLAS to itself."""
-    from threadpoolctl import threadpool_limits
-
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         yield pool.map
