@@ -41,7 +41,7 @@ class Basis:
     lowest: int
     highest: int
     moments: Float64[np.ndarray, "bins 3 r"]
-    values: Float64[np.ndarray, "r 2*m"]
+    values: Float64[np.ndarray, "r two_m"]
     square: Float64[np.ndarray, "r m"]
 
 
