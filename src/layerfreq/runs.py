@@ -61,7 +61,8 @@ class Run:
         path = Path(path)
         if (path / "config.yaml").exists():
             raise InputError(f"run: {str(path)!r} holds another run; choose another directory, or resume that one")
-        sweep(path)
+        if path.is_dir() and all(part.name.startswith(".partial-") for part in path.iterdir()):
+            sweep(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"run: {str(path)!r} is not an empty directory; choose another one")
         made = next((p for p in [*reversed(path.parents), path] if not p.exists()), None)
@@ -113,15 +114,25 @@ class Run:
         import pandas as pd
 
         frame = pd.DataFrame(self._pending)
-        self._write_frame("metrics", f"from-{int(frame['step'].iloc[0]):012d}", frame)
+        name = f"from-{int(frame['step'].iloc[0]):012d}"
+        before = self.path / "metrics" / f"{name}.parquet"
+        if before.exists():
+            frame = pd.concat([pd.read_parquet(before), frame], ignore_index=True)
+        self._write_frame("metrics", name, frame)
         self._pending = []
 
     def rewind(self, step: int) -> None:
         """Forget the metrics after a step, because training goes on from there."""
+        import pandas as pd
+
         self._pending = []
         for part in (self.path / "metrics").glob("from-*.parquet"):
-            if int(part.stem.removeprefix("from-")) > step:
+            frame = pd.read_parquet(part)
+            kept = frame.loc[frame["step"] <= step, :]
+            if kept.empty:
                 part.unlink()
+            elif len(kept) < len(frame):
+                self._write_frame("metrics", part.stem, kept)
 
     def plot(self) -> Figure:
         """Draw the density per octave by layer, one panel a measured step, raw scale above rms scale."""
