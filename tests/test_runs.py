@@ -1,9 +1,7 @@
 """A run on disk: whole measurements through failures, kills and concurrent reading."""
 
 import multiprocessing
-import os
 import shutil
-import signal
 import tempfile
 import time
 from pathlib import Path
@@ -27,8 +25,7 @@ ROWS = len(LAYERS) * len(SCALES) * len(GRID)
 def measurement(mark):
     """A frame of a whole measurement; `mark` in every row tells a torn one."""
     frame = pd.MultiIndex.from_product([LAYERS, SCALES, GRID], names=["layer", "scale", "inv_delta"]).to_frame(False)
-    curves = np.random.default_rng(0).random((ROWS, 4))
-    frame[["rdf", "chance", "neighbours", "stderr"]] = curves
+    frame[["rdf", "chance", "neighbours", "stderr"]] = np.random.default_rng(0).random((ROWS, 4))
     return frame.assign(depth=np.repeat(np.arange(1, 6), ROWS // 5), lfr=float(mark))
 
 
@@ -48,10 +45,12 @@ def files(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def workers():
-    context = multiprocessing.get_context("forkserver")
+def writing(*args):
+    context = multiprocessing.get_context("forkserver")  # a child starts fast, and without this process's threads
     context.set_forkserver_preload(["layerfreq.runs", "pandas", "pyarrow.parquet"])
-    return context
+    process = context.Process(target=write_many, args=args)
+    process.start()
+    return process
 
 
 def assert_one_line(caught, *words):
@@ -108,9 +107,8 @@ def test_write_whole_replaces_in_one_step(tmp_path):
 
 
 def test_only_a_new_or_empty_directory_takes_a_run(tmp_path):
-    Run.create(tmp_path / "run", {"a": 1}).write_spectra(0, measurement(0))
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    Run.create(tmp_path / "run")
+    Run.create(tmp_path / "full" / "inner")
     before = files(tmp_path)
     for name, why in (("run", "another run"), ("full", "not an empty directory")):
         with pytest.raises(InputError) as caught:
@@ -119,6 +117,9 @@ def test_only_a_new_or_empty_directory_takes_a_run(tmp_path):
     assert files(tmp_path) == before
     (tmp_path / "empty").mkdir()
     assert Run.create(tmp_path / "empty").steps() == []
+
+
+def test_no_run_is_one_line(tmp_path):
     with pytest.raises(InputError) as caught:
         Run(tmp_path / "none")
     assert_one_line(caught, "run:", "none", "check the path")
@@ -145,8 +146,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 def test_reading_while_another_process_writes_sees_only_whole_measurements(tmp_path):
     run = Run.create(tmp_path / "run")
     run.write_spectra(0, measurement(0))
-    writer = workers().Process(target=write_many, args=(run.path, 1, 80, 10))
-    writer.start()
+    writer = writing(run.path, 1, 80, 10)
     seen = [1]
     while writer.is_alive():
         for frame in (pd.read_parquet(run.path / "spectra"), run.spectra):
@@ -158,18 +158,16 @@ def test_reading_while_another_process_writes_sees_only_whole_measurements(tmp_p
     assert len(run.steps()) == 10
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_killed_writers_leave_only_whole_measurements(tmp_path):
     run, rng = Run.create(tmp_path / "run"), np.random.default_rng(0)
     for first in range(0, 5 * 10**6, 10**6):
         before = len(run.steps())
-        writer = workers().Process(target=write_many, args=(run.path, first, first + 10**6, 10**9))
-        writer.start()
+        writer = writing(run.path, first, first + 10**6, 10**9)
         while len(run.steps()) == before:
             assert writer.is_alive()
             time.sleep(0.005)
         time.sleep(rng.uniform(0.05, 0.3))
-        os.kill(writer.pid, signal.SIGKILL)
+        writer.kill()
         writer.join()
         for frame in (pd.read_parquet(run.path / "spectra"), Run(run.path).spectra):
             assert_only_whole(frame)
@@ -202,11 +200,10 @@ def test_metrics_of_one_step_flushed_apart_are_both_there(tmp_path):
 @pytest.mark.parametrize("every", [1, 10])
 def test_rewinding_forgets_the_metrics_after_a_step_and_no_other(tmp_path, every):
     run = Run.create(tmp_path / "run")
-    for step in range(20):
+    for step in range(21):
         run.log(step, loss=1.0)
         if step % every == every - 1:
             run.flush()
-    run.log(20, loss=1.0)
     run.rewind(5)
     run.flush()
     assert run.metrics["step"].tolist() == [0, 1, 2, 3, 4, 5]
