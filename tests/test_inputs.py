@@ -23,7 +23,7 @@ def joined(inputs, targets=None):
 
 
 @pytest.mark.parametrize(
-    "inputs, targets",
+    ("inputs", "targets"),
     [
         (X, Y),
         (X.numpy(), Y.numpy()),
@@ -86,7 +86,7 @@ def test_loaders_are_told_from_single_batches():
 
 
 @pytest.mark.parametrize(
-    "inputs, targets, words",
+    ("inputs", "targets", "words"),
     [
         ([(X, Y)], Y, ["targets", "None"]),
         (iter([]), None, ["inputs", "no batches"]),

@@ -69,7 +69,7 @@ def test_chance_at_its_ends():
 
 
 @pytest.mark.parametrize(
-    "targets, n, center, words",
+    ("targets", "n", "center", "words"),
     [
         ([0, 1, 2], 4, False, ["3 entries", "4 points"]),
         (3, 4, False, ["single number"]),
@@ -89,5 +89,6 @@ def test_what_cannot_be_used_is_refused_in_one_line(targets, n, center, words):
     with pytest.raises(InputError) as caught:
         as_targets(targets, n, center=center)
     message = str(caught.value)
-    assert message.startswith("targets:") and "\n" not in message
+    assert message.startswith("targets:")
+    assert "\n" not in message
     assert all(word in message for word in words), message
