@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from layerfreq.checks import Curve, as_cutoffs, as_features
-from layerfreq.engines import PairSums, Points, as_points, pick_engine
+from layerfreq.engines import Points, as_points, pick_engine
 from layerfreq.engines.blocked import squared_distances
 from layerfreq.errors import InputError
-from layerfreq.targets import Targets, as_targets
+from layerfreq.sampling import Tally, draw
+from layerfreq.targets import as_targets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,8 +260,8 @@ def spectrum(
     y = as_targets(targets, len(x), center=center)
     if scale not in ("raw", "rms"):
         raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
-    name, engine_for = pick_engine(engine, x.device, len(x))
-    limit = _row_limit(rows, rtol, len(x))
+    name, make_engine = pick_engine(engine, x.device, len(x))
+    chosen = draw(y, len(x), rows, rtol, seed)
     if inv_delta is not None:
         inv_delta = as_cutoffs(inv_delta)
     with torch.no_grad():
@@ -271,87 +272,31 @@ def spectrum(
         grid = np.clip(grid, 1e-300, 1e300)
         with np.errstate(over="ignore"):
             cutoffs = torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300))
-        compute = engine_for(points, y, cutoffs)
-        sums, order = None, _draw(len(x), limit, seed, in_order=rows is None and rtol is None)
-        for batch in _batches(order, rtol):
-            found = compute(batch)
-            sums = found if sums is None else sums + found
-            if rtol is not None and _relative_error(sums, y, order[: sums.rows]) <= rtol:
+        work = make_engine(points, y, cutoffs)
+        tally = Tally(chosen, y, len(grid))
+        for batch in chosen.batches():
+            for found in work.run(batch):
+                tally.add(found)
+            if tally.done():
                 break
-    assert sums is not None
-    used = order[: sums.rows]
-    energy = float(y.energy[used].sum())
-    if energy <= 0:
-        raise InputError(f"rows: all targets among the {len(used)} rows drawn are zero; draw more rows")
-    exact = sums.rows == len(x)
+    found = tally.estimates()
     with np.errstate(over="ignore"):
-        rdf = np.clip((sums.slope / energy).numpy() / unit, -1e300, 1e300)
+        rdf = np.clip(found["slope"] / unit, -1e300, 1e300)
     return Spectrum(
         inv_delta=grid,
-        lfr=(sums.energy / energy).numpy(),
+        lfr=found["lfr"],
         rdf=rdf,
-        chance=y.chance((sums.self_weight / sums.rows).numpy()),
-        neighbours=(sums.neighbours / sums.rows).numpy(),
-        stderr=None if exact else _stderr(sums, y, used),
+        chance=y.chance(found["self_weight"]),
+        neighbours=found["neighbours"],
+        stderr=found["stderr"],
         n=len(x),
         d=x.shape[1],
-        rows=sums.rows,
+        rows=tally.rows,
         scale=scale,
         floor=y.floor,
         spread=points.spread / points.gain**2,
         engine=name,
     )
-
-
-def _row_limit(rows: int | None, rtol: float | None, n: int) -> int:
-    if rows is not None and rtol is not None:
-        raise InputError(f"rows={rows}, rtol={rtol}: choose one; rtol draws as many rows as it needs")
-    if rtol is not None and not (isinstance(rtol, (int, float)) and 0 < rtol < math.inf):
-        raise InputError(f"rtol: {rtol!r} is not a positive number; 0.01 asks for one per cent")
-    if rows is None:
-        return n
-    if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)):
-        raise InputError(f"rows: {rows!r} is not an integer; pass a number of filter centres, or None for all")
-    if rows > n or rows < min(2, n):
-        raise InputError(f"rows: {rows} of {n} points cannot be drawn; pass 2 .. {n}, or None for all")
-    return int(rows)
-
-
-def _draw(n: int, limit: int, seed: int, *, in_order: bool) -> Tensor:
-    """All points in order, or points in a random order: any beginning of it is a sample without replacement."""
-    if in_order:
-        return torch.arange(n)
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")[:limit]
-
-
-def _batches(order: Tensor, rtol: float | None) -> list[Tensor]:
-    if rtol is None:
-        return [order]
-    sizes, total = [], 0
-    while total < len(order):
-        sizes.append(min(max(128, total), len(order) - total))
-        total += sizes[-1]
-    return list(order.split(sizes))
-
-
-def _stderr(sums: PairSums, targets: Targets, used: Tensor) -> Curve:
-    """Standard error of the ratio sum a / sum b over rows drawn without replacement (delta method)."""
-    r, n = sums.rows, targets.energy.shape[0]
-    b = targets.energy[used]
-    lfr = sums.energy / b.sum()
-    residual = sums.energy_square - 2 * lfr * sums.energy_target + lfr.square() * b.square().sum()
-    variance = residual.clamp(min=0) / (r - 1) * (1 - r / n) / r
-    return (variance.sqrt() / b.mean()).numpy()
-
-
-def _relative_error(sums: PairSums, targets: Targets, used: Tensor) -> float:
-    energy = float(targets.energy[used].sum())
-    if sums.rows == targets.energy.shape[0]:
-        return 0.0
-    if energy <= 0 or sums.rows < 2:
-        return math.inf
-    lfr = (sums.energy / energy).numpy()
-    return float(np.max(_stderr(sums, targets, used) / np.maximum(lfr, 1e-300)))
 
 
 def _own_grid(points: Points) -> Curve:

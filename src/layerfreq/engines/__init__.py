@@ -1,34 +1,32 @@
-"""Engines: interchangeable ways to compute the pair sums, held to the reference by one shared test."""
+"""Engines: interchangeable ways to compute the filter's sums, held to the reference by one shared test."""
 
 from __future__ import annotations
 
 import torch
 
-from layerfreq.engines.base import Engine, PairSums, Points, as_points
-from layerfreq.engines.blocked import blocked
-from layerfreq.engines.cpu import cpu
-from layerfreq.engines.reference import reference
+from layerfreq.engines.base import Engine, Points, RowCurves, as_points
+from layerfreq.engines.blocked import Blocked
+from layerfreq.engines.reference import Reference
 from layerfreq.errors import InputError, did_you_mean
 
-ENGINES: dict[str, Engine] = {
-    "reference": reference,
-    "blocked": blocked,
-    "cpu": cpu,
+ENGINES: dict[str, type[Engine]] = {
+    "reference": Reference,
+    "blocked": Blocked,
 }
 SMALL = 512  # points up to which "blocked" takes no longer than importing the compiled loops of "cpu"
 
 
-def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, Engine]:
+def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, type[Engine]]:
     """Return the engine of that name, or for "auto" the fastest one for the device and n points.
 
     Raises:
         InputError: If no engine has that name.
     """
     if name == "auto":
-        name = "cpu" if device.type == "cpu" and n > SMALL else "blocked"
+        name = "blocked"
     if name not in ENGINES:
         raise InputError(f"engine: unknown {name!r}; {did_you_mean(name, ['auto', *ENGINES])}")
     return name, ENGINES[name]
 
 
-__all__ = ["ENGINES", "Engine", "PairSums", "Points", "as_points", "pick_engine"]
+__all__ = ["ENGINES", "Engine", "Points", "RowCurves", "as_points", "pick_engine"]

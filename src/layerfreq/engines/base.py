@@ -1,11 +1,12 @@
-"""What every engine is given and what it fills: the seam between the measure and how its sums are computed."""
+"""What every engine is given and what it returns: the seam between the measure and how its sums are computed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -29,12 +30,16 @@ class Points:
         shift: (d,) the mean of the features.
         gain: The power of two that the centred features are multiplied by.
         spread: mean |x - mean x|^2 of the centred and scaled points.
+        radius: Largest |x| of the centred and scaled points.
+        first: Index of the first of these points among all points, where they are a part of them.
     """
 
     features: Tensor
     shift: Float[Tensor, " d"]
     gain: float
     spread: float
+    radius: float
+    first: int = 0
 
     @property
     def wide(self) -> torch.dtype:
@@ -74,9 +79,12 @@ def as_points(features: Float[Tensor, "n d"] | Tensor) -> Points:
         raise InputError("features: differences overflow float64; scale the features down")
     exponent = math.frexp(largest)[1] if largest > 0 else 0
     limit = 500 if wide == torch.float64 else 60
-    points = Points(features, shift, math.ldexp(1.0, max(-limit, min(limit, -exponent))), 0.0)
-    spread = sum(float(points.block(s).square_().sum()) for s in chunks(n, d, CACHED)) / n
-    return Points(features, shift, points.gain, spread)
+    points = Points(features, shift, math.ldexp(1.0, max(-limit, min(limit, -exponent))), 0.0, 0.0)
+    spread = radius = 0.0
+    for s in chunks(n, d, CACHED):
+        sizes = points.block(s).square_().sum(dim=1)
+        spread, radius = spread + float(sizes.sum()), max(radius, float(sizes.max()))
+    return replace(points, spread=spread / n, radius=math.sqrt(radius))
 
 
 def chunks(n: int, width: int, numbers: int = 1 << 22) -> Iterator[slice]:
@@ -85,72 +93,63 @@ def chunks(n: int, width: int, numbers: int = 1 << 22) -> Iterator[slice]:
     return (slice(start, min(n, start + step)) for start in range(0, n, step))
 
 
-@dataclass
-class PairSums:
-    """What an engine returns: sums over the rows it was asked for, one number a cutoff.
-
-    Results of disjoint sets of rows add up.
+@dataclass(frozen=True)
+class RowCurves:
+    """What an engine finds out about some filter centres, on the CPU.
 
     Attributes:
-        rows: How many rows were summed.
-        energy: (m,) sum_i |y_i^low|^2.
-        slope: (m,) its derivative with respect to 1/delta.
-        self_weight: (m,) sum_i sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij.
-        neighbours: (m,) sum_i 1 / sum_j w_ij^2, Kish's effective number of points.
-        energy_square: (m,) sum_i |y_i^low|^4, for standard errors.
-        energy_target: (m,) sum_i |y_i^low|^2 |y_i|^2, for standard errors.
+        rows: (r,) the centres' indices among all points.
+        energy: (r, m) |y_i^low|^2.
+        slope: (r, m) its derivative with respect to 1/delta.
+        self_weight: (r, m) sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij.
     """
 
-    rows: int
-    energy: Float64[Tensor, " m"]
-    slope: Float64[Tensor, " m"]
-    self_weight: Float64[Tensor, " m"]
-    neighbours: Float64[Tensor, " m"]
-    energy_square: Float64[Tensor, " m"]
-    energy_target: Float64[Tensor, " m"]
-
-    @classmethod
-    def of_rows(
-        cls,
-        energy: Float[Tensor, "m r"],
-        slope: Float[Tensor, "m r"],
-        self_weight: Float[Tensor, "m r"],
-        target_energy: Float64[Tensor, " r"],
-    ) -> PairSums:
-        """Sum what was found for each of r rows."""
-        energy, slope, self_weight = (part.cpu().double() for part in (energy, slope, self_weight))
-        return cls(
-            rows=energy.shape[1],
-            energy=energy.sum(dim=1),
-            slope=slope.sum(dim=1),
-            self_weight=self_weight.sum(dim=1),
-            neighbours=self_weight.reciprocal().sum(dim=1),
-            energy_square=energy.square().sum(dim=1),
-            energy_target=(energy * target_energy).sum(dim=1),
-        )
-
-    def __add__(self, other: PairSums) -> PairSums:
-        return PairSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+    rows: Int64[Tensor, " r"]
+    energy: Float64[Tensor, "r m"]
+    slope: Float64[Tensor, "r m"]
+    self_weight: Float64[Tensor, "r m"]
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """A way to compute the pair sums. To add one: write its file, and register it in `engines/__init__.py`."""
+class Engine(ABC):
+    """A way to compute the filter's sums. To add one: write its file, and register it in `engines/__init__.py`.
 
-    def __call__(
-        self,
-        points: Points,
-        targets: Targets,
-        inv_delta: Float64[Tensor, " m"],
-    ) -> Callable[[Int64[Tensor, " r"]], PairSums]:
-        """Prepare the sums over filter centres against all points.
+    Filter centres stay, and points come to them block by block: `rows` begins the sums of some centres, `add` adds
+    what a block of columns means for them, and `curves` makes curves of the sums. Blocks may come from elsewhere.
 
-        Args:
-            points: The features; distances are those of the scaled points.
-            targets: The targets of all points.
-            inv_delta: (m,) values of 1/delta for the scaled points, on the CPU.
+    Args:
+        points: The features at hand; distances are those of the scaled points.
+        targets: The targets of all points.
+        inv_delta: (m,) float64, values of 1/delta for the scaled points, on the CPU.
+    """
 
-        Returns:
-            A function of (r,) indices of filter centres, on the CPU; it may be called for one batch after another.
-        """
-        ...
+    def __init__(self, points: Points, targets: Targets, inv_delta: Float64[Tensor, " m"]) -> None:
+        self.points, self.targets, self.inv_delta = points, targets, inv_delta
+
+    @property
+    @abstractmethod
+    def height(self) -> int:
+        """How many filter centres it takes at a time."""
+
+    @abstractmethod
+    def rows(self, index: Int64[Tensor, " r"]) -> Any:
+        """Begin the sums of filter centres: (r,) indices into the points at hand."""
+
+    @abstractmethod
+    def columns(self, points: Points) -> Any:
+        """Prepare a block of points, of which `points.first` says where it stands among all points."""
+
+    @abstractmethod
+    def add(self, rows: Any, columns: Any) -> None:
+        """Add what a block of columns means for the rows; a point does not miss itself among the columns."""
+
+    @abstractmethod
+    def curves(self, rows: Any) -> RowCurves:
+        """Turn the sums over all columns into curves."""
+
+    def run(self, index: Int64[Tensor, " r"]) -> Iterator[RowCurves]:
+        """Compute the curves of filter centres against all the points at hand, some centres at a time."""
+        columns = self.columns(self.points)
+        for some in index.split(self.height):
+            rows = self.rows(some)
+            self.add(rows, columns)
+            yield self.curves(rows)

@@ -2,41 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from layerfreq.engines.base import PairSums, Points, chunks
-from layerfreq.targets import Targets
+from layerfreq.engines.base import Engine, Points, RowCurves, chunks
+
+CPU = torch.device("cpu")
 
 
-def reference(points: Points, targets: Targets, inv_delta: Tensor) -> Callable[[Tensor], PairSums]:
-    """Prepare the pair sums by the formula, with dense (rows, n) matrices in float64 on the CPU."""
-    return partial(_reference, points, targets, inv_delta)
+@dataclass
+class Sums:
+    """Sums over columns, for r filter centres and m cutoffs.
+
+    Attributes:
+        index: (r,) the centres' indices among all points.
+        x: (r, d) the centres.
+        kept: (m, c + 1, r) of the kernel times the targets and, last, times one.
+        slow: (m, c + 1, r) of the kernel times the squared distance times the same.
+        square: (m, r) of the squared kernel.
+    """
+
+    index: Tensor
+    x: Tensor
+    kept: Tensor
+    slow: Tensor
+    square: Tensor
+
+    @classmethod
+    def zeros(cls, index: Tensor, x: Tensor, cutoffs: int, width: int) -> Sums:
+        """Begin the sums for targets of some width."""
+        kept = torch.zeros(cutoffs, width + 1, len(x), dtype=x.dtype, device=x.device)
+        return cls(index, x, kept, torch.zeros_like(kept), torch.zeros_like(kept[:, 0]))
+
+    def curves(self, offset: Tensor) -> RowCurves:
+        """Divide by the total weight, and differentiate the quotient."""
+        total = self.kept[:, -1:]
+        low = self.kept[:, :-1] / total
+        change = (self.slow[:, :-1] - low * self.slow[:, -1:]) / (-2 * total)
+        low = low + offset.to(low)[:, None]
+        energy, slope = low.square().sum(dim=1), 2 * (low * change).sum(dim=1)
+        self_weight = self.square / total[:, 0].square()
+        return RowCurves(self.index, *(part.T.cpu().double() for part in (energy, slope, self_weight)))
 
 
-def _reference(points: Points, targets: Targets, inv_delta: Tensor, rows: Tensor) -> PairSums:
-    n, r = len(points), len(rows)
-    squared = torch.zeros(r, n, dtype=torch.float64)
-    for columns in chunks(n, r * 16):
-        others = points.block(columns).cpu().double()
-        for centres in chunks(r, 16):
-            x = points.block(rows[centres].to(points.features.device)).cpu().double()
-            for coordinate in range(x.shape[1]):
-                difference = x[:, coordinate, None] - others[:, coordinate]
-                squared[centres, columns].addcmul_(difference, difference)
-    y = targets.block(slice(None), torch.float64, torch.device("cpu"))
-    energy, slope, self_weight = (torch.empty(len(inv_delta), r, dtype=torch.float64) for _ in range(3))
-    for k, u in enumerate(inv_delta):
-        kernel = torch.exp(-squared * (u / 2))
-        slow = kernel * squared / -2  # its derivative with respect to 1/delta
-        total = kernel.sum(dim=1, keepdim=True)
-        low = kernel @ y / total
-        change = (slow @ y - low * slow.sum(dim=1, keepdim=True)) / total
-        low = low + targets.offset
-        energy[k] = low.square().sum(dim=1)
-        slope[k] = 2 * (low * change).sum(dim=1)
-        self_weight[k] = (kernel / total).square().sum(dim=1)
-    return PairSums.of_rows(energy, slope, self_weight, targets.energy[rows])
+class Reference(Engine):
+    """The formula with dense (rows, n) matrices, in float64 on the CPU."""
+
+    height = 256  # pyright: ignore[reportAssignmentType]
+
+    def rows(self, index: Tensor) -> Sums:
+        """See `Engine.rows`."""
+        x = self.points.block(index.to(self.points.features.device)).cpu().double()
+        return Sums.zeros(self.points.first + index, x, len(self.inv_delta), self.targets.width)
+
+    def columns(self, points: Points) -> Points:
+        """See `Engine.columns`."""
+        return points
+
+    def add(self, rows: Sums, columns: Points) -> None:
+        """See `Engine.add`."""
+        for at in chunks(len(columns), len(rows.x), 1 << 20):
+            others = columns.block(at).cpu().double()
+            squared = torch.zeros(len(rows.x), len(others), dtype=torch.float64)
+            for coordinate in range(others.shape[1]):
+                difference = rows.x[:, coordinate, None] - others[:, coordinate]
+                squared.addcmul_(difference, difference)
+            y = self.targets.block(slice(columns.first + at.start, columns.first + at.stop), torch.float64, CPU)
+            y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
+            for k, u in enumerate(self.inv_delta):
+                kernel = torch.exp(-squared * (u / 2))
+                rows.kept[k] += (kernel @ y).T
+                rows.slow[k] += ((kernel * squared) @ y).T
+                rows.square[k] += kernel.square().sum(dim=1)
+
+    def curves(self, rows: Sums) -> RowCurves:
+        """See `Engine.curves`."""
+        return rows.curves(self.targets.offset)
