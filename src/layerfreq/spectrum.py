@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from layerfreq.checks import Curve, as_cutoffs, as_features
 from layerfreq.engines import Points, as_points, pick_engine

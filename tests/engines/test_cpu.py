@@ -1,4 +1,4 @@
-"""The CPU engine's own parts: the table of bins, tiles, threads, and rows that are done again."""
+"""The CPU engine's own parts: the table of bins, series, tiles and threads."""
 
 import sys
 
@@ -8,6 +8,7 @@ import torch
 
 from layerfreq import spectrum
 from layerfreq.engines.basis import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT, kernel_basis
+from layerfreq.engines.series import kernel_series
 from tests.brute import brute, one_hot
 
 cpu = sys.modules["layerfreq.engines.cpu"]
@@ -41,20 +42,40 @@ def test_tiles_and_symmetry_do_not_show(monkeypatch, classes):
     x, y = cloud(300, 9, classes)
     whole = spectrum(x, y, engine="cpu")
     lfr = brute(x, one_hot(y), whole.inv_delta)[0]
-    monkeypatch.setattr(cpu, "TILE", 70)
-    monkeypatch.setattr(cpu, "STRIP", 16)
+    monkeypatch.setattr(cpu, "STRIP", 37)
     assert np.abs(spectrum(x, y, whole.inv_delta, engine="cpu").lfr - lfr).max() < 1e-5
-    monkeypatch.setattr(cpu, "SUMS_LIMIT", 0)  # no symmetry
+    monkeypatch.setattr(cpu, "SUMS_LIMIT", 1 << 20)  # some rows at a time, and no symmetry
     assert np.abs(spectrum(x, y, whole.inv_delta, engine="cpu").lfr - lfr).max() < 1e-5
 
 
-def test_rows_with_a_twin_are_done_again():
-    x, y = cloud(600, 64, 5)
-    x[301] = x[17]  # no sample is likely to see this pair
-    s = spectrum(x, y, engine="cpu")
-    lfr, rdf, *_ = brute(x, one_hot(y), s.inv_delta)
-    assert np.abs(s.lfr - lfr).max() < 1e-5
-    assert np.abs(s.rdf - rdf).max() < 1e-4 * rdf.max()
+@pytest.mark.parametrize("reach", [0.0, 0.3, 1.2])
+def test_series_spans_kernel_derivative_and_square(reach):
+    inv_delta = np.geomspace(0.01, 100, 50) if reach else np.geomspace(0.01, 20, 30)
+    series = kernel_series(inv_delta, reach, 4.0, 1e-10)
+    d = np.linspace(series.lowest, series.highest, 3001)
+    t = series.offset + series.slope / (d + series.centre)
+    assert np.abs(t).max() < 1 + 1e-9
+    functions = np.polynomial.chebyshev.chebvander(t, len(series.square) - 1)
+    exact, m = np.exp(-np.outer(d, inv_delta) / 2), len(inv_delta)
+    values = functions @ series.values
+    assert np.abs(values[:, :m] - exact).max() < 1e-9
+    assert np.abs((values[:, m:] + exact * d[:, None] / 2) * inv_delta).max() < 1e-9
+    assert np.abs(functions @ series.square - exact**2).max() < 1e-9
+
+
+def test_a_range_too_wide_for_a_series_gets_bins():
+    assert kernel_series(np.geomspace(1e-3, 1e6, 50), 0.0, 4.0, 1e-10) is None
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 2, 3, 1024, 2049, 7001])
+def test_parts_cover_all_rows_once_and_fairly(monkeypatch, threads, n):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for even in (1, 2):
+        parts = cpu._parts(n, even)
+        assert [i for part in parts for i in range(n)[part]] == list(range(n))
+        assert len(parts) % (even * threads) == 0
+        assert max(p.stop - p.start for p in parts) <= min(cpu.STRIP, n // len(parts) + 1)
 
 
 def test_threads_do_not_show():

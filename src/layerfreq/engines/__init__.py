@@ -6,12 +6,14 @@ import torch
 
 from layerfreq.engines.base import Engine, Points, RowCurves, as_points
 from layerfreq.engines.blocked import Blocked
+from layerfreq.engines.cpu import Cpu
 from layerfreq.engines.reference import Reference
 from layerfreq.errors import InputError, did_you_mean
 
 ENGINES: dict[str, type[Engine]] = {
     "reference": Reference,
     "blocked": Blocked,
+    "cpu": Cpu,
 }
 SMALL = 512  # points up to which "blocked" takes no longer than importing the compiled loops of "cpu"
 
@@ -23,7 +25,7 @@ def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, type[Engi
         InputError: If no engine has that name.
     """
     if name == "auto":
-        name = "blocked"
+        name = "cpu" if device.type == "cpu" and n > SMALL else "blocked"
     if name not in ENGINES:
         raise InputError(f"engine: unknown {name!r}; {did_you_mean(name, ['auto', *ENGINES])}")
     return name, ENGINES[name]

@@ -1,4 +1,4 @@
-"""All cutoffs from one table: distances in logarithmic bins, kernels as few functions of the distance.
+"""All cutoffs from one table, for distances of any range: logarithmic bins, and kernels as few functions of the distance.
 
 The kernel exp(-d u / 2), over the squared distances d and cutoffs u at hand, is a matrix of low rank: its values at
 any number of cutoffs, its derivative and its square (the kernel at 2u) follow from about twenty functions of d.
@@ -45,19 +45,16 @@ class Basis:
     square: Float64[np.ndarray, "r m"]
 
 
-def kernel_basis(
-    inv_delta: Float64[np.ndarray, " m"], farthest: float, tolerance: float, nearest: float = 0.0
-) -> Basis:
+def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, tolerance: float) -> Basis:
     """Find the functions for some cutoffs, and distances up to `farthest`.
 
     Args:
         inv_delta: (m,) increasing cutoffs.
         farthest: An upper bound of the squared distances, within float32's range.
-        nearest: Squared distances below this are not asked for; a narrow range needs few functions.
         tolerance: The absolute error of a kernel that may be left by leaving functions out.
     """
     farthest = max(farthest, 2.0**-100)
-    shortest = min(max(NEAR / float(inv_delta[-1]), 2.0**-120, nearest), farthest / 4)
+    shortest = min(max(NEAR / float(inv_delta[-1]), 2.0**-120), farthest / 4)
     inv_delta = np.clip(inv_delta, NEAR / farthest, 2 * FAR / shortest)  # beyond, nothing changes any more
     first, last = float(inv_delta[0]), 2 * float(inv_delta[-1])
     farthest = max(min(farthest, 2 * FAR / first), 4 * shortest)

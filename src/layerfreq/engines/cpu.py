@@ -1,8 +1,9 @@
-"""The CPU engine: one matrix product and one pass of binning serve every cutoff.
+"""The CPU engine: one matrix product and one pass over the pairs serve every cutoff.
 
-Distances come from BLAS products of centred points, each thread working on a tile of its own; the compiled loops of
-`kernels` bin them, and `basis` turns bins into all cutoffs. Where every point is a filter centre, each product is
-used twice, for the row and for the column.
+Distances come from BLAS products of centred points, each thread working on a tile of its own. Kernels at all cutoffs
+are combinations of few functions of the distance, whose sums the compiled loops of `kernels` collect: polynomials
+(`series`) where points keep some distance, else bins (`basis`). Where rows and columns are the same points, each
+product is used twice.
 """
 
 from __future__ import annotations
@@ -11,238 +12,284 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from layerfreq.engines.base import CACHED, PairSums, Points, chunks
+from layerfreq.engines.base import Engine, Points, RowCurves
 from layerfreq.engines.basis import Basis, kernel_basis
+from layerfreq.engines.series import Series, kernel_series
 from layerfreq.targets import Targets
 
-STRIP = 256  # rows of a task
-TILE = 4096  # columns of a task; also the side of the square of products that is kept where symmetry is used
-SUMS_LIMIT = 192 << 20  # bytes of sums held for all rows at once; beyond it symmetry is not used
+STRIP = 1024  # most rows, and most columns, of a tile
+SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
+SHORT_RUN = 48  # columns of a class in a tile below which polynomials take longer than bins
+SAMPLE = 64  # points whose distances are looked at first
 
 
-def cpu(points: Points, targets: Targets, inv_delta: Tensor) -> Callable[[Tensor], PairSums]:
-    """Prepare the pair sums of float32 features to about 1e-6 in LFR, at all cutoffs for the price of one.
-
-    float64 features get their distances in float64; the bins' error stays (engine "blocked" has none).
-    """
-    with threadpool_limits(1, user_api="blas"):  # threads woken here would still be spinning when the tiles start
-        work = _prepare(points, targets, inv_delta.numpy())
-
-    def sums(rows: Tensor) -> PairSums:
-        every = len(rows) == len(points) and work.sums_size(len(rows)) <= SUMS_LIMIT
-        with _threads() as run:
-            parts = list(_all_rows(work, run) if every else run(lambda r: _strip(work, r), rows.split(work.strip)))
-        return sum(parts[1:], parts[0])
-
-    return sums
-
-
-@dataclass(frozen=True)
-class _Work:
-    """The points sorted by class, and everything that the tiles share."""
+@dataclass
+class Columns:
+    """Points prepared as columns: sorted by class, centred, scaled."""
 
     raw: np.ndarray  # (n, d) features as they came
     order: np.ndarray  # (n,) the sorted points' places in raw
-    place: np.ndarray  # (n,) and back
-    x: np.ndarray  # (n, d) sorted, centred, scaled
+    x: np.ndarray  # (n, d)
     sizes: np.ndarray  # (n,) |x|^2
-    gain: Any
+    first: int  # index of raw's first point among all points
     starts: np.ndarray | None  # (classes + 1,) where classes begin, or None for vectors
     vectors: np.ndarray  # (n, c) sorted float32 vectors, or (0, 0) for classes
-    targets: Targets
-    basis: Basis
-    widest: Callable[[], Basis]  # makes the basis for all distances down to zero
 
     @cached_property
-    def wide(self) -> _Work | None:
-        """The same with room for all distances, or None if this has it."""
-        basis = self.widest()
-        return None if basis.lowest == self.basis.lowest else replace(self, basis=basis)
+    def place(self) -> np.ndarray:
+        """(n,) the places of raw's points among the sorted ones."""
+        place = np.empty_like(self.order)
+        place[self.order] = np.arange(len(place))
+        return place
 
-    def sums_size(self, rows: int) -> int:
-        return rows * (self.targets.width + 1) * self.basis.square.shape[0] * 8
+
+@dataclass
+class Rows:
+    """Filter centres and the sums over what columns came by."""
+
+    index: np.ndarray  # (r,) among all points
+    place: np.ndarray  # (r,) in the features at hand
+    x: np.ndarray  # (r, d)
+    sizes: np.ndarray  # (r,) |x|^2
+    sums: np.ndarray  # (r, c + 1, functions)
+    every: bool  # whether these are all the points at hand, in the order of their columns
+    beyond: dict[int, np.ndarray] = field(default_factory=dict)  # row -> sums in bins, where the series did not hold
+
+
+class Cpu(Engine):
+    """Pair sums of float32 features to about 1e-6 in LFR, at all cutoffs for the price of one.
+
+    float64 features get their distances in float64, which are then rounded to float32 (engine "blocked" keeps
+    float64 throughout).
+    """
+
+    def __init__(self, points: Points, targets: Targets, inv_delta: Tensor) -> None:
+        super().__init__(points, targets, inv_delta)
+        self._raw = _numpy(points)
+        self._gain = float(points.gain)
+        self._shift = points.shift.cpu().double().numpy()
+        with _one_blas_thread():
+            self._series = self._find_series()
+        self._functions: Series | Basis = self._series or self._bins
+
+    @cached_property
+    def _bins(self) -> Basis:
+        return kernel_basis(self.inv_delta.numpy(), 4 * self.points.radius**2, 1e-7 / len(self.points))
+
+    @cached_property
+    def _own(self) -> Columns:
+        return self._prepare(self.points, self._raw)
 
     @property
-    def strip(self) -> int:
-        """Rows of a task, fewer where there are thousands of classes."""
-        return max(1, min(STRIP, STRIP * (32 << 20) // max(1, self.sums_size(STRIP))))
+    def height(self) -> int:
+        """See `Engine.height`."""
+        return max(1, SUMS_LIMIT // ((self.targets.width + 1) * len(self._functions.square) * 8))
 
-    def zeros(self, rows: int) -> np.ndarray:
-        return np.zeros((rows, self.targets.width + 1, self.basis.square.shape[0]))
+    def rows(self, index: Tensor) -> Rows:
+        """See `Engine.rows`."""
+        every = len(index) == len(self.points)
+        place = self._own.order if every else index.numpy()
+        x, sizes = (self._own.x, self._own.sizes) if every else self._centred(self._raw, place)
+        return Rows(
+            index=self.points.first + place,
+            place=place,
+            x=x,
+            sizes=sizes,
+            sums=np.zeros((len(x), self.targets.width + 1, len(self._functions.square))),
+            every=every,
+        )
+
+    def columns(self, points: Points) -> Columns:
+        """See `Engine.columns`."""
+        return self._own if points is self.points else self._prepare(points, _numpy(points))
+
+    def add(self, rows: Rows, columns: Columns) -> None:
+        """See `Engine.add`."""
+        with _threads() as run:
+            if rows.every and columns is self._own:
+                self._add_square(rows, columns, run)
+                return
+
+            def strip(at: slice) -> None:
+                for start in range(0, len(columns.x), STRIP):
+                    tile = _scratch(at.stop - at.start, min(STRIP, len(columns.x) - start), columns.x.dtype)
+                    np.matmul(rows.x[at], columns.x[start : start + STRIP].T, out=tile)
+                    self._deposit(rows, at, tile, columns, start)
+
+            list(run(strip, _parts(len(rows.x))))
+
+    def _add_square(self, rows: Rows, columns: Columns, run: Callable[..., Any]) -> None:
+        """Add the points to each other, a product of two blocks serving both; every block is in one tile at a time."""
+        from layerfreq.engines import kernels
+
+        x = columns.x
+        blocks = _parts(len(x), 2)
+
+        def pair(two: tuple[int, int]) -> None:
+            a, b = blocks[two[0]], blocks[two[1]]
+            tile = _scratch(a.stop - a.start, b.stop - b.start, x.dtype)
+            np.matmul(x[a], x[b].T, out=tile)
+            self._deposit(rows, a, tile, columns, b.start)
+            if a != b:
+                across = _scratch(tile.shape[1], tile.shape[0], x.dtype, 1)
+                kernels.transpose(tile, across)
+                self._deposit(rows, b, across, columns, a.start)
+
+        count = len(blocks)
+        list(run(pair, [(i, i) for i in range(count)]))
+        for turn in range(count - 1):  # a round robin: in each turn every block meets one other
+            ring = [0, *(1 + (i + turn) % (count - 1) for i in range(count - 1))]
+            list(run(pair, [(ring[i], ring[-1 - i]) for i in range(count // 2)]))
+
+    def _deposit(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> None:
+        """Add what a tile of products means for the rows `at`; its columns begin at `start`."""
+        from layerfreq.engines import kernels
+
+        stop = start + products.shape[1]
+        index = rows.index[at] - columns.first
+        inside = (index >= 0) & (index < len(columns.order))
+        own = np.where(inside, columns.place[np.where(inside, index, 0)] - start, -1)
+        row_side = (rows.sizes[at], own, rows.place[at], self._raw, products.dtype.type(self._gain))
+        column_side = (columns.sizes[start:stop], columns.order[start:stop], columns.raw)
+        if columns.starts is None:
+            vectors, bins = columns.vectors[start:stop], self._bins
+            tail = (np.int32(bins.lowest), np.int32(bins.highest), bins.moments, rows.sums[at])
+            kernels.deposit_vectors(products, row_side, column_side, vectors, *tail)
+            return
+        first, last = np.searchsorted(columns.starts, [start, stop - 1], side="right") - 1
+        edges = np.clip(columns.starts[first : last + 2], start, stop) - start
+        runs = (edges, np.arange(first, last + 1))
+        if self._series is None:
+            tail = (np.int32(self._bins.lowest), np.int32(self._bins.highest), self._bins.moments, rows.sums[at])
+            kernels.deposit_labels(products, row_side, column_side, *runs, *tail)
+            return
+        beyond, s = np.zeros(len(products), np.bool_), self._series
+        span = tuple(np.float32(v) for v in (s.lowest, s.highest, s.centre, s.offset, s.slope))
+        kernels.deposit_series(products, row_side, column_side, *runs, *span, rows.sums[at], beyond)
+        for i in np.flatnonzero(beyond):
+            self._deposit_in_bins(rows, at.start + i, products[i : i + 1], _only(row_side, i), column_side, runs)
+
+    def _deposit_in_bins(self, rows: Rows, row: int, products: Any, row_side: Any, column_side: Any, runs: Any) -> None:
+        """Add a row of a tile that holds distances which the series does not hold for."""
+        from layerfreq.engines import kernels
+
+        bins = self._bins
+        sums = rows.beyond.get(row)
+        if sums is None:
+            rows.beyond[row] = sums = np.zeros((1, self.targets.width + 1, len(bins.square)))
+        tail = (np.int32(bins.lowest), np.int32(bins.highest), bins.moments, sums)
+        kernels.deposit_labels(products, row_side, column_side, *runs, *tail)
+
+    def curves(self, rows: Rows) -> RowCurves:
+        """See `Engine.curves`."""
+        out = np.empty((3, len(rows.x), len(self.inv_delta)))
+        with _threads() as run:
+            list(run(lambda at: self._curves(rows, at, out[:, at]), _parts(len(rows.x), most=256)))
+        return RowCurves(torch.from_numpy(rows.index), *torch.from_numpy(out))
+
+    def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> None:
+        from layerfreq.engines import kernels
+
+        def both(sums: np.ndarray, functions: Series | Basis) -> tuple[np.ndarray, np.ndarray]:
+            if self.targets.labels is not None:
+                sums[:, -1] = sums[:, :-1].sum(axis=1)
+            return sums @ functions.values, sums[:, -1] @ functions.square
+
+        values, squares = both(rows.sums[at], self._functions)
+        for row in range(at.start, at.stop):
+            if row in rows.beyond:
+                more = both(rows.beyond[row], self._bins)
+                values[row - at.start] += more[0][0]
+                squares[row - at.start] += more[1][0]
+        own = self.targets.block(torch.from_numpy(rows.index[at]), torch.float64, torch.device("cpu")).numpy()
+        kernels.curves(values, squares, own, self.targets.offset.numpy(), *out)
+
+    def _prepare(self, points: Points, raw: np.ndarray) -> Columns:
+        n, targets = len(points), self.targets
+        labels = None if targets.labels is None else targets.labels[points.first : points.first + n]
+        order = np.arange(n) if labels is None else torch.argsort(labels, stable=True).numpy()
+        starts, vectors = None, np.empty((0, 0), np.float32)
+        if labels is not None:
+            starts = np.concatenate([[0], torch.bincount(labels, minlength=targets.width).cumsum(0).numpy()])
+        else:
+            block = targets.block(slice(points.first, points.first + n), torch.float32, torch.device("cpu"))
+            vectors = block.contiguous().numpy()
+        return Columns(raw, order, *self._centred(raw, order), points.first, starts, vectors)
+
+    def _centred(self, raw: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from layerfreq.engines import kernels
+
+        x, sizes = np.empty((len(order), raw.shape[1]), raw.dtype), np.empty(len(order), raw.dtype)
+        with _threads() as run:
+            list(run(lambda s: kernels.centre(raw, order[s], self._shift, self._gain, x[s], sizes[s]), _parts(len(x))))
+        return x, sizes
+
+    def _find_series(self) -> Series | None:
+        """A series for the distances that a sample of the points has, if there is a short one and it pays."""
+        n, c = len(self.points), self.targets.width
+        if self.targets.labels is None or min(n, STRIP) < SHORT_RUN * min(c, -(-STRIP * c // n)):
+            return None
+        some = np.linspace(0, n - 1, min(n, SAMPLE)).astype(int)
+        x, sizes = self._own.x, self._own.sizes
+        squared = sizes[some, None] + sizes - 2 * (x[some] @ x.T)
+        farthest = float(squared.max())
+        squared[np.arange(len(some)), some] = np.inf
+        nearest = float(squared.min())
+        nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
+        return kernel_series(self.inv_delta.numpy(), nearest, 1.2 * farthest, 1e-6 / n)
 
 
-def _prepare(points: Points, targets: Targets, inv_delta: np.ndarray) -> _Work:
-    n, d = points.features.shape
+def _numpy(points: Points) -> np.ndarray:
     dtype = torch.float64 if points.double else torch.float32
-    raw = points.features.cpu().to(dtype).contiguous()
-    order = torch.arange(n) if targets.labels is None else torch.argsort(targets.labels, stable=True)
-    x, sizes = torch.empty(n, d, dtype=dtype), torch.empty(n, dtype=dtype)
-    device = points.features.device
-    for s in chunks(n, d, CACHED):
-        block = points.block(order[s].to(device)).cpu()
-        x[s], sizes[s] = block, block.square().sum(dim=1)
-    starts, vectors = None, torch.empty(0, 0)
-    if targets.labels is not None:
-        counts = torch.bincount(targets.labels, minlength=targets.width)
-        starts = np.concatenate([[0], counts.cumsum(0).numpy()])
-    else:
-        vectors = targets.block(order, torch.float32, torch.device("cpu")).contiguous()
-    x_, sizes_ = x.numpy(), sizes.numpy()
-    widest = partial(kernel_basis, inv_delta, 4 * float(sizes.max()), 1e-7 / n)
-    return _Work(
-        raw=raw.numpy(),
-        order=order.numpy(),
-        place=torch.argsort(order).numpy(),
-        x=x_,
-        sizes=sizes_,
-        gain=x_.dtype.type(points.gain),
-        starts=starts,
-        vectors=vectors.numpy(),
-        targets=targets,
-        basis=widest(nearest=_nearest(x_, sizes_)),
-        widest=widest,
-    )
+    return points.features.cpu().to(dtype).contiguous().numpy()
 
 
-def _nearest(x: np.ndarray, sizes: np.ndarray) -> float:
-    """A bound that few squared distances fall below, from a sample; 0.0 where some points lie close together."""
-    some = np.linspace(0, len(x) - 1, min(len(x), 64)).astype(int)
-    squared = sizes[some, None] + sizes - 2 * (x[some] @ x.T)
-    squared[np.arange(len(some)), some] = np.inf
-    nearest = float(squared.min())
-    return nearest / 4 if 0.05 * float(sizes.max()) < nearest < np.inf else 0.0
+def _only(row_side: tuple[Any, ...], i: int) -> tuple[Any, ...]:
+    """The row side of a tile for one of its rows."""
+    return (*(part[i : i + 1] for part in row_side[:3]), *row_side[3:])
 
 
-def _deposit(
-    work: _Work, products: np.ndarray, rows: np.ndarray, start: int, sums: np.ndarray, nearest: np.ndarray
-) -> None:
-    """Add what columns start, start + 1, ... mean for some rows; all numbers count the sorted points."""
-    from layerfreq.engines import kernels
-
-    stop = start + products.shape[1]
-    columns = slice(start, stop)
-    shared = (products, work.sizes[rows], work.sizes[columns], work.raw, work.order[rows], work.order[columns])
-    basis = work.basis
-    tail = (np.int32(basis.lowest), np.int32(basis.highest), basis.moments, sums, nearest)
-    if work.starts is None:
-        kernels.deposit_vectors(*shared, work.gain, rows - start, work.vectors[columns], *tail)
-        return
-    first, last = np.searchsorted(work.starts, [start, stop - 1], side="right") - 1
-    edges = np.clip(work.starts[first : last + 2], start, stop) - start
-    kernels.deposit_labels(*shared, work.gain, rows - start, edges, np.arange(first, last + 1), *tail)
-
-
-def _curves(work: _Work, rows: np.ndarray, sums: np.ndarray) -> PairSums:
-    from layerfreq.engines import kernels
-
-    if work.starts is not None:
-        sums[:, -1] = sums[:, :-1].sum(axis=1)
-    basis, targets, at = work.basis, work.targets, torch.from_numpy(work.order[rows])
-    own = targets.block(at, torch.float64, torch.device("cpu")).numpy()
-    out = [np.empty((len(rows), basis.square.shape[1])) for _ in range(3)]
-    values, squares = sums @ basis.values, sums[:, -1] @ basis.square
-    kernels.curves(values, squares, own, targets.offset.numpy(), *out)
-    energy, slope, self_weight = (torch.from_numpy(part).T for part in out)
-    return PairSums.of_rows(energy, slope, self_weight, targets.energy[at])
-
-
-def _strip(work: _Work, rows: Tensor) -> PairSums:
-    """Sum some rows against all columns."""
-    at = work.place[rows.numpy()]
-    x, sums, nearest = work.x[at], work.zeros(len(at)), np.ones(len(at), np.int32)
-    products = _scratch((len(at), min(TILE, len(work.x))), work.x.dtype)
-    for start in range(0, len(work.x), TILE):
-        columns = work.x[start : start + TILE]
-        tile = products[:, : len(columns)]
-        np.matmul(x, columns.T, out=tile)
-        _deposit(work, tile, at, start, sums, nearest)
-    return _finish(work, at, sums, nearest)
-
-
-def _finish(work: _Work, at: np.ndarray, sums: np.ndarray, nearest: np.ndarray) -> PairSums:
-    """Sum the rows up; those with a distance shorter than the basis expects are done again with a wider one."""
-    short = nearest <= 0
-    if not short.any() or work.wide is None:
-        return _curves(work, at, sums)
-    again = _strip(work.wide, torch.from_numpy(work.order[at[short]]))
-    return again if short.all() else again + _curves(work, at[~short], sums[~short])
-
-
-def _all_rows(work: _Work, run: Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]) -> Iterator[PairSums]:
-    """Sum all rows, computing each product once, for a square of points by points at a time."""
-    from layerfreq.engines import kernels
-
-    n = len(work.x)
-    sums, nearest = work.zeros(n), np.ones(n, np.int32)
-    count = -(-n // TILE)
+def _parts(n: int, even: int = 1, most: int = STRIP) -> list[slice]:
+    """Cut n rows in equal parts, so many that every thread has as many of them as the others."""
+    count = max(1, torch.get_num_threads()) * even
+    count *= max(1, -(-n // (count * most)))
     edges = [n * i // count for i in range(count + 1)]
-    side = int(max(np.diff(edges)))
-    store = np.empty((side, side + 16), work.x.dtype)  # rows a power of two apart would share cache sets
-    for a, a_end in zip(edges, edges[1:], strict=False):
-        for b, b_end in zip(edges, edges[1:], strict=False):
-            if b < a:
-                continue
-            tile, diagonal = store[: a_end - a, : b_end - b], a == b
-
-            def multiply(i: int, a: int = a, b: int = b, b_end: int = b_end, tile: Any = tile) -> None:
-                skip = i if a == b else 0
-                np.matmul(
-                    work.x[a + i : a + i + STRIP][: len(tile) - i],
-                    work.x[b + skip : b_end].T,
-                    out=tile[i : i + STRIP, skip:],
-                )
-
-            def down(i: int, a: int = a, b: int = b, tile: Any = tile) -> None:
-                rows, part = np.arange(a + i, a + min(i + STRIP, len(tile))), tile[i : i + STRIP]
-                if a == b:
-                    part = _copy(part)
-                    kernels.transpose(tile[:i, i : i + STRIP], part[:, :i])
-                at = slice(rows[0], rows[-1] + 1)
-                _deposit(work, part, rows, b, sums[at], nearest[at])
-
-            def across(j: int, a: int = a, b: int = b, tile: Any = tile) -> None:
-                rows = np.arange(b + j, b + min(j + STRIP, tile.shape[1]))
-                part = _scratch((len(rows), len(tile)), tile.dtype)
-                kernels.transpose(tile[:, j : j + STRIP], part)
-                at = slice(rows[0], rows[-1] + 1)
-                _deposit(work, part, rows, a, sums[at], nearest[at])
-
-            list(run(multiply, range(0, len(tile), STRIP)))
-            list(run(down, range(0, len(tile), STRIP)))
-            if not diagonal:
-                list(run(across, range(0, tile.shape[1], STRIP)))
-    return run(lambda s: _finish(work, np.arange(n)[s], sums[s], nearest[s]), chunks(n, 1, STRIP))
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 _kept = threading.local()
 
 
-def _scratch(shape: tuple[int, int], dtype: Any) -> np.ndarray:
+def _scratch(height: int, width: int, dtype: Any, which: int = 0) -> np.ndarray:
     """Room of this thread's own, used again, because fresh memory is slow to come by."""
-    size = shape[0] * shape[1]
-    buffer = getattr(_kept, "buffer", None)
-    if buffer is None or buffer.dtype != dtype or buffer.size < size:
-        _kept.buffer = buffer = np.empty(size, dtype)
-    return buffer[:size].reshape(shape)
+    buffers = _kept.__dict__
+    key = (which, dtype)
+    if key not in buffers or buffers[key].size < height * width:
+        buffers[key] = np.empty(height * width, dtype)
+    return buffers[key][: height * width].reshape(height, width)
 
 
-def _copy(part: np.ndarray) -> np.ndarray:
-    out = _scratch((part.shape[0], part.shape[1]), part.dtype)
-    out[:] = part
-    return out
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _one_blas_thread() -> Any:
+    """Threads that BLAS wakes would still be spinning when ours start."""
+    return _controller().limit(limits=1, user_api="blas")
 
 
 @contextmanager
 def _threads() -> Iterator[Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]]:
     """As many threads as PyTorch uses, each with BLAS to itself."""
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with _one_blas_thread(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         yield pool.map

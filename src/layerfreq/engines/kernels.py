@@ -1,7 +1,7 @@
-"""Compiled loops of the CPU engine: inner products to bins, bins to curves.
+"""Compiled loops of the CPU engine: features to centred points, inner products to sums, sums to curves.
 
 Every loop here runs without the interpreter's lock, one row of a tile at a time. Vectorised steps write to small
-buffers that stay in the first-level cache, and one scalar step adds to the bins.
+buffers that stay in the first-level cache; with bins, one scalar step adds to them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ FEW = 32  # pairs below which a table of bins does not pay
 _PLACES = (1 << PLACE_BITS) - 1
 _COUNT, _FIRST = np.uint64(54), np.uint64(33)
 _FIRST_MASK, _SECOND_MASK = np.uint64((1 << 21) - 1), np.uint64((1 << 33) - 1)
+EIGHT = 8  # polynomials in one pass
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
 _CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
 
 
@@ -29,19 +31,21 @@ def _difference(x, y, gain):
 
 
 @njit(nogil=True, cache=True)
-def _distances(products, size, sizes, close, raw, row, columns, gain, squared):
-    """Turn the inner products of a row into squared distances in float32; |x - y|^2 itself where they are close."""
-    two, found = products.dtype.type(2), np.int32(0)
-    for j in range(products.shape[0]):
+def _distances(products, i, start, stop, rows, columns, squared):
+    """Turn inner products of a row into squared distances in float32; |x - y|^2 itself where they are close."""
+    inner, size, sizes = products[i, start:stop], rows[0][i], columns[0][start:stop]
+    two, close, found = inner.dtype.type(2), inner.dtype.type(_CLOSE), np.int32(0)
+    for j in range(inner.shape[0]):
         both = size + sizes[j]
-        value = both - two * products[j]
+        value = both - two * inner[j]
         found |= np.int32(value < close * both)
         squared[j] = np.float32(value)
     if found:
-        for j in range(products.shape[0]):
+        x, gain = rows[3][rows[2][i]], rows[4]
+        for j in range(inner.shape[0]):
             both = size + sizes[j]
-            if both - two * products[j] < close * both:
-                squared[j] = np.float32(_difference(raw[row], raw[columns[j]], gain))
+            if both - two * inner[j] < close * both:
+                squared[j] = np.float32(_difference(x, columns[2][columns[1][start + j]], gain))
 
 
 @njit(nogil=True, cache=True)
@@ -93,7 +97,7 @@ def _empty(table, first, last, moments, sums):
 
 @njit(nogil=True, cache=True)
 def _leave_out(own, squared, start):
-    """Give the row's own point the bin of a neighbour, so that it widens no range, and return where it is."""
+    """Give the row's own point the distance of a neighbour, so that it widens no range, and return where it is."""
     at = own - start
     if at < 0 or at >= squared.shape[0]:
         return -1
@@ -103,32 +107,24 @@ def _leave_out(own, squared, start):
 
 
 @njit(nogil=True, cache=True)
-def deposit_labels(
-    products, size, sizes, raw, rows, columns, gain, own, starts, labels, low, high, moments, sums, nearest
-):
-    """Add the pairs of a tile to the functions' sums, class by class.
+def deposit_labels(products, rows, columns, starts, labels, low, high, moments, sums):
+    """Add the pairs of a tile to the bins' sums, class by class.
 
     Args:
         products: (h, w) inner products of centred points.
-        size: (h,) |x|^2 of the rows.
-        sizes: (w,) |x|^2 of the columns, which are sorted by class.
-        raw: (n, d) features as they came.
-        rows: (h,) the rows' places in `raw`.
-        columns: (w,) the columns' places in `raw`.
-        gain: The scale of distances against those of `raw`.
-        own: (h,) each row's own column, which is left out, or a number outside 0 .. w - 1.
+        rows: (size, own, place, raw, gain): (h,) |x|^2; (h,) each row's own column, which is left out, or a number
+            outside 0 .. w - 1; (h,) places in the features as they came; these; the scale of distances against them.
+        columns: (size, place, raw): the same of the w columns, which are sorted by class.
         starts: (runs + 1,) where the classes begin among the columns.
         labels: (runs,) the classes.
         low: `Basis.lowest`.
         high: `Basis.highest`.
         moments: (bins, 3, r) `Basis.moments`.
-        sums: (h, classes + 1, r) float64, added to; the last row is that of all classes together.
-        nearest: (h,) int32, lowered to the lowest bin of each row.
+        sums: (h, classes + 1, r) float64, added to; the last row, that of all classes together, is left alone.
     """
     squared = np.empty(CHUNK, np.float32)
     bins, places, words = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint64)
     table = np.zeros((2, moments.shape[0]), np.uint64)
-    close = products.dtype.type(_CLOSE)
     for i in range(products.shape[0]):
         for run in range(labels.shape[0]):
             into = sums[i, labels[run]]
@@ -136,11 +132,9 @@ def deposit_labels(
                 b = min(a + CHUNK, starts[run + 1])
                 w = b - a
                 d, k, p = squared[:w], bins[:w], places[:w]
-                _distances(products[i, a:b], size[i], sizes[a:b], close, raw, rows[i], columns[a:b], gain, d)
-                mine = _leave_out(own[i], d, a)
+                _distances(products, i, a, b, rows, columns, d)
+                mine = _leave_out(rows[1][i], d, a)
                 first, last = _to_bins(d, low, high, k, p)
-                if mine < 0 or w > 1:
-                    nearest[i] = min(nearest[i], first)
                 if w < FEW:
                     for j in range(w):
                         if j != mine:
@@ -154,42 +148,33 @@ def deposit_labels(
 
 
 @njit(nogil=True, cache=True)
-def deposit_vectors(products, size, sizes, raw, rows, columns, gain, own, targets, low, high, moments, sums, nearest):
-    """Add the pairs of a tile to the functions' sums, weighted by each target column and by one.
+def deposit_vectors(products, rows, columns, targets, low, high, moments, sums):
+    """Add the pairs of a tile to the bins' sums, weighted by each target column and by one.
 
     Args:
         products: (h, w) inner products of centred points.
-        size: (h,) |x|^2 of the rows.
-        sizes: (w,) |x|^2 of the columns.
-        raw: (n, d) features as they came.
-        rows: (h,) the rows' places in `raw`.
-        columns: (w,) the columns' places in `raw`.
-        gain: The scale of distances against those of `raw`.
-        own: (h,) each row's own column, which is left out, or a number outside 0 .. w - 1.
+        rows: As in `deposit_labels`.
+        columns: As in `deposit_labels`, in any order.
         targets: (w, c) float32.
         low: `Basis.lowest`.
         high: `Basis.highest`.
         moments: (bins, 3, r) `Basis.moments`.
         sums: (h, c + 1, r) float64, added to; the last row is that of the weight one.
-        nearest: (h,) int32, lowered to the lowest bin of each row.
     """
     squared = np.empty(CHUNK, np.float32)
     bins, places, words = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint64)
     table = np.zeros((2, moments.shape[0]), np.uint64)
     c = targets.shape[1]
     weighted = np.zeros((moments.shape[0], 3, c), np.float32)
-    close = products.dtype.type(_CLOSE)
     for i in range(products.shape[0]):
         begin, end = np.int32(1 << 30), np.int32(0)
         for a in range(0, products.shape[1], CHUNK):
             b = min(a + CHUNK, products.shape[1])
             w = b - a
             d, k, p = squared[:w], bins[:w], places[:w]
-            _distances(products[i, a:b], size[i], sizes[a:b], close, raw, rows[i], columns[a:b], gain, d)
-            mine = _leave_out(own[i], d, a)
+            _distances(products, i, a, b, rows, columns, d)
+            mine = _leave_out(rows[1][i], d, a)
             first, last = _to_bins(d, low, high, k, p)
-            if mine < 0 or w > 1:
-                nearest[i] = min(nearest[i], first)
             _count(k, p, words[:w], table)
             if mine >= 0:
                 table[mine % 2, k[mine]] -= words[mine]
@@ -208,6 +193,107 @@ def deposit_vectors(products, size, sizes, raw, rows, columns, gain, own, target
             for q in range(c):
                 _add(sums[i, q], np.float64(part[0, q]), np.float64(part[1, q]), np.float64(part[2, q]), moments[k])
             part[:] = 0
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _to_places(squared, centre, offset, slope, place, before):
+    """Write t and T_0 of every pair; return the sum of t, the shortest and the longest distance."""
+    total, one = np.float32(0), np.float32(1)
+    shortest, longest = squared[0], squared[0]
+    for j in range(squared.shape[0]):
+        d = squared[j]
+        shortest, longest = min(shortest, d), max(longest, d)
+        t = offset + slope / (d + centre)
+        place[j] = t
+        before[j] = one
+        total += t
+    return total, shortest, longest
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _next_eight(place, before, last, sums):
+    """Add the next eight Chebyshev polynomials of all pairs to `sums`, by T_(k+1) = 2 t T_k - T_(k-1)."""
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
+    for j in range(place.shape[0]):
+        twice, a, b = place[j] + place[j], before[j], last[j]
+        a = twice * b - a
+        s0 += a
+        b = twice * a - b
+        s1 += b
+        a = twice * b - a
+        s2 += a
+        b = twice * a - b
+        s3 += b
+        a = twice * b - a
+        s4 += a
+        b = twice * a - b
+        s5 += b
+        a = twice * b - a
+        s6 += a
+        b = twice * a - b
+        s7 += b
+        before[j], last[j] = a, b
+    sums[0] += s0
+    sums[1] += s1
+    sums[2] += s2
+    sums[3] += s3
+    sums[4] += s4
+    sums[5] += s5
+    sums[6] += s6
+    sums[7] += s7
+
+
+@njit(nogil=True, cache=True)
+def deposit_series(products, rows, columns, starts, labels, low, high, centre, offset, slope, sums, beyond):
+    """Add the pairs of a tile to the polynomials' sums, class by class.
+
+    Args:
+        products: (h, w) inner products of centred points.
+        rows: As in `deposit_labels`.
+        columns: As in `deposit_labels`.
+        starts: (runs + 1,) where the classes begin among the columns.
+        labels: (runs,) the classes.
+        low: `Series.lowest`.
+        high: `Series.highest`.
+        centre: `Series.centre`.
+        offset: `Series.offset`.
+        slope: `Series.slope`.
+        sums: (h, classes + 1, r) float64, added to; the last row, that of all classes together, is left alone.
+        beyond: (h,) set where a row has a distance that the series does not hold for; nothing of it is added.
+    """
+    squared, place = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    before, last = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    found = np.empty((labels.shape[0], sums.shape[2]))
+    for i in range(products.shape[0]):
+        found[:] = 0
+        for run in range(labels.shape[0]):
+            into = found[run]
+            for a in range(starts[run], starts[run + 1], CHUNK):
+                b = min(a + CHUNK, starts[run + 1])
+                w = b - a
+                d, t, p, q = squared[:w], place[:w], before[:w], last[:w]
+                _distances(products, i, a, b, rows, columns, d)
+                mine = _leave_out(rows[1][i], d, a)
+                if mine >= 0 and w == 1:
+                    continue
+                total, shortest, longest = _to_places(d, centre, offset, slope, t, p)
+                if shortest < low or longest > high:
+                    beyond[i] = True
+                    break
+                q[:] = t
+                into[0] += w
+                if mine >= 0:
+                    into[0] -= 1
+                    total -= t[mine]
+                    p[mine] = q[mine] = 0
+                into[1] += total
+                for k in range(2, into.shape[0], EIGHT):
+                    _next_eight(t, p, q, into[k : k + EIGHT])
+            if beyond[i]:
+                break
+        if not beyond[i]:
+            for run in range(labels.shape[0]):
+                sums[i, labels[run]] += found[run]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
@@ -252,3 +338,24 @@ def transpose(block, out):
         for i in range(out.shape[0]):
             for j in range(a, min(a + step, block.shape[0])):
                 out[i, j] = block[j, i]
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def centre(raw, order, shift, gain, x, sizes):
+    """Write centred and scaled points in another order, and their squared sizes.
+
+    Args:
+        raw: (n, d) features as they came.
+        order: (k,) the points to take.
+        shift: (d,) float64, subtracted.
+        gain: float64, multiplied with the difference.
+        x: (k, d) takes the points.
+        sizes: (k,) takes |x|^2.
+    """
+    for i in range(order.shape[0]):
+        given, out, size = raw[order[i]], x[i], x.dtype.type(0)
+        for k in range(given.shape[0]):
+            value = x.dtype.type((np.float64(given[k]) - shift[k]) * gain)
+            out[k] = value
+            size += value * value
+        sizes[i] = size

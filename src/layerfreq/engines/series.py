@@ -1,0 +1,90 @@
+"""Kernels at all cutoffs as polynomials of the distance, for points that keep some distance from each other.
+
+Where distances span few octaves, as they do in many dimensions, the kernels exp(-d u / 2), their derivatives and
+their squares are sums of some twenty Chebyshev polynomials of a place t in [-1, 1], a rational map of the squared
+distance d. Sums of T_k(t) over pairs cost two operations a polynomial and pair, and vectorise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+STEP = 8  # polynomials added in one pass over the pairs: `kernels.EIGHT`
+MOST = 42  # polynomials beyond which bins are cheaper
+NODES = 64
+
+
+@dataclass(frozen=True)
+class Series:
+    """Polynomials T_0 .. T_(r-1) of t = offset + slope / (d + centre) that span the kernels at all cutoffs.
+
+    Attributes:
+        lowest: The shortest squared distance that it holds for.
+        highest: The longest one.
+        centre: Of the map from squared distances d to t.
+        offset: Of the map.
+        slope: Of the map.
+        values: (r, 2 m) turns sums of polynomials to sums of the kernel, and of its derivative in 1/delta.
+        square: (r, m) turns them to sums of its square.
+    """
+
+    lowest: float
+    highest: float
+    centre: float
+    offset: float
+    slope: float
+    values: Float64[np.ndarray, "r two_m"]
+    square: Float64[np.ndarray, "r m"]
+
+
+def kernel_series(
+    inv_delta: Float64[np.ndarray, " m"], nearest: float, farthest: float, tolerance: float
+) -> Series | None:
+    """Find the polynomials for some cutoffs and a range of squared distances.
+
+    Args:
+        inv_delta: (m,) increasing cutoffs.
+        nearest: The shortest squared distance.
+        farthest: The longest one.
+        tolerance: The absolute error that a kernel may have.
+
+    Returns:
+        The series, or None where it would take more than `MOST` polynomials.
+    """
+    farthest = max(farthest, 1e-30)
+    # The map is finest around `centre`: between the ends, and not closer than the finest kernel can see.
+    centre = math.sqrt(max(nearest, 6 / float(inv_delta[-1]), 1e-30) * farthest)
+    low, high = ((d - centre) / (d + centre) for d in (nearest, farthest))
+    middle, half = (low + high) / 2, (high - low) / 2
+    if not half > 0:
+        return None
+    angles = math.pi * (np.arange(NODES) + 0.5) / NODES
+    place = middle + half * np.cos(angles)
+    distances = centre * (1 + place) / (1 - place)
+    scaled = np.outer(distances, inv_delta / 2)
+    kernel = np.exp(-scaled)
+    m = len(inv_delta)
+    functions = np.hstack([kernel, kernel * scaled, np.square(kernel)])
+    transform = np.cos(np.outer(np.arange(NODES), angles)) * (2 / NODES)
+    transform[0] /= 2
+    terms = transform @ functions
+    left_out = np.cumsum(np.abs(terms).max(axis=1)[::-1])[::-1]
+    enough = np.flatnonzero(left_out[: MOST + 1] < tolerance)
+    if len(enough) == 0:
+        return None
+    r = 2 + STEP * max(1, -(-(int(enough[0]) - 2) // STEP))
+    terms = terms[:r]
+    terms[:, m : 2 * m] *= -1 / inv_delta
+    return Series(
+        lowest=nearest,
+        highest=farthest,
+        centre=centre,
+        offset=(1 - middle) / half,
+        slope=-2 * centre / half,
+        values=np.ascontiguousarray(terms[:, : 2 * m]),
+        square=np.ascontiguousarray(terms[:, 2 * m :]),
+    )
