@@ -1,4 +1,4 @@
-"""All cutoffs from one table, for distances of any range: logarithmic bins, and kernels as few functions of the distance.
+"""All cutoffs from one table, whatever the range of distances: logarithmic bins, and kernels as few functions.
 
 The kernel exp(-d u / 2), over the squared distances d and cutoffs u at hand, is a matrix of low rank: its values at
 any number of cutoffs, its derivative and its square (the kernel at 2u) follow from about twenty functions of d.

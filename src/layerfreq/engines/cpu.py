@@ -26,10 +26,11 @@ from layerfreq.engines.basis import Basis, kernel_basis
 from layerfreq.engines.series import Series, kernel_series
 from layerfreq.targets import Targets
 
-STRIP = 1024  # most rows, and most columns, of a tile
+STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
+WIDTH = 2560  # most columns of a tile
 SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
 SHORT_RUN = 48  # columns of a class in a tile below which polynomials take longer than bins
-SAMPLE = 64  # points whose distances are looked at first
+SAMPLE = 32  # points whose distances are looked at first
 
 
 @dataclass
@@ -120,9 +121,9 @@ class Cpu(Engine):
                 return
 
             def strip(at: slice) -> None:
-                for start in range(0, len(columns.x), STRIP):
-                    tile = _scratch(at.stop - at.start, min(STRIP, len(columns.x) - start), columns.x.dtype)
-                    np.matmul(rows.x[at], columns.x[start : start + STRIP].T, out=tile)
+                for start in range(0, len(columns.x), WIDTH):
+                    tile = _scratch(at.stop - at.start, min(WIDTH, len(columns.x) - start), columns.x.dtype)
+                    np.matmul(rows.x[at], columns.x[start : start + WIDTH].T, out=tile)
                     self._deposit(rows, at, tile, columns, start)
 
             list(run(strip, _parts(len(rows.x))))
@@ -161,39 +162,35 @@ class Cpu(Engine):
         row_side = (rows.sizes[at], own, rows.place[at], self._raw, products.dtype.type(self._gain))
         column_side = (columns.sizes[start:stop], columns.order[start:stop], columns.raw)
         if columns.starts is None:
-            vectors, bins = columns.vectors[start:stop], self._bins
-            tail = (np.int32(bins.lowest), np.int32(bins.highest), bins.moments, rows.sums[at])
-            kernels.deposit_vectors(products, row_side, column_side, vectors, *tail)
+            tail = self._bin_arguments(rows.sums[at])
+            kernels.deposit_vectors(products, row_side, column_side, columns.vectors[start:stop], *tail)
             return
         first, last = np.searchsorted(columns.starts, [start, stop - 1], side="right") - 1
         edges = np.clip(columns.starts[first : last + 2], start, stop) - start
         runs = (edges, np.arange(first, last + 1))
         if self._series is None:
-            tail = (np.int32(self._bins.lowest), np.int32(self._bins.highest), self._bins.moments, rows.sums[at])
-            kernels.deposit_labels(products, row_side, column_side, *runs, *tail)
+            kernels.deposit_labels(products, row_side, column_side, *runs, *self._bin_arguments(rows.sums[at]))
             return
         beyond, s = np.zeros(len(products), np.bool_), self._series
-        span = tuple(np.float32(v) for v in (s.lowest, s.highest, s.centre, s.offset, s.slope))
-        kernels.deposit_series(products, row_side, column_side, *runs, *span, rows.sums[at], beyond)
+        low, high = np.array([s.lowest, s.highest], np.float32).view(np.int32)
+        t_map = (np.float32(s.centre), np.float32(s.offset), np.float32(s.slope))
+        kernels.deposit_series(products, row_side, column_side, *runs, low, high, *t_map, rows.sums[at], beyond)
         for i in np.flatnonzero(beyond):
-            self._deposit_in_bins(rows, at.start + i, products[i : i + 1], _only(row_side, i), column_side, runs)
+            row = at.start + int(i)
+            if row not in rows.beyond:
+                rows.beyond[row] = np.zeros((1, self.targets.width + 1, len(self._bins.square)))
+            one = (*(part[i : i + 1] for part in row_side[:3]), *row_side[3:])
+            tail = self._bin_arguments(rows.beyond[row])
+            kernels.deposit_labels(products[i : i + 1], one, column_side, *runs, *tail)
 
-    def _deposit_in_bins(self, rows: Rows, row: int, products: Any, row_side: Any, column_side: Any, runs: Any) -> None:
-        """Add a row of a tile that holds distances which the series does not hold for."""
-        from layerfreq.engines import kernels
-
-        bins = self._bins
-        sums = rows.beyond.get(row)
-        if sums is None:
-            rows.beyond[row] = sums = np.zeros((1, self.targets.width + 1, len(bins.square)))
-        tail = (np.int32(bins.lowest), np.int32(bins.highest), bins.moments, sums)
-        kernels.deposit_labels(products, row_side, column_side, *runs, *tail)
+    def _bin_arguments(self, sums: np.ndarray) -> tuple[Any, ...]:
+        return np.int32(self._bins.lowest), np.int32(self._bins.highest), self._bins.moments, sums
 
     def curves(self, rows: Rows) -> RowCurves:
         """See `Engine.curves`."""
         out = np.empty((3, len(rows.x), len(self.inv_delta)))
         with _threads() as run:
-            list(run(lambda at: self._curves(rows, at, out[:, at]), _parts(len(rows.x), most=256)))
+            list(run(lambda at: self._curves(rows, at, out[:, at]), _parts(len(rows.x), most=64)))
         return RowCurves(torch.from_numpy(rows.index), *torch.from_numpy(out))
 
     def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> None:
@@ -253,11 +250,6 @@ def _numpy(points: Points) -> np.ndarray:
     return points.features.cpu().to(dtype).contiguous().numpy()
 
 
-def _only(row_side: tuple[Any, ...], i: int) -> tuple[Any, ...]:
-    """The row side of a tile for one of its rows."""
-    return (*(part[i : i + 1] for part in row_side[:3]), *row_side[3:])
-
-
 def _parts(n: int, even: int = 1, most: int = STRIP) -> list[slice]:
     """Cut n rows in equal parts, so many that every thread has as many of them as the others."""
     count = max(1, torch.get_num_threads()) * even
@@ -271,8 +263,7 @@ _kept = threading.local()
 
 def _scratch(height: int, width: int, dtype: Any, which: int = 0) -> np.ndarray:
     """Room of this thread's own, used again, because fresh memory is slow to come by."""
-    buffers = _kept.__dict__
-    key = (which, dtype)
+    buffers, key = _kept.__dict__, f"{which} {dtype}"
     if key not in buffers or buffers[key].size < height * width:
         buffers[key] = np.empty(height * width, dtype)
     return buffers[key][: height * width].reshape(height, width)

@@ -17,7 +17,7 @@ _PLACES = (1 << PLACE_BITS) - 1
 _COUNT, _FIRST = np.uint64(54), np.uint64(33)
 _FIRST_MASK, _SECOND_MASK = np.uint64((1 << 21) - 1), np.uint64((1 << 33) - 1)
 EIGHT = 8  # polynomials in one pass
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
+_FAST = {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"}  # all that is computed here is finite
 _CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
 
 
@@ -31,29 +31,35 @@ def _difference(x, y, gain):
 
 
 @njit(nogil=True, cache=True)
-def _distances(products, i, start, stop, rows, columns, squared):
-    """Turn inner products of a row into squared distances in float32; |x - y|^2 itself where they are close."""
-    inner, size, sizes = products[i, start:stop], rows[0][i], columns[0][start:stop]
-    two, close, found = inner.dtype.type(2), inner.dtype.type(_CLOSE), np.int32(0)
-    for j in range(inner.shape[0]):
-        both = size + sizes[j]
+def _distances(products, i, start, width, size, sizes, squared):
+    """Turn inner products of a row into squared distances; return whether some have lost digits."""
+    two, close, found = products.dtype.type(2), products.dtype.type(_CLOSE), np.int32(0)
+    # Slices, since an index that might be negative for all that the compiler knows keeps it from vectorising.
+    inner, others = products[i, start : start + width], sizes[start : start + width]
+    for j in range(width):
+        both = size + others[j]
         value = both - two * inner[j]
         found |= np.int32(value < close * both)
         squared[j] = np.float32(value)
-    if found:
-        x, gain = rows[3][rows[2][i]], rows[4]
-        for j in range(inner.shape[0]):
-            both = size + sizes[j]
-            if both - two * inner[j] < close * both:
-                squared[j] = np.float32(_difference(x, columns[2][columns[1][start + j]], gain))
+    return found
 
 
 @njit(nogil=True, cache=True)
-def _to_bins(squared, lowest, highest, bins, places):
-    """Split the bit patterns into bin and place; return the first and last bin."""
-    bits = squared.view(np.int32)
+def _close_distances(products, i, start, width, rows, columns, squared):
+    """Take the distances that have lost digits from the features themselves."""
+    sizes, place, raw = columns
+    close, size, x, gain = products.dtype.type(_CLOSE), rows[0][i], rows[3][rows[2][i]], rows[4]
+    for j in range(start, start + width):
+        both = size + sizes[j]
+        if both - products.dtype.type(2) * products[i, j] < close * both:
+            squared[j - start] = np.float32(_difference(x, raw[place[j]], gain))
+
+
+@njit(nogil=True, cache=True)
+def _to_bins(bits, width, lowest, highest, bins, places):
+    """Split the bit patterns of distances into bin and place; return the first and last bin."""
     first, last = np.int32(1 << 30), np.int32(0)
-    for j in range(bits.shape[0]):
+    for j in range(width):
         pattern = min(max(bits[j], lowest), highest) - lowest
         k = pattern >> np.int32(PLACE_SHIFT + PLACE_BITS)
         bins[j] = np.uint32(k)
@@ -63,18 +69,18 @@ def _to_bins(squared, lowest, highest, bins, places):
 
 
 @njit(nogil=True, cache=True)
-def _count(bins, places, words, table):
+def _count(bins, places, width, words, table):
     """Add count, place and squared place of every pair to its bin, in one 64-bit addition each."""
-    for j in range(bins.shape[0]):
+    for j in range(width):
         place = np.uint64(places[j])
         words[j] = (np.uint64(1) << _COUNT) + (place << _FIRST) + place * place
     # Neighbours in the row often share a bin: additions to two tables do not wait for each other.
     even, odd = table[0], table[1]
-    for j in range(0, bins.shape[0] - 1, 2):
+    for j in range(0, width - 1, 2):
         even[bins[j]] += words[j]
         odd[bins[j + 1]] += words[j + 1]
-    if bins.shape[0] % 2:
-        even[bins[-1]] += words[-1]
+    if width % 2:
+        even[bins[width - 1]] += words[width - 1]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
@@ -96,12 +102,12 @@ def _empty(table, first, last, moments, sums):
 
 
 @njit(nogil=True, cache=True)
-def _leave_out(own, squared, start):
+def _leave_out(own, squared, start, width):
     """Give the row's own point the distance of a neighbour, so that it widens no range, and return where it is."""
     at = own - start
-    if at < 0 or at >= squared.shape[0]:
+    if at < 0 or at >= width:
         return -1
-    if squared.shape[0] > 1:
+    if width > 1:
         squared[at] = squared[at - 1 if at else 1]
     return at
 
@@ -122,28 +128,29 @@ def deposit_labels(products, rows, columns, starts, labels, low, high, moments, 
         moments: (bins, 3, r) `Basis.moments`.
         sums: (h, classes + 1, r) float64, added to; the last row, that of all classes together, is left alone.
     """
+    sizes, own, column_sizes = rows[0], rows[1], columns[0]
     squared = np.empty(CHUNK, np.float32)
+    bits = squared.view(np.int32)
     bins, places, words = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint64)
     table = np.zeros((2, moments.shape[0]), np.uint64)
     for i in range(products.shape[0]):
         for run in range(labels.shape[0]):
             into = sums[i, labels[run]]
             for a in range(starts[run], starts[run + 1], CHUNK):
-                b = min(a + CHUNK, starts[run + 1])
-                w = b - a
-                d, k, p = squared[:w], bins[:w], places[:w]
-                _distances(products, i, a, b, rows, columns, d)
-                mine = _leave_out(rows[1][i], d, a)
-                first, last = _to_bins(d, low, high, k, p)
+                w = min(CHUNK, starts[run + 1] - a)
+                if _distances(products, i, a, w, sizes[i], column_sizes, squared):
+                    _close_distances(products, i, a, w, rows, columns, squared)
+                mine = _leave_out(own[i], squared, a, w)
+                first, last = _to_bins(bits, w, low, high, bins, places)
                 if w < FEW:
                     for j in range(w):
                         if j != mine:
-                            t = np.float64(p[j])
-                            _add(into, 1.0, t, t * t, moments[k[j]])
+                            t = np.float64(places[j])
+                            _add(into, 1.0, t, t * t, moments[bins[j]])
                     continue
-                _count(k, p, words[:w], table)
+                _count(bins, places, w, words, table)
                 if mine >= 0:
-                    table[mine % 2, k[mine]] -= words[mine]
+                    table[mine % 2, bins[mine]] -= words[mine]
                 _empty(table, first, last, moments, into)
 
 
@@ -161,7 +168,9 @@ def deposit_vectors(products, rows, columns, targets, low, high, moments, sums):
         moments: (bins, 3, r) `Basis.moments`.
         sums: (h, c + 1, r) float64, added to; the last row is that of the weight one.
     """
+    sizes, own, column_sizes = rows[0], rows[1], columns[0]
     squared = np.empty(CHUNK, np.float32)
+    bits = squared.view(np.int32)
     bins, places, words = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint64)
     table = np.zeros((2, moments.shape[0]), np.uint64)
     c = targets.shape[1]
@@ -169,24 +178,23 @@ def deposit_vectors(products, rows, columns, targets, low, high, moments, sums):
     for i in range(products.shape[0]):
         begin, end = np.int32(1 << 30), np.int32(0)
         for a in range(0, products.shape[1], CHUNK):
-            b = min(a + CHUNK, products.shape[1])
-            w = b - a
-            d, k, p = squared[:w], bins[:w], places[:w]
-            _distances(products, i, a, b, rows, columns, d)
-            mine = _leave_out(rows[1][i], d, a)
-            first, last = _to_bins(d, low, high, k, p)
-            _count(k, p, words[:w], table)
+            w = min(CHUNK, products.shape[1] - a)
+            if _distances(products, i, a, w, sizes[i], column_sizes, squared):
+                _close_distances(products, i, a, w, rows, columns, squared)
+            mine = _leave_out(own[i], squared, a, w)
+            first, last = _to_bins(bits, w, low, high, bins, places)
+            _count(bins, places, w, words, table)
             if mine >= 0:
-                table[mine % 2, k[mine]] -= words[mine]
+                table[mine % 2, bins[mine]] -= words[mine]
             _empty(table, first, last, moments, sums[i, c])
             for j in range(w):
                 if j != mine:
-                    t = np.float32(p[j])
+                    t, k = np.float32(places[j]), bins[j]
                     for q in range(c):
                         y = targets[a + j, q]
-                        weighted[k[j], 0, q] += y
-                        weighted[k[j], 1, q] += t * y
-                        weighted[k[j], 2, q] += t * t * y
+                        weighted[k, 0, q] += y
+                        weighted[k, 1, q] += t * y
+                        weighted[k, 2, q] += t * t * y
             begin, end = min(begin, first), max(end, last)
         for k in range(begin, end + 1):
             part = weighted[k]
@@ -196,25 +204,24 @@ def deposit_vectors(products, rows, columns, targets, low, high, moments, sums):
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _to_places(squared, centre, offset, slope, place, before):
-    """Write t and T_0 of every pair; return the sum of t, the shortest and the longest distance."""
+def _to_places(squared, bits, width, low, high, centre, offset, slope, place, before, last):
+    """Write t, T_0 and T_1 of every pair; return the sum of t, and whether a distance is out of range."""
     total, one = np.float32(0), np.float32(1)
-    shortest, longest = squared[0], squared[0]
-    for j in range(squared.shape[0]):
-        d = squared[j]
-        shortest, longest = min(shortest, d), max(longest, d)
-        t = offset + slope / (d + centre)
-        place[j] = t
-        before[j] = one
+    for j in range(width):
+        t = offset + slope / (squared[j] + centre)
+        place[j], before[j], last[j] = t, one, t
         total += t
-    return total, shortest, longest
+    shortest, longest = high, low
+    for j in range(width):  # positive floats are ordered as their bit patterns are, and these vectorise
+        shortest, longest = min(shortest, bits[j]), max(longest, bits[j])
+    return total, shortest < low or longest > high
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _next_eight(place, before, last, sums):
-    """Add the next eight Chebyshev polynomials of all pairs to `sums`, by T_(k+1) = 2 t T_k - T_(k-1)."""
+def _next_eight(place, before, last, width, sums, run, k):
+    """Add the next eight Chebyshev polynomials of all pairs to sums[run, k:], by T_(k+1) = 2 t T_k - T_(k-1)."""
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
-    for j in range(place.shape[0]):
+    for j in range(width):
         twice, a, b = place[j] + place[j], before[j], last[j]
         a = twice * b - a
         s0 += a
@@ -233,14 +240,14 @@ def _next_eight(place, before, last, sums):
         b = twice * a - b
         s7 += b
         before[j], last[j] = a, b
-    sums[0] += s0
-    sums[1] += s1
-    sums[2] += s2
-    sums[3] += s3
-    sums[4] += s4
-    sums[5] += s5
-    sums[6] += s6
-    sums[7] += s7
+    sums[run, k] += s0
+    sums[run, k + 1] += s1
+    sums[run, k + 2] += s2
+    sums[run, k + 3] += s3
+    sums[run, k + 4] += s4
+    sums[run, k + 5] += s5
+    sums[run, k + 6] += s6
+    sums[run, k + 7] += s7
 
 
 @njit(nogil=True, cache=True)
@@ -253,47 +260,43 @@ def deposit_series(products, rows, columns, starts, labels, low, high, centre, o
         columns: As in `deposit_labels`.
         starts: (runs + 1,) where the classes begin among the columns.
         labels: (runs,) the classes.
-        low: `Series.lowest`.
-        high: `Series.highest`.
+        low: Bit pattern of `Series.lowest` in float32.
+        high: Bit pattern of `Series.highest`.
         centre: `Series.centre`.
         offset: `Series.offset`.
         slope: `Series.slope`.
         sums: (h, classes + 1, r) float64, added to; the last row, that of all classes together, is left alone.
         beyond: (h,) set where a row has a distance that the series does not hold for; nothing of it is added.
     """
+    sizes, own, column_sizes = rows[0], rows[1], columns[0]
     squared, place = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    bits = squared.view(np.int32)
     before, last = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     found = np.empty((labels.shape[0], sums.shape[2]))
     for i in range(products.shape[0]):
         found[:] = 0
         for run in range(labels.shape[0]):
-            into = found[run]
             for a in range(starts[run], starts[run + 1], CHUNK):
-                b = min(a + CHUNK, starts[run + 1])
-                w = b - a
-                d, t, p, q = squared[:w], place[:w], before[:w], last[:w]
-                _distances(products, i, a, b, rows, columns, d)
-                mine = _leave_out(rows[1][i], d, a)
+                w = min(CHUNK, starts[run + 1] - a)
+                if _distances(products, i, a, w, sizes[i], column_sizes, squared):
+                    _close_distances(products, i, a, w, rows, columns, squared)
+                mine = _leave_out(own[i], squared, a, w)
                 if mine >= 0 and w == 1:
                     continue
-                total, shortest, longest = _to_places(d, centre, offset, slope, t, p)
-                if shortest < low or longest > high:
-                    beyond[i] = True
-                    break
-                q[:] = t
-                into[0] += w
+                total, out = _to_places(squared, bits, w, low, high, centre, offset, slope, place, before, last)
+                beyond[i] |= out
+                found[run, 0] += w
                 if mine >= 0:
-                    into[0] -= 1
-                    total -= t[mine]
-                    p[mine] = q[mine] = 0
-                into[1] += total
-                for k in range(2, into.shape[0], EIGHT):
-                    _next_eight(t, p, q, into[k : k + EIGHT])
-            if beyond[i]:
-                break
+                    found[run, 0] -= 1
+                    total -= place[mine]
+                    before[mine] = last[mine] = 0
+                found[run, 1] += total
+                for k in range(2, found.shape[1], EIGHT):
+                    _next_eight(place, before, last, w, found, run, k)
         if not beyond[i]:
             for run in range(labels.shape[0]):
-                sums[i, labels[run]] += found[run]
+                for k in range(found.shape[1]):
+                    sums[i, labels[run], k] += found[run, k]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})

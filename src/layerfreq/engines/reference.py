@@ -50,7 +50,10 @@ class Sums:
 class Reference(Engine):
     """The formula with dense (rows, n) matrices, in float64 on the CPU."""
 
-    height = 256  # pyright: ignore[reportAssignmentType]
+    @property
+    def height(self) -> int:
+        """See `Engine.height`."""
+        return 256
 
     def rows(self, index: Tensor) -> Sums:
         """See `Engine.rows`."""
