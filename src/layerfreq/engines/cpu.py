@@ -8,6 +8,7 @@ product is used twice.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -190,21 +191,24 @@ class Cpu(Engine):
         """See `Engine.curves`."""
         out = np.empty((3, len(rows.x), len(self.inv_delta)))
         with _threads() as run:
-            list(run(lambda at: self._curves(rows, at, out[:, at]), _parts(len(rows.x), most=64)))
+            list(run(lambda at: self._curves(rows, at, out[:, at]), _parts(len(rows.x), most=128)))
         return RowCurves(torch.from_numpy(rows.index), *torch.from_numpy(out))
 
     def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> None:
         from layerfreq.engines import kernels
 
-        def both(sums: np.ndarray, functions: Series | Basis) -> tuple[np.ndarray, np.ndarray]:
+        def both(sums: np.ndarray, functions: Series | Basis, which: int) -> tuple[np.ndarray, np.ndarray]:
             if self.targets.labels is not None:
-                sums[:, -1] = sums[:, :-1].sum(axis=1)
-            return sums @ functions.values, sums[:, -1] @ functions.square
+                np.sum(sums[:, :-1], axis=1, out=sums[:, -1])
+            h, c, r = sums.shape
+            values = _scratch(h * c, functions.values.shape[1], np.float64, which)
+            np.matmul(sums.reshape(h * c, r), functions.values, out=values)
+            return values.reshape(h, c, -1), sums[:, -1] @ functions.square
 
-        values, squares = both(rows.sums[at], self._functions)
+        values, squares = both(rows.sums[at], self._functions, 0)
         for row in range(at.start, at.stop):
             if row in rows.beyond:
-                more = both(rows.beyond[row], self._bins)
+                more = both(rows.beyond[row], self._bins, 1)
                 values[row - at.start] += more[0][0]
                 squares[row - at.start] += more[1][0]
         own = self.targets.block(torch.from_numpy(rows.index[at]), torch.float64, torch.device("cpu")).numpy()
@@ -282,5 +286,11 @@ def _one_blas_thread() -> Any:
 @contextmanager
 def _threads() -> Iterator[Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]]:
     """As many threads as PyTorch uses, each with BLAS to itself."""
-    with _one_blas_thread(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        yield pool.map
+    with _one_blas_thread():
+        yield _pool(torch.get_num_threads(), os.getpid()).map
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay, and their scratch memory with them; a forked process needs its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"layerfreq-{process}")
