@@ -1,10 +1,11 @@
-"""What the engines cost beside the plain ways, and how far they are off, on the same inputs in one run."""
+"""What a spectrum costs beside the plain ways, and how far each way is off, on the same inputs in one run."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,6 +15,10 @@ import torch
 from layerfreq.spectrum import spectrum
 
 Result = tuple[np.ndarray, np.ndarray]
+CUTOFFS = (0.01, 100.0)
+EXACT = 6000  # points up to which every way is held to float64
+DENSE = 12000  # points up to which dense matrices are tried
+DEFAULTS = {"n": 5000, "d": 512, "cutoffs": 50, "classes": 10}
 
 
 def dense_numpy(x: Any, labels: Any, inv_delta: Any) -> Result:
@@ -78,11 +83,11 @@ def engine(name: str, **options: Any) -> Callable[..., Result]:
 def product(x: Any, labels: Any, inv_delta: Any) -> None:
     """The bare n x n x d matrix product: nothing exact without symmetry can be faster."""
     array = x.numpy()
-    np.matmul(array, array[::-1].copy().T)  # of two arrays: x @ x.T would use symmetry
+    np.matmul(array, array[::-1].T)  # of two arrays: x @ x.T would use symmetry
 
 
-def measure(n: int, d: int, cutoffs: int, classes: int, repeats: int, slow: bool = True) -> list[dict[str, Any]]:
-    """Time every way on random features, in turns, and hold each to the reference on a sample of rows.
+def measure(n: int, d: int, cutoffs: int, classes: int, repeats: int, ways: Sequence[str]) -> list[dict[str, Any]]:
+    """Time several ways on random features, in turns, and hold each to float64.
 
     Args:
         n: Number of points.
@@ -90,63 +95,111 @@ def measure(n: int, d: int, cutoffs: int, classes: int, repeats: int, slow: bool
         cutoffs: Number of cutoffs.
         classes: Number of classes.
         repeats: How often; the median counts.
-        slow: Whether to run those that take seconds for each cutoff too.
+        ways: Names in `WAYS`; those whose packages are missing are left out.
 
     Returns:
-        One row a way: way, seconds, ratio (to the bare product), lfr_error, rdf_error.
+        One row a way: way, seconds, ratio (to the bare product), memory (bytes that its first call added at most,
+        None where the system does not tell), lfr_error, rdf_error.
     """
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) / d**0.5
     labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(1))
-    inv_delta = np.geomspace(0.01, 100, cutoffs)
-    exact = engine("blocked")(x.double(), labels, inv_delta) if n <= 6000 else None
-    rows = []
-    for name, way in _ways(slow):
+    inv_delta = np.geomspace(*CUTOFFS, cutoffs)
+    exact = engine("blocked")(x.double(), labels, inv_delta) if n <= EXACT else None
+    rows, times = {}, {}
+    for name in dict.fromkeys(("bare matrix product", *ways)):
         try:
-            way(x[: min(n, 700)], labels[: min(n, 700)], inv_delta[:2])  # compile, load, warm up
+            WAYS[name](x[:700], labels[:700], inv_delta[:2])  # compile, load, warm up
         except ImportError:
             continue
-        times, found = [], None
-        for _ in range(repeats if "dense" not in name and "one kernel" not in name else min(repeats, 3)):
+        memory, found = _added_memory(lambda way=WAYS[name]: way(x, labels, inv_delta))
+        rows[name] = {"way": name, "memory": memory, "lfr_error": None, "rdf_error": None}
+        times[name] = []
+        if found is not None and exact is not None and name != PARTIAL:
+            rows[name]["lfr_error"] = float(np.abs(found[0] - exact[0]).max())
+            rows[name]["rdf_error"] = float(np.abs(found[1] - exact[1]).max() / exact[1].max())
+    for _ in range(repeats):
+        for name, taken in times.items():
+            if name in SLOW and len(taken) == 1:
+                continue  # minutes each, and far from the others: once will do
             start = time.perf_counter()
-            found = way(x, labels, inv_delta)
-            times.append(time.perf_counter() - start)
-        row: dict[str, Any] = {"way": name, "seconds": median(times), "lfr_error": None, "rdf_error": None}
-        if found is not None and exact is not None:
-            row["lfr_error"] = float(np.abs(found[0] - exact[0]).max())
-            row["rdf_error"] = float(np.abs(found[1] - exact[1]).max() / exact[1].max())
-        rows.append(row)
-    floor = next(row["seconds"] for row in rows if row["way"] == "bare matrix product")
-    return [{**row, "ratio": row["seconds"] / floor} for row in rows]
+            WAYS[name](x, labels, inv_delta)
+            taken.append(time.perf_counter() - start)
+    floor = median(times["bare matrix product"])
+    return [{**row, "seconds": median(times[name]), "ratio": median(times[name]) / floor} for name, row in rows.items()]
 
 
-def _ways(slow: bool) -> Iterator[tuple[str, Callable[..., Any]]]:
-    yield "bare matrix product", product
-    yield "layerfreq, cpu", engine("cpu")
-    yield "layerfreq, blocked", engine("blocked")
-    yield "dense NumPy, float64", dense_numpy
-    yield "dense PyTorch, float32", dense_torch
-    if slow:
-        yield "scikit-learn pairwise_kernels (one kernel a cutoff)", pairwise_kernels
-        yield "PyKeOps (one kernel a cutoff)", keops
+PARTIAL = "layerfreq, cpu, all rows but one"  # products are not used twice then; its LFR is that of other rows
+SLOW = {"scikit-learn pairwise_kernels, float32", "PyKeOps, float32"}
+WAYS: dict[str, Callable[..., Any]] = {
+    "bare matrix product": product,
+    "layerfreq, cpu": engine("cpu"),
+    PARTIAL: lambda x, y, u: engine("cpu", rows=len(x) - 1)(x, y, u),
+    "layerfreq, blocked": engine("blocked"),
+    "dense NumPy, float64": dense_numpy,
+    "dense PyTorch, float32": dense_torch,
+    "scikit-learn pairwise_kernels, float32": pairwise_kernels,
+    "PyKeOps, float32": keops,
+}
 
 
-def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """Return a Markdown table of what `measure` found."""
+def growth(repeats: int, way: str = "layerfreq, cpu") -> Iterator[dict[str, Any]]:
+    """Time one way as n, d, cutoffs or classes grow, the others as in `DEFAULTS`, each beside its bare product."""
+    for name, values in (
+        ("n", (1250, 2500, 5000, 10000, 20000)),
+        ("d", (8, 64, 512, 3072)),
+        ("cutoffs", (5, 50, 500)),
+        ("classes", (2, 10, 100, 1000)),
+    ):
+        for value in values:
+            setting = {**DEFAULTS, name: value}
+            found = {row["way"]: row for row in measure(**setting, repeats=repeats, ways=[way])}
+            yield {**setting, **found[way], "grows": name}
 
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1e}"
 
-    lines = ["| way | seconds | x bare product | LFR error | RDF error / peak |", "|---|---:|---:|---:|---:|"]
-    lines += [
-        f"| {r['way']} | {r['seconds']:.3f} | {r['ratio']:.2f} | {number(r['lfr_error'])} | {number(r['rdf_error'])} |"
-        for r in rows
-    ]
+def as_markdown(rows: Sequence[dict[str, Any]], first: str = "way") -> str:
+    """Return a Markdown table of what `measure` or `growth` found.
+
+    Args:
+        rows: As returned by them.
+        first: The column that tells the rows apart.
+    """
+    head = [first, "seconds", "x bare product", "memory added", "LFR error", "RDF error / peak"]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for r in rows:
+        errors = ("-" if r[key] is None else f"{r[key]:.1e}" for key in ("lfr_error", "rdf_error"))
+        memory = "-" if r["memory"] is None else f"{r['memory'] / 2**20:.0f} MiB"
+        lines.append(
+            "| " + " | ".join([str(r[first]), f"{r['seconds']:.3f}", f"{r['ratio']:.2f}", memory, *errors]) + " |"
+        )
     return "\n".join(lines)
 
 
 def machine() -> str:
     """Return what the figures were taken on."""
     return (
-        f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, "
+        f"{platform.system()} {platform.machine()}{_processor()}, {torch.get_num_threads()} threads, "
         f"PyTorch {torch.__version__}, NumPy {np.__version__}, Python {platform.python_version()}"
     )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f" ({name})" if name else ""
+
+
+def _added_memory(call: Callable[[], Any]) -> tuple[int | None, Any]:
+    """Call, and tell by how much the process grew at most meanwhile (Linux only)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present size
+        before = _status("VmRSS")
+    except OSError:
+        return None, call()
+    found = call()
+    return _status("VmHWM") - before, found
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field + ":"))

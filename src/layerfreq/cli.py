@@ -112,21 +112,27 @@ def spectrum(
 @app.command()
 def bench(
     n: Annotated[int, typer.Option(help="Points.", min=2)] = 5000,
-    d: Annotated[list[int] | None, typer.Option(help="Features; may be given several times.")] = None,
+    d: Annotated[list[int] | None, typer.Option(help="Features; may be given several times.", min=1)] = None,
     cutoffs: Annotated[int, typer.Option(help="Cutoffs.", min=2)] = 50,
     classes: Annotated[int, typer.Option(help="Classes.", min=2)] = 10,
     repeats: Annotated[int, typer.Option(help="Medians of this many.", min=1)] = 5,
     slow: Annotated[bool, typer.Option("--slow", help="Also ways that take seconds a cutoff.")] = False,
+    grow: Annotated[bool, typer.Option("--grow", help="Also how the cost grows with each of the sizes.")] = False,
 ) -> None:
-    """Time the engines beside the plain ways, with their errors, as Markdown tables."""
-    from layerfreq.bench import as_markdown, machine, measure
+    """Time the engines beside the plain ways, with memory and errors, as Markdown tables."""
+    from layerfreq import bench
 
-    print(f"{machine()}; random features, float32, medians of {repeats} (dense: at most 3)\n")
+    print(f"{bench.machine()}; random features, float32, medians of {repeats}\n")
+    ways = [way for way in bench.WAYS if (slow or way not in bench.SLOW) and (n <= bench.DENSE or "layerfreq" in way)]
     for width in d or [64, 512, 3072]:
-        if width < 1:
-            raise InputError(f"d: {width} is not a number of features; pass --d 1 or more")
         print(f"n={n}, d={width}, {cutoffs} cutoffs, {classes} classes\n", flush=True)
-        print(as_markdown(measure(n, width, cutoffs, classes, repeats, slow)) + "\n", flush=True)
+        print(bench.as_markdown(bench.measure(n, width, cutoffs, classes, repeats, ways)) + "\n", flush=True)
+    if grow:
+        rows = list(bench.growth(repeats))
+        for name, usual in bench.DEFAULTS.items():
+            rest = ", ".join(f"{key}={value}" for key, value in bench.DEFAULTS.items() if key != name)
+            print(f"{name} ({usual} elsewhere), with {rest}\n")
+            print(bench.as_markdown([row for row in rows if row["grows"] == name], name) + "\n")
 
 
 def main() -> None:
