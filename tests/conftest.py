@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 MODULES = [
     ".".join(file.relative_to(SOURCE).with_suffix("").parts)
     for file in sorted(SOURCE.rglob("*.py"))
-    if file.stem not in ("__init__", "kernels")
+    if file.stem not in ("__init__", "kernels", "triton_kernels")
 ]
 install_import_hook(MODULES, "beartype.beartype")
 settings.register_profile("layerfreq", deadline=None, max_examples=30)

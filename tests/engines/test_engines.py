@@ -1,5 +1,8 @@
 """One tester holds every engine to brute force, on the same inputs."""
 
+import os
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +16,22 @@ LFR_ERROR = {
     ("reference", "float64"): 1e-12,
     ("cpu", "float32"): 1e-5,
     ("cpu", "float64"): 1e-5,
+    ("cuda", "float32"): 1e-6,
+    ("cuda", "float64"): 1e-6,
 }
 LIMIT = {"float64": 1e-6, "float32": 2e-5}
+
+GPU = torch.cuda.is_available()
+if not GPU:  # before Triton is imported: its kernels are then interpreted
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+INTERPRETED = [(1, "float32", False), (7, "float64", True), (512, "float32", False)]  # slow: seconds a case
+
+
+def device_of(engine):
+    """Where an engine is tested; skips where it cannot be."""
+    if engine == "cuda" and find_spec("triton") is None:
+        pytest.skip("cuda: Triton is not installed")
+    return "cuda" if engine == "cuda" and GPU else None
 
 
 def clouds(kind, d, rng):
@@ -37,11 +54,14 @@ def clouds(kind, d, rng):
 @pytest.mark.parametrize("d", [1, 7, 512, 3072])
 @pytest.mark.parametrize("vectors", [False, True])
 def test_engine_agrees_with_brute_force(engine, dtype, kind, d, vectors):
+    device = device_of(engine)
+    if engine == "cuda" and not GPU and (d, dtype, vectors) not in INTERPRETED:
+        pytest.skip("cuda: Triton's interpreter is slow; run on fewer cases")
     rng = np.random.default_rng(d)
     x, labels = clouds(kind, d, rng)
     x = x.astype(dtype)
     y = rng.normal(size=(len(x), 3)) + 5 if vectors else labels
-    s = spectrum(x, y, engine=engine)
+    s = spectrum(x, y, engine=engine, device=device)
     if kind == "duplicates":  # only the whole-cluster distances are there
         assert s.neighbours[-1] > 10
     lfr, rdf, neighbours, weight = brute(x, y if vectors else one_hot(labels), s.inv_delta)
@@ -58,10 +78,11 @@ def test_engine_agrees_with_brute_force(engine, dtype, kind, d, vectors):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_rows_add_up_to_the_whole(engine):
+    device = device_of(engine)
     rng = np.random.default_rng(0)
     x, labels = clouds("random", 5, rng)
-    s = spectrum(x, labels, engine=engine)
-    some = spectrum(x, labels, s.inv_delta, rows=len(x), engine=engine)
+    s = spectrum(x, labels, engine=engine, device=device)
+    some = spectrum(x, labels, s.inv_delta, rows=len(x), engine=engine, device=device)
     np.testing.assert_allclose(some.lfr, s.lfr, rtol=1e-10)
     assert some.stderr is None
 

@@ -7,6 +7,7 @@ import torch
 from layerfreq.engines.base import Engine, Points, RowCurves, as_points
 from layerfreq.engines.blocked import Blocked
 from layerfreq.engines.cpu import Cpu
+from layerfreq.engines.cuda import Cuda
 from layerfreq.engines.reference import Reference
 from layerfreq.errors import InputError, did_you_mean
 
@@ -14,6 +15,7 @@ ENGINES: dict[str, type[Engine]] = {
     "reference": Reference,
     "blocked": Blocked,
     "cpu": Cpu,
+    "cuda": Cuda,
 }
 SMALL = 512  # points up to which "blocked" takes no longer than importing the compiled loops of "cpu"
 

@@ -1,0 +1,47 @@
+"""Compile the kernel for an H100 and print: matrix instructions, conversions to TF32, powers, bytes of stack."""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from layerfreq.engines import cuda
+from layerfreq.engines.triton_kernels import add_exponentials
+
+FLOATS = ("x", "x_rest", "x_size", "y", "y_rest", "y_size", "targets", "exponents")
+POINTERS = {**dict.fromkeys(FLOATS, "*fp32"), **dict.fromkeys(("own", "tile_class", "tile_filled"), "*i32")}
+POINTERS["sums"] = "*fp64"
+CONSTANTS = {
+    "BLOCK_M": cuda.BLOCK_M,
+    "BLOCK_N": cuda.BLOCK_N[0],
+    "BLOCK_K": cuda.BLOCK_K,
+    "CHAIN": cuda.CHAIN,
+    "VECTORS": False,
+    "DIRECT": False,
+    "MATRIX_MODE": cuda.MATRIX_MODE,
+}
+names = add_exponentials.arg_names
+kernel = triton.compile(
+    ASTSource(
+        fn=add_exponentials,
+        signature={name: POINTERS.get(name, "constexpr" if name in CONSTANTS else "i32") for name in names},
+        constexprs=CONSTANTS,
+        attrs={
+            (i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in POINTERS or name == "padded_rows"
+        },
+    ),
+    target=GPUTarget("cuda", 90, 32),
+    options={"num_warps": cuda.WARPS},
+)
+ptx = kernel.asm["ptx"]
+with tempfile.TemporaryDirectory() as folder:
+    binary = Path(folder) / "kernel.cubin"
+    binary.write_bytes(kernel.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    use = subprocess.run([tool, "-res-usage", binary], capture_output=True, text=True, check=True).stdout
+stack = re.search(r"STACK:(\d+)", use)
+print(len(re.findall(r"mma\S*tf32", ptx)), ptx.count("cvt.rna.tf32"), ptx.count("ex2.approx"), stack.group(1))

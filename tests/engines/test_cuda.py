@@ -1,0 +1,230 @@
+"""The CUDA engine's own parts. Without a GPU its kernels run in Triton's interpreter, where Triton is installed."""
+
+import builtins
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from layerfreq import spectrum
+from layerfreq.engines.base import as_points
+from layerfreq.errors import InputError
+from layerfreq.targets import as_targets
+from tests.brute import brute, one_hot
+
+GPU = torch.cuda.is_available()
+if not GPU:  # before Triton is imported: its kernels are then interpreted
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+cuda = sys.modules["layerfreq.engines.cuda"]
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="cuda: Triton is not installed")
+needs_gpu = pytest.mark.skipif(not GPU, reason="cuda: no GPU here; what a GPU computes is not tested")
+DEVICE = "cuda" if GPU else "cpu"
+CUTOFFS = np.geomspace(0.05, 2, 6)
+
+
+def cloud(n, d, classes, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)).astype(np.float32), rng.permutation(np.arange(n) % classes)
+
+
+def check(x, y, inv_delta, **options):
+    s = spectrum(x, y, inv_delta, engine="cuda", device=DEVICE, **options)
+    exact = brute(x, y if y.ndim > 1 else one_hot(y), s.inv_delta)
+    assert np.abs(s.lfr - exact[0]).max() <= 1e-6
+    assert np.abs(s.rdf - exact[1]).max() <= 1e-4 * np.abs(exact[1]).max()
+    np.testing.assert_allclose(s.neighbours, exact[2], rtol=1e-4)
+
+
+def cut(a, rounds):
+    """Cut float32 to TF32's 10 bits of fraction: to the nearest, or towards zero as the matrix unit does."""
+    bits = a.view(np.uint32) + np.uint32(0x1000 if rounds else 0)
+    return (bits & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def towards_zero(a):
+    short = a.astype(np.float32)
+    return np.where(np.abs(short) > np.abs(a), np.nextafter(short, np.float32(0)), short)
+
+
+def product(x, y, parts, depth=8):
+    """Emulate the kernel's matrix product; the unit takes `depth` coordinates, and cuts its sums towards zero."""
+    total = np.zeros((len(x), len(y)), np.float32)
+    for k in range(0, x.shape[1], cuda.BLOCK_K):
+        chunk = np.zeros_like(total)
+        for a, b in parts(x[:, k : k + cuda.BLOCK_K], y[:, k : k + cuda.BLOCK_K]):
+            for at in range(0, cuda.BLOCK_K, depth):
+                a8, b8 = (part[:, at : at + depth].astype(np.float64) for part in (a, b))
+                chunk = towards_zero(chunk + a8 @ b8.T)
+        total += chunk
+    return total
+
+
+def three(x, y):
+    large, large_y = cut(x, True), cut(y, True)
+    small, small_y = cut(x - large, False), cut(y - large_y, False)
+    return [(small, large_y), (large, small_y), (large, large_y)]
+
+
+@pytest.mark.parametrize("sign", ["mixed", "positive"])
+def test_three_tf32_products_are_as_accurate_as_float32(sign):
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(64, 512)).astype(np.float32) for _ in range(2))
+    if sign == "positive":
+        x, y = np.abs(x), np.abs(y)
+    exact = x.astype(np.float64) @ y.astype(np.float64).T
+    size = (np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)) / 2
+    plain = np.zeros((64, 64), np.float32)  # one float32 after the other
+    for k in range(512):
+        plain += x[:, k, None] * y[:, k]
+    one, three_, float32 = (
+        np.abs(p - exact).max() / size.max()
+        for p in (product(x, y, lambda a, b: [(cut(a, True), cut(b, True))]), product(x, y, three), plain)
+    )
+    assert three_ <= float32
+    assert three_ <= 5e-7
+    assert one > 20 * three_
+
+
+def test_matrix_mode_is_never_plain_tf32():
+    assert cuda.MATRIX_MODE == "tf32x3"
+    folder = Path(cuda.__file__).parent
+    assert (folder / "triton_kernels.py").read_text().count("tl.dot(") == 1
+    assert "input_precision=MATRIX_MODE" in (folder / "triton_kernels.py").read_text()
+    assert 'self._mode = "ieee"' in (folder / "cuda.py").read_text()
+
+
+@needs_triton
+def test_kernel_compiles_without_spilling(tmp_path):
+    """For an H100, with no GPU: three matrix instructions a step, powers by the special unit, no stack in use."""
+    code = Path(__file__).parent / "compile_for_hopper.py"
+    env = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    products, conversions, powers, stack = map(int, done.stdout.split())
+    assert products == 3 * cuda.BLOCK_K // 8
+    assert conversions > 0
+    assert powers > 0
+    assert stack == 0
+
+
+@needs_triton
+def test_many_small_classes_take_small_tiles():
+    x, y = cloud(120, 20, 40)
+    x[5] = x[77]
+    check(x, y, CUTOFFS)
+
+
+@needs_triton
+def test_classes_longer_than_a_tile_and_blocks_of_rows():
+    x, y = cloud(300, 33, 3)
+    x[:2] += 100  # far away: the ladder is long, and 1 and D take part
+    check(x, y, CUTOFFS)
+
+
+@needs_triton
+def test_vectors():
+    x, _ = cloud(150, 40, 1)
+    y = np.random.default_rng(1).normal(size=(150, 5)) + 3
+    x[3] = x[4] + 1e-3
+    check(x, y, CUTOFFS)
+
+
+@needs_triton
+def test_twins_whose_distance_the_product_gets_wrong_by_a_little():
+    x, y = cloud(96, 64, 3)
+    x[48:] = x[:48] + 0.01 * x[::-1][:48]
+    nearest = np.square(x[48:] - x[:48]).sum(axis=1)
+    check(x, y, np.geomspace(0.3, 3, 5) / nearest.mean())
+
+
+@needs_triton
+def test_all_points_alike():
+    s = spectrum(np.full((70, 20), 3.0), np.arange(70) % 2, CUTOFFS, engine="cuda", device=DEVICE)
+    np.testing.assert_allclose(s.lfr, 0.5, rtol=1e-6)
+
+
+@needs_triton
+@pytest.mark.parametrize("vectors", [False, True])
+def test_columns_may_come_block_by_block(vectors):
+    x, labels = cloud(100, 18, 3)
+    y = as_targets(np.stack([labels, labels**2], axis=1) + 0.5 if vectors else labels, len(x))
+    points = as_points(torch.from_numpy(x).to(DEVICE))
+    engine = cuda.Cuda(points, y, torch.from_numpy(CUTOFFS))
+    (whole,) = engine.run(torch.arange(100))
+    rows = engine.rows(torch.arange(100))
+    for part in (slice(0, 37), slice(37, 37), slice(37, 100)):
+        engine.add(rows, engine.columns(replace(points, features=points.features[part], first=part.start)))
+    parts = engine.curves(rows)
+    for name in ("energy", "slope", "self_weight"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
+
+
+def test_features_on_the_cpu(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(InputError, match=r"'cuda' needs features on a CUDA device; pass device='cuda'"):
+        spectrum(*cloud(20, 3, 2), engine="cuda")
+
+
+def test_without_triton(monkeypatch):
+    monkeypatch.delitem(sys.modules, "layerfreq.engines.triton_kernels", raising=False)
+    plain = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == "triton" or name.endswith("triton_kernels"):
+            raise ImportError("No module named 'triton'")
+        return plain(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(InputError, match=r"needs Triton .*; pip install triton"):
+        spectrum(*cloud(20, 3, 2), engine="cuda", device=DEVICE)
+
+
+@needs_gpu
+@needs_triton
+@pytest.mark.parametrize("kind", ["random", "collapsed", "far"])
+@pytest.mark.parametrize("d", [3, 64, 512, 3072])
+@pytest.mark.parametrize("vectors", [False, True])
+def test_a_gpu_agrees_with_float64(kind, d, vectors):
+    rng = np.random.default_rng(d)
+    y = rng.integers(0, 10, 3000)
+    x = rng.normal(size=(3000, d)) + 1000 * (kind == "far")
+    if kind == "collapsed":
+        x = rng.normal(size=(10, d))[y] + 1e-4 * rng.normal(size=(3000, d))
+    x = torch.from_numpy(x.astype(np.float32))
+    y = torch.from_numpy(rng.normal(size=(3000, 4)) + 2 if vectors else y)
+    s = spectrum(x, y, engine="cuda", device="cuda")
+    exact = spectrum(x.double(), y, s.inv_delta, engine="blocked", device="cuda")
+    assert np.abs(s.lfr - exact.lfr).max() <= 1e-5
+    assert np.abs(s.rdf - exact.rdf).max() <= 1e-4 * np.abs(exact.rdf).max()
+    np.testing.assert_allclose(s.neighbours, exact.neighbours, rtol=1e-3)
+
+
+@needs_gpu
+@needs_triton
+def test_a_gpu_measures_distances_as_float32_does():
+    """With plain TF32 products the errors would be a thousand times larger."""
+    x = torch.randn(2000, 512, generator=torch.Generator().manual_seed(0)).cuda()
+    y = torch.arange(2000) % 5
+    points, targets = as_points(x), as_targets(y, 2000)
+    engine = cuda.Cuda(points, targets, torch.tensor([8.0 / points.spread], dtype=torch.float64))
+    (found,) = engine.run(torch.arange(2000))
+    (exact,) = cuda_free_reference(points, targets, engine.inv_delta)
+    order = torch.argsort(found.rows)
+    error = (found.self_weight[order] / exact.self_weight - 1).abs().max()
+    assert float(error) < 2e-5
+
+
+def cuda_free_reference(points, targets, inv_delta):
+    from layerfreq.engines import RowCurves
+    from layerfreq.engines.reference import Reference
+
+    parts = list(Reference(points, targets, inv_delta).run(torch.arange(len(points))))
+    names = ("rows", "energy", "slope", "self_weight")
+    return [RowCurves(*(torch.cat([getattr(part, name) for part in parts]) for name in names))]
