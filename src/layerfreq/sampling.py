@@ -18,6 +18,8 @@ from torch import Tensor
 
 from layerfreq.engines.base import RowCurves
 from layerfreq.errors import InputError
+from layerfreq.sharding import Shards
+from layerfreq.sketch import unsketch
 from layerfreq.targets import Targets
 
 FIRST_BATCH = 256  # centres drawn before the first look at the standard error
@@ -100,40 +102,56 @@ class Tally:
         draw: Where the centres come from.
         targets: The targets of all points.
         cutoffs: Number m of cutoffs.
+        shards: The ranks that the centres are spread over.
     """
 
-    def __init__(self, draw: Draw, targets: Targets, cutoffs: int) -> None:
-        strata = len(draw.sizes)
-        self._draw, self._energy = draw, targets.energy
-        self._count, self._target, self._target_square = torch.zeros(3, strata, dtype=torch.float64)
+    def __init__(self, draw: Draw, targets: Targets, cutoffs: int, shards: Shards) -> None:
+        strata, sketch = len(draw.sizes), targets.sketch or 0
+        self._draw, self._targets, self._shards = draw, targets, shards
+        # number of centres, their target energy and its square
+        here = [torch.zeros(3, strata, dtype=torch.float64)]
         # energy, slope, self-weight, neighbours, and for the standard error energy^2 and energy x target energy
-        self._sums = torch.zeros(6, strata, cutoffs, dtype=torch.float64)
+        here += [torch.zeros(6, strata, cutoffs, dtype=torch.float64)]
+        # of sketched targets: energy and slope by column, the sums' energy unfiltered, and what it stands for
+        here += [torch.zeros(2, cutoffs, sketch + 1, dtype=torch.float64), torch.zeros(sketch + 1, dtype=torch.float64)]
+        self._here, self._all = here, here
 
     def add(self, found: RowCurves) -> None:
         """Add the curves of some centres."""
-        stratum, b = self._draw.stratum[found.rows], self._energy[found.rows]
+        stratum, b = self._draw.stratum[found.rows], self._targets.energy[found.rows]
+        counts, sums, by_column, own = self._here
         for total, part in (
-            (self._count, torch.ones_like(b)),
-            (self._target, b),
-            (self._target_square, b.square()),
-            (self._sums[0], found.energy),
-            (self._sums[1], found.slope),
-            (self._sums[2], found.self_weight),
-            (self._sums[3], found.self_weight.reciprocal()),
-            (self._sums[4], found.energy.square()),
-            (self._sums[5], found.energy * b[:, None]),
+            (counts[0], torch.ones_like(b)),
+            (counts[1], b),
+            (counts[2], b.square()),
+            (sums[0], found.energy),
+            (sums[1], found.slope),
+            (sums[2], found.self_weight),
+            (sums[3], found.self_weight.reciprocal()),
+            (sums[4], found.energy.square()),
+            (sums[5], found.energy * b[:, None]),
         ):
             total.index_add_(0, stratum, part)
+        if self._targets.rest is not None:
+            assert found.by_column is not None
+            assert self._targets.vectors is not None
+            by_column += found.by_column
+            own[1:] += self._targets.vectors[found.rows, 1:].square().sum(dim=0)
+            own[0] += self._targets.rest[found.rows].sum()
+
+    def share(self) -> None:
+        """Add up what the ranks found so far, for everything below."""
+        self._all = [self._shards.sum(part) for part in self._here]
 
     @property
     def rows(self) -> int:
         """How many centres there were so far."""
-        return int(self._count.sum())
+        return int(self._all[0][0].sum())
 
     @property
     def exact(self) -> bool:
         """Whether every point was a centre."""
-        return self.rows == len(self._energy)
+        return self.rows == len(self._targets.energy)
 
     def estimates(self) -> dict[str, Any]:
         """Return lfr, slope, self_weight, neighbours and stderr, arrays (m,); stderr is None if exact.
@@ -141,39 +159,55 @@ class Tally:
         Raises:
             InputError: If all targets of the centres are zero.
         """
-        weight = self._weight
-        target = float(weight @ self._target)
-        if target <= 0:
-            raise InputError(f"rows: all targets among the {self.rows} rows drawn are zero; draw more rows")
-        energy, slope, self_weight, neighbours = (weight @ part for part in self._sums[:4])
-        n = float(weight @ self._count)
+        lfr, slope, sketch_error, target = self._ratios()
+        self_weight, neighbours = (self._weight @ part for part in self._all[1][2:4])
+        n = float(self._weight @ self._all[0][0])
+        stderr = None
+        if not self.exact or self._targets.sketch:
+            stderr = (self._rows_error(lfr, target).square() + sketch_error.square()).sqrt().numpy()
         return {
-            "lfr": (energy / target).numpy(),
-            "slope": (slope / target).numpy(),
+            "lfr": lfr.numpy(),
+            "slope": slope.numpy(),
             "self_weight": (self_weight / n).numpy(),
             "neighbours": (neighbours / n).numpy(),
-            "stderr": None if self.exact else self._stderr(energy / target, target).numpy(),
+            "stderr": stderr,
         }
 
     def done(self) -> bool:
-        """Whether the standard error asked for is reached at every cutoff."""
+        """Whether the standard error asked for is reached at every cutoff, as far as more centres can reach it."""
         if self._draw.rtol is None or self.exact:
             return self.exact
-        if self.rows < 2 or float(self._target.sum()) <= 0:
+        if self.rows < 2 or float(self._all[0][1].sum()) <= 0:
             return False
-        found = self.estimates()
-        return bool(np.max(found["stderr"] / np.maximum(found["lfr"], 1e-300)) <= self._draw.rtol)
+        lfr, _, _, target = self._ratios()
+        return bool((self._rows_error(lfr, target) / lfr.clamp(min=1e-300)).max() <= self._draw.rtol)
 
     @property
     def _weight(self) -> Float64[Tensor, " s"]:
         """How many points a centre of each stratum stands for."""
-        return torch.where(self._count > 0, self._draw.sizes / self._count.clamp(min=1), 0.0)
+        count = self._all[0][0]
+        return torch.where(count > 0, self._draw.sizes / count.clamp(min=1), 0.0)
 
-    def _stderr(self, lfr: Float64[Tensor, " m"], target: float) -> Float64[Tensor, " m"]:
+    def _ratios(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Return lfr and slope, the standard error that a sketch leaves in lfr, and the target energy of all points."""
+        weight, (counts, sums, by_column, own) = self._weight, self._all
+        target = float(weight @ counts[1])
+        if target <= 0:
+            raise InputError(f"rows: all targets among the {self.rows} rows drawn are zero; draw more rows")
+        energy, slope = weight @ sums[0], weight @ sums[1]
+        error = torch.zeros_like(energy)
+        if self._targets.sketch:  # vectors are one stratum, so that one weight serves all centres
+            kept, error = unsketch(by_column, own[1:], float(own[0]))
+            energy, slope = kept * weight[0]
+            error *= weight[0]
+        return energy / target, slope / target, error / target, target
+
+    def _rows_error(self, lfr: Float64[Tensor, " m"], target: float) -> Float64[Tensor, " m"]:
         """Of the ratio sum a / sum b: that of the weighted sum of the residuals a - lfr b, by strata."""
-        count, b = self._count[:, None], self._target[:, None]
-        total = self._sums[0] - lfr * b
-        square = self._sums[4] - 2 * lfr * self._sums[5] + lfr.square() * self._target_square[:, None]
+        (counts, sums, _, _), weight = self._all, self._weight[:, None]
+        count, b, b_square = counts[:, :, None]
+        total = sums[0] - lfr * b
+        square = sums[4] - 2 * lfr * sums[5] + lfr.square() * b_square
         within = (square - total.square() / count.clamp(min=1)).clamp(min=0) / (count - 1).clamp(min=1)
         left_out = 1 - count / self._draw.sizes[:, None]
-        return (self._weight[:, None].square() * count * left_out * within).sum(dim=0).sqrt() / target
+        return (weight.square() * count * left_out * within).sum(dim=0).sqrt() / target
