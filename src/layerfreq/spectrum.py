@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -304,6 +305,9 @@ def spectrum(
             if tally.done():
                 break
     found = tally.estimates()
+    if rtol is not None and y.sketch and np.any(found["stderr"] > rtol * found["lfr"]):
+        worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], 1e-300)))
+        warnings.warn(f"rtol={rtol}: sketched target columns leave LFR a relative error of {worst:.2g}", stacklevel=2)
     with np.errstate(over="ignore"):
         rdf = np.clip(found["slope"] / unit, -1e300, 1e300)
     return Spectrum(
