@@ -1,7 +1,10 @@
 """Which points serve as filter centres, and what a sample of them says about all of them.
 
-Centres are drawn without replacement, stratified by class: each class gets its share of every batch. The estimator is
-the ratio of the strata's weighted sums, and its standard error that of its linearisation (the delta method).
+Centres are drawn without replacement from strata: classes, those too small for one of their own together, or for
+vectors intervals of the target energy, which is known before. Strata get centres by the target energy that they hold,
+and never fewer than some, so that a few points with most of the energy are all taken and no stratum's variance hangs
+on a pair. The estimator is the ratio of the strata's weighted sums, and its standard error that of its linearisation
+(the delta method).
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from layerfreq.sketch import unsketch
 from layerfreq.targets import Targets
 
 FIRST_BATCH = 256  # centres drawn before the first look at the standard error
-OWN_STRATUM = 4  # centres that a class must expect in the first batch to be a stratum of its own
+LEAST = 8  # centres that a stratum gets of the first ones, if it has as many
+MOST = 8  # strata of vector targets
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Draw:
     """Filter centres in the order in which they are used.
 
     Attributes:
-        order: (limit,) indices of points; any beginning of it is a stratified sample.
+        order: (limit,) indices of points; any beginning of it holds every stratum's quota.
         stratum: (n,) the stratum of every point.
         sizes: (s,) how many points each stratum has.
         rtol: The relative standard error at which to stop, or None.
@@ -55,7 +59,7 @@ def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: i
     """Choose the filter centres of a measurement.
 
     Args:
-        targets: Whose classes are the strata; those too small for one of their own share one, and so do vectors.
+        targets: Whose classes or energies make the strata.
         n: Number of points.
         rows: How many centres; None means all points.
         rtol: Instead, the relative standard error of LFR to reach.
@@ -67,18 +71,34 @@ def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: i
     limit = _row_limit(rows, rtol, n)
     if limit == n and rtol is None:
         return Draw(torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.tensor([n]), None)
-    stratum = torch.zeros(n, dtype=torch.int64)
-    if targets.labels is not None:
-        counts = torch.bincount(targets.labels, minlength=targets.width)
-        own = counts * min(limit, FIRST_BATCH if rtol is not None else limit) >= OWN_STRATUM * n
-        stratum = (own.cumsum(0) * own)[targets.labels]
-    _, stratum, sizes = torch.unique(stratum, return_inverse=True, return_counts=True)
+    early = min(limit, FIRST_BATCH) if rtol is not None else limit
+    # What a centre may add to the sums grows with its own target energy; half is kept for the energy of its neighbours.
+    size = 0.5 + 0.5 * targets.energy / targets.energy.mean()
+    _, stratum, sizes = torch.unique(_strata(targets, size, early), return_inverse=True, return_counts=True)
+    quota = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, stratum, size) / n
+    quota = quota.clamp(min=min(1 / len(sizes), LEAST / early))
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
     shuffled = shuffled[torch.argsort(stratum[shuffled], stable=True)]
-    # The k-th of a stratum of N points stands at (k + 1/2) / N, so that every beginning holds each stratum's share.
+    # The k-th of a stratum stands at (k + 1/2) / quota: every beginning holds each stratum's quota, or all of it.
     place = torch.arange(n) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    share = (place.double() + 0.5) / sizes.repeat_interleave(sizes)
+    share = (place.double() + 0.5) / quota.repeat_interleave(sizes)
     return Draw(shuffled[torch.argsort(share, stable=True)][:limit], stratum, sizes, rtol)
+
+
+def _strata(targets: Targets, size: Float64[Tensor, " n"], early: int) -> Int64[Tensor, " n"]:
+    """Sort points into strata that can expect `LEAST` of the first centres each."""
+    n = len(size)
+    if targets.labels is not None:
+        total = torch.zeros(targets.width, dtype=torch.float64).index_add_(0, targets.labels, size)
+        own = total * early >= LEAST * n
+        return (own.cumsum(0) * own)[targets.labels]
+    stratum = torch.zeros(n, dtype=torch.int64)
+    count = min(MOST, early // (2 * LEAST))
+    if count < 2 or targets.sketch:  # a sketch's error is found from sums over centres that all weigh the same
+        return stratum
+    order = torch.argsort(size, stable=True)
+    stratum[order] = (size[order].cumsum(0) * (count / n)).long().clamp(max=count - 1)
+    return stratum
 
 
 def _row_limit(rows: int | None, rtol: float | None, n: int) -> int:
