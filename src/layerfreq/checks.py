@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,13 @@ from layerfreq.errors import InputError
 Curve = Float64[np.ndarray, " m"]
 
 
-def as_features(features: Any, device: str | torch.device | None = None) -> Tensor:
+def as_features(features: Any, device: str | torch.device | None = None, *, empty: bool = False) -> Tensor:
     """Check features and return them as a finite (n, d) tensor of a real floating type.
+
+    Args:
+        features: (n, ...) tensor or array.
+        device: Where they shall be; None means where they are.
+        empty: Whether there may be no points at all.
 
     Raises:
         InputError: On anything that is not n > 0 points of finite numbers.
@@ -28,6 +34,8 @@ def as_features(features: Any, device: str | torch.device | None = None) -> Tens
     except (TypeError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"features: cannot be used ({first}); pass a numeric tensor or array (n, ...)") from None
+    if empty and x.ndim and x.shape[0] == 0:
+        return x.new_empty(0, math.prod(x.shape[1:]))
     if x.ndim == 0 or x.shape[0] == 0 or x.numel() == 0:
         raise InputError(f"features: shape {tuple(x.shape)} holds no data; pass (n, ...) with n > 0 points")
     if x.is_complex():

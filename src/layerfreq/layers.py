@@ -10,6 +10,7 @@ from torch import nn
 from layerfreq.errors import InputError
 from layerfreq.inputs import is_loader
 from layerfreq.network import Cuts, Layer, choose_layers, collect, find_cuts, probe_of, unwrap
+from layerfreq.sharding import Shards
 from layerfreq.spectrum import Spectrum, describe_peak, spectrum
 from layerfreq.untouched import untouched
 
@@ -96,7 +97,8 @@ def layer_spectra(
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
         layers: Names as from `hidden_layers`; None means all hidden layers.
-        **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed.
+        **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
+            every rank calls with its own part of the inputs, and all get the spectra of the whole.
 
     Raises:
         InputError: For bad input; where a layer is to blame, the message names it.
@@ -104,15 +106,28 @@ def layer_spectra(
     model = unwrap(model)
     if targets is None and not is_loader(inputs):
         raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
-    cuts = plan(model, inputs, layers)
+    cuts = plan(model, inputs, layers, options.get("group"))
     return measure_layers(model, inputs, targets, cuts, **options)
 
 
-def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None) -> Cuts:
-    """Find out which layers to measure, once for many measurements."""
-    with untouched(model, inputs):
+def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None, group: Any = None) -> Cuts:
+    """Find out which layers to measure, once for many measurements.
+
+    Raises:
+        InputError: If there are none, or the ranks of the group find different ones.
+    """
+    shards = Shards(group)
+    with shards.together(), untouched(model, inputs):
         probe = probe_of(model, inputs)
-        return find_cuts(model, probe) if layers is None else Cuts(choose_layers(model, probe, layers), {}, {})
+        cuts = find_cuts(model, probe) if layers is None else Cuts(choose_layers(model, probe, layers), {}, {})
+    found = shards.gather([layer.name for layer in cuts.layers])
+    other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
+    if other is not None:
+        raise InputError(
+            f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
+            "name the layers yourself"
+        )
+    return cuts
 
 
 def measure_layers(model: nn.Module, inputs: Any, targets: Any, cuts: Cuts, **options: Any) -> LayerSpectra:
@@ -123,7 +138,8 @@ def measure_layers(model: nn.Module, inputs: Any, targets: Any, cuts: Cuts, **op
 
 
 def _measure(model: nn.Module, inputs: Any, targets: Any, layer: Layer, **options: Any) -> Spectrum:
-    features, labels = collect(model, inputs, targets, [layer])
+    with Shards(options.get("group")).together():
+        features, labels = collect(model, inputs, targets, [layer])
     try:
         return spectrum(features.pop(layer.name), labels, **options)
     except InputError as error:

@@ -15,6 +15,7 @@ from layerfreq.inputs import is_loader
 from layerfreq.layers import LayerSpectra, measure_layers, plan
 from layerfreq.network import unwrap
 from layerfreq.runs import Run
+from layerfreq.sharding import Shards
 
 When = int | str | Iterable[int] | Callable[[int], bool]
 
@@ -31,7 +32,10 @@ class Monitor:
             measurement in both scales, since one follows from the other.
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
-        **options: Of `spectrum`.
+        **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
+            `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
+            Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
+            norm's under DistributedDataParallel, but not SyncBatchNorm's) make its points those of another one.
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class Monitor:
             raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
         self._inputs, self._targets, self._options = inputs, targets, options
         self._due = schedule(when)
-        self._cuts = plan(self._model, inputs, layers)
-        self.run = run if run is None or isinstance(run, Run) else Run.create(run)
+        self._cuts = plan(self._model, inputs, layers, options.get("group"))
+        shards = Shards(options.get("group"))
+        with shards.together():
+            run = None if shards.rank else run
+            self.run = run if run is None or isinstance(run, Run) else Run.create(run)
         if self.run is not None:
             weakref.finalize(self, self.run.flush)
 

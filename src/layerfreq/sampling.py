@@ -1,7 +1,10 @@
 """Which points serve as filter centres, and what a sample of them says about all of them.
 
-Centres are drawn without replacement, stratified by class: each class gets its share of every batch. The estimator is
-the ratio of the strata's weighted sums, and its standard error that of its linearisation (the delta method).
+Centres are drawn without replacement from strata: classes, those too small for one of their own together, or for
+vectors intervals of the target energy, which is known before. Strata get centres by the target energy that they hold,
+and never fewer than some, so that a few points with most of the energy are all taken and no stratum's variance hangs
+on a pair. The estimator is the ratio of the strata's weighted sums, and its standard error that of its linearisation
+(the delta method).
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from torch import Tensor
 
 from layerfreq.engines.base import RowCurves
 from layerfreq.errors import InputError
+from layerfreq.sharding import Shards
+from layerfreq.sketch import unsketch
 from layerfreq.targets import Targets
 
 FIRST_BATCH = 256  # centres drawn before the first look at the standard error
-OWN_STRATUM = 4  # centres that a class must expect in the first batch to be a stratum of its own
+LEAST = 8  # centres that a stratum gets of the first ones, if it has as many
+MOST = 8  # strata of vector targets
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Draw:
     """Filter centres in the order in which they are used.
 
     Attributes:
-        order: (limit,) indices of points; any beginning of it is a stratified sample.
+        order: (limit,) indices of points; any beginning of it holds every stratum's quota.
         stratum: (n,) the stratum of every point.
         sizes: (s,) how many points each stratum has.
         rtol: The relative standard error at which to stop, or None.
@@ -53,7 +59,7 @@ def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: i
     """Choose the filter centres of a measurement.
 
     Args:
-        targets: Whose classes are the strata; those too small for one of their own share one, and so do vectors.
+        targets: Whose classes or energies make the strata.
         n: Number of points.
         rows: How many centres; None means all points.
         rtol: Instead, the relative standard error of LFR to reach.
@@ -65,18 +71,34 @@ def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: i
     limit = _row_limit(rows, rtol, n)
     if limit == n and rtol is None:
         return Draw(torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.tensor([n]), None)
-    stratum = torch.zeros(n, dtype=torch.int64)
-    if targets.labels is not None:
-        counts = torch.bincount(targets.labels, minlength=targets.width)
-        own = counts * min(limit, FIRST_BATCH if rtol is not None else limit) >= OWN_STRATUM * n
-        stratum = (own.cumsum(0) * own)[targets.labels]
-    _, stratum, sizes = torch.unique(stratum, return_inverse=True, return_counts=True)
+    early = min(limit, FIRST_BATCH) if rtol is not None else limit
+    # What a centre may add to the sums grows with its own target energy; half is kept for the energy of its neighbours.
+    size = 0.5 + 0.5 * targets.energy / targets.energy.mean()
+    _, stratum, sizes = torch.unique(_strata(targets, size, early), return_inverse=True, return_counts=True)
+    quota = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, stratum, size) / n
+    quota = quota.clamp(min=min(1 / len(sizes), LEAST / early))
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
     shuffled = shuffled[torch.argsort(stratum[shuffled], stable=True)]
-    # The k-th of a stratum of N points stands at (k + 1/2) / N, so that every beginning holds each stratum's share.
+    # The k-th of a stratum stands at (k + 1/2) / quota: every beginning holds each stratum's quota, or all of it.
     place = torch.arange(n) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    share = (place.double() + 0.5) / sizes.repeat_interleave(sizes)
+    share = (place.double() + 0.5) / quota.repeat_interleave(sizes)
     return Draw(shuffled[torch.argsort(share, stable=True)][:limit], stratum, sizes, rtol)
+
+
+def _strata(targets: Targets, size: Float64[Tensor, " n"], early: int) -> Int64[Tensor, " n"]:
+    """Sort points into strata that can expect `LEAST` of the first centres each."""
+    n = len(size)
+    if targets.labels is not None:
+        total = torch.zeros(targets.width, dtype=torch.float64).index_add_(0, targets.labels, size)
+        own = total * early >= LEAST * n
+        return (own.cumsum(0) * own)[targets.labels]
+    stratum = torch.zeros(n, dtype=torch.int64)
+    count = min(MOST, early // (2 * LEAST))
+    if count < 2 or targets.sketch:  # a sketch's error is found from sums over centres that all weigh the same
+        return stratum
+    order = torch.argsort(size, stable=True)
+    stratum[order] = (size[order].cumsum(0) * (count / n)).long().clamp(max=count - 1)
+    return stratum
 
 
 def _row_limit(rows: int | None, rtol: float | None, n: int) -> int:
@@ -100,40 +122,56 @@ class Tally:
         draw: Where the centres come from.
         targets: The targets of all points.
         cutoffs: Number m of cutoffs.
+        shards: The ranks that the centres are spread over.
     """
 
-    def __init__(self, draw: Draw, targets: Targets, cutoffs: int) -> None:
-        strata = len(draw.sizes)
-        self._draw, self._energy = draw, targets.energy
-        self._count, self._target, self._target_square = torch.zeros(3, strata, dtype=torch.float64)
+    def __init__(self, draw: Draw, targets: Targets, cutoffs: int, shards: Shards) -> None:
+        strata, sketch = len(draw.sizes), targets.sketch or 0
+        self._draw, self._targets, self._shards = draw, targets, shards
+        # number of centres, their target energy and its square
+        here = [torch.zeros(3, strata, dtype=torch.float64)]
         # energy, slope, self-weight, neighbours, and for the standard error energy^2 and energy x target energy
-        self._sums = torch.zeros(6, strata, cutoffs, dtype=torch.float64)
+        here += [torch.zeros(6, strata, cutoffs, dtype=torch.float64)]
+        # of sketched targets: energy and slope by column, the sums' energy unfiltered, and what it stands for
+        here += [torch.zeros(2, cutoffs, sketch + 1, dtype=torch.float64), torch.zeros(sketch + 1, dtype=torch.float64)]
+        self._here, self._all = here, here
 
     def add(self, found: RowCurves) -> None:
         """Add the curves of some centres."""
-        stratum, b = self._draw.stratum[found.rows], self._energy[found.rows]
+        stratum, b = self._draw.stratum[found.rows], self._targets.energy[found.rows]
+        counts, sums, by_column, own = self._here
         for total, part in (
-            (self._count, torch.ones_like(b)),
-            (self._target, b),
-            (self._target_square, b.square()),
-            (self._sums[0], found.energy),
-            (self._sums[1], found.slope),
-            (self._sums[2], found.self_weight),
-            (self._sums[3], found.self_weight.reciprocal()),
-            (self._sums[4], found.energy.square()),
-            (self._sums[5], found.energy * b[:, None]),
+            (counts[0], torch.ones_like(b)),
+            (counts[1], b),
+            (counts[2], b.square()),
+            (sums[0], found.energy),
+            (sums[1], found.slope),
+            (sums[2], found.self_weight),
+            (sums[3], found.self_weight.reciprocal()),
+            (sums[4], found.energy.square()),
+            (sums[5], found.energy * b[:, None]),
         ):
             total.index_add_(0, stratum, part)
+        if self._targets.rest is not None:
+            assert found.by_column is not None
+            assert self._targets.vectors is not None
+            by_column += found.by_column
+            own[1:] += self._targets.vectors[found.rows, 1:].square().sum(dim=0)
+            own[0] += self._targets.rest[found.rows].sum()
+
+    def share(self) -> None:
+        """Add up what the ranks found so far, for everything below."""
+        self._all = [self._shards.sum(part) for part in self._here]
 
     @property
     def rows(self) -> int:
         """How many centres there were so far."""
-        return int(self._count.sum())
+        return int(self._all[0][0].sum())
 
     @property
     def exact(self) -> bool:
         """Whether every point was a centre."""
-        return self.rows == len(self._energy)
+        return self.rows == len(self._targets.energy)
 
     def estimates(self) -> dict[str, Any]:
         """Return lfr, slope, self_weight, neighbours and stderr, arrays (m,); stderr is None if exact.
@@ -141,39 +179,55 @@ class Tally:
         Raises:
             InputError: If all targets of the centres are zero.
         """
-        weight = self._weight
-        target = float(weight @ self._target)
-        if target <= 0:
-            raise InputError(f"rows: all targets among the {self.rows} rows drawn are zero; draw more rows")
-        energy, slope, self_weight, neighbours = (weight @ part for part in self._sums[:4])
-        n = float(weight @ self._count)
+        lfr, slope, sketch_error, target = self._ratios()
+        self_weight, neighbours = (self._weight @ part for part in self._all[1][2:4])
+        n = float(self._weight @ self._all[0][0])
+        stderr = None
+        if not self.exact or self._targets.sketch:
+            stderr = (self._rows_error(lfr, target).square() + sketch_error.square()).sqrt().numpy()
         return {
-            "lfr": (energy / target).numpy(),
-            "slope": (slope / target).numpy(),
+            "lfr": lfr.numpy(),
+            "slope": slope.numpy(),
             "self_weight": (self_weight / n).numpy(),
             "neighbours": (neighbours / n).numpy(),
-            "stderr": None if self.exact else self._stderr(energy / target, target).numpy(),
+            "stderr": stderr,
         }
 
     def done(self) -> bool:
-        """Whether the standard error asked for is reached at every cutoff."""
+        """Whether the standard error asked for is reached at every cutoff, as far as more centres can reach it."""
         if self._draw.rtol is None or self.exact:
             return self.exact
-        if self.rows < 2 or float(self._target.sum()) <= 0:
+        if self.rows < 2 or float(self._all[0][1].sum()) <= 0:
             return False
-        found = self.estimates()
-        return bool(np.max(found["stderr"] / np.maximum(found["lfr"], 1e-300)) <= self._draw.rtol)
+        lfr, _, _, target = self._ratios()
+        return bool((self._rows_error(lfr, target) / lfr.clamp(min=1e-300)).max() <= self._draw.rtol)
 
     @property
     def _weight(self) -> Float64[Tensor, " s"]:
         """How many points a centre of each stratum stands for."""
-        return torch.where(self._count > 0, self._draw.sizes / self._count.clamp(min=1), 0.0)
+        count = self._all[0][0]
+        return torch.where(count > 0, self._draw.sizes / count.clamp(min=1), 0.0)
 
-    def _stderr(self, lfr: Float64[Tensor, " m"], target: float) -> Float64[Tensor, " m"]:
+    def _ratios(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Return lfr and slope, the standard error that a sketch leaves in lfr, and the target energy of all points."""
+        weight, (counts, sums, by_column, own) = self._weight, self._all
+        target = float(weight @ counts[1])
+        if target <= 0:
+            raise InputError(f"rows: all targets among the {self.rows} rows drawn are zero; draw more rows")
+        energy, slope = weight @ sums[0], weight @ sums[1]
+        error = torch.zeros_like(energy)
+        if self._targets.sketch:  # vectors are one stratum, so that one weight serves all centres
+            kept, error = unsketch(by_column, own[1:], float(own[0]))
+            energy, slope = kept * weight[0]
+            error *= weight[0]
+        return energy / target, slope / target, error / target, target
+
+    def _rows_error(self, lfr: Float64[Tensor, " m"], target: float) -> Float64[Tensor, " m"]:
         """Of the ratio sum a / sum b: that of the weighted sum of the residuals a - lfr b, by strata."""
-        count, b = self._count[:, None], self._target[:, None]
-        total = self._sums[0] - lfr * b
-        square = self._sums[4] - 2 * lfr * self._sums[5] + lfr.square() * self._target_square[:, None]
+        (counts, sums, _, _), weight = self._all, self._weight[:, None]
+        count, b, b_square = counts[:, :, None]
+        total = sums[0] - lfr * b
+        square = sums[4] - 2 * lfr * sums[5] + lfr.square() * b_square
         within = (square - total.square() / count.clamp(min=1)).clamp(min=0) / (count - 1).clamp(min=1)
         left_out = 1 - count / self._draw.sizes[:, None]
-        return (self._weight[:, None].square() * count * left_out * within).sum(dim=0).sqrt() / target
+        return (weight.square() * count * left_out * within).sum(dim=0).sqrt() / target

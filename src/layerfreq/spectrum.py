@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,17 +13,19 @@ import numpy as np
 import torch
 
 from layerfreq.checks import Curve, as_cutoffs, as_features
-from layerfreq.engines import Points, as_points, pick_engine
+from layerfreq.engines import Engine, Points, RowCurves, as_points, pick_engine
 from layerfreq.engines.blocked import squared_distances
 from layerfreq.errors import InputError
 from layerfreq.sampling import Tally, draw
-from layerfreq.targets import as_targets
+from layerfreq.sharding import Shards
+from layerfreq.targets import prepare_targets, read_targets
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 Scale = Literal["raw", "rms"]
+HELD = 1 << 24  # numbers kept for the filter centres that columns pass by at once, where they come from other ranks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +38,8 @@ class Spectrum:
         rdf: (m,) float64, the derivative of `lfr` with respect to 1/delta, exact at each point.
         chance: (m,) float64, the LFR expected if the labels were shuffled over the points.
         neighbours: (m,) float64, the effective number of points in a filter window (Kish), 1 to n.
-        stderr: (m,) float64, the standard error of `lfr`, or None where every point was a filter centre.
+        stderr: (m,) float64, the standard error of `lfr`, or None where every point was a filter centre and no
+            target was sketched.
         n: Number of points.
         d: Number of features.
         rows: Number of filter centres.
@@ -43,6 +47,7 @@ class Spectrum:
         floor: LFR as 1/delta goes to 0, |mean y|^2 / mean |y|^2.
         spread: mean |f - mean f|^2 of the raw features, which turns one scale into the other.
         engine: The engine that computed it.
+        sketch: Number of random-sign sums that stood for the columns of wide targets, or None.
     """
 
     inv_delta: Curve
@@ -58,6 +63,7 @@ class Spectrum:
     floor: float
     spread: float
     engine: str
+    sketch: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"):
@@ -191,7 +197,11 @@ class Spectrum:
         return plot_spectrum(self, ax)
 
     def __repr__(self) -> str:
-        how = "exact" if self.stderr is None else f"{self.rows} rows, LFR +- {self.stderr.max():.2g}"
+        how = "exact"
+        if self.stderr is not None:
+            rows = f"{self.rows} rows" if self.rows < self.n else "all rows"
+            sketch = "" if self.sketch is None else f", target columns sketched to {self.sketch}"
+            how = f"{rows}{sketch}, LFR +- {self.stderr.max():.2g}"
         u = self.inv_delta
         return (
             f"Spectrum of {self.n} points in {self.d} dimensions ({self.scale} scale, {how})\n"
@@ -229,6 +239,7 @@ def spectrum(
     engine: str = "auto",
     device: str | torch.device | None = None,
     seed: int = 0,
+    group: Any = None,
 ) -> Spectrum:
     """Measure LFR and RDF of the target function {(features_i, targets_i)}.
 
@@ -238,7 +249,8 @@ def spectrum(
 
     Args:
         features: (n, ...) tensor or array, finite, flattened to (n, d).
-        targets: (n,) integer class ids (taken as one-hot), or (n,) or (n, c) floats.
+        targets: (n,) integer class ids (taken as one-hot), or (n,) or (n, c) floats. Of more than 128 float
+            columns, random-sign sums are filtered instead; `stderr` then has what this leaves uncertain.
         inv_delta: (m,) increasing, > 0; None picks a logarithmic grid that covers the data's own distances.
         scale: "raw", or "rms" for features (f - mean f) / sqrt(mean |f - mean f|^2).
         center: Subtract the mean target first, so that LFR starts at 0.
@@ -247,7 +259,10 @@ def spectrum(
         engine: "auto"; "cpu" (all cutoffs from one pass, LFR to 1e-5); "blocked" (any device, float64 features
             keep float64's accuracy); "reference" (float64, dense). `Spectrum.engine` says which it was.
         device: Where to compute; None means where the features are.
-        seed: Of the draw of rows. The global random state is not touched.
+        seed: Of the draw of rows, and of the random signs. The global random state is not touched.
+        group: A `torch.distributed` process group over whose ranks the points are spread: each rank calls with its
+            own part of them, which may be empty, and all get the spectrum of the whole, as one process would find
+            it with the parts one under the other. None measures what this process has, whatever groups there are.
 
     Returns:
         A `Spectrum`.
@@ -255,30 +270,43 @@ def spectrum(
     Raises:
         InputError: One line naming the argument, the value and the remedy.
     """
-    x = as_features(features, device)
-    y = as_targets(targets, len(x), center=center)
-    if scale not in ("raw", "rms"):
-        raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
-    name, make_engine = pick_engine(engine, x.device, len(x))
-    chosen = draw(y, len(x), rows, rtol, seed)
-    if inv_delta is not None:
-        inv_delta = as_cutoffs(inv_delta)
+    shards = Shards(group)
+    with shards.together():
+        x = as_features(features, device, empty=not shards.alone)
+        y = read_targets(targets, len(x))
+        if scale not in ("raw", "rms"):
+            raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
+        pick_engine(engine, x.device, len(x))
+        grid = None if inv_delta is None else as_cutoffs(inv_delta)
+    options = {"scale": scale, "center": center, "rows": rows, "rtol": rtol, "engine": engine, "seed": seed}
+    x, y = shards.meet(x, y, {**options, "inv_delta": None if grid is None else grid.tolist()})
+    y = prepare_targets(y, shards, center=center, seed=seed)
+    name, make_engine = pick_engine(engine, x.device, shards.n)
+    if y.sketch and not make_engine.sketches:
+        if engine != "auto":
+            raise InputError(f"engine: {name!r} cannot tell the error of sketched targets; choose 'auto' or 'blocked'")
+        name, make_engine = pick_engine("blocked", x.device, shards.n)
+    chosen = draw(y, shards.n, rows, rtol, seed)
     with torch.no_grad():
-        points = as_points(x)
+        points = as_points(x, shards)
         spread = points.spread if points.spread > 0 else 1.0
         unit = spread if scale == "rms" else points.gain**2  # cutoffs in `scale` = unit x those of the points
-        grid = _own_grid(points) * unit if inv_delta is None else inv_delta
+        grid = _own_grid(points, shards) * unit if grid is None else grid
         grid = np.clip(grid, 1e-300, 1e300)
         with np.errstate(over="ignore"):
             cutoffs = torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300))
-        work = make_engine(points, y, cutoffs)
-        tally = Tally(chosen, y, len(grid))
+        work = make_engine(points, y, cutoffs) if len(x) else None
+        tally = Tally(chosen, y, len(grid), shards)
         for batch in chosen.batches():
-            for found in work.run(batch):
+            for found in _curves(work, points, batch, shards):
                 tally.add(found)
+            tally.share()
             if tally.done():
                 break
     found = tally.estimates()
+    if rtol is not None and y.sketch and np.any(found["stderr"] > rtol * found["lfr"]):
+        worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], 1e-300)))
+        warnings.warn(f"rtol={rtol}: sketched target columns leave LFR a relative error of {worst:.2g}", stacklevel=2)
     with np.errstate(over="ignore"):
         rdf = np.clip(found["slope"] / unit, -1e300, 1e300)
     return Spectrum(
@@ -288,28 +316,68 @@ def spectrum(
         chance=y.chance(found["self_weight"]),
         neighbours=found["neighbours"],
         stderr=found["stderr"],
-        n=len(x),
+        n=shards.n,
         d=x.shape[1],
         rows=tally.rows,
         scale=scale,
         floor=y.floor,
         spread=points.spread / points.gain**2,
         engine=name,
+        sketch=y.sketch,
     )
 
 
-def _own_grid(points: Points) -> Curve:
+def _curves(work: Engine | None, points: Points, index: Tensor, shards: Shards) -> Iterator[RowCurves]:
+    """Compute the curves of those filter centres that this rank holds, against the points of all ranks.
+
+    The centres' sums stay, and columns come by; every rank goes through the same number of passes over all columns.
+
+    Args:
+        work: This rank's engine, or None where it holds no points.
+        points: This rank's points.
+        index: (r,) the centres among all points, the same on all ranks.
+        shards: The ranks.
+    """
+    if shards.alone and work is not None:
+        yield from work.run(index)
+        return
+    own = index[(index >= points.first) & (index < points.first + len(points))] - points.first
+    some: tuple[Tensor, ...] = ()
+    if work is not None and len(own):
+        some = own.split(work.height)
+    held = 1 if work is None else max(1, HELD // (work.height * _numbers(work)))
+    passes = round(shards.largest(float(-(-len(some) // held))))
+    for at in range(0, passes * held, held):
+        rows = [] if work is None else [work.rows(part) for part in some[at : at + held]]
+        for first, block in shards.blocks(points.features):
+            if rows and work is not None:
+                columns = work.columns(replace(points, features=block, first=first))
+                for part in rows:
+                    work.add(part, columns)
+        yield from () if work is None else map(work.curves, rows)
+
+
+def _numbers(work: Engine) -> int:
+    """About how many numbers an engine keeps for a filter centre."""
+    return work.points.features.shape[1] + 2 * len(work.inv_delta) * (work.targets.width + 2)
+
+
+def _own_grid(points: Points, shards: Shards) -> Curve:
     """Cutoffs of the scaled points that cover their distances: from 'all alike' to 'each on its own'."""
-    n = len(points)
-    some = torch.linspace(0, n - 1, min(n, 256), device=points.features.device, dtype=torch.float64).round().long()
-    x = points.block(some)
-    farthest, nearest = 0.0, torch.full((len(some),), math.inf, dtype=points.wide, device=x.device)
+    n, device = shards.n, points.features.device
+    some = torch.linspace(0, n - 1, min(n, 256), device=device, dtype=torch.float64).round().long()
+    edges = torch.tensor([0, *shards.counts], device=device).cumsum(0)
+    owned = torch.searchsorted(some, edges)  # how many of them lie before each rank's first point
+    mine = some[owned[shards.rank] : owned[shards.rank + 1]] - points.first
+    x = replace(points, features=shards.join(points.features[mine], owned.diff().tolist())).block(slice(None))
+    farthest, nearest = 0.0, torch.full((len(some),), math.inf, dtype=points.wide, device=device)
     step = 4096
-    for start in range(0, n, step):
-        squared = squared_distances(x, points.block(slice(start, start + step)), some, start)
+    for start in range(0, len(points), step):
+        squared = squared_distances(x, points.block(slice(start, start + step)), some, points.first + start)
         farthest = max(farthest, float(squared.max()))
         squared[squared == 0] = math.inf
         nearest = torch.minimum(nearest, squared.min(dim=1).values)
+    farthest, nearest = shards.largest(farthest), shards.min(nearest)
     nearest = nearest[torch.isfinite(nearest)].double().cpu()
     if farthest == 0 or len(nearest) == 0:
         return np.geomspace(0.01, 100, 33)

@@ -11,6 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from layerfreq.errors import InputError
+from layerfreq.sharding import Shards
+from layerfreq.sketch import sketch
+
+EXACT = 128  # float columns up to which each is summed by itself; a sketch of half as many hardly pays below that
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Targets:
         offset: (c,) float64, added to what the filter returns.
         energy: (n,) float64, |y_i|^2 after centring, if centring was asked for.
         mean_energy: |mean y|^2 after centring.
+        rest: Where `vectors` are one exact column and then random-sign sums (see `sketch`), (n,) the energy that the
+            sums stand for; None where all is exact.
     """
 
     labels: Int64[Tensor, " n"] | None
@@ -34,10 +40,16 @@ class Targets:
     offset: Float[Tensor, " c"]
     energy: Float[Tensor, " n"]
     mean_energy: float
+    rest: Float[Tensor, " n"] | None = None
+
+    @property
+    def sketch(self) -> int | None:
+        """Number of random-sign sums that stand for the columns, or None."""
+        return None if self.rest is None else self.width - 1
 
     @property
     def width(self) -> int:
-        """Number of target columns c (classes, for class ids)."""
+        """Number of columns c that are filtered (classes, for class ids)."""
         return self.offset.shape[0]
 
     @property
@@ -70,16 +82,26 @@ class Targets:
         return (self.mean_energy + variance * (self_weight - 1 / n)) / energy
 
 
-def as_targets(targets: Any, n: int, *, center: bool = False) -> Targets:
+def as_targets(targets: Any, n: int, *, center: bool = False, seed: int = 0) -> Targets:
     """Check targets and prepare them for an engine.
 
     Args:
         targets: (n,) integer class ids, or (n,) or (n, c) floats; tensor, array or list.
         n: Number of points they belong to.
         center: Whether to subtract the mean target first.
+        seed: Of the random signs, where targets are so wide that they are sketched.
 
     Raises:
         InputError: On a wrong length or shape, negative class ids, NaN or infinity, or targets without energy.
+    """
+    return prepare_targets(read_targets(targets, n), Shards(count=n), center=center, seed=seed)
+
+
+def read_targets(targets: Any, n: int) -> Tensor:
+    """Check targets and return class ids, int64 (n,), or floats (n, c), on the CPU.
+
+    Raises:
+        InputError: See `as_targets`.
     """
     try:
         y = torch.as_tensor(targets).detach().cpu()
@@ -90,22 +112,67 @@ def as_targets(targets: Any, n: int, *, center: bool = False) -> Targets:
         raise InputError(f"targets: {got} for {n} points; features and targets need the same length")
     if y.is_complex():
         raise InputError(f"targets: {y.dtype} is not supported; pass real and imaginary part as two columns")
-    if not y.is_floating_point():
-        return _from_classes(y, center)
-    return _from_vectors(y, center)
-
-
-def _from_classes(y: Tensor, center: bool) -> Targets:
+    if y.is_floating_point():
+        return _read_vectors(y)
     if y.ndim != 1:
         raise InputError(
             f"targets: integers of shape {tuple(y.shape)}; class ids are one per point, (n,): "
             "convert one-hot or vector targets to float"
         )
-    if y.dtype != torch.bool and int(y.min()) < 0:
+    y = y.long()
+    if n and int(y.min()) < 0:
         raise InputError(
             f"targets: negative class id {int(y.min())}; class ids start at 0 (drop ignored points, "
             "or pass floats for regression)"
         )
+    return y
+
+
+def _read_vectors(y: Tensor) -> Tensor:
+    shape = tuple(y.shape)
+    y = y.reshape(len(y), math.prod(shape[1:]))
+    if y.shape[1] == 0:
+        raise InputError(f"targets: shape {shape} has no columns; pass (n,) or (n, c)")
+    bad = sum(int((~torch.isfinite(part)).any(dim=1).sum()) for part in _pieces(y))
+    if bad:
+        raise InputError(f"targets: NaN or infinite in {bad} of {len(y)} points; clean or drop them")
+    return y
+
+
+def prepare_targets(y: Tensor, shards: Shards, *, center: bool, seed: int) -> Targets:
+    """Gather the checked targets of all ranks, and prepare them for an engine.
+
+    Args:
+        y: From `read_targets`, of this rank's points.
+        shards: The ranks, all of which get the same.
+        center: Whether to subtract the mean target first.
+        seed: Of the random signs of wide targets.
+
+    Raises:
+        InputError: If the targets have no energy.
+    """
+    if y.ndim == 1:
+        return _from_classes(shards.join(y), center)
+    largest = shards.largest(max((float(part.abs().max()) for part in _pieces(y)), default=0.0))
+    # LFR does not depend on the targets' unit; a power of two changes no digit.
+    unit = math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
+    if y.shape[1] <= EXACT:
+        return _from_vectors(shards.join(y).double() * unit, center)
+    found = sketch(lambda at: shards.join(y[:, at]).double() * unit, shards.n, y.shape[1], seed)
+    offset = torch.zeros(found.columns.shape[1], dtype=torch.float64)
+    if center:
+        return _checked(Targets(None, found.columns, offset, found.energy, 0.0, found.rest), center)
+    offset[0] = found.mean
+    energy = (found.columns[:, 0] + found.mean).square() + found.rest
+    return _checked(Targets(None, found.columns, offset, energy, found.mean**2, found.rest), center)
+
+
+def _pieces(y: Tensor) -> tuple[Tensor, ...]:
+    """Rows of wide targets, some at a time."""
+    return y.split(max(1, (1 << 22) // y.shape[1])) if len(y) else ()
+
+
+def _from_classes(y: Tensor, center: bool) -> Targets:
     ids, labels = torch.unique(y, return_inverse=True)
     share = torch.bincount(labels, minlength=len(ids)).double() / len(labels)
     mean_energy = float(share.square().sum())
@@ -116,15 +183,6 @@ def _from_classes(y: Tensor, center: bool) -> Targets:
 
 
 def _from_vectors(y: Tensor, center: bool) -> Targets:
-    y = y.double().reshape(y.shape[0], -1)
-    if y.shape[1] == 0:
-        raise InputError(f"targets: shape {tuple(y.shape)} has no columns; pass (n,) or (n, c)")
-    bad = int((~torch.isfinite(y)).any(dim=1).sum())
-    if bad:
-        raise InputError(f"targets: NaN or infinite in {bad} of {y.shape[0]} points; clean or drop them")
-    largest = float(y.abs().max())
-    if largest > 0:  # LFR does not depend on the targets' unit; a power of two changes no digit
-        y = y * math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
     mean = y[0] + (y - y[0]).mean(dim=0)
     vectors = y - mean
     if center:

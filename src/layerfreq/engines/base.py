@@ -6,15 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from layerfreq.errors import InputError
+from layerfreq.sharding import Shards
 from layerfreq.targets import Targets
 
+FEWEST = 16  # filter centres at a time, below which running out of memory is an error
 CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
 
 
@@ -26,8 +28,8 @@ class Points:
     float64, so that features far from the origin keep their differences.
 
     Attributes:
-        features: (n, d), any real dtype, any device.
-        shift: (d,) the mean of the features.
+        features: (n, d), any real dtype, any device; where points are spread over ranks, those of this rank.
+        shift: (d,) the mean of the features of all ranks, as the numbers below are of all ranks' points.
         gain: The power of two that the centred features are multiplied by.
         spread: mean |x - mean x|^2 of the centred and scaled points.
         radius: Largest |x| of the centred and scaled points.
@@ -59,32 +61,39 @@ class Points:
         return (self.features[at].to(self.wide) - self.shift).mul_(self.gain)
 
 
-def as_points(features: Float[Tensor, "n d"] | Tensor) -> Points:
+def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = None) -> Points:
     """Find the centre and the size of a set of features.
 
     Args:
-        features: (n, d), finite.
+        features: (n, d), finite; this rank's part of the set, which may be empty.
+        shards: The ranks over which the set is spread; None means that this is all of it.
 
     Raises:
         InputError: If the features are so large that their differences overflow.
     """
+    shards = Shards(count=len(features)) if shards is None else shards
     wide = torch.float32 if features.device.type == "mps" else torch.float64
     n, d = features.shape
-    first = features[0].to(wide)
     # Differences to a point of the set: constant features become exact zeros, whatever their offset.
+    holder = next(rank for rank, count in enumerate(shards.counts) if count)
+    one = [int(rank == holder) for rank in range(shards.ranks)]
+    first = shards.join(features[: one[shards.rank]], one)[0].to(wide)
     total = sum(((features[s].to(wide) - first).sum(dim=0) for s in chunks(n, d, CACHED)), torch.zeros_like(first))
-    shift = first + total / n
-    largest = max(float((features[s].to(wide) - shift).abs_().max()) if d else 0.0 for s in chunks(n, d, CACHED))
+    shift = first + shards.sum(total) / shards.n
+    largest = max((float((features[s].to(wide) - shift).abs_().max()) for s in chunks(n, d, CACHED) if d), default=0.0)
+    largest = shards.largest(largest if math.isfinite(largest) else math.inf)
     if not math.isfinite(largest):
         raise InputError("features: differences overflow float64; scale the features down")
     exponent = math.frexp(largest)[1] if largest > 0 else 0
     limit = 500 if wide == torch.float64 else 60
-    points = Points(features, shift, math.ldexp(1.0, max(-limit, min(limit, -exponent))), 0.0, 0.0)
+    gain = math.ldexp(1.0, max(-limit, min(limit, -exponent)))
+    points = Points(features, shift, gain, 0.0, 0.0, shards.first)
     spread = radius = 0.0
     for s in chunks(n, d, CACHED):
         sizes = points.block(s).square_().sum(dim=1)
         spread, radius = spread + float(sizes.sum()), max(radius, float(sizes.max()))
-    return replace(points, spread=spread / n, radius=math.sqrt(radius))
+    spread = float(shards.sum(torch.tensor(spread, dtype=torch.float64)))
+    return replace(points, spread=spread / shards.n, radius=math.sqrt(shards.largest(radius)))
 
 
 def chunks(n: int, width: int, numbers: int = 1 << 22) -> Iterator[slice]:
@@ -102,12 +111,15 @@ class RowCurves:
         energy: (r, m) |y_i^low|^2.
         slope: (r, m) its derivative with respect to 1/delta.
         self_weight: (r, m) sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij.
+        by_column: Where `targets.sketch` is set, (2, m, c) what each target column has of `energy` and of `slope`,
+            summed over these centres; else None.
     """
 
     rows: Int64[Tensor, " r"]
     energy: Float64[Tensor, "r m"]
     slope: Float64[Tensor, "r m"]
     self_weight: Float64[Tensor, "r m"]
+    by_column: Float64[Tensor, "2 m c"] | None = None
 
 
 class Engine(ABC):
@@ -117,10 +129,12 @@ class Engine(ABC):
     what a block of columns means for them, and `curves` makes curves of the sums. Blocks may come from elsewhere.
 
     Args:
-        points: The features at hand; distances are those of the scaled points.
+        points: The features at hand, all points or a part of them; distances are those of the scaled points.
         targets: The targets of all points.
         inv_delta: (m,) float64, values of 1/delta for the scaled points, on the CPU.
     """
+
+    sketches: ClassVar[bool] = False  # whether it fills `RowCurves.by_column`, which sketched targets need
 
     def __init__(self, points: Points, targets: Targets, inv_delta: Float64[Tensor, " m"]) -> None:
         self.points, self.targets, self.inv_delta = points, targets, inv_delta
@@ -147,9 +161,33 @@ class Engine(ABC):
         """Turn the sums over all columns into curves."""
 
     def run(self, index: Int64[Tensor, " r"]) -> Iterator[RowCurves]:
-        """Compute the curves of filter centres against all the points at hand, some centres at a time."""
-        columns = self.columns(self.points)
-        for some in index.split(self.height):
-            rows = self.rows(some)
-            self.add(rows, columns)
-            yield self.curves(rows)
+        """Compute the curves of filter centres against all the points at hand, some centres at a time.
+
+        Raises:
+            InputError: If memory does not suffice for a few centres at a time.
+        """
+        columns, waiting = self.columns(self.points), list(index.split(self.height))
+        while waiting:
+            some = waiting.pop(0)
+            try:
+                rows = self.rows(some)
+                self.add(rows, columns)
+                found = self.curves(rows)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(some) <= FEWEST:
+                    raise InputError(
+                        f"engine: memory does not suffice even for {FEWEST} filter centres at a time; "
+                        "pass fewer cutoffs, fewer target columns or fewer points"
+                    ) from None
+                rows = None
+                waiting = [*some.chunk(2), *waiting]
+                continue
+            yield found
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out: NumPy's, an accelerator's, or the CPU allocator's."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "allocate memory" in str(error) or "not enough memory" in str(error)

@@ -24,6 +24,8 @@ class Blocked(Engine):
     features is bounded by the tile, whatever n.
     """
 
+    sketches = True
+
     @property
     def height(self) -> int:
         """See `Engine.height`."""
@@ -60,7 +62,7 @@ class Blocked(Engine):
 
     def curves(self, rows: Sums) -> RowCurves:
         """See `Engine.curves`."""
-        return rows.curves(self.targets.offset)
+        return rows.curves(self.targets)
 
 
 def squared_distances(x: Tensor, y: Tensor, rows: Tensor, start: int) -> Tensor:

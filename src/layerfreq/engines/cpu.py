@@ -74,6 +74,8 @@ class Cpu(Engine):
     float64 throughout).
     """
 
+    sketches = True
+
     def __init__(self, points: Points, targets: Targets, inv_delta: Tensor) -> None:
         super().__init__(points, targets, inv_delta)
         self._raw = _numpy(points)
@@ -191,10 +193,11 @@ class Cpu(Engine):
         """See `Engine.curves`."""
         out = np.empty((3, len(rows.x), len(self.inv_delta)))
         with _threads() as run:
-            list(run(lambda at: self._curves(rows, at, out[:, at]), _parts(len(rows.x), most=128)))
-        return RowCurves(torch.from_numpy(rows.index), *torch.from_numpy(out))
+            columns = list(run(lambda at: self._curves(rows, at, out[:, at]), _parts(len(rows.x), most=128)))
+        by_column = torch.from_numpy(sum(columns)) if self.targets.sketch else None
+        return RowCurves(torch.from_numpy(rows.index), *torch.from_numpy(out), by_column)
 
-    def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> None:
+    def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> np.ndarray:
         from layerfreq.engines import kernels
 
         def both(sums: np.ndarray, functions: Series | Basis, which: int) -> tuple[np.ndarray, np.ndarray]:
@@ -212,7 +215,9 @@ class Cpu(Engine):
                 values[row - at.start] += more[0][0]
                 squares[row - at.start] += more[1][0]
         own = self.targets.block(torch.from_numpy(rows.index[at]), torch.float64, torch.device("cpu")).numpy()
-        kernels.curves(values, squares, own, self.targets.offset.numpy(), *out)
+        by_column = np.zeros((2, len(self.inv_delta), own.shape[1]) if self.targets.sketch else (0, 0, 0))
+        kernels.curves(values, squares, own, self.targets.offset.numpy(), *out, by_column)
+        return by_column
 
     def _prepare(self, points: Points, raw: np.ndarray) -> Columns:
         n, targets = len(points), self.targets

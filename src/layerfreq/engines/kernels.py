@@ -300,7 +300,7 @@ def deposit_series(products, rows, columns, starts, labels, low, high, centre, o
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def curves(values, squares, targets, offset, energy, change, self_weight):
+def curves(values, squares, targets, offset, energy, change, self_weight, by_column):
     """Turn the sums over the other points at all cutoffs into the energies of every row.
 
     Args:
@@ -312,6 +312,7 @@ def curves(values, squares, targets, offset, energy, change, self_weight):
         energy: (h, m) takes |y_low|^2.
         change: (h, m) takes its derivative with respect to 1/delta.
         self_weight: (h, m) takes sum_j w_ij^2.
+        by_column: (2, m, c) gets what each column has of energy and change added; or (0, 0, 0).
     """
     c, m = targets.shape[1], energy.shape[1]
     weight = np.empty(m)
@@ -331,6 +332,9 @@ def curves(values, squares, targets, offset, energy, change, self_weight):
                 low += shift
                 e[k] += low * low
                 s[k] += 2.0 * low * speed
+                if by_column.shape[0]:
+                    by_column[0, k, q] += low * low
+                    by_column[1, k, q] += 2.0 * low * speed
 
 
 @njit(nogil=True, cache=True)

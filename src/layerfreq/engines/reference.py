@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from layerfreq.engines.base import Engine, Points, RowCurves, chunks
+from layerfreq.targets import Targets
 
 CPU = torch.device("cpu")
 
@@ -36,19 +37,25 @@ class Sums:
         kept = torch.zeros(cutoffs, width + 1, len(x), dtype=x.dtype, device=x.device)
         return cls(index, x, kept, torch.zeros_like(kept), torch.zeros_like(kept[:, 0]))
 
-    def curves(self, offset: Tensor) -> RowCurves:
+    def curves(self, targets: Targets) -> RowCurves:
         """Divide by the total weight, and differentiate the quotient."""
         total = self.kept[:, -1:]
         low = self.kept[:, :-1] / total
         change = (self.slow[:, :-1] - low * self.slow[:, -1:]) / (-2 * total)
-        low = low + offset.to(low)[:, None]
+        low = low + targets.offset.to(low)[:, None]
         energy, slope = low.square().sum(dim=1), 2 * (low * change).sum(dim=1)
         self_weight = self.square / total[:, 0].square()
-        return RowCurves(self.index, *(part.T.cpu().double() for part in (energy, slope, self_weight)))
+        found = RowCurves(self.index, *(part.T.cpu().double() for part in (energy, slope, self_weight)))
+        if targets.sketch is None:
+            return found
+        by_column = torch.stack([low.square().sum(dim=2), 2 * (low * change).sum(dim=2)])
+        return replace(found, by_column=by_column.cpu().double())
 
 
 class Reference(Engine):
     """The formula with dense (rows, n) matrices, in float64 on the CPU."""
+
+    sketches = True
 
     @property
     def height(self) -> int:
@@ -82,4 +89,4 @@ class Reference(Engine):
 
     def curves(self, rows: Sums) -> RowCurves:
         """See `Engine.curves`."""
-        return rows.curves(self.targets.offset)
+        return rows.curves(self.targets)

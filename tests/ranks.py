@@ -1,0 +1,134 @@
+"""Processes in a gloo group that run what tests send them."""
+
+import multiprocessing
+import traceback
+from contextlib import contextmanager
+from datetime import timedelta
+
+import tests.conftest  # noqa: F401  (its shape checks, before anything of layerfreq is imported)
+
+SECONDS = 60  # a rank that has not answered by then hangs
+
+
+@contextmanager
+def world(size, folder, backend="gloo"):
+    """Start processes that form a group; yields call(function, arguments of rank 0, of rank 1, ...) -> results."""
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(size)]
+    at = f"file://{folder}/meet"
+    workers = [
+        context.Process(target=_serve, args=(pipes[r][1], r, size, at, backend), daemon=True) for r in range(size)
+    ]
+    for worker in workers:
+        worker.start()
+
+    def call(function, *arguments):
+        assert len(arguments) == size
+        for (pipe, _), each in zip(pipes, arguments, strict=True):
+            pipe.send((function, each))
+        answers = []
+        for rank, (pipe, _) in enumerate(pipes):
+            assert pipe.poll(SECONDS), f"rank {rank} hangs"
+            answers.append(pipe.recv())
+        for answer in answers:
+            assert not (isinstance(answer, str) and answer.startswith("Traceback")), answer
+        return answers
+
+    try:
+        yield call
+    finally:
+        for pipe, _ in pipes:
+            pipe.send(None)
+        for worker in workers:
+            worker.join(10)
+            worker.kill()
+
+
+def _serve(pipe, rank, size, at, backend):
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    if "nccl" in backend:
+        torch.cuda.set_device(rank)
+    limit = timedelta(seconds=SECONDS / 2)
+    dist.init_process_group(backend, init_method=at, rank=rank, world_size=size, timeout=limit)
+    while (job := pipe.recv()) is not None:
+        function, arguments = job
+        try:
+            pipe.send(function(*arguments))
+        except Exception:
+            pipe.send(traceback.format_exc())
+    dist.destroy_process_group()
+
+
+def measure(features, targets, options):
+    """Measure this rank's part together with the others; returns the spectrum, or the error's text."""
+    import torch.distributed as dist
+
+    from layerfreq import spectrum
+
+    try:
+        return spectrum(features, targets, group=dist.group.WORLD, **options)
+    except Exception as error:
+        return f"{type(error).__name__} {error}"
+
+
+def measure_in_small_blocks(features, targets, options):
+    """Measure with columns that come three at a time, to a few rows at a time."""
+    from unittest.mock import patch
+
+    width = 3 * features.shape[1] if len(features) else 3 * 6
+    blocked, spectra, sharding = (
+        f"layerfreq.{name}" for name in ("engines.blocked.HEIGHT", "spectrum.HELD", "sharding.BLOCK")
+    )
+    with patch(blocked, 4), patch(spectra, 1), patch(sharding, width):
+        return measure(features, targets, options)
+
+
+def train(inputs, labels, run):
+    """Train a model under DDP, and monitor it; returns the last spectra as a frame, and a metric."""
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+
+    from layerfreq import Monitor
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))
+    ddp = nn.parallel.DistributedDataParallel(model)
+    monitor = Monitor(ddp, inputs, labels, run=run, when=2, group=dist.group.WORLD)
+    optimizer = torch.optim.SGD(ddp.parameters(), 0.1)
+    spectra = None
+    for step in range(3):
+        spectra = monitor.measure(step, loss=float(step)) or spectra
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(ddp(inputs), labels).backward()
+        if step < 2:
+            optimizer.step()
+    return spectra.to_frame(), {name: value for name, value in model.state_dict().items()}, monitor.run is None
+
+
+def monitor_badly(inputs, run):
+    """Begin to monitor where something is wrong on one rank; returns the error's text."""
+    import torch.distributed as dist
+    from torch import nn
+
+    from layerfreq import Monitor
+
+    try:
+        Monitor(
+            nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)), inputs, [0], run=run, group=dist.group.WORLD
+        )
+    except Exception as error:
+        return f"{type(error).__name__} {error}"
+    return "nothing"
+
+
+def measure_alone(features, targets, options):
+    """Measure this rank's part without the others, though the group is up."""
+    import torch.distributed as dist
+
+    from layerfreq import spectrum
+
+    return spectrum(features, targets, **options) if dist.get_rank() == 0 else None
