@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from layerfreq.checks import Curve, as_cutoffs, as_features
 from layerfreq.engines import Engine, Points, RowCurves, as_points, pick_engine
@@ -282,10 +283,6 @@ def spectrum(
     x, y = shards.meet(x, y, {**options, "inv_delta": None if grid is None else grid.tolist()})
     y = prepare_targets(y, shards, center=center, seed=seed)
     name, make_engine = pick_engine(engine, x.device, shards.n)
-    if y.sketch and not make_engine.sketches:
-        if engine != "auto":
-            raise InputError(f"engine: {name!r} cannot tell the error of sketched targets; choose 'auto' or 'blocked'")
-        name, make_engine = pick_engine("blocked", x.device, shards.n)
     chosen = draw(y, shards.n, rows, rtol, seed)
     with torch.no_grad():
         points = as_points(x, shards)

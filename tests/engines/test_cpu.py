@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from layerfreq import spectrum
+from layerfreq.engines.base import as_points
 from layerfreq.engines.basis import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT, kernel_basis
 from layerfreq.engines.series import kernel_series
+from layerfreq.engines.threads import parts
+from layerfreq.errors import InputError
+from layerfreq.targets import as_targets
 from tests.brute import brute, one_hot
 
-cpu = sys.modules["layerfreq.engines.cpu"]
+cpu, base = (sys.modules[f"layerfreq.engines.{name}"] for name in ("cpu", "base"))
 
 
 @pytest.mark.parametrize("inv_delta", [np.geomspace(0.005, 30, 50), np.array([1.0]), np.geomspace(1e-9, 1e9, 7)])
@@ -67,15 +71,62 @@ def test_a_range_too_wide_for_a_series_gets_bins():
     assert kernel_series(np.geomspace(1e-3, 1e6, 50), 0.0, 4.0, 1e-10) is None
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("n", [1, 2, 3, 1024, 2049, 7001])
-def test_parts_cover_all_rows_once_and_fairly(monkeypatch, threads, n):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+def test_parts_cover_all_rows_once_and_fairly(monkeypatch, count, n):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
     for even in (1, 2):
-        parts = cpu._parts(n, even)
-        assert [i for part in parts for i in range(n)[part]] == list(range(n))
-        assert len(parts) % (even * threads) == 0
-        assert max(p.stop - p.start for p in parts) <= min(cpu.STRIP, n // len(parts) + 1)
+        found = parts(n, 1000, even)
+        assert [i for part in found for i in range(n)[part]] == list(range(n))
+        assert len(found) % (even * count) == 0
+        assert max(p.stop - p.start for p in found) <= min(1000, n // len(found) + 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_loops_find_the_same_centre_and_size(monkeypatch, dtype):
+    x = (torch.randn(301, 7, generator=torch.Generator().manual_seed(0)) * 3 + 50).to(dtype)
+    plain = as_points(x)
+    monkeypatch.setattr(base, "COMPILED", 0)
+    compiled = as_points(x)
+    torch.testing.assert_close(compiled.shift, x.double().mean(dim=0), rtol=1e-13, atol=0)
+    assert compiled.gain == plain.gain
+    assert compiled.spread == pytest.approx(plain.spread, rel=1e-12)
+    assert compiled.radius == pytest.approx(plain.radius, rel=1e-12)
+    assert as_points(torch.full((9, 3), 0.1, dtype=dtype)).spread == 0
+
+
+@pytest.mark.parametrize("rows", [None, 599])
+def test_pairs_that_the_series_does_not_hold_for_go_to_bins(rows):
+    x, y = cloud(600, 64, 5)
+    x[301] = x[17]  # no sample is likely to see these pairs
+    x[450] = x[30] + 1e-4
+    x[451] *= 40
+    u = np.geomspace(0.005, 1, 30)
+    points, targets = as_points(torch.from_numpy(x)), as_targets(y, len(x))
+    assert cpu.Cpu(points, targets, torch.from_numpy(u))._series is not None
+    s = spectrum(x, y, u, engine="cpu", rows=rows)
+    exact = spectrum(x, y, u, engine="reference", rows=rows)
+    assert np.abs(s.lfr - exact.lfr).max() < 1e-5
+    assert np.abs(s.rdf - exact.rdf).max() < 1e-4 * exact.rdf.max()
+
+
+@pytest.mark.parametrize("short", [MemoryError("bins"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_out_of_memory_is_answered_with_fewer_rows_at_a_time(monkeypatch, short):
+    x, y = cloud(200, 6, 3)
+    exact, zeros, limit = spectrum(x, y, engine="cpu"), np.zeros, 40
+
+    def scarce(shape, *args, **kwargs):
+        if isinstance(shape, tuple) and len(shape) == 3 and shape[0] > limit:
+            raise short
+        return zeros(shape, *args, **kwargs)
+
+    monkeypatch.setattr(cpu.np, "zeros", scarce)
+    s = spectrum(x, y, exact.inv_delta, engine="cpu")
+    np.testing.assert_allclose(s.lfr, exact.lfr, atol=1e-7)
+    limit = 5
+    with pytest.raises(InputError, match="engine: memory does not suffice") as caught:
+        spectrum(x, y, engine="cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_threads_do_not_show():

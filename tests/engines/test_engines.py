@@ -1,8 +1,5 @@
 """One tester holds every engine to brute force, on the same inputs."""
 
-import os
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +7,7 @@ import torch
 from layerfreq import spectrum
 from layerfreq.engines import ENGINES
 from tests.brute import brute, one_hot
+from tests.devices import GPU, device_of
 
 LFR_ERROR = {
     ("reference", "float32"): 1e-12,
@@ -21,17 +19,7 @@ LFR_ERROR = {
 }
 LIMIT = {"float64": 1e-6, "float32": 2e-5}
 
-GPU = torch.cuda.is_available()
-if not GPU:  # before Triton is imported: its kernels are then interpreted
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 INTERPRETED = [(1, "float32", False), (7, "float64", True), (512, "float32", False)]  # slow: seconds a case
-
-
-def device_of(engine):
-    """Where an engine is tested; skips where it cannot be."""
-    if engine == "cuda" and find_spec("triton") is None:
-        pytest.skip("cuda: Triton is not installed")
-    return "cuda" if engine == "cuda" and GPU else None
 
 
 def clouds(kind, d, rng):

@@ -6,17 +6,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from layerfreq.engines.threads import parts, threads
 from layerfreq.errors import InputError
 from layerfreq.sharding import Shards
 from layerfreq.targets import Targets
 
 FEWEST = 16  # filter centres at a time, below which running out of memory is an error
+COMPILED = 1 << 20  # numbers from which compiled loops look at features on the CPU
 CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
 
 
@@ -78,9 +81,10 @@ def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = N
     holder = next(rank for rank, count in enumerate(shards.counts) if count)
     one = [int(rank == holder) for rank in range(shards.ranks)]
     first = shards.join(features[: one[shards.rank]], one)[0].to(wide)
-    total = sum(((features[s].to(wide) - first).sum(dim=0) for s in chunks(n, d, CACHED)), torch.zeros_like(first))
-    shift = first + shards.sum(total) / shards.n
-    largest = max((float((features[s].to(wide) - shift).abs_().max()) for s in chunks(n, d, CACHED) if d), default=0.0)
+    total, low, high = _extent(features, first)
+    mean = shards.sum(total) / shards.n
+    shift = first + mean
+    largest = float(torch.maximum(high - mean, mean - low).max()) if d else 0.0
     largest = shards.largest(largest if math.isfinite(largest) else math.inf)
     if not math.isfinite(largest):
         raise InputError("features: differences overflow float64; scale the features down")
@@ -88,12 +92,53 @@ def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = N
     limit = 500 if wide == torch.float64 else 60
     gain = math.ldexp(1.0, max(-limit, min(limit, -exponent)))
     points = Points(features, shift, gain, 0.0, 0.0, shards.first)
-    spread = radius = 0.0
-    for s in chunks(n, d, CACHED):
-        sizes = points.block(s).square_().sum(dim=1)
-        spread, radius = spread + float(sizes.sum()), max(radius, float(sizes.max()))
-    spread = float(shards.sum(torch.tensor(spread, dtype=torch.float64)))
-    return replace(points, spread=spread / shards.n, radius=math.sqrt(shards.largest(radius)))
+    sizes = _sizes(points)
+    spread = float(shards.sum(sizes.sum().cpu()))
+    radius = shards.largest(float(sizes.max()) if n else 0.0)
+    return replace(points, spread=spread / shards.n, radius=math.sqrt(radius))
+
+
+def _extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sum, smallest and largest of the differences to an origin, (d,) each; of no points 0, 0 and 0."""
+    total, low, high = (torch.zeros_like(origin) for _ in range(3))
+    if _compiled(features):
+        from layerfreq.engines import kernels
+
+        def part(at: slice) -> np.ndarray:
+            found = np.zeros((3, len(origin)))
+            kernels.extent(features[at].numpy(), origin.numpy(), found[0], found[1], found[2])
+            return found
+
+        with threads() as run:
+            found = np.array(list(run(part, parts(len(features), len(features)))))
+        total, low, high = torch.from_numpy(np.array([found[:, 0].sum(0), found[:, 1].min(0), found[:, 2].max(0)]))
+        return total, low, high
+    for s in chunks(len(features), features.shape[1], CACHED):
+        difference = features[s].to(origin.dtype) - origin
+        total += difference.sum(dim=0)
+        low, high = torch.minimum(low, difference.amin(dim=0)), torch.maximum(high, difference.amax(dim=0))
+    return total, low, high
+
+
+def _sizes(points: Points) -> Float[Tensor, " n"]:
+    """Return |x|^2 of the centred and scaled points."""
+    sizes = torch.empty(len(points), dtype=points.wide, device=points.features.device)
+    if _compiled(points.features):
+        from layerfreq.engines import kernels
+
+        x, shift, out = points.features.numpy(), points.shift.numpy(), sizes.numpy()
+        with threads() as run:
+            list(run(lambda s: kernels.sizes(x[s], shift, points.gain, out[s]), parts(len(x), len(x))))
+        return sizes
+    for s in chunks(len(points), points.features.shape[1], CACHED):
+        sizes[s] = points.block(s).square_().sum(dim=1)
+    return sizes
+
+
+def _compiled(features: Tensor) -> bool:
+    """Whether compiled loops can read the features and are worth their import."""
+    plain = features.device.type == "cpu" and features.dtype in (torch.float32, torch.float64)
+    return plain and features.is_contiguous() and features.numel() > COMPILED
 
 
 def chunks(n: int, width: int, numbers: int = 1 << 22) -> Iterator[slice]:
@@ -133,8 +178,6 @@ class Engine(ABC):
         targets: The targets of all points.
         inv_delta: (m,) float64, values of 1/delta for the scaled points, on the CPU.
     """
-
-    sketches: ClassVar[bool] = False  # whether it fills `RowCurves.by_column`, which sketched targets need
 
     def __init__(self, points: Points, targets: Targets, inv_delta: Float64[Tensor, " m"]) -> None:
         self.points, self.targets, self.inv_delta = points, targets, inv_delta

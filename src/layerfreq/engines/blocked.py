@@ -24,8 +24,6 @@ class Blocked(Engine):
     features is bounded by the tile, whatever n.
     """
 
-    sketches = True
-
     @property
     def height(self) -> int:
         """See `Engine.height`."""

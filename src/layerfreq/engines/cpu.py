@@ -8,23 +8,20 @@ product is used twice.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from layerfreq.engines.base import Engine, Points, RowCurves
 from layerfreq.engines.basis import Basis, kernel_basis
 from layerfreq.engines.series import Series, kernel_series
+from layerfreq.engines.threads import one_blas_thread, parts, threads
 from layerfreq.targets import Targets
 
 STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
@@ -74,20 +71,18 @@ class Cpu(Engine):
     float64 throughout).
     """
 
-    sketches = True
-
     def __init__(self, points: Points, targets: Targets, inv_delta: Tensor) -> None:
         super().__init__(points, targets, inv_delta)
         self._raw = _numpy(points)
         self._gain = float(points.gain)
         self._shift = points.shift.cpu().double().numpy()
-        with _one_blas_thread():
+        with one_blas_thread():
             self._series = self._find_series()
         self._functions: Series | Basis = self._series or self._bins
 
     @cached_property
     def _bins(self) -> Basis:
-        return kernel_basis(self.inv_delta.numpy(), 4 * self.points.radius**2, 1e-7 / len(self.points))
+        return kernel_basis(self.inv_delta.numpy(), 4 * self.points.radius**2, 1e-7 / len(self.targets.energy))
 
     @cached_property
     def _own(self) -> Columns:
@@ -118,7 +113,7 @@ class Cpu(Engine):
 
     def add(self, rows: Rows, columns: Columns) -> None:
         """See `Engine.add`."""
-        with _threads() as run:
+        with threads() as run:
             if rows.every and columns is self._own:
                 self._add_square(rows, columns, run)
                 return
@@ -129,14 +124,14 @@ class Cpu(Engine):
                     np.matmul(rows.x[at], columns.x[start : start + WIDTH].T, out=tile)
                     self._deposit(rows, at, tile, columns, start)
 
-            list(run(strip, _parts(len(rows.x))))
+            list(run(strip, parts(len(rows.x), STRIP)))
 
     def _add_square(self, rows: Rows, columns: Columns, run: Callable[..., Any]) -> None:
         """Add the points to each other, a product of two blocks serving both; every block is in one tile at a time."""
         from layerfreq.engines import kernels
 
         x = columns.x
-        blocks = _parts(len(x), 2)
+        blocks = parts(len(x), STRIP, 2)
 
         def pair(two: tuple[int, int]) -> None:
             a, b = blocks[two[0]], blocks[two[1]]
@@ -192,10 +187,11 @@ class Cpu(Engine):
     def curves(self, rows: Rows) -> RowCurves:
         """See `Engine.curves`."""
         out = np.empty((3, len(rows.x), len(self.inv_delta)))
-        with _threads() as run:
-            columns = list(run(lambda at: self._curves(rows, at, out[:, at]), _parts(len(rows.x), most=128)))
-        by_column = torch.from_numpy(sum(columns)) if self.targets.sketch else None
-        return RowCurves(torch.from_numpy(rows.index), *torch.from_numpy(out), by_column)
+        with threads() as run:
+            columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128)))
+        energy, slope, self_weight = torch.from_numpy(out)
+        by_column = torch.from_numpy(np.sum(columns, axis=0)) if self.targets.sketch else None
+        return RowCurves(torch.from_numpy(rows.index), energy, slope, self_weight, by_column)
 
     def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> np.ndarray:
         from layerfreq.engines import kernels
@@ -216,7 +212,8 @@ class Cpu(Engine):
                 squares[row - at.start] += more[1][0]
         own = self.targets.block(torch.from_numpy(rows.index[at]), torch.float64, torch.device("cpu")).numpy()
         by_column = np.zeros((2, len(self.inv_delta), own.shape[1]) if self.targets.sketch else (0, 0, 0))
-        kernels.curves(values, squares, own, self.targets.offset.numpy(), *out, by_column)
+        energy, change, self_weight = out
+        kernels.curves(values, squares, own, self.targets.offset.numpy(), energy, change, self_weight, by_column)
         return by_column
 
     def _prepare(self, points: Points, raw: np.ndarray) -> Columns:
@@ -235,8 +232,13 @@ class Cpu(Engine):
         from layerfreq.engines import kernels
 
         x, sizes = np.empty((len(order), raw.shape[1]), raw.dtype), np.empty(len(order), raw.dtype)
-        with _threads() as run:
-            list(run(lambda s: kernels.centre(raw, order[s], self._shift, self._gain, x[s], sizes[s]), _parts(len(x))))
+        with threads() as run:
+            list(
+                run(
+                    lambda s: kernels.centre(raw, order[s], self._shift, self._gain, x[s], sizes[s]),
+                    parts(len(x), STRIP),
+                )
+            )
         return x, sizes
 
     def _find_series(self) -> Series | None:
@@ -251,20 +253,12 @@ class Cpu(Engine):
         squared[np.arange(len(some)), some] = np.inf
         nearest = float(squared.min())
         nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
-        return kernel_series(self.inv_delta.numpy(), nearest, 1.2 * farthest, 1e-6 / n)
+        return kernel_series(self.inv_delta.numpy(), nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
 
 
 def _numpy(points: Points) -> np.ndarray:
     dtype = torch.float64 if points.double else torch.float32
     return points.features.cpu().to(dtype).contiguous().numpy()
-
-
-def _parts(n: int, even: int = 1, most: int = STRIP) -> list[slice]:
-    """Cut n rows in equal parts, so many that every thread has as many of them as the others."""
-    count = max(1, torch.get_num_threads()) * even
-    count *= max(1, -(-n // (count * most)))
-    edges = [n * i // count for i in range(count + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 _kept = threading.local()
@@ -276,26 +270,3 @@ def _scratch(height: int, width: int, dtype: Any, which: int = 0) -> np.ndarray:
     if key not in buffers or buffers[key].size < height * width:
         buffers[key] = np.empty(height * width, dtype)
     return buffers[key][: height * width].reshape(height, width)
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _one_blas_thread() -> Any:
-    """Threads that BLAS wakes would still be spinning when ours start."""
-    return _controller().limit(limits=1, user_api="blas")
-
-
-@contextmanager
-def _threads() -> Iterator[Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]]:
-    """As many threads as PyTorch uses, each with BLAS to itself."""
-    with _one_blas_thread():
-        yield _pool(torch.get_num_threads(), os.getpid()).map
-
-
-@cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay, and their scratch memory with them; a forked process needs its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"layerfreq-{process}")

@@ -90,8 +90,6 @@ class Cuda(Engine):
     float32 distances; "blocked" keeps float64. Sums within a tile are float32, across tiles float64.
     """
 
-    sketches = True
-
     def __init__(self, points: Points, targets: Targets, inv_delta: Float64[Tensor, " m"]) -> None:
         super().__init__(points, targets, inv_delta)
         self._interpreted = interpreted = os.environ.get("TRITON_INTERPRET") == "1"
@@ -270,9 +268,11 @@ class Cuda(Engine):
             kept[:, -1] += 1
             part = Sums(index[s], rows.x[:, s], kept, slow, 1 + square.T @ total[0])
             found.append(part.curves(self.targets))
-        parts = ([getattr(f, name) for f in found] for name in ("energy", "slope", "self_weight"))
-        by_column = sum(f.by_column for f in found) if self.targets.sketch else None
-        return RowCurves(index, *(torch.cat(part) for part in parts), by_column)
+        energy, slope, self_weight = (
+            torch.cat([getattr(f, k) for f in found]) for k in ("energy", "slope", "self_weight")
+        )
+        columns = [part.by_column for part in found if part.by_column is not None]
+        return RowCurves(index, energy, slope, self_weight, torch.stack(columns).sum(dim=0) if columns else None)
 
 
 def _tiles(counts: Tensor) -> tuple[int, Tensor]:

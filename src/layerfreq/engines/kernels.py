@@ -366,3 +366,34 @@ def centre(raw, order, shift, gain, x, sizes):
             out[k] = value
             size += value * value
         sizes[i] = size
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def extent(x, origin, total, low, high):
+    """Add up the differences of points to an origin, column by column, and find their smallest and largest.
+
+    Args:
+        x: (n, d) features as they came.
+        origin: (d,) float64.
+        total: (d,) float64, added to.
+        low: (d,) float64, lowered.
+        high: (d,) float64, raised.
+    """
+    for i in range(x.shape[0]):
+        point = x[i]
+        for k in range(point.shape[0]):
+            value = np.float64(point[k]) - origin[k]
+            total[k] += value
+            low[k] = min(low[k], value)
+            high[k] = max(high[k], value)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def sizes(x, shift, gain, out):
+    """Write |(x - shift) gain|^2 of every point in float64."""
+    for i in range(x.shape[0]):
+        point, size = x[i], 0.0
+        for k in range(point.shape[0]):
+            value = (np.float64(point[k]) - shift[k]) * gain
+            size += value * value
+        out[i] = size

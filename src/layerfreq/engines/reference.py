@@ -55,8 +55,6 @@ class Sums:
 class Reference(Engine):
     """The formula with dense (rows, n) matrices, in float64 on the CPU."""
 
-    sketches = True
-
     @property
     def height(self) -> int:
         """See `Engine.height`."""
