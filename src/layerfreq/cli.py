@@ -31,34 +31,51 @@ ScaleOption = Annotated[Literal["raw", "rms"], typer.Option(help="Features as th
 
 
 class BarProgress:
-    """The runner's progress as a bar: epoch, loss, time left, and what is being measured."""
+    """The runner's progress as a bar of one line: epoch, loss, time left, and what is being measured."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
+        self._bar: Bar | None = None
 
     def start(self, name: str, total: int, done: int) -> None:
         """Open the bar."""
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[now]}")
         self._bar = Bar(
-            *(TextColumn(c) if isinstance(c, str) else c for c in columns),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TextColumn("ETA"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}"),
             console=console,
         )
-        self._task = self._bar.add_task(f"{name} · {self._unit}", total=total, completed=done, now="")
+        self._bar.add_task(f"{name} · {self._unit}", total=total, completed=done, loss="", now="")
         self._bar.start()
 
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, loss: float | None = None) -> None:
         """Move the bar on."""
-        self._bar.update(self._task, completed=step, now=f"loss {loss:.4f}" if loss else "")
+        said = {} if loss is None else {"loss": f"loss {loss:.4f}"}
+        self._update(completed=step, now="", **said)
 
     def measuring(self, what: str) -> None:
-        """Say what is measured."""
-        self._bar.update(self._task, now=f"measuring {what}")
-        self._bar.refresh()
+        """Say what is measured; of a long name the end."""
+        self._update(now=f"measuring {what if len(what) <= 14 else '…' + what[-13:]}")
 
     def finish(self) -> None:
-        """Close the bar."""
-        self._bar.stop()
+        """Close the bar full: a training that stopped early is over too."""
+        if self._bar is not None:
+            self._update(total=self._bar.tasks[0].completed, now="")
+        self.close()
+
+    def close(self) -> None:
+        """Close the bar, if one is open, and give the terminal its cursor back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _update(self, **fields: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], **fields)
 
 
 @app.command()
@@ -179,14 +196,17 @@ def _experiment(
         raise InputError(f"seed: {seeds} must be different numbers >= 0; change --seed")
     out = out or _default_out(f"{name}-{preset}", resume)
     progress = BarProgress(module.UNIT)
-    module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)
+    try:
+        module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)
+    finally:
+        progress.close()
     head, rows, files = module.present(out, seeds)
     table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    if any("*" in cell for row in rows for cell in row):
-        console.print("* beyond the resolution: fewer than 2 effective neighbours in a window")
+    if any("limit" in title for title in head):
+        console.print("In 1/δ. limit: finer windows hold fewer than 2 points; *: a peak beyond it.")
     _list_files([out, *files])
 
 

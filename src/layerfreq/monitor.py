@@ -32,6 +32,10 @@ class Monitor:
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
         **options: Of `spectrum`.
+
+    Attributes:
+        run: The `Run` that is written, or None.
+        on_layer: Called with a layer's name before it is measured; None for nothing.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Monitor:
         self._due = schedule(when)
         self._cuts = plan(self._model, inputs, layers)
         self.run = run if run is None or isinstance(run, Run) else Run.create(run)
+        self.on_layer: Callable[[str], Any] | None = None
         if self.run is not None:
             weakref.finalize(self, self.run.flush)
 
@@ -74,7 +79,7 @@ class Monitor:
             self.run.log(step, **metrics)
         if not self._due(step):
             return None
-        spectra = measure_layers(self._model, self._inputs, self._targets, self._cuts, **self._options)
+        spectra = measure_layers(self._model, self._inputs, self._targets, self._cuts, self.on_layer, **self._options)
         if self.run is not None:
             import pandas as pd
 
