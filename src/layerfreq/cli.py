@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -154,10 +156,9 @@ def main() -> None:
     except InputError as error:
         _fail(str(error), 2)
     except OSError as error:
-        _fail(
-            f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}; choose another place",
-            2,
-        )
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space and go on (reproduce: with --resume)" if full else "choose another place"
+        _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}; {remedy}", 2)
     except KeyboardInterrupt:
         _fail("stopped; go on with --resume", 1)
     except Exception as error:
@@ -169,6 +170,7 @@ def main() -> None:
 
 def _fail(message: str, status: int) -> None:
     print(f"layerfreq: {' '.join(message.split())}", file=sys.stderr)
+    warnings.simplefilter("ignore")  # what else fails on the way out has the same cause
     sys.exit(status)
 
 

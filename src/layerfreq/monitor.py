@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ class Monitor:
         self.run = run if run is None or isinstance(run, Run) else Run.create(run)
         self.on_layer: Callable[[str], Any] | None = None
         if self.run is not None:
-            weakref.finalize(self, self.run.flush)
+            weakref.finalize(self, _last_flush, self.run)
 
     @property
     def layers(self) -> list[str]:
@@ -87,6 +88,13 @@ class Monitor:
             self.run.write_spectra(step, pd.concat(both, ignore_index=True))
             self.run.flush()
         return spectra
+
+
+def _last_flush(run: Run) -> None:
+    try:
+        run.flush()
+    except OSError as error:  # nobody is there any more to catch it
+        warnings.warn(f"metrics of the last steps are lost: {error}", stacklevel=2)
 
 
 def schedule(when: When) -> Callable[[int], bool]:

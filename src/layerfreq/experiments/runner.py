@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import sys
 from collections.abc import Callable, Mapping
@@ -102,7 +103,10 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
     def keep() -> None:
         run.flush()
         checkpoint.parent.mkdir(exist_ok=True)
-        write_whole(checkpoint, lambda at: fabric.save(at, state))
+        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        packed = io.BytesIO()  # a full disk then fails as any other write does
+        torch.save({**state, **parts}, packed)
+        write_whole(checkpoint, lambda at: at.write_bytes(packed.getbuffer()))
 
     progress.start(training.name, training.steps, state["step"])
     resumed_at = state["step"] if checkpoint.exists() else -1
