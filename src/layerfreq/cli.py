@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from layerfreq.errors import InputError
+from layerfreq.experiments.runner import Progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +33,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the ru
 ScaleOption = Annotated[Literal["raw", "rms"], typer.Option(help="Features as they are, or at unit RMS.")]
 
 
-class BarProgress:
+class BarProgress(Progress):
     """The runner's progress as a bar of one line: epoch, loss, time left, and what is being measured."""
 
     def __init__(self, unit: str) -> None:
