@@ -98,6 +98,22 @@ def test_bad_data_folders_are_one_line_and_nothing_is_written(cli, tmp_path):
     assert not out.exists()
 
 
+def test_bad_options_are_one_line_and_nothing_is_written(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    sine = ("reproduce", "sine", "--preset", "smoke", "--out", tmp_path / "o")
+    for options, words in (
+        (("--device", "cuda"), ["no cuda device"]),
+        (("--device", "tpu"), ["unknown 'tpu'"]),
+        (("--seed", -1), ["seed"]),
+        (("--seed", 3, "--seed", 3), ["seed", "different"]),
+        (("--data", "digits"), ["makes its own data"]),
+    ):
+        assert_one_line(cli(*sine, *options), *words)
+    for usage in (("reproduce", "sine", "--preset", "huge"), ("reproduce",), ("no-such-command",), ()):
+        assert cli(*usage)[0] == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_output_folders(cli, tmp_path):
     sine = ("reproduce", "sine", "--preset", "smoke", "--out")
     out = tmp_path / "o"
