@@ -1,3 +1,5 @@
+"""The command line as a user meets it; in this process where nothing needs one of its own."""
+
 import os
 import signal
 import subprocess
@@ -11,15 +13,29 @@ import pytest
 
 pytest.importorskip("lightning_fabric")
 
+from layerfreq.cli import main
 
-def cli(*args, cwd=None, wait=True):
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Run a command; return its exit status, what it printed, and what it complained of."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, args)])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code or 0
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def process(*args):
     command = [sys.executable, "-c", "from layerfreq.cli import main; main()", *map(str, args)]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if not wait:
-        return process
-    out, error = process.communicate(timeout=300)
-    return process.returncode, out, error
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def assert_one_line(result, *words):
@@ -36,7 +52,7 @@ def saved(folder, **arrays):
     return path
 
 
-def test_spectrum_of_a_file(tmp_path):
+def test_spectrum_of_a_file(cli, tmp_path):
     x = np.linspace(-1, 1, 200)[:, None]
     status, out, _ = cli("spectrum", saved(tmp_path, features=x, targets=np.sin(9 * x[:, 0])), "--out", tmp_path / "o")
     assert status == 0
@@ -56,13 +72,13 @@ def test_spectrum_of_a_file(tmp_path):
         (np.ones((0, 2)), np.arange(0), ["features", "no data"]),
     ],
 )
-def test_bad_arrays_are_one_line(tmp_path, features, targets, words):
+def test_bad_arrays_are_one_line(cli, tmp_path, features, targets, words):
     out = tmp_path / "o"
     assert_one_line(cli("spectrum", saved(tmp_path, features=features, targets=targets), "--out", out), *words)
     assert not out.exists()
 
 
-def test_bad_files_are_one_line(tmp_path):
+def test_bad_files_are_one_line(cli, tmp_path):
     assert_one_line(cli("spectrum", tmp_path / "none.npz"), "no file")
     assert_one_line(cli("spectrum", saved(tmp_path, features=np.ones((3, 1)))), "targets")
     whole = saved(tmp_path, features=np.random.default_rng(0).normal(size=(99, 9)), targets=np.arange(99))
@@ -70,7 +86,7 @@ def test_bad_files_are_one_line(tmp_path):
     assert_one_line(cli("spectrum", whole), "damaged")
 
 
-def test_bad_data_folders_are_one_line_and_nothing_is_written(tmp_path):
+def test_bad_data_folders_are_one_line_and_nothing_is_written(cli, tmp_path):
     out = tmp_path / "o"
     mlp = ("reproduce", "mlp", "--preset", "smoke", "--out", out, "--data")
     assert_one_line(cli(*mlp, tmp_path / "none"), "data", "no folder")
@@ -82,7 +98,23 @@ def test_bad_data_folders_are_one_line_and_nothing_is_written(tmp_path):
     assert not out.exists()
 
 
-def test_output_folders(tmp_path):
+def test_bad_options_are_one_line_and_nothing_is_written(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    sine = ("reproduce", "sine", "--preset", "smoke", "--out", tmp_path / "o")
+    for options, words in (
+        (("--device", "cuda"), ["no cuda device"]),
+        (("--device", "tpu"), ["unknown 'tpu'"]),
+        (("--seed", -1), ["seed"]),
+        (("--seed", 3, "--seed", 3), ["seed", "different"]),
+        (("--data", "digits"), ["makes its own data"]),
+    ):
+        assert_one_line(cli(*sine, *options), *words)
+    for usage in (("reproduce", "sine", "--preset", "huge"), ("reproduce",), ("no-such-command",), ()):
+        assert cli(*usage)[0] == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_folders(cli, tmp_path):
     sine = ("reproduce", "sine", "--preset", "smoke", "--out")
     out = tmp_path / "o"
     assert cli(*sine, out)[0] == 0
@@ -95,7 +127,7 @@ def test_output_folders(tmp_path):
 
 
 @pytest.mark.parametrize("experiment", ["sine", "depth", "mlp"])
-def test_smoke_presets(tmp_path, experiment):
+def test_smoke_presets(cli, tmp_path, experiment):
     status, out, error = cli("reproduce", experiment, "--preset", "smoke", "--seed", 0, "--out", tmp_path / "o")
     assert status == 0, error
     pictures = list((tmp_path / "o" / "figures").glob("*.png"))
@@ -112,19 +144,22 @@ def spectra(folder):
 def test_killed_and_resumed_mlp_ends_with_the_same_spectra(tmp_path):
     mlp = ("reproduce", "mlp", "--preset", "smoke", "--seed", 0, "--out")
     started = time.monotonic()
-    assert cli(*mlp, tmp_path / "whole")[0] == 0
+    whole = process(*mlp, tmp_path / "whole")
+    assert whole.communicate()[1] == ""
+    assert whole.returncode == 0
     duration = time.monotonic() - started
     rng = np.random.default_rng(0)
     for i in range(3):
-        process = cli(*mlp, tmp_path / "killed", "--resume", wait=False)
+        killed = process(*mlp, tmp_path / "killed", "--resume")
         time.sleep(duration * (0.4 + 0.6 * rng.random()))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
         for part in Path(tmp_path / "killed").rglob("*.parquet"):
             if not part.name.startswith("."):
                 assert len(pd.read_parquet(part)), (i, part)
-    status, _, error = cli(*mlp, tmp_path / "killed", "--resume")
-    assert status == 0, error
+    last = process(*mlp, tmp_path / "killed", "--resume")
+    assert last.communicate()[1] == ""
+    assert last.returncode == 0
     pd.testing.assert_frame_equal(
         spectra(tmp_path / "whole").reset_index(drop=True), spectra(tmp_path / "killed").reset_index(drop=True)
     )

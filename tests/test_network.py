@@ -1,3 +1,4 @@
+import copy
 import random
 
 import numpy as np
@@ -116,6 +117,38 @@ def test_layers_and_both_parts_of_every_cut(name):
         assert torch.equal(value.flatten(1), features[layer])
     for layer, streamed in layer_features(model, inputs, stream=True):
         assert torch.equal(streamed, features[layer])
+
+
+class Untraceable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.below, self.tied, self.above = (nn.Linear(8, 8) for _ in range(3))
+        self.scale, self.unused = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+        self.below.weight.requires_grad_(False)
+        self.net = nn.Sequential(self.above)  # another name of the same parameters
+
+    def forward(self, x):
+        x = torch.tanh(self.tied(self.below(x)))
+        return self.scale * self.net(self.tied(x)) if x.sum() > -1e9 else x
+
+
+def test_replayed_parts_own_what_they_use():
+    torch.manual_seed(0)
+    model, x = Untraceable(), torch.randn(9, 8)
+    tied = {"tied.weight", "tied.bias"}
+    expected = {"below.weight", "below.bias"} | tied, {"above.weight", "above.bias", "scale"} | tied
+    parts = split(model, "tied.tanh", x)
+    for part, names in zip((*parts, copy.deepcopy(parts[1])), (*expected, expected[1]), strict=True):
+        assert {name.removeprefix("model.") for name, _ in part.named_parameters()} == names
+        assert len(list(part.parameters())) == len(names)
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["below.weight"]
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    features = parts[0](x).detach()
+    assert torch.equal(parts[1](features), model(x))
+    optimizer = torch.optim.SGD(parts[1].parameters(), lr=0.1, weight_decay=0.1)
+    parts[1](features).square().mean().backward()
+    optimizer.step()
+    assert {name for name, p in model.named_parameters() if not torch.equal(p, before[name])} == expected[1]
 
 
 def test_inner_branches_are_no_cuts_and_say_why():

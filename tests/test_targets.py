@@ -42,7 +42,7 @@ def test_vectors_keep_their_ratios(y, center):
     got = as_targets(y, len(y), center=center)
     unit = 2.0 ** -np.frexp(size)[1]  # the ratio of energies does not depend on the targets' unit
     np.testing.assert_allclose(dense(got), expected * unit, atol=1e-14)
-    np.testing.assert_allclose(got.energy, (expected**2).sum(axis=1) * unit**2, atol=1e-13)
+    np.testing.assert_allclose(got.energy, ((expected * unit) ** 2).sum(axis=1), atol=1e-13)
     np.testing.assert_allclose(got.vectors.mean(dim=0), 0, atol=1e-14)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -130,11 +130,21 @@ def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None, grou
     return cuts
 
 
-def measure_layers(model: nn.Module, inputs: Any, targets: Any, cuts: Cuts, **options: Any) -> LayerSpectra:
-    """Measure planned layers, one after the other."""
-    return LayerSpectra(
-        {one.name: _measure(model, inputs, targets, one, **options) for one in cuts.layers}, cuts.refused
-    )
+def measure_layers(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    cuts: Cuts,
+    on_layer: Callable[[str], Any] | None = None,
+    **options: Any,
+) -> LayerSpectra:
+    """Measure planned layers, one after the other, telling the name of each before."""
+    spectra = {}
+    for one in cuts.layers:
+        if on_layer is not None:
+            on_layer(one.name)
+        spectra[one.name] = _measure(model, inputs, targets, one, **options)
+    return LayerSpectra(spectra, cuts.refused)
 
 
 def _measure(model: nn.Module, inputs: Any, targets: Any, layer: Layer, **options: Any) -> Spectrum:

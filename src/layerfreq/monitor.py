@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ class Monitor:
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
             Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
             norm's under DistributedDataParallel, but not SyncBatchNorm's) make its points those of another one.
+
+    Attributes:
+        run: The `Run` that is written, or None.
+        on_layer: Called with a layer's name before it is measured; None for nothing.
     """
 
     def __init__(
@@ -59,8 +64,9 @@ class Monitor:
         with shards.together():
             run = None if shards.rank else run
             self.run = run if run is None or isinstance(run, Run) else Run.create(run)
+        self.on_layer: Callable[[str], Any] | None = None
         if self.run is not None:
-            weakref.finalize(self, self.run.flush)
+            weakref.finalize(self, _last_flush, self.run)
 
     @property
     def layers(self) -> list[str]:
@@ -81,7 +87,7 @@ class Monitor:
             self.run.log(step, **metrics)
         if not self._due(step):
             return None
-        spectra = measure_layers(self._model, self._inputs, self._targets, self._cuts, **self._options)
+        spectra = measure_layers(self._model, self._inputs, self._targets, self._cuts, self.on_layer, **self._options)
         if self.run is not None:
             import pandas as pd
 
@@ -89,6 +95,13 @@ class Monitor:
             self.run.write_spectra(step, pd.concat(both, ignore_index=True))
             self.run.flush()
         return spectra
+
+
+def _last_flush(run: Run) -> None:
+    try:
+        run.flush()
+    except OSError as error:  # nobody is there any more to catch it
+        warnings.warn(f"metrics of the last steps are lost: {error}", stacklevel=2)
 
 
 def schedule(when: When) -> Callable[[int], bool]:

@@ -19,6 +19,8 @@ DASHES: list[Any] = ["-", (0, (6, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)), (0, (1,
 MARKERS = "os^Dv<>pP*"
 LABELS = {"raw": "1/δ", "rms": "1/δ (unit RMS features)"}
 DENSITY = "energy per octave of 1/δ"
+FAINT = 0.3
+PANELS = 6
 
 
 def style(depth: int, deepest: int) -> dict[str, Any]:
@@ -65,6 +67,8 @@ def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
 def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Draw the density per octave of every layer over 1/delta, chance dashed thin.
 
+    Beyond its own resolution a layer's curve is faint; where no layer is resolved, the ground is shaded.
+
     Args:
         spectra: name -> `layerfreq.Spectrum`, input to output.
         ax: Axes to draw on; None makes a new figure.
@@ -72,24 +76,28 @@ def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     ax.set_xscale("log")
     for depth, (name, one) in enumerate(spectra.items(), start=1):
-        _layer_curve(ax, name, depth, len(spectra), one.inv_delta, one.rdf, one.chance)
+        _layer_curve(ax, name, depth, len(spectra), one.inv_delta, one.rdf, one.chance, one.resolution)
     first = next(iter(spectra.values()))
-    _shade_unresolved(ax, min(s.resolution for s in spectra.values()), ax.get_xlim()[1])
+    ax.set_xlim(min(s.inv_delta[0] for s in spectra.values()), max(s.inv_delta[-1] for s in spectra.values()))
+    _shade_unresolved(ax, max(s.resolution for s in spectra.values()), ax.get_xlim()[1])
     ax.set(xlabel=LABELS[first.scale], ylabel=DENSITY)
     frequency_axis(ax)
-    ax.legend(fontsize="small", frameon=False)
+    ax.legend(handles=_layer_keys(ax), fontsize="small", frameon=False)
     return ax
 
 
 def figure_epochs(frame: Any, unit: str = "step") -> Figure:
     """Draw the paper's arrangement: RDF by layer, one panel an epoch; a row for each scale.
 
+    Beyond its own resolution a layer's curve is faint; where no layer is resolved, the ground is shaded.
+
     Args:
-        frame: A data frame, rows as in a run's `spectra`.
+        frame: A data frame, rows as in a run's `spectra`. Of more than `PANELS` steps, as many are drawn.
         unit: What a step is called.
     """
-    steps, scales = sorted(frame["step"].unique()), [s for s in LABELS if s in set(frame["scale"])]
-    figure, grid = _grid(len(scales), max(1, len(steps)))
+    steps, scales = np.unique(frame["step"]), [s for s in LABELS if s in set(frame["scale"])]
+    steps = steps[np.unique(np.linspace(0, len(steps) - 1, PANELS).round().astype(int))]
+    figure, grid = _grid(len(scales), len(steps))
     deepest = int(frame["depth"].max())
     for row, scale in zip(grid, scales, strict=True):
         for ax, step in zip(row, steps, strict=True):
@@ -97,20 +105,26 @@ def figure_epochs(frame: Any, unit: str = "step") -> Figure:
             ax.set_xscale("log")
             limits = []
             for (depth, name), part in panel.groupby(["depth", "layer"]):
-                u = part["inv_delta"].to_numpy()
-                _layer_curve(ax, name, depth, deepest, u, part["rdf"].to_numpy(), part["chance"].to_numpy())
-                resolved = u[part["neighbours"].to_numpy() >= 2]
-                limits.append(resolved[-1] if len(resolved) else u[0])
+                u, rdf, chance, neighbours = part[["inv_delta", "rdf", "chance", "neighbours"]].to_numpy().T
+                limits.append(resolution(u, neighbours))
+                _layer_curve(ax, name, depth, deepest, u, rdf, chance, limits[-1])
             whole = frame[frame["scale"] == scale]["inv_delta"]
             ax.set_xlim(whole.min(), whole.max())
-            _shade_unresolved(ax, min(limits), whole.max())
+            _shade_unresolved(ax, max(limits), whole.max())
             ax.set(title=f"{unit} {step}", xlabel=LABELS[scale])
             frequency_axis(ax)
         row[0].set_ylabel(DENSITY)
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    handles.append(grid[0][0].plot([], [], color="0.4", linewidth=0.6, linestyle="--")[0])
-    figure.legend(handles, [*labels, "by chance"], loc="outside right upper", frameon=False, title="layer")
+    figure.legend(handles=_layer_keys(grid[0][0]), loc="outside right upper", frameon=False, title="layer")
     return figure
+
+
+def resolution(inv_delta: Any, neighbours: Any) -> float:
+    """Return the 1/delta at which the neighbours fall below 2; the first cutoff if they never reach it."""
+    enough = np.flatnonzero(neighbours >= 2)
+    if len(enough) in (0, len(neighbours)):
+        return float(inv_delta[-1 if len(enough) else 0])
+    near = slice(enough[-1], enough[-1] + 2)
+    return float(np.exp(np.interp(-np.log(2), -np.log(neighbours[near]), np.log(inv_delta[near]))))
 
 
 def figure_medians(summary: Any, unit: str = "step") -> Figure:
@@ -120,6 +134,8 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
         summary: A data frame with columns seed, step, layer, depth, scale, median.
         unit: What a step is called.
     """
+    from matplotlib.ticker import LogFormatter
+
     scales = [s for s in LABELS if s in set(summary["scale"])]
     figure, grid = _grid(1, len(scales))
     deepest = int(summary["depth"].max())
@@ -130,7 +146,9 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
             mean = by_step.mean()
             ax.plot(mean.index, mean, label=name, **look)
             ax.fill_between(mean.index, by_step.min(), by_step.max(), color=look["color"], alpha=0.2, lw=0)
-        ax.set(yscale="log", xlabel=unit, ylabel=f"median frequency, {LABELS[scale]}")
+        ax.set(yscale="log", xlabel=unit, ylabel=f"median {LABELS[scale]}")
+        ax.yaxis.set_major_formatter("{x:g}")  # 8, not 8 x 10^0
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     grid[0][0].legend(fontsize="small", frameon=False, title="layer")
     return figure
 
@@ -172,12 +190,27 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _layer_curve(ax: Axes, name: Any, depth: Any, deepest: int, u: Any, rdf: Any, chance: Any) -> None:
+def _layer_curve(ax: Axes, name: Any, depth: Any, deepest: int, u: Any, rdf: Any, chance: Any, limit: float) -> None:
     look, density = style(int(depth), deepest), per_octave(u, rdf)
-    marker = look.pop("marker")
-    ax.plot(u, density, label=str(name), **look)
-    ax.plot(u[np.argmax(density)], density.max(), marker=marker, color=look["color"], markersize=5)
+    marker, top = look.pop("marker"), np.argmax(density)
+    resolved = np.searchsorted(u, limit, side="right")
+    ax.plot(u[:resolved], density[:resolved], label=str(name), **look)
+    ax.plot(u[max(0, resolved - 1) :], density[max(0, resolved - 1) :], alpha=FAINT, **look)
+    fill = look["color"] if top < resolved else "white"
+    ax.plot(u[top], density[top], marker=marker, color=look["color"], markerfacecolor=fill, markersize=5)
     ax.plot(u, np.gradient(chance, np.log2(u)), color=look["color"], linewidth=0.6, linestyle="--", alpha=0.7)
+
+
+def _layer_keys(ax: Axes) -> list[Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    return [
+        *(handle for handle in ax.get_legend_handles_labels()[0] if isinstance(handle, Line2D)),
+        Line2D([], [], color="0.4", linewidth=0.6, linestyle="--", label="by chance"),
+        Line2D([], [], color="0.4", alpha=FAINT, label="layer unresolved"),
+        Patch(color="0.85", alpha=0.5, lw=0, label="all unresolved"),
+    ]
 
 
 def _shade_unresolved(ax: Axes, start: float, end: float) -> None:

@@ -176,6 +176,10 @@ def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None 
             os.fsync(file.fileno())
         partial.chmod(0o644)
         partial.replace(path)
+    except OSError as error:  # of the writers, some say neither which file nor, in plain words, what is wrong
+        partial.unlink(missing_ok=True)
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno or 0, why, str(path)) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, fx, nn
 from layerfreq.errors import InputError
 from layerfreq.inputs import call, count, map_tensors
 from layerfreq.network import Layer, choose_layers, determines_output, probe_of, unwrap
-from layerfreq.taps import Event, Tap, first_tensor, replace_first
+from layerfreq.taps import Event, Tap, all_tensors, first_tensor, replace_first
 from layerfreq.untouched import untouched
 
 
@@ -19,9 +20,9 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
     """Cut a network after a layer.
 
     The parts share parameters and buffers with the model; `learning(precondition(x))` equals `model(x)`. A model
-    that `torch.fx` can trace (as it is now, train or eval) is cut into two graphs, each with the parameters that
-    it uses. Any other model is replayed: both parts then hold the whole of it, and the learning component runs
-    it with the layer's output put in place.
+    that `torch.fx` can trace (as it is now, train or eval) is cut into two graphs. Any other model is replayed:
+    both parts then hold the whole of it, and the learning component runs it with the layer's output put in place.
+    Either way `parameters()` of a part are those that its output depends on; a parameter may be in both.
 
     Args:
         model: Any module.
@@ -44,21 +45,43 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
                 f"layer: {layer!r} is no cut of {type(model).__name__}, the output depends on the input by another way "
                 "too (a skip connection or a second branch); choose among hidden_layers(model, inputs)"
             )
-        value = _Reach(model, chosen)(*_positional(probe), **_named(probe))
-    parts = _cut_graph(model, probe, value)
-    return parts or (_Reach(model, chosen), _Replay(model, chosen, probe))
+        before, after = _Reach(model, chosen), _Replay(model, chosen, probe)
+        with _all_trainable(model):
+            value = before(*_positional(probe), **_named(probe))
+            before.own(_leaves([value]))
+            after.own(_leaves(all_tensors(after(value.detach()))))
+    return _cut_graph(model, probe, value.detach()) or (before, after)
 
 
 class _Found(Exception):
     pass
 
 
-class _Reach(nn.Module):
-    """Runs a model up to a layer."""
+class _Part(nn.Module):
+    """A part of a model that holds the whole of it, and owns the parameters that the part uses."""
 
     def __init__(self, model: nn.Module, layer: Layer) -> None:
         super().__init__()
         self.model, self._layer = model, layer
+        self._used: set[str] = set()  # names, since a deep copy has other parameters
+
+    def own(self, used: set[int]) -> None:
+        """Say by `id` which parameters are used."""
+        self._used = {
+            f"model.{name}" for name, p in self.model.named_parameters(remove_duplicate=False) if id(p) in used
+        }
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over the parameters that the part uses."""
+        start = len(prefix) + bool(prefix)
+        every = super().named_parameters(prefix, recurse, remove_duplicate)
+        return ((name, p) for name, p in every if name[start:] in self._used)
+
+
+class _Reach(_Part):
+    """Runs a model up to a layer."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         found: list[Tensor] = []
@@ -77,12 +100,12 @@ class _Reach(nn.Module):
         raise InputError(f"layer: {self._layer.name!r} was not reached for these inputs; choose another")
 
 
-class _Replay(nn.Module):
+class _Replay(_Part):
     """Runs a model on stand-in points with a layer's output put in place."""
 
     def __init__(self, model: nn.Module, layer: Layer, probe: Any) -> None:
-        super().__init__()
-        self.model, self._layer, self._probe = model, layer, probe
+        super().__init__(model, layer)
+        self._probe = probe
 
     def forward(self, features: Tensor) -> Any:
         size = count(self._probe)
@@ -96,6 +119,33 @@ class _Replay(nn.Module):
 
         with Tap(self.model, put):
             return call(self.model, stand_in)
+
+
+@contextmanager
+def _all_trainable(model: nn.Module) -> Iterator[None]:
+    """Record what every parameter is used for, frozen ones too."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        with torch.enable_grad():
+            for p in frozen:
+                p.requires_grad_(True)
+            yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+
+
+def _leaves(tensors: list[Tensor]) -> set[int]:
+    """The ids of the tensors that these were computed from, read off the autograd graph."""
+    found, seen = set(), set()
+    waiting: list[Any] = [t.grad_fn for t in tensors]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found.add(id(getattr(node, "variable", None)))
+            waiting += [following for following, _ in node.next_functions]
+    return found
 
 
 def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, nn.Module] | None:

@@ -59,6 +59,8 @@ def _from_datasets(source: str, n: int, split: str) -> tuple[Tensor, Tensor]:
         table = table.cast_column(image, datasets.Image())
         pixels = np.stack([np.asarray(picture, dtype=np.float32) for picture in table[image]])
         labels = np.asarray(table["label"])
+        if labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise InputError(f"data: labels in {source!r} are not class ids >= 0 ({labels[0]!r}); number the classes")
     except InputError:
         raise
     except Exception as error:

@@ -1,15 +1,16 @@
 """Depth and speed: steps to a training error, for 3 to 7 hidden layers, and for targets of rising frequency.
 
 Experiment 1 of the method: target cos(3x) + cos(5x), equal-width layers. Width, learning rate, initialisation
-and error are not published and are chosen here, out of about a dozen settings tried, because they show the
-published order. It depends on them: with PyTorch's default initialisation deeper networks were not faster.
+and error are not published and are chosen here because they show the published order. Which others do and do
+not is in docs/depth.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from layerfreq.runs import Run
 
 @dataclass(frozen=True)
 class Config:
-    """Chosen values: tanh, Glorot initialisation with gain 5/3, full-batch gradient descent on [-pi, pi].
+    """Chosen values; full-batch gradient descent on [-pi, pi].
 
     Attributes:
         layers: Numbers of hidden layers to compare.
@@ -33,6 +34,7 @@ class Config:
         rate: Learning rate.
         error: Mean squared training error at which a training ends.
         steps: Steps after which it is given up.
+        init: Initialisation and activation, one of `INITS`.
     """
 
     layers: tuple[int, ...]
@@ -43,8 +45,16 @@ class Config:
     rate: float
     error: float
     steps: int
+    init: str = "glorot-5/3"
 
 
+# name -> activation, and what sets the weights of hidden layers; None leaves PyTorch's default.
+INITS: dict[str, tuple[type[nn.Module], Callable[[Tensor], Tensor] | None]] = {
+    "default": (nn.Tanh, None),
+    "glorot-1": (nn.Tanh, nn.init.xavier_normal_),
+    "glorot-5/3": (nn.Tanh, partial(nn.init.xavier_normal_, gain=5 / 3)),
+    "he-relu": (nn.ReLU, partial(nn.init.kaiming_normal_, nonlinearity="relu")),
+}
 PRESETS = {
     "smoke": Config((3, 4), (1, 2), 3, 40, 32, 0.02, 0.5, 400),
     "small": Config((3, 4, 5, 6, 7), (1, 2, 3, 4, 5), 4, 100, 100, 0.01, 0.05, 20000),
@@ -63,7 +73,7 @@ def run(
     for seed in seeds:
         for name, hidden, target in _cases(config):
             train(
-                _training(config, name, hidden, target, seed),
+                training(config, name, hidden, target, seed),
                 out / f"{name}-seed-{seed}",
                 device=device,
                 progress=progress,
@@ -94,8 +104,9 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         ax.set_xticks(config[key])
         ax.set(xlabel=what, ylabel=f"steps to a training error of {config['error']}", ylim=(0, None))
         for value, m, s, each in zip(config[key], mean, spread, steps, strict=True):
-            late = " (not all reached it)" if (each >= config["steps"]).any() else ""
-            rows.append([f"{what} {value}", f"{m:.0f}{late}", f"{s:.0f}", " ".join(str(int(n)) for n in each)])
+            late = each >= config["steps"]  # the error may not be reached: such numbers are bounds
+            shown = [f"{'> ' * bool(over)}{n:.0f}" for n, over in zip([m, *each], [late.any(), *late], strict=True)]
+            rows.append([f"{what} {value}", shown[0], f"{s:.0f}", "  ".join(shown[1:])])
     figure.suptitle(
         f"depth, preset {config['preset']}, seeds {' '.join(map(str, seeds))} (mean and s.d.)", fontsize="medium"
     )
@@ -109,11 +120,12 @@ def _cases(config: Config) -> Iterator[tuple[str, int, tuple[int, ...]]]:
         yield f"frequencies-{k}", config.fixed, (k,)
 
 
-def _training(config: Config, name: str, hidden: int, target: tuple[int, ...], seed: int) -> Training:
+def training(config: Config, name: str, hidden: int, target: tuple[int, ...], seed: int) -> Training:
+    """Return the training of one network on the sum of cos(kx) for the k of `target`."""
     x = torch.linspace(-math.pi, math.pi, config.points)[:, None]
 
     def build() -> tuple[nn.Module, torch.optim.Optimizer]:
-        model = network(config.width, hidden)
+        model = network(config.width, hidden, config.init)
         return model, torch.optim.SGD(model.parameters(), lr=config.rate)
 
     return Training(
@@ -129,16 +141,17 @@ def _training(config: Config, name: str, hidden: int, target: tuple[int, ...], s
     )
 
 
-def network(width: int, hidden: int) -> nn.Sequential:
-    """Return a tanh network from one number to one number, with Glorot initialisation and zero biases."""
+def network(width: int, hidden: int, init: str) -> nn.Sequential:
+    """Return a network from one number to one number, initialised after one of `INITS`."""
+    activation, fill = INITS[init]
     sizes = [1] + [width] * hidden + [1]
     parts: list[nn.Module] = []
     for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
         linear = nn.Linear(a, b)
-        weight: Tensor = linear.weight
-        nn.init.xavier_normal_(weight, 5 / 3 if i < hidden else 1.0)
-        nn.init.zeros_(linear.bias)
-        parts += [linear, nn.Tanh()] if i < hidden else [linear]
+        if fill is not None:
+            (fill if i < hidden else nn.init.xavier_normal_)(linear.weight)
+            nn.init.zeros_(linear.bias)
+        parts += [linear, activation()] if i < hidden else [linear]
     return nn.Sequential(*parts)
 
 

@@ -113,7 +113,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     summary = summarise(runs)
     metrics = pd.concat([run.metrics.assign(seed=seed) for seed, run in runs.items()], ignore_index=True)
     config = Run(out).config
-    what = f"mlp, preset {config['preset']}: {config['images']} images of {config['data']}"
+    what = f"mlp, preset {config['preset']}: {config['images']} images of {Path(config['data']).name}"
     every = f"{what}, seeds {' '.join(map(str, seeds))}"
     figures = {
         "rdf-by-layer": (plots.figure_epochs(runs[seeds[0]].spectra, UNIT), f"{what}, seed {seeds[0]}"),

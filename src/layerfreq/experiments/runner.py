@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import sys
 from collections.abc import Callable, Mapping
@@ -18,17 +19,21 @@ from layerfreq.monitor import Monitor
 from layerfreq.runs import Run, sweep, write_whole
 
 
+class Diverged(InputError):
+    """A training whose loss is no longer finite."""
+
+
 class Progress:
     """What the runner tells while it works; this one says nothing."""
 
     def start(self, name: str, total: int, done: int) -> None:
         """A training of `total` steps begins, `done` of them behind it."""
 
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, loss: float | None = None) -> None:
         """A step is done."""
 
     def measuring(self, what: str) -> None:
-        """A measurement begins."""
+        """The measurement of a layer begins."""
 
     def finish(self) -> None:
         """The training is over."""
@@ -93,11 +98,15 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
     if training.measure_at:
         plain = model.module if hasattr(model, "module") else model
         monitor = Monitor(plain, inputs, targets, run=run, when=training.measure_at, **training.options)
+        monitor.on_layer = progress.measuring
 
     def keep() -> None:
         run.flush()
         checkpoint.parent.mkdir(exist_ok=True)
-        write_whole(checkpoint, lambda at: fabric.save(at, state))
+        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        packed = io.BytesIO()  # a full disk then fails as any other write does
+        torch.save({**state, **parts}, packed)
+        write_whole(checkpoint, lambda at: at.write_bytes(packed.getbuffer()))
 
     progress.start(training.name, training.steps, state["step"])
     resumed_at = state["step"] if checkpoint.exists() else -1
@@ -107,14 +116,13 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
         loss = training.loss(outputs, targets)
         error = float(loss.detach())
         if not error < float("inf"):
-            raise InputError(f"{training.name}: the loss is {error} at step {step}; choose a smaller learning rate")
+            raise Diverged(f"{training.name}: the loss is {error} at step {step}; choose a smaller learning rate")
         over = step >= training.steps or (training.stop_below is not None and error < training.stop_below)
         if step != resumed_at:
             if over or step % training.log_every == 0 or step in training.measure_at:
                 more = training.metrics(outputs.detach(), targets) if training.metrics else {}
                 run.log(step, loss=error, **more)
             if monitor is not None and step in training.measure_at:
-                progress.measuring(", ".join(monitor.layers))
                 monitor.measure(step)
             state["finished"] = over
             if over or step in training.measure_at or (step and step % checkpoint_every == 0):

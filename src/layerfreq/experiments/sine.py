@@ -61,7 +61,7 @@ def run(
         name = f"sin({k}πx)"
         progress.measuring(name)
         spectra[name] = spectrum(x, torch.sin(k * math.pi * x), grid, rows=config.rows, seed=seeds[0])
-        progress.step(i + 1, 0.0)
+        progress.step(i + 1)
     top.write_spectra(0, LayerSpectra(spectra).to_frame())
     progress.finish()
 
@@ -85,7 +85,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         look.pop("marker")
         exact = np.exp(-((k * math.pi) ** 2) / u)
         left.plot(u, part["lfr"], label=str(name), **look)
-        left.plot(u[::8], exact[::8], ".", color=look["color"], markersize=3)
+        left.plot(u[::16], exact[::16], ".", color="black", markersize=3, zorder=3)
         right.plot(u, part["rdf"] / part["rdf"].max(), label=str(name), **look)
         peak, error = spectrum_of(part, frame.attrs).peak or 0.0, np.abs(part["lfr"].to_numpy() - exact).max()
         rows.append([str(name), f"{peak:.4g}", f"{(k * math.pi) ** 2 / 2:.4g}", f"{error:.2g}"])
@@ -93,6 +93,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     right.set(xlabel=plots.LABELS["raw"], ylabel="RDF / its maximum")
     left.legend(frameon=False)
     for ax in (left, right):
+        ax.set_xlim(0, 2500)
         plots.frequency_axis(ax)
     head = ["target", "RDF peak", "closed form", "largest LFR error"]
     return head, rows, plots.save(figure, out / "figures", "sine")

@@ -1,0 +1,175 @@
+"""The runner: steps to an error, going on after a kill, and what stops it."""
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("lightning_fabric")
+
+from layerfreq import Run
+from layerfreq.errors import InputError
+from layerfreq.experiments.runner import Progress, Training, open_experiment, train
+
+POINTS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+
+
+class Counting(Progress):
+    def __init__(self):
+        self.steps, self.open, self.layers = [], 0, []
+
+    def start(self, name, total, done):
+        self.open += 1
+
+    def step(self, step, loss=None):
+        self.steps.append(step)
+
+    def measuring(self, what):
+        self.layers.append(what)
+
+    def finish(self):
+        self.open -= 1
+
+
+def halving(rate=0.25, **options):
+    """One weight w from 0 to 1 by gradient descent on (w - 1)^2: the distance takes the factor 1 - 2 rate a step."""
+
+    def build():
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        return model, torch.optim.SGD(model.parameters(), lr=rate)
+
+    one = torch.ones(1, 1)
+    return Training("halving", 0, build, one, one, nn.functional.mse_loss, **{"steps": 50, "log_every": 2, **options})
+
+
+def learning(**options):
+    """A small network that is measured at steps 0, 5 and 12, and draws from the random state to be built."""
+
+    def build():
+        model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+        return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    targets = (POINTS[:, 0] > 0).long()
+    more = {"steps": 12, "measure_at": (0, 5, 12), "options": {"inv_delta": [0.1, 1.0, 10.0]}, **options}
+    return Training("learning", 3, build, POINTS, targets, nn.functional.cross_entropy, **more)
+
+
+def run(training, folder, progress=None):
+    return train(training, folder, device="cpu", progress=progress or Progress(), checkpoint_every=4)
+
+
+def frames(folder):
+    order = ["step", "layer", "scale", "inv_delta"]
+    return Run(folder).spectra.sort_values(order, ignore_index=True), Run(folder).metrics
+
+
+def assert_same(a, b):
+    for one, other in zip(frames(a), frames(b), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_it_stops_at_the_first_step_below_the_error(tmp_path):
+    assert run(halving(stop_below=1e-3), tmp_path / "a") == 5  # 0.25^5 < 0.001 < 0.25^4
+    metrics = Run(tmp_path / "a").metrics
+    assert metrics["step"].tolist() == [0, 2, 4, 5]
+    np.testing.assert_allclose(metrics["loss"], 0.25 ** metrics["step"])
+    assert run(halving(stop_below=1e-3, steps=3), tmp_path / "b") == 3
+    assert run(halving(steps=7), tmp_path / "c") == 7
+
+
+def test_what_is_finished_is_not_done_again(tmp_path):
+    first, again = Counting(), Counting()
+    assert run(halving(stop_below=1e-3), tmp_path / "a", first) == run(halving(stop_below=1e-3), tmp_path / "a", again)
+    assert (first.steps, first.open, again.steps, again.open) == ([1, 2, 3, 4, 5], 0, [], 0)
+
+
+@pytest.mark.parametrize("at", [0, 2, 5, 6, 11])
+def test_stopped_and_gone_on_with_it_ends_the_same(tmp_path, at):
+    whole = Counting()
+    run(learning(), tmp_path / "whole", whole)
+    assert whole.layers == ["1", "3"] * 3
+
+    class Stopping(Progress):
+        def step(self, step, loss=None):
+            if step == at + 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(learning(), tmp_path / "stopped", Stopping())
+    run(learning(), tmp_path / "stopped")
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_the_seed_decides_and_the_random_state_stays(tmp_path):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    run(learning(), tmp_path / "a")
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    run(learning(), tmp_path / "b")
+    run(replace(learning(), seed=4), tmp_path / "c")
+    assert_same(tmp_path / "a", tmp_path / "b")
+    assert (frames(tmp_path / "a")[1]["loss"] != frames(tmp_path / "c")[1]["loss"]).all()
+
+
+def test_a_diverging_loss_is_one_line(tmp_path):
+    with pytest.raises(InputError) as caught:
+        run(halving(rate=1e9), tmp_path / "a")
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in ("halving", "inf at step 3", "smaller learning rate"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("write", [1, 2, 3, 5, 6, 11])
+def test_a_disk_that_fills_up_keeps_what_was_measured(tmp_path, monkeypatch, write):
+    made, temporary = [], tempfile.mkstemp
+
+    def fills_up(**options):
+        handle, name = temporary(**options)
+        made.append(name)
+        if len(made) > write:  # the config is the first write; what opens this file writes to a full device
+            os.unlink(name)
+            os.symlink("/dev/full", name)
+        return handle, name
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", fills_up)
+        with pytest.raises(OSError, match="No space left") as caught:
+            run(learning(), tmp_path / "full")
+    assert caught.value.filename.startswith(str(tmp_path / "full"))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob(".partial-*"))
+    assert len(Run(tmp_path / "full").steps()) == (write >= 2) + (write >= 6) + (write >= 10)
+    frames(tmp_path / "full")
+    run(learning(), tmp_path / "full")
+    run(learning(), tmp_path / "whole")
+    assert_same(tmp_path / "whole", tmp_path / "full")
+
+
+def test_an_experiment_is_gone_on_with_by_the_same_plan_only(tmp_path):
+    plan = {"experiment": "mlp", "seeds": [0, 1], "rate": 0.5}
+    opened = open_experiment(tmp_path / "o", plan, resume=True)  # nothing there yet
+    assert opened.config == {**plan, "environment": opened.config["environment"]}
+    assert {"layerfreq", "torch", "python"} <= set(opened.config["environment"])
+    (tmp_path / "o" / ".partial-x.parquet").write_bytes(b"PAR1")
+    before = (tmp_path / "o" / "config.yaml").read_bytes()
+    assert open_experiment(tmp_path / "o", plan, resume=True).path == tmp_path / "o"
+    for other, words in (
+        ({**plan, "rate": 0.1}, "rate is 0.5 there, 0.1 here"),
+        ({**plan, "seeds": [0]}, "seeds is"),
+        ({**plan, "width": 3}, "width is None there, 3 here"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            open_experiment(tmp_path / "o", other, resume=True)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="holds another run"):
+        open_experiment(tmp_path / "o", plan, resume=False)
+    assert [p.name for p in Path(tmp_path / "o").iterdir()] == ["config.yaml"]
+    assert (tmp_path / "o" / "config.yaml").read_bytes() == before

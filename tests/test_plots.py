@@ -1,0 +1,163 @@
+"""What figures show: the numbers behind the lines, not their looks."""
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from layerfreq import plots, spectrum
+from layerfreq.layers import LayerSpectra
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def spectra():
+    """Three 'layers' of different frequency and resolution."""
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    return LayerSpectra({f"layer{k}": spectrum(k * x, (x[:, 0] > 0).long()) for k in (1, 2, 6)})
+
+
+@pytest.fixture(scope="module")
+def frame(spectra):
+    both = [spectra.to_scale(scale).to_frame() for scale in ("raw", "rms")]
+    return pd.concat([part.assign(step=step) for step in range(0, 90, 10) for part in both], ignore_index=True)
+
+
+def area(line):
+    """The integral of a drawn curve over octaves."""
+    x, y = line.get_data()
+    return np.trapezoid(y, np.log2(x))
+
+
+def energies(ax, spectra):
+    """For each layer: area under the drawn density, both its parts; area under chance."""
+    curves = [line for line in ax.lines if len(line.get_xdata()) > 1]
+    assert len(curves) == 3 * len(spectra)
+    for (clear, faint, chance), one in zip(zip(*[iter(curves)] * 3, strict=True), spectra.values(), strict=True):
+        assert clear.get_xdata()[-1] <= one.resolution < faint.get_xdata()[1]
+        assert clear.get_xdata()[-1] == faint.get_xdata()[0]
+        assert (clear.get_alpha(), faint.get_alpha()) == (None, plots.FAINT)
+        yield area(clear) + area(faint), one.lfr[-1] - one.lfr[0], area(chance), one.chance[-1] - one.chance[0]
+
+
+def shade(ax):
+    (patch,) = ax.patches
+    return patch.get_x()
+
+
+def test_areas_are_energies_and_chance_is_drawn(spectra):
+    ax = spectra.plot()
+    for drawn, lfr, drawn_chance, chance in energies(ax, spectra):
+        assert drawn == pytest.approx(lfr, abs=5e-3)
+        assert drawn_chance == pytest.approx(chance, abs=5e-3)
+    assert "octave" in ax.get_ylabel()
+    assert {text.get_text() for text in ax.get_legend().get_texts()} >= {*spectra, "by chance", "all unresolved"}
+
+
+def test_peaks_are_marked_and_hollow_where_unresolved(spectra):
+    for one, mark in zip(spectra.values(), [m for m in spectra.plot().lines if len(m.get_xdata()) == 1], strict=True):
+        density = one.rdf * one.inv_delta * np.log(2)
+        assert mark.get_xdata()[0] == one.inv_delta[np.argmax(density)]
+        assert mark.get_ydata()[0] == density.max()
+        assert (mark.get_markerfacecolor() == "white") == (mark.get_xdata()[0] > one.resolution)
+
+
+def test_shading_starts_where_the_last_layer_is_resolved(spectra, frame):
+    last = max(one.resolution for one in spectra.values())
+    assert shade(spectra.plot()) == pytest.approx(last)
+    assert shade(plots.figure_epochs(frame).axes[0]) == pytest.approx(last)
+    one = spectra["layer1"]
+    assert shade(one.plot()) == pytest.approx(one.resolution)
+    for each in spectra.values():
+        assert plots.resolution(each.inv_delta, each.neighbours) == pytest.approx(each.resolution, rel=1e-12)
+
+
+@pytest.mark.parametrize(("neighbours", "expected"), [([9.0, 5, 3], 4.0), ([1.9, 1.5, 1], 1.0), ([4.0, 1, 1], 2**0.5)])
+def test_resolution_at_the_ends_and_between_cutoffs(neighbours, expected):
+    assert plots.resolution(np.array([1.0, 2, 4]), np.array(neighbours)) == pytest.approx(expected)
+
+
+def test_one_spectrum_shows_lfr_density_chance_floor_and_errors(spectra):
+    one = spectrum(torch.randn(200, 2), torch.arange(200) % 2, rows=50)
+    ax = one.plot()
+    lines = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_array_equal(lines["LFR"].get_ydata(), one.lfr)
+    np.testing.assert_array_equal(lines["LFR by chance (shuffled labels)"].get_ydata(), one.chance)
+    assert area(lines[plots.DENSITY]) == pytest.approx(one.lfr[-1] - one.lfr[0], abs=5e-3)
+    assert lines["floor"].get_ydata()[0] == one.floor
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx((one.lfr + 2 * one.stderr).max())
+
+
+def test_the_second_axis_is_k(spectra):
+    ax = spectra.plot()
+    ax.figure.canvas.draw()
+    (top,) = ax.child_axes
+    np.testing.assert_allclose(np.square(top.get_xlim()), ax.get_xlim())
+    assert top.get_xlabel().startswith("k = ")
+    assert ax.get_xlabel() == "1/δ"
+
+
+def test_panels_are_scales_by_at_most_six_steps_first_and_last_among_them(frame, spectra):
+    figure = plots.figure_epochs(frame, "epoch")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert len(titles) == 2 * plots.PANELS
+    assert (titles[0], titles[plots.PANELS - 1]) == ("epoch 0", "epoch 80")
+    assert {ax.get_xlabel() for ax in figure.axes} == set(plots.LABELS.values())
+    for ax, scale in ((figure.axes[0], "raw"), (figure.axes[-1], "rms")):
+        for drawn, lfr, *_ in energies(ax, spectra.to_scale(scale)):
+            assert drawn == pytest.approx(lfr, abs=5e-3)
+    assert len(plots.figure_epochs(frame[frame["step"] == 0]).axes) == 2
+
+
+def test_medians_are_means_with_the_range_over_seeds():
+    summary = pd.DataFrame(
+        [(s, t, "a", 1, "raw", 10.0 ** (1 + s) + t) for s in (0, 1) for t in (0, 5)],
+        columns=["seed", "step", "layer", "depth", "scale", "median"],
+    )
+    ax = plots.figure_medians(summary, "epoch").axes[0]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [55, 60])
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (10, 105)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("epoch", "median 1/δ", "log")
+
+
+def test_metrics_have_a_panel_each_and_a_line_for_each_seed():
+    metrics = pd.DataFrame(
+        {"seed": [0, 0, 1, 1], "step": [0, 1, 0, 1], "loss": [2.0, 1, 4, 3], "accuracy": [0, 0.5] * 2}
+    )
+    loss, accuracy = plots.figure_metrics(metrics).axes
+    assert [list(line.get_ydata()) for line in loss.lines] == [[2, 1], [4, 3]]
+    assert (loss.get_ylabel(), loss.get_yscale(), accuracy.get_ylabel()) == ("loss", "log", "accuracy")
+
+
+def test_layers_are_apart_without_colour():
+    looks = [plots.style(depth, 5) for depth in range(1, 6)]
+    grey = np.array([np.dot(look["color"][:3], (0.299, 0.587, 0.114)) for look in looks])
+    assert (np.diff(grey) > 0.08).all()
+    assert grey[-1] < 0.85
+    assert len({str(look["linestyle"]) for look in looks}) == len({look["marker"] for look in looks}) == 5
+
+
+def test_saved_files_are_whole_and_alone(tmp_path, spectra):
+    before = plt.get_fignums()
+    paths = plots.save(spectra.plot().figure, tmp_path / "figures", "name")
+    assert plt.get_fignums() == before
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["name.pdf", "name.png"]
+    png, pdf = paths
+    with Image.open(png) as picture:
+        picture.load()
+        assert min(picture.size) > 300
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert pdf.read_bytes().rstrip().endswith(b"%%EOF")
