@@ -84,6 +84,9 @@ class BarProgress(Progress):
 @app.command()
 def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
     """Train a small network on scikit-learn's digits and see what each layer still has to learn."""
+    import torch
+
+    torch.set_num_threads(1)  # so small a network gains nothing from more, and loses much where other programs run
     _experiment("mlp", "demo", None, device, [0], out, False)
     console.print(
         "Read it so: a peak at low 1/δ means that the layers above have a smooth function left to learn.\n"
