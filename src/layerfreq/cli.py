@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich import box
@@ -84,6 +84,9 @@ class BarProgress(Progress):
 @app.command()
 def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
     """Train a small network on scikit-learn's digits and see what each layer still has to learn."""
+    import torch
+
+    torch.set_num_threads(1)  # so small a network gains nothing from more, and loses much where other programs run
     _experiment("mlp", "demo", None, device, [0], out, False)
     console.print(
         "Read it so: a peak at low 1/δ means that the layers above have a smooth function left to learn.\n"
@@ -167,8 +170,6 @@ def main() -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "free some space and go on (reproduce: with --resume)" if full else "choose another place"
         _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}; {remedy}", 2)
-    except KeyboardInterrupt:
-        _fail("stopped; go on with --resume", 1)
     except Exception as error:
         if os.environ.get("LAYERFREQ_DEBUG"):
             raise
@@ -176,7 +177,7 @@ def main() -> None:
         _fail(f"{type(error).__name__}: {first} (set LAYERFREQ_DEBUG=1 for the traceback)", 1)
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     print(f"layerfreq: {' '.join(message.split())}", file=sys.stderr)
     warnings.simplefilter("ignore")  # what else fails on the way out has the same cause
     sys.exit(status)
@@ -213,9 +214,12 @@ def _experiment(
     progress = BarProgress(module.UNIT)
     try:
         module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)
+        head, rows, files = module.present(out, seeds)
+    except KeyboardInterrupt:  # Typer would end with 130 and say nothing
+        progress.close()
+        _fail(f"stopped; {out} keeps what was measured, and reproduce --resume goes on from there", 1)
     finally:
         progress.close()
-    head, rows, files = module.present(out, seeds)
     table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for row in rows:
         table.add_row(*row)
