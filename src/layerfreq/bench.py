@@ -17,6 +17,7 @@ from layerfreq.spectrum import spectrum
 Result = tuple[np.ndarray, np.ndarray]
 CUTOFFS = (0.01, 100.0)
 EXACT = 6000  # points up to which every way is held to float64
+PAUSE = 0.2  # seconds before each call, in which the last one's threads stop spinning
 DENSE = 12000  # points up to which dense matrices are tried
 DEFAULTS = {"n": 5000, "d": 512, "cutoffs": 50, "classes": 10}
 
@@ -86,7 +87,9 @@ def product(x: Any, labels: Any, inv_delta: Any) -> None:
     np.matmul(array, array[::-1].T)  # of two arrays: x @ x.T would use symmetry
 
 
-def measure(n: int, d: int, cutoffs: int, classes: int, repeats: int, ways: Sequence[str]) -> list[dict[str, Any]]:
+def measure(
+    n: int, d: int, cutoffs: int, classes: int, repeats: int, ways: Sequence[str], *, errors: bool = True
+) -> list[dict[str, Any]]:
     """Time several ways on random features, in turns, and hold each to float64.
 
     Args:
@@ -96,6 +99,7 @@ def measure(n: int, d: int, cutoffs: int, classes: int, repeats: int, ways: Sequ
         classes: Number of classes.
         repeats: How often; the median counts.
         ways: Names in `WAYS`; those whose packages are missing are left out.
+        errors: Whether to compute the exact spectrum to hold them to, which takes longer than they do.
 
     Returns:
         One row a way: way, seconds, ratio (to the bare product), memory (bytes that its first call added at most,
@@ -104,7 +108,7 @@ def measure(n: int, d: int, cutoffs: int, classes: int, repeats: int, ways: Sequ
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) / d**0.5
     labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(1))
     inv_delta = np.geomspace(*CUTOFFS, cutoffs)
-    exact = engine("blocked")(x.double(), labels, inv_delta) if n <= EXACT else None
+    exact = engine("blocked")(x.double(), labels, inv_delta) if errors and n <= EXACT else None
     rows, times = {}, {}
     for name in dict.fromkeys(("bare matrix product", *ways)):
         try:
@@ -121,6 +125,7 @@ def measure(n: int, d: int, cutoffs: int, classes: int, repeats: int, ways: Sequ
         for name, taken in times.items():
             if name in SLOW and len(taken) == 1:
                 continue  # minutes each, and far from the others: once will do
+            time.sleep(PAUSE)
             start = time.perf_counter()
             WAYS[name](x, labels, inv_delta)
             taken.append(time.perf_counter() - start)
@@ -152,7 +157,7 @@ def growth(repeats: int, way: str = "layerfreq, cpu") -> Iterator[dict[str, Any]
     ):
         for value in values:
             setting = {**DEFAULTS, name: value}
-            found = {row["way"]: row for row in measure(**setting, repeats=repeats, ways=[way])}
+            found = {row["way"]: row for row in measure(**setting, repeats=repeats, ways=[way], errors=False)}
             yield {**setting, **found[way], "grows": name}
 
 
