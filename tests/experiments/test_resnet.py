@@ -118,7 +118,7 @@ def test_variant_1_is_resnet18_below_its_head():
 
 
 def test_smoke_preset_end_to_end(smoke, tmp_path):
-    out = run(replace(smoke, variants=(1, 4)), tmp_path / "o", seeds=(0, 1))
+    out = run(replace(smoke, variants=(1, 4), panels=(3,)), tmp_path / "o", seeds=(0, 1))
     head, rows, files = resnet.present(out, [0, 1])
     assert [row[:3] for row in rows] == [["-1", "0", "3"], ["-1", "1", "3"], ["-4", "0", "3"], ["-4", "1", "3"]]
     assert all(len(row) == len(head) for row in rows)
@@ -136,10 +136,11 @@ def test_smoke_preset_end_to_end(smoke, tmp_path):
 
 
 def test_a_variant_may_be_added_to_a_folder(smoke, tmp_path):
-    small = replace(smoke, epochs=1, measure=(0, 1), panels=(0, 1))
-    out = run(replace(small, variants=(4,)), tmp_path / "o")
-    run(replace(small, variants=(3,)), out, resume=True)
-    assert [row[0] for row in resnet.present(out, [0])[1]] == ["-3", "-4"]
+    out = run(replace(smoke, variants=(4,), epochs=1), tmp_path / "o")
+    before = (out / resnet.folder(4, 0) / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    run(replace(smoke, variants=(3, 4), epochs=1), out, resume=True)
+    assert Run(out / resnet.folder(3, 0)).steps() == [0, 1]
+    assert (out / resnet.folder(4, 0) / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
 
 def test_paper_preset_at_few_images_and_epochs(smoke, tmp_path):
