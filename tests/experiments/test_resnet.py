@@ -123,7 +123,8 @@ def test_smoke_preset_end_to_end(smoke, tmp_path):
     assert [row[:3] for row in rows] == [["-1", "0", "3"], ["-1", "1", "3"], ["-4", "0", "3"], ["-4", "1", "3"]]
     assert all(len(row) == len(head) for row in rows)
     assert all(file.stat().st_size > 1000 for file in files)
-    assert {file.stem for file in files} == {"accuracy", "rdf-by-variant", "median-frequency"}
+    assert {file.stem for file in files} == {"accuracy", "rdf-by-variant", "median-frequency", "summary", "metrics"}
+    assert len(pd.read_parquet(out / "figures" / "summary.parquet")) == 4 * 4 * len(CUTS) * 2  # runs, epochs, scales
     one = Run(out / resnet.folder(4, 1))
     assert one.steps() == [0, 1, 2, 3]
     assert set(one.spectra["layer"]) == set(CUTS)
@@ -150,20 +151,40 @@ def test_paper_preset_at_few_images_and_epochs(smoke, tmp_path):
     assert Run(out / resnet.folder(4, 0)).steps() == [0, 1]
 
 
+def test_what_a_gpu_adds_works_on_the_cpu(smoke, tmp_path, monkeypatch):
+    """Autocast to bfloat16 under Fabric, and a compiled model, whose parameters are those that are measured."""
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    fabric.launch()
+    monkeypatch.setattr(resnet, "launch", lambda device: fabric)
+    monkeypatch.setattr(minibatch, "compiled", lambda model, device: torch.compile(model, backend="eager"))
+    out = run(replace(smoke, variants=(4,), epochs=2), tmp_path / "o")
+    run(replace(smoke, variants=(4,), epochs=2), out, resume=True)
+    result = Run(out / resnet.folder(4, 0))
+    assert result.metrics["loss"][2] < result.metrics["loss"][0]
+    first, last = (result.spectra.query("step == @step")["lfr"].to_numpy() for step in (0, 2))
+    assert not np.array_equal(first, last)
+    keys = torch.load(out / resnet.folder(4, 0) / "checkpoints" / "last.ckpt", weights_only=False)["model"].keys()
+    assert "linear1.weight" in keys
+
+
 def test_same_seed_same_run(smoke, whole, tmp_path):
     assert_same(whole, run(replace(smoke, variants=(1,), augment=True), tmp_path / "o"))
     other = run(replace(smoke, variants=(1,), augment=True, epochs=1), tmp_path / "other", seeds=(1,))
     assert Run(other / resnet.folder(1, 1)).metrics["loss"][0] != Run(whole / resnet.folder(1, 0)).metrics["loss"][0]
 
 
-def test_killed_inside_epochs_and_resumed_ends_with_the_same_spectra(smoke, whole, tmp_path):
-    # Four steps an epoch, a checkpoint each: the kills fall into epoch 1, and into epoch 2.
-    for checkpoints in (3, 4):
-        command = [sys.executable, "-c", KILLED, smoke.data, str(tmp_path / "o"), str(checkpoints)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == -9, done.stderr
-    assert Run(tmp_path / "o" / resnet.folder(1, 0)).metrics["step"].max() == 1
+def test_killed_inside_an_epoch_and_resumed_ends_with_the_same_spectra(smoke, whole, tmp_path):
+    # Four steps an epoch, a checkpoint each: the process dies half-way through epoch 2.
+    command = [sys.executable, "-c", KILLED, smoke.data, str(tmp_path / "o"), "6"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == -9, done.stderr
+    name = resnet.folder(1, 0)
+    assert Run(tmp_path / "o" / name).metrics["step"].max() == 1
+    state = torch.load(tmp_path / "o" / name / "checkpoints" / "last.ckpt", weights_only=False)
+    assert (state["epoch"], state["step"]) == (1, 2)
     run(replace(smoke, variants=(1,), augment=True), tmp_path / "o", resume=True)
     assert_same(whole, tmp_path / "o")
 

@@ -37,6 +37,7 @@ class Task:
         seed: Of the initialisation, the order of the images and their augmentation.
         network: The model, initialised under the seed.
         layers: Modules whose outputs are measured, input to output.
+        output: The module that puts out what is trained.
         images: (n, 3, h, w) training images, normalised.
         labels: (n,) their class ids.
         validation: Images and labels that are not trained on.
@@ -56,6 +57,7 @@ class Task:
     seed: int
     network: nn.Module
     layers: Sequence[str]
+    output: str
     images: Float32[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]
     validation: tuple[Tensor, Tensor]
@@ -106,9 +108,7 @@ def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
     network = task.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(network.parameters(), lr=task.rate, momentum=0.9, weight_decay=task.decay)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [task.drop], 0.1)
-    on_cuda = fabric.device.type == "cuda"
-    # Compiling takes a minute, and pays where an epoch has hundreds of steps on a GPU.
-    model, optimizer = fabric.setup(torch.compile(network) if on_cuda else network, optimizer)
+    model, optimizer = fabric.setup(compiled(network, fabric.device), optimizer)
     images, labels = (fabric.to_device(t) for t in (task.images, task.labels))
     validation = [fabric.to_device(t) for t in task.validation]
     totals = torch.zeros(3, device=fabric.device)  # loss, right answers and images of the epoch so far
@@ -139,12 +139,14 @@ def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
         if run is None:
             return
         network.eval()
+        probe = images[: task.probe], labels[: task.probe]
         begun = time.perf_counter()
         if epoch in task.measure_at:
             progress.measuring(", ".join(task.layers))
-            _measure(network, images[: task.probe], labels[: task.probe], task, run, epoch)
-        measuring = time.perf_counter() - begun
-        seen, seen_loss = evaluate(network, fabric, images[: task.probe], labels[: task.probe])
+            seen, seen_loss = _measure(network, *probe, task, run, epoch)
+            measuring = time.perf_counter() - begun
+        else:
+            (seen, seen_loss), measuring = evaluate(network, fabric, *probe), 0.0
         run.log(
             epoch,
             loss=loss if epoch else seen_loss,
@@ -199,6 +201,11 @@ def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
     progress.finish()
 
 
+def compiled(network: nn.Module, device: torch.device) -> Any:
+    """Return a network to train, compiled on a GPU: compiling takes a minute, and an epoch has hundreds of steps."""
+    return torch.compile(network) if device.type == "cuda" else network
+
+
 def draw(task: Task, epoch: int) -> tuple[Int64[Tensor, " n"], Int64[Tensor, "n 2"], Tensor]:
     """Return an epoch's order of the images, and for each image its crop's position and whether it is flipped."""
     generator = torch.Generator().manual_seed(task.seed * 1_000_003 + epoch)
@@ -228,17 +235,24 @@ def evaluate(network: nn.Module, fabric: Any, images: Tensor, labels: Tensor) ->
     for x in images.split(EVALUATION_BATCH):
         with fabric.autocast():
             outputs.append(network(x.contiguous(memory_format=torch.channels_last)).float())
-    every = torch.cat(outputs)
-    right = (every.argmax(dim=1) == labels).double().mean()
-    return float(right), float(nn.functional.cross_entropy(every, labels))
+    return _score(torch.cat(outputs), labels)
 
 
-def _measure(network: nn.Module, images: Tensor, labels: Tensor, task: Task, run: Run, epoch: int) -> None:
-    """Write the spectra of the layers; one forward pass serves all, since their features are small."""
+def _measure(
+    network: nn.Module, images: Tensor, labels: Tensor, task: Task, run: Run, epoch: int
+) -> tuple[float, float]:
+    """Write the spectra of the layers, and return accuracy and loss; one forward pass serves all."""
     import pandas as pd
 
-    features = layer_features(network, images, task.layers)
+    features = layer_features(network, images, [*task.layers, task.output])
     assert isinstance(features, dict)
+    outputs = features.pop(task.output)
     spectra = LayerSpectra({name: spectrum(features.pop(name), labels, **task.options) for name in task.layers})
     both = [spectra.to_scale(scale).to_frame() for scale in ("raw", "rms")]
     run.write_spectra(epoch, pd.concat(both, ignore_index=True))
+    return _score(outputs, labels)
+
+
+def _score(outputs: Tensor, labels: Tensor) -> tuple[float, float]:
+    right = (outputs.argmax(dim=1) == labels).double().mean()
+    return float(right), float(nn.functional.cross_entropy(outputs, labels))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from jaxtyping import Float32
 from torch import Tensor, nn
 
 CUTS = {"features": "S^[-3]", "hidden1": "S^[-2]", "hidden2": "S^[-1]"}  # module -> the data set that it puts out
@@ -27,8 +26,8 @@ class Block(nn.Module):
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
-    def forward(self, x: Float32[Tensor, "n c h w"]) -> Tensor:
-        """Return the block's output."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""  # no shapes in the signature: checking them breaks tracing by torch.compile
         inside = self.relu(self.norm1(self.conv1(x)))
         return self.relu(self.norm2(self.conv2(inside)) + self.shortcut(x))
 

@@ -127,6 +127,7 @@ def run(
                 seed=seed,
                 network=model,
                 layers=list(CUTS),
+                output="output",
                 images=images,
                 labels=labels,
                 validation=validation,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from layerfreq import plots
 from layerfreq.experiments.residual import CUTS, VARIANTS
 from layerfreq.experiments.summary import summarise
-from layerfreq.runs import Run
+from layerfreq.runs import Run, write_whole
 
 Runs = Mapping[tuple[int, int], Run]  # (variant, seed) -> run
 FITTED = 0.99  # training accuracy at which a variant counts as fitted
@@ -19,7 +20,7 @@ HEAD_INPUT = next(iter(CUTS))
 def present(
     runs: Runs, panels: Sequence[int], what: str, folder: Path
 ) -> tuple[list[str], list[list[str]], list[Path]]:
-    """Draw everything; return table head, table rows and files."""
+    """Draw everything, with the numbers behind it in two Parquet files; return table head, table rows and files."""
     medians, metrics = frames(runs)
     seeds = sorted({seed for _, seed in runs})
     every = f"{what}, seeds {' '.join(map(str, seeds))}"
@@ -32,6 +33,9 @@ def present(
     for name, (figure, title) in figures.items():
         figure.suptitle(title, fontsize="medium")
         files += plots.save(figure, folder, name)
+    for name, frame in (("summary", medians), ("metrics", metrics)):
+        files.append(folder / f"{name}.parquet")
+        write_whole(files[-1], partial(frame.to_parquet, index=False))
     return *table(medians, metrics), files
 
 
