@@ -24,7 +24,7 @@ from layerfreq.runs import Run
 
 @dataclass(frozen=True)
 class Config:
-    """Chosen values: SGD with momentum 0.9 on cross-entropy, He initialisation, no augmentation.
+    """Chosen values: SGD with momentum 0.9 on cross-entropy, He initialisation everywhere, no augmentation.
 
     Attributes:
         data: Where the images come from, as in `load_images`.
@@ -68,30 +68,12 @@ class Config:
 
 
 CIFAR = "uoft-cs/cifar10"
-PRESETS = {
-    "smoke": Config("digits", 200, 100, 4, 1, 32, 50, 0.05, 0.0, 3, 2, (0, 1, 2, 3), (0, 1, 3), 200, None, 1),
-    "small": Config(
-        CIFAR, 5000, 2000, 16, 2, 128, 50, 0.05, 0.0, 20, 14, tuple(range(21)), (0, 1, 2, 5, 20), 2000, 500, 50
-    ),
-    "paper": Config(
-        CIFAR,
-        50000,
-        10000,
-        64,
-        1,
-        512,
-        128,
-        0.05,
-        5e-4,
-        80,
-        40,
-        (*range(21), *range(25, 81, 5)),
-        (0, 1, 2, 15, 80),
-        5000,
-        1000,
-        2000,
-    ),
-}
+# images, validation, width, stride, head, batch, rate, decay, epochs, drop, measure, panels, probe, rows, checkpoints
+SMOKE = (200, 100, 4, 1, 32, 50, 0.02, 0.0, 3, 2, (0, 1, 2, 3), (0, 1, 3), 200, None, 1)
+SMALL = (5000, 2000, 16, 2, 512, 50, 0.02, 0.0, 24, 16, (0, 1, 2, 3, *range(4, 25, 2)), (0, 1, 2, 8, 24), 2000, 500, 50)
+EVERY = (*range(21), *range(25, 81, 5))
+PAPER = (50000, 10000, 64, 1, 512, 128, 0.05, 5e-4, 80, 40, EVERY, (0, 1, 2, 15, 80), 5000, 1000, 2000)
+PRESETS = {"smoke": Config("digits", *SMOKE), "small": Config(CIFAR, *SMALL), "paper": Config(CIFAR, *PAPER)}
 UNIT = "epoch"
 SEEDS = 1
 
