@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 pytest.importorskip("lightning_fabric")
 pytest.importorskip("datasets")
 
 from layerfreq import layer_features
+from layerfreq.cli import app
 from layerfreq.errors import InputError
 from layerfreq.experiments import minibatch, resnet
 from layerfreq.experiments.residual import CUTS, VARIANTS, Block, network
@@ -210,6 +212,14 @@ def test_bad_input_is_refused_before_anything_is_written(smoke, folder, tmp_path
     run(replace(smoke, variants=(4,), epochs=1), tmp_path / "o")
     with pytest.raises(InputError, match="holds another run"):
         run(replace(smoke, variants=(4,), epochs=1, augment=True), tmp_path / "o", resume=True)
+
+
+@pytest.mark.parametrize("words", [("sine", "--variant", "-1"), ("mlp", "--augment")])
+def test_options_out_of_place_are_refused(words, tmp_path):
+    result = CliRunner().invoke(app, ["reproduce", *words, "--preset", "smoke", "--out", str(tmp_path / "o")])
+    assert isinstance(result.exception, InputError)
+    assert words[1].lstrip("-") in str(result.exception)
+    assert not (tmp_path / "o").exists()
 
 
 def test_diverging_training_is_one_error(smoke, tmp_path):

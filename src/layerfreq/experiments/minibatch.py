@@ -166,14 +166,13 @@ def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
     share = slice(fabric.global_rank, None, fabric.world_size)
     while state["epoch"] < task.epochs:
         epoch, begun = state["epoch"] + 1, time.perf_counter()
-        order, moves, flips = draw(task, epoch)
+        order, moves, flips = (fabric.to_device(drawn) for drawn in draw(task, epoch))
         batches = order.split(task.batch)[: len(order) // task.batch]
-        for at in batches[state["step"] :]:
-            chosen = at[share]
-            x = images[fabric.to_device(chosen)]
+        for batch in batches[state["step"] :]:
+            at = batch[share]
+            x, y = images[at], labels[at]
             if task.augment:
-                x = crop_and_flip(x, fabric.to_device(moves[chosen]), fabric.to_device(flips[chosen]))
-            y = labels[fabric.to_device(chosen)]
+                x = crop_and_flip(x, moves[at], flips[at])
             outputs = model(x.contiguous(memory_format=torch.channels_last))
             loss = nn.functional.cross_entropy(outputs, y)
             optimizer.zero_grad()

@@ -147,7 +147,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         for seed in seeds
         if (out / folder(variant, seed) / "config.yaml").exists()
     }
-    what = f"resnet, preset {config['preset']}: {config['images']} images of {config['data']}"
+    what = f"resnet, preset {config['preset']}: {config['images']} images of {Path(config['data']).name}"
     return resnet_figures.present(runs, config["panels"], what, out / "figures")
 
 
