@@ -96,7 +96,9 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
 
 @app.command()
 def reproduce(
-    experiment: Annotated[Literal["depth", "sine", "mlp"], typer.Argument(help="Which experiment of the paper.")],
+    experiment: Annotated[
+        Literal["depth", "sine", "mlp", "resnet"], typer.Argument(help="Which experiment of the paper.")
+    ],
     preset: Annotated[
         Literal["smoke", "small", "paper"],
         typer.Option(help="Seconds; minutes; or the paper's size: on two cores sine 1 min, mlp 30, depth up to 120."),
@@ -106,9 +108,15 @@ def reproduce(
     seed: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times.")] = None,
     out: OutOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run was.")] = False,
+    variant: Annotated[
+        list[int] | None, typer.Option("--variant", help="resnet: -1 .. -4, may be given several times; default: all.")
+    ] = None,
+    augment: Annotated[bool, typer.Option("--augment", help="resnet: crop and flip images at random.")] = False,
 ) -> None:
     """Reproduce an experiment of the paper."""
-    _experiment(experiment, preset, data, device, seed, out, resume)
+    changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
+    changes |= {"augment": True} if augment else {}
+    _experiment(experiment, preset, data, device, seed, out, resume, changes)
 
 
 @app.command()
@@ -191,6 +199,7 @@ def _experiment(
     seeds: list[int] | None,
     out: Path | None,
     resume: bool,
+    changes: dict[str, Any] | None = None,
 ) -> None:
     from dataclasses import replace
 
@@ -200,6 +209,10 @@ def _experiment(
         if not hasattr(config, "data"):
             raise InputError(f"data: {data!r} given, but {name} makes its own data; leave --data out")
         config = replace(config, data=data)
+    for key in changes or {}:
+        if not hasattr(config, key):
+            raise InputError(f"{key.removesuffix('s')}: {name} has none; leave --{key.removesuffix('s')} out")
+    config = replace(config, **(changes or {}))
     if device not in ("cpu", "cuda", "mps", "auto"):
         raise InputError(f"device: unknown {device!r}; choose cpu, cuda, mps or auto")
     if device in ("cuda", "mps"):
