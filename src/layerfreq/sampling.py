@@ -140,18 +140,16 @@ class Tally:
         """Add the curves of some centres."""
         stratum, b = self._draw.stratum[found.rows], self._targets.energy[found.rows]
         counts, sums, by_column, own = self._here
-        for total, part in (
-            (counts[0], torch.ones_like(b)),
-            (counts[1], b),
-            (counts[2], b.square()),
-            (sums[0], found.energy),
-            (sums[1], found.slope),
-            (sums[2], found.self_weight),
-            (sums[3], found.self_weight.reciprocal()),
-            (sums[4], found.energy.square()),
-            (sums[5], found.energy * b[:, None]),
-        ):
-            total.index_add_(0, stratum, part)
+        parts = [(counts[0], torch.ones_like(b)), (counts[1], b), (counts[2], b.square())]
+        parts += [(sums[0], found.energy), (sums[1], found.slope), (sums[2], found.self_weight)]
+        parts += [(sums[3], found.self_weight.reciprocal())]
+        if self._draw.rtol is not None or len(self._draw.order) < len(self._targets.energy):
+            parts += [(sums[4], found.energy.square()), (sums[5], found.energy * b[:, None])]
+        for total, part in parts:
+            if len(total) == 1:
+                total += part.sum(dim=0)
+            else:
+                total.index_add_(0, stratum, part)
         if self._targets.rest is not None:
             assert found.by_column is not None
             assert self._targets.vectors is not None
