@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test install lint bench docs clean
+.PHONY: demo test install lint bench clean
 
 demo: install
 	$(BIN)/layerfreq demo
