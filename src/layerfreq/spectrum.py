@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from layerfreq.checks import Curve, as_cutoffs, as_features
-from layerfreq.engines import Engine, Points, RowCurves, as_points, pick_engine
+from layerfreq.engines import Engine, Points, RowCurves, as_points, enough_memory, pick_engine
 from layerfreq.engines.blocked import squared_distances
 from layerfreq.errors import InputError
 from layerfreq.sampling import Tally, draw
@@ -286,7 +286,7 @@ def spectrum(
     y = prepare_targets(y, shards, center=center, seed=seed)
     name, make_engine = pick_engine(engine, x.device, shards.n)
     chosen = draw(y, shards.n, rows, rtol, seed)
-    with torch.no_grad():
+    with torch.no_grad(), enough_memory(shards.n, x.shape[1]):
         points = as_points(x, shards)
         spread = points.spread if points.spread > 0 else 1.0
         unit = spread if scale == "rms" else points.gain**2  # cutoffs in `scale` = unit x those of the points

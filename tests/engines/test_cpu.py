@@ -128,6 +128,13 @@ def test_out_of_memory_is_answered_with_fewer_rows_at_a_time(monkeypatch, short)
         spectrum(x, y, engine="cpu")
     assert "\n" not in str(caught.value)
 
+    def none(*_):
+        raise short
+
+    monkeypatch.setattr(cpu.Cpu, "_centred", none)
+    with pytest.raises(InputError, match="features: memory does not suffice to prepare 200 points"):
+        spectrum(x, y, engine="cpu")
+
 
 def test_threads_do_not_show():
     x, y = cloud(700, 5, 4)

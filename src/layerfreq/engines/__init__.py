@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from layerfreq.engines.base import Engine, Points, RowCurves, as_points
+from layerfreq.engines.base import Engine, Points, RowCurves, as_points, enough_memory
 from layerfreq.engines.blocked import Blocked
 from layerfreq.engines.cpu import Cpu
 from layerfreq.engines.cuda import Cuda
@@ -33,4 +33,4 @@ def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, type[Engi
     return name, ENGINES[name]
 
 
-__all__ = ["ENGINES", "Engine", "Points", "RowCurves", "as_points", "pick_engine"]
+__all__ = ["ENGINES", "Engine", "Points", "RowCurves", "as_points", "enough_memory", "pick_engine"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -228,6 +229,24 @@ class Engine(ABC):
                 waiting = [*some.chunk(2), *waiting]
                 continue
             yield found
+
+
+@contextmanager
+def enough_memory(n: int, d: int) -> Iterator[None]:
+    """Turn memory that runs out inside into one clear line.
+
+    Raises:
+        InputError: If it does.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(
+            f"features: memory does not suffice to prepare {n} points of {d} features; pass fewer points or features, "
+            "or spread them over processes (group)"
+        ) from None
 
 
 def out_of_memory(error: BaseException) -> bool:
