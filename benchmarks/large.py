@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from layerfreq import spectrum
-from layerfreq.bench import _added_memory, machine
+from layerfreq.bench import added_memory, machine
 
 if __name__ == "__main__":
     print(f"{machine()}; random features, float32, 50 cutoffs, 10 classes\n")
@@ -19,6 +19,6 @@ if __name__ == "__main__":
         y = torch.arange(n) % 10
         spectrum(x[:1000], y[:1000], u, engine="cpu")
         start = time.perf_counter()
-        memory, s = _added_memory(lambda: spectrum(x, y, u, **options))  # noqa: B023
+        memory, s = added_memory(lambda: spectrum(x, y, u, **options))  # noqa: B023
         seconds = time.perf_counter() - start
         print(f"n={n}, d={d}, {options or 'exact'}: {seconds:.1f} s, {memory / 2**20:.0f} MiB, {s.rows} filter centres")

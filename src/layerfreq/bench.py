@@ -115,7 +115,7 @@ def measure(
             WAYS[name](x[:700], labels[:700], inv_delta[:2])  # compile, load, warm up
         except ImportError:
             continue
-        memory, found = _added_memory(lambda way=WAYS[name]: way(x, labels, inv_delta))
+        memory, found = added_memory(lambda way=WAYS[name]: way(x, labels, inv_delta))
         rows[name] = {"way": name, "memory": memory, "lfr_error": None, "rdf_error": None}
         times[name] = []
         if found is not None and exact is not None and name != PARTIAL:
@@ -194,8 +194,12 @@ def _processor() -> str:
     return f" ({name})" if name else ""
 
 
-def _added_memory(call: Callable[[], Any]) -> tuple[int | None, Any]:
-    """Call, and tell by how much the process grew at most meanwhile (Linux only)."""
+def added_memory(call: Callable[[], Any]) -> tuple[int | None, Any]:
+    """Call, and tell by how many bytes the process grew at most meanwhile; None where the system does not tell.
+
+    Returns:
+        The bytes, and what the call returned.
+    """
     try:
         Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present size
         before = _status("VmRSS")
