@@ -17,7 +17,7 @@ ENGINES: dict[str, type[Engine]] = {
     "cpu": Cpu,
     "cuda": Cuda,
 }
-SMALL = 512  # points up to which "blocked" takes no longer than importing the compiled loops of "cpu"
+SMALL = 512  # points up to which "cpu" does not pay back the loading of its loops, 0.6 s a process (docs/benchmarks.md)
 
 
 def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, type[Engine]]:

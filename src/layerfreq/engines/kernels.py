@@ -10,13 +10,13 @@ import numpy as np
 from numba import njit
 
 from layerfreq.engines.basis import PLACE_BITS, PLACE_SHIFT
+from layerfreq.engines.series import STEP
 
 CHUNK = 512  # pairs whose three moments fit a 64-bit word: 10 + 21 + 33 bits
 FEW = 32  # pairs below which a table of bins does not pay
 _PLACES = (1 << PLACE_BITS) - 1
 _COUNT, _FIRST = np.uint64(54), np.uint64(33)
 _FIRST_MASK, _SECOND_MASK = np.uint64((1 << 21) - 1), np.uint64((1 << 33) - 1)
-EIGHT = 8  # polynomials in one pass
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"}  # all that is computed here is finite
 _CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
 
@@ -291,7 +291,7 @@ def deposit_series(products, rows, columns, starts, labels, low, high, centre, o
                     total -= place[mine]
                     before[mine] = last[mine] = 0
                 found[run, 1] += total
-                for k in range(2, found.shape[1], EIGHT):
+                for k in range(2, found.shape[1], STEP):
                     _next_eight(place, before, last, w, found, run, k)
         if not beyond[i]:
             for run in range(labels.shape[0]):

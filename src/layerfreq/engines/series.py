@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-STEP = 8  # polynomials added in one pass over the pairs: `kernels.EIGHT`
+STEP = 8  # polynomials added in one pass over the pairs, as `kernels` has them written out
 MOST = 42  # polynomials beyond which bins are cheaper
 NODES = 64
 
