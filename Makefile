@@ -24,7 +24,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[experiments,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,docs,dev]'
 	touch $@
 
 clean:

@@ -5,6 +5,8 @@ from pathlib import Path
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from tests import compatibility
+
 SOURCE = Path(__file__).parents[1] / "src"
 # Compiled loops have no Python signature left to check.
 MODULES = [
@@ -15,3 +17,11 @@ MODULES = [
 install_import_hook(MODULES, "beartype.beartype")
 settings.register_profile("layerfreq", deadline=None, max_examples=30)
 settings.load_profile("layerfreq")
+
+
+def pytest_addoption(parser):
+    compatibility.add_options(parser)
+
+
+def pytest_configure(config):
+    compatibility.configure(config)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from layerfreq.errors import InputError
+from layerfreq.features import collect
 from layerfreq.inputs import is_loader
-from layerfreq.network import Cuts, Layer, choose_layers, collect, find_cuts, probe_of, unwrap
+from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, unwrap
 from layerfreq.sharding import Shards
 from layerfreq.spectrum import Spectrum, describe_peak, spectrum
 from layerfreq.untouched import untouched

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +49,6 @@ class Cuts:
     known: dict[str, Layer]
 
 
-class _Reached(Exception):
-    pass
-
-
 def hidden_layers(model: nn.Module, inputs: Any) -> list[str]:
     """Return the cuts that make sense, input to output, by module name.
 
@@ -70,79 +66,6 @@ def hidden_layers(model: nn.Module, inputs: Any) -> list[str]:
     model = unwrap(model)
     with untouched(model, inputs):
         return [layer.name for layer in find_cuts(model, probe_of(model, inputs)).layers]
-
-
-def layer_features(
-    model: nn.Module, inputs: Any, layers: Sequence[str] | str | None = None, *, stream: bool = False
-) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
-    """Return the features at layers: their outputs in eval mode, without gradients, flattened to (n, d).
-
-    Of a module that returns several tensors, the first floating one is taken.
-
-    Args:
-        model: Any module; it is left as it was.
-        inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
-        layers: Names as from `hidden_layers`, or any other module of the model; None means the hidden layers.
-        stream: Return an iterator of (name, features) that holds one layer at a time, at the cost of one
-            forward pass (up to the layer) for each.
-
-    Returns:
-        name -> (n, d) tensor on the model's device, or the iterator.
-
-    Raises:
-        InputError: For a layer that is unknown or cannot be measured, with the reason.
-    """
-    model = unwrap(model)
-    if stream:
-        _reject_one_pass(inputs)
-    with untouched(model, inputs):
-        chosen = choose_layers(model, probe_of(model, inputs), layers)
-    if stream:
-        return ((layer.name, collect(model, inputs, None, [layer])[0][layer.name]) for layer in chosen)
-    return collect(model, inputs, None, chosen)[0]
-
-
-def collect(
-    model: nn.Module, inputs: Any, targets: Any, layers: Sequence[Layer]
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Run the model over all batches and gather some layers' features, and the targets in the same order."""
-    features: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-    labels: list[Tensor] = []
-    wanted = {(layer.base, layer.number): layer.name for layer in layers}
-    with untouched(model, inputs):
-        for x, y in batches(inputs, targets):
-            x = _on_device(model, x)
-            missing = dict(wanted)
-            n = count(x)
-
-            def keep(event: Event, missing: dict[tuple[str, int], str] = missing, n: int = n) -> None:
-                name = missing.pop((event.name, event.number), None)
-                if name is None:
-                    return
-                value = first_tensor(event.output)
-                reason = _unmeasurable(value, n)
-                if reason or value is None:
-                    raise InputError(f"layer {name!r}: {reason}")
-                features[name].append(value.detach().reshape(n, -1).clone())
-                if not missing:
-                    raise _Reached
-
-            with Tap(model, keep):
-                try:
-                    call(model, x)
-                except _Reached:
-                    pass
-            if missing:
-                raise InputError(f"layer {next(iter(missing.values()))!r}: not reached for every batch; choose another")
-            if y is not None:
-                labels.append(torch.as_tensor(y).detach().cpu())
-    joined = {}
-    for name in list(features):  # one at a time, so that no two copies of everything are held
-        parts = features.pop(name)
-        if len({part.shape[1] for part in parts}) > 1:
-            raise InputError(f"layer {name!r}: its width differs between batches; pad the inputs to one size")
-        joined[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return joined, torch.cat(labels) if labels else None
 
 
 def choose_layers(model: nn.Module, probe: Any, layers: Sequence[str] | str | None) -> list[Layer]:
@@ -223,7 +146,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
         event, value, _ = events[first]
         if event.ended > tap.parameters_used or (identity in activated and not _is_activation(event)):
             continue
-        reason = _unmeasurable(value, count(probe))
+        reason = unmeasurable(value, count(probe))
         if reason:
             warnings.warn(f"layer {layer.name!r} cannot be measured: {reason}", stacklevel=4)
         elif not blind and not _determines(model, other, events[first][0], values[first], output):
@@ -244,10 +167,10 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
 def probe_of(model: nn.Module, inputs: Any) -> Any:
     """Return the first few points of the inputs, on the model's device."""
     if is_loader(inputs) and iter(inputs) is inputs:
-        _reject_one_pass(inputs)
+        reject_one_pass(inputs)
     x, _ = next(iter(batches(inputs)))
     n = count(x)
-    return _on_device(model, take(x, slice(0, min(n, PROBE)), n))
+    return on_device(model, take(x, slice(0, min(n, PROBE)), n))
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -344,7 +267,8 @@ def _other_points(probe: Any) -> Any:
     return map_tensors(change, probe)
 
 
-def _unmeasurable(value: Tensor | None, n: int) -> str:
+def unmeasurable(value: Tensor | None, n: int) -> str:
+    """Return why a layer's output cannot be features of n points, or an empty string."""
     if value is None:
         return "it returns no floating tensor"
     if value.ndim == 0 or value.shape[0] != n:
@@ -353,12 +277,14 @@ def _unmeasurable(value: Tensor | None, n: int) -> str:
     return ""
 
 
-def _on_device(model: nn.Module, inputs: Any) -> Any:
+def on_device(model: nn.Module, inputs: Any) -> Any:
+    """Return the inputs on the device of the model's parameters."""
     tensor = next(model.parameters(), None)
     tensor = next(model.buffers(), None) if tensor is None else tensor
     return inputs if tensor is None else map_tensors(lambda t: t.to(tensor.device), inputs)
 
 
-def _reject_one_pass(inputs: Any) -> None:
+def reject_one_pass(inputs: Any) -> None:
+    """Raise an InputError for an iterator that cannot be gone through twice."""
     if is_loader(inputs) and iter(inputs) is inputs:
         raise InputError("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")

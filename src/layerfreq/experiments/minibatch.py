@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
+from layerfreq.features import layer_features
 from layerfreq.layers import LayerSpectra
-from layerfreq.network import layer_features
 from layerfreq.runs import Run, write_whole
 from layerfreq.spectrum import spectrum
 
