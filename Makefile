@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test install lint bench clean
+.PHONY: demo test install lint bench docs clean
 
 demo: install
 	$(BIN)/layerfreq demo
@@ -19,6 +19,9 @@ lint: install
 bench: install
 	$(BIN)/layerfreq bench
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -28,4 +31,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv site
