@@ -87,6 +87,11 @@ class LayerSpectraCallback(Callback):
         """The monitor, while training runs."""
         return self._shell.monitor
 
+    @property
+    def state_key(self) -> str:
+        """What the checkpoint knows this callback by: one trainer may have several, for several modules or runs."""
+        return self._generate_state_key(module=self._module, run=self._shell.name)
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin."""
         model = pl_module

@@ -118,6 +118,11 @@ class Shell:
         return Run.create(path, {KEY: uuid.uuid4().hex}), False
 
     @property
+    def name(self) -> str:
+        """The name of the run's folder, which tells several callbacks of one trainer apart."""
+        return "" if self._run is None else Path(self._run.path if isinstance(self._run, Run) else self._run).name
+
+    @property
     def state(self) -> dict[str, str]:
         """What a checkpoint has to hold, to be resumed into this run."""
         return {KEY: "" if self._opened is None else str(self._opened.config.get(KEY, ""))}

@@ -97,19 +97,20 @@ class Trackers:
 
     def log(self, step: int, spectra: LayerSpectra) -> None:
         """Log one measurement to all of them."""
-        scalars, figure = scalars_of(spectra), cache(lambda: figure_of(spectra))
-        for one in self._trackers:
-            self._try(one, lambda one=one: one.log(step, dict(scalars), figure))
+        with _random_state_kept():
+            scalars, figure = scalars_of(spectra), cache(lambda: figure_of(spectra))
+            for one in self._trackers:
+                self._try(one, lambda one=one: one.log(step, dict(scalars), figure))
 
     def close(self) -> None:
         """Close all of them."""
-        for one in self._trackers:
-            self._try(one, one.close)
+        with _random_state_kept():
+            for one in self._trackers:
+                self._try(one, one.close)
 
     def _try(self, tracker: Any, work: Callable[[], Any]) -> None:
         try:
-            with _random_state_kept():
-                work()
+            work()
         except Exception as error:  # whatever a tracker may meet, hours of training are worth more
             if id(tracker) not in self._failed:
                 said = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     TrainerCallback = needs("transformers", "transformers").TrainerCallback
 
-STATE = "layerfreq"  # of the checkpoint's trainer_state.json, under stateful_callbacks
+STATE = "layerfreq"  # of the checkpoint's trainer_state.json, under stateful_callbacks: run's name -> state
 TIMINGS = ("_runtime", "_per_second", "_preparation_time")
 
 
@@ -68,10 +68,10 @@ class LayerSpectraCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin."""
-        resumed = state.stateful_callbacks.get(STATE)
+        states = state.stateful_callbacks.setdefault(STATE, {})
         collate = getattr(kwargs.get("train_dataloader"), "collate_fn", None)
-        self._shell.begin(kwargs["model"], state.global_step, resumed, self._trackers, collate)
-        state.stateful_callbacks[STATE] = self._shell.state
+        self._shell.begin(kwargs["model"], state.global_step, states.get(self._shell.name), self._trackers, collate)
+        states[self._shell.name] = self._shell.state
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure, if it is due."""
