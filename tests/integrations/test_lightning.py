@@ -260,7 +260,7 @@ def test_ranks_measure_their_parts_of_the_probe_set(tmp_path):
     script = Path(__file__).with_name("lightning_ddp.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, script, str(tmp_path)], capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, script, str(tmp_path)], capture_output=True, text=True, timeout=300, env=environment
     )
     assert done.returncode == 0, done.stderr
     run = Run(tmp_path / "run")

@@ -210,12 +210,12 @@ def test_without_transformers_it_is_one_line():
 @pytest.mark.compatibility("framework", "Hugging Face Trainer with DDP", "works")
 def test_ranks_measure_their_parts_of_the_probe_set(tmp_path):
     """Two processes find what one finds with the model that they have trained."""
+    script = Path(__file__).with_name("transformers_ddp.py")
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + [str(Path(__file__).with_name("transformers_ddp.py")), str(tmp_path)],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, tmp_path],
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr

@@ -44,7 +44,8 @@ class LayerSpectraCallback(Callback):
     `log_every_n_steps` and where it is measured; and at its end what a validation or an epoch has logged.
 
     A `Trainer` that resumes a checkpoint goes on with the run that the checkpoint belongs to, and what the run holds of
-    later steps is forgotten; a new training wants a new directory. On several devices each rank measures its part of
+    later steps is forgotten; a new training wants a new directory. (Lightning's checkpoints hold no random state, and
+    in the middle of an epoch no place in an ordinary loader: that is as exact as the resumed training is.) On several devices each rank measures its part of
     the probe set, and the first writes the run. Its parts are those of one model only if all ranks hold the
     same, as under DDP.
 
