@@ -44,10 +44,11 @@ class LayerSpectraCallback(Callback):
     `log_every_n_steps` and where it is measured; and at its end what a validation or an epoch has logged.
 
     A `Trainer` that resumes a checkpoint goes on with the run that the checkpoint belongs to, and what the run holds of
-    later steps is forgotten; a new training wants a new directory. (Lightning's checkpoints hold no random state, and
-    in the middle of an epoch no place in an ordinary loader: that is as exact as the resumed training is.) On several devices each rank measures its part of
-    the probe set, and the first writes the run. Its parts are those of one model only if all ranks hold the
-    same, as under DDP.
+    later steps is forgotten; a new training wants a new directory. The run is then that of an uninterrupted training
+    as far as the training is: Lightning's checkpoints hold no random state and no place within an epoch's data.
+
+    On several devices each rank measures its part of the probe set, and the first writes the run. The parts belong to
+    one model only if all ranks hold the same, as under DDP.
 
     Args:
         inputs: What the model's forward takes for n points; or a loader or data set of (input, target) pairs. All ranks

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, RandomSampler, Subset
 
 from layerfreq.errors import InputError
 from layerfreq.inputs import BATCH, count, is_loader, take
@@ -33,7 +33,7 @@ def probe_set(
         Inputs and targets, the latter None where the former are a loader.
 
     Raises:
-        InputError: If there are no targets, or fewer points than ranks.
+        InputError: If there are no targets, fewer points than ranks, or a shuffled loader for several ranks.
     """
     dataset = isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
     if targets is None and dataset and not isinstance(inputs, IterableDataset):
@@ -43,6 +43,10 @@ def probe_set(
         if dataset:
             inputs = DataLoader(inputs, BATCH, collate_fn=collate)
         whole = ranks == 1 or isinstance(getattr(inputs, "sampler", None), DistributedSampler)
+        if not whole and isinstance(getattr(inputs, "sampler", None), RandomSampler):
+            raise InputError(
+                "inputs: a shuffled loader, of which every rank would draw other parts; pass shuffle=False"
+            )
         return (Batches(inputs) if whole else Batches(inputs, rank, ranks)), None
     if targets is None:
         raise InputError("targets: None; pass one for each input, or a loader or data set that has both")
