@@ -50,7 +50,7 @@ def test_a_loader_that_is_one_part_already_is_left_alone():
 
 
 def test_a_shuffled_loader_is_refused_where_ranks_would_draw_apart():
-    with pytest.raises(InputError, match=r"inputs: a shuffled loader .* pass shuffle=False"):
+    with pytest.raises(InputError, match=r"inputs: a shuffled loader.* pass shuffle=False"):
         probe_set(DataLoader(DATA, 8, shuffle=True), None, 1, 2)
 
 
