@@ -198,12 +198,16 @@ def test_metrics_of_one_step_flushed_apart_are_both_there(tmp_path):
 
 
 @pytest.mark.parametrize("every", [1, 10])
-def test_rewinding_forgets_the_metrics_after_a_step_and_no_other(tmp_path, every):
+def test_rewinding_forgets_what_comes_after_a_step_and_nothing_else(tmp_path, every):
     run = Run.create(tmp_path / "run")
     for step in range(21):
         run.log(step, loss=1.0)
+        if step % 5 == 0:
+            run.write_spectra(step, measurement(step))
         if step % every == every - 1:
             run.flush()
     run.rewind(5)
     run.flush()
     assert run.metrics["step"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert run.steps() == [0, 5]
+    assert_only_whole(run.spectra)

@@ -33,6 +33,8 @@ class Monitor:
             measurement in both scales, since one follows from the other.
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
+        trackers: Where each measurement is logged besides, such as `layerfreq.integrations.trackers.TensorBoard`; one
+            that fails is a warning, and neither training nor run suffers.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
             Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
@@ -52,6 +54,7 @@ class Monitor:
         layers: Sequence[str] | str | None = None,
         run: str | Path | Run | None = None,
         when: When = 1,
+        trackers: Iterable[Any] = (),
         **options: Any,
     ) -> None:
         self._model = unwrap(model)
@@ -63,10 +66,16 @@ class Monitor:
         shards = Shards(options.get("group"))
         with shards.together():
             run = None if shards.rank else run
+            self._trackers = _trackers(() if shards.rank else trackers)
             self.run = run if run is None or isinstance(run, Run) else Run.create(run)
         self.on_layer: Callable[[str], Any] | None = None
         if self.run is not None:
-            weakref.finalize(self, _last_flush, self.run)
+            self.write_to(self.run)
+
+    def write_to(self, run: Run) -> None:
+        """Keep what is measured from now on in a run."""
+        self.run = run
+        weakref.finalize(self, _last_flush, run)
 
     @property
     def layers(self) -> list[str]:
@@ -94,7 +103,25 @@ class Monitor:
             both = [spectra.to_scale(scale).to_frame() for scale in ("raw", "rms")]
             self.run.write_spectra(step, pd.concat(both, ignore_index=True))
             self.run.flush()
+        if self._trackers is not None:
+            self._trackers.log(step, spectra)
         return spectra
+
+    def close(self) -> None:
+        """Write the metrics of the last steps, and close what the trackers have opened; measuring may go on."""
+        if self.run is not None:
+            self.run.flush()
+        if self._trackers is not None:
+            self._trackers.close()
+
+
+def _trackers(trackers: Iterable[Any]) -> Any:
+    trackers = list(trackers)
+    if not trackers:
+        return None
+    from layerfreq.integrations.trackers import Trackers
+
+    return Trackers(trackers)
 
 
 def _last_flush(run: Run) -> None:

@@ -174,14 +174,14 @@ def probe_of(model: nn.Module, inputs: Any) -> Any:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module inside torch.compile's, DataParallel's and DistributedDataParallel's wrappers.
+    """Return the module inside torch.compile's, Fabric's, DataParallel's and DistributedDataParallel's wrappers.
 
     Hooks added to a compiled module after its compilation are ignored, so its original is the one to watch.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model: a {type(model).__name__} is not a torch.nn.Module; pass the module itself")
     while True:
-        inner = getattr(model, "_orig_mod", None)
+        inner = getattr(model, "_orig_mod", getattr(model, "_original_module", None))
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             inner = model.module
         if not isinstance(inner, nn.Module):

@@ -122,10 +122,13 @@ class Run:
         self._pending = []
 
     def rewind(self, step: int) -> None:
-        """Forget the metrics after a step, because training goes on from there."""
+        """Forget metrics and measurements after a step, because training goes on from there."""
         import pandas as pd
 
         self._pending = []
+        for later in self.steps():
+            if later > step:
+                self._spectra_at(later).unlink()
         for part in (self.path / "metrics").glob("from-*.parquet"):
             frame = pd.read_parquet(part)
             kept = frame.loc[frame["step"] <= step, :]
@@ -133,6 +136,9 @@ class Run:
                 part.unlink()
             elif len(kept) < len(frame):
                 self._write_frame("metrics", part.stem, kept)
+
+    def _spectra_at(self, step: int) -> Path:
+        return self.path / "spectra" / f"step-{step:012d}.parquet"
 
     def plot(self) -> Figure:
         """Draw the density per octave by layer, one panel a measured step, raw scale above rms scale."""

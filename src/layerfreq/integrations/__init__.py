@@ -1,1 +1,20 @@
-"""Shells on `Monitor` for other people's training loops and trackers, one a file; none is imported with the core."""
+"""Shells on `Monitor` for other people's training loops and trackers, one a file; none is imported with the core.
+
+A loop of one's own needs none of them: a monitor before it, a line in it, and for what is tracked one argument.
+
+```python
+from layerfreq import Monitor
+from layerfreq.integrations.trackers import TensorBoard
+
+monitor = Monitor(model, inputs, targets, run="runs/mine", when="log", trackers=[TensorBoard("runs/board")])
+for step, (x, y) in enumerate(loader):
+    monitor.measure(step)
+    optimizer.zero_grad()
+    loss(model(x), y).backward()
+    optimizer.step()
+monitor.close()
+```
+
+Lightning and Hugging Face's Trainer take a callback with the same arguments, without the model:
+`layerfreq.integrations.lightning.LayerSpectraCallback` and `layerfreq.integrations.transformers.LayerSpectraCallback`.
+"""

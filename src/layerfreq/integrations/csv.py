@@ -1,0 +1,34 @@
+"""Measurements as lines of a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class CSV:
+    """Appends a line `step,name,value` for each number to a file, which is made, with a header, if it is not there.
+
+    Args:
+        path: The file. Nothing stays open between two measurements.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Any]) -> None:
+        """Append the numbers; the figure is not drawn."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            if not file.tell():
+                lines.writerow(["step", "name", "value"])
+            lines.writerows([step, name, repr(value)] for name, value in scalars.items())
+            file.write(text.getvalue())
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,175 @@
+"""The callback for Lightning's Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from layerfreq.errors import InputError, did_you_mean
+from layerfreq.integrations.shell import Shell
+from layerfreq.monitor import Monitor, When
+from layerfreq.runs import Run
+
+
+def _callbacks() -> tuple[Any, ...]:
+    """Return the classes of callbacks of `lightning` and `pytorch_lightning`: a trainer takes only those of its own."""
+    found = []
+    for name in ("lightning.pytorch", "pytorch_lightning"):
+        try:
+            found.append(import_module(name).Callback)
+        except ImportError:
+            pass
+    if not found:
+        raise InputError("lightning: cannot be imported; pip install 'layerfreq[lightning]'")
+    return tuple(found)
+
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+else:
+    Callback = type("Callback", _callbacks(), {})
+
+
+class LayerSpectraCallback(Callback):
+    """Measures the layers of the model that a Lightning `Trainer` trains.
+
+    Measured is before the first training step, and after each step that `when` names; a step is one of
+    `trainer.global_step`, which counts optimizer steps. The training is bit for bit what it would be without.
+
+    The run also gets `loss` and the other numbers that `training_step` returns, of the batch before the step, every
+    `log_every_n_steps` and where it is measured; and at its end what a validation or an epoch has logged.
+
+    A `Trainer` that resumes a checkpoint goes on with the run that the checkpoint belongs to, and what the run holds of
+    later steps is forgotten; a new training wants a new directory. The run is then that of an uninterrupted training
+    as far as the training is: Lightning's checkpoints hold no random state and no place within an epoch's data.
+
+    On several devices each rank measures its part of the probe set, and the first writes the run. The parts belong to
+    one model only if all ranks hold the same, as under DDP.
+
+    Args:
+        inputs: What the model's forward takes for n points; or a loader or data set of (input, target) pairs. All ranks
+            are given the same.
+        targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set.
+        module: Name of the submodule that is measured, such as "net"; None means the LightningModule itself.
+        layers: Names as from `hidden_layers`; None means all hidden layers.
+        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
+        when: As of `Monitor`.
+        trackers: As of `Monitor`; None means the scalars go to the trainer's own loggers.
+        **options: Of `spectrum`.
+
+    Raises:
+        InputError: If `when` is no schedule; for the rest, when training begins.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        targets: Any = None,
+        *,
+        module: str | None = None,
+        layers: Sequence[str] | str | None = None,
+        run: str | Path | Run | None = None,
+        when: When = "log",
+        trackers: Iterable[Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self._shell = Shell(inputs, targets, layers, run, when, options)
+        self._module, self._trackers = module, None if trackers is None else list(trackers)
+        self._resumed: dict[str, Any] | None = None
+        self._evaluated: set[str] = set()  # names that validation logs
+        self._before: set[str] = set()
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The monitor, while training runs."""
+        return self._shell.monitor
+
+    @property
+    def state_key(self) -> str:
+        """What the checkpoint knows this callback by: one trainer may have several, for several modules or runs."""
+        return self._generate_state_key(module=self._module, run=self._shell.name)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin."""
+        model = pl_module
+        if self._module is not None:
+            known = dict(pl_module.named_modules())
+            if self._module not in known:
+                near = did_you_mean(self._module, [name for name in known if name])
+                raise InputError(f"module: no {self._module!r} in {type(pl_module).__name__}; {near}")
+            model = known[self._module]
+        trackers = [TrainerLoggers(trainer)] if self._trackers is None else self._trackers
+        self._shell.begin(model, trainer.global_step, self._resumed, trackers)
+        self._resumed = None
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measure, if the batch has ended a step and it is due."""
+        self._shell.measure(trainer.global_step, lambda due: self._numbers(trainer, outputs, due))
+
+    def _numbers(self, trainer: Any, outputs: Any, due: bool) -> dict[str, float]:
+        every = trainer.log_every_n_steps
+        if not due and not (every and trainer.global_step % every == 0):
+            return {}
+        return _numbers(outputs if isinstance(outputs, Mapping) else {"loss": outputs})
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Remember what had been logged before."""
+        self._before = set(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Keep what validation has logged."""
+        if trainer.sanity_checking:
+            return
+        logged = trainer.callback_metrics
+        self._evaluated |= set(logged) - self._before
+        self._shell.note(trainer.global_step, _numbers({n: v for n, v in logged.items() if n in self._evaluated}))
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Keep what the epoch has logged."""
+        logged = trainer.callback_metrics
+        self._shell.note(trainer.global_step, _numbers({n: v for n, v in logged.items() if n not in self._evaluated}))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the checkpoint holds: to which run it belongs; the run's metrics are now written."""
+        self._shell.keep()
+        return self._shell.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the run when training begins."""
+        self._resumed = state_dict
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write what is left."""
+        self._shell.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Write what is left."""
+        self._shell.close()
+
+
+class TrainerLoggers:
+    """The loggers of a Lightning trainer, as a tracker of scalars."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Any]) -> None:
+        """Log the scalars; the figure is not drawn."""
+        for logger in self._trainer.loggers:
+            logger.log_metrics(scalars, step=step)
+
+    def close(self) -> None:
+        """Do nothing; the loggers are the trainer's."""
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
+    }

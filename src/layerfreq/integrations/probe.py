@@ -1,0 +1,97 @@
+"""The probe set in the shapes that trainers know: data sets, loaders of dicts, and each rank's part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, RandomSampler, Subset
+
+from layerfreq.errors import InputError
+from layerfreq.inputs import BATCH, count, is_loader, take
+
+LABELS = ("labels", "label", "label_ids")
+
+
+def probe_set(
+    inputs: Any, targets: Any = None, rank: int = 0, ranks: int = 1, collate: Callable[[Any], Any] | None = None
+) -> tuple[Any, Any]:
+    """Bring a probe set into a form that `Monitor` takes, and take one rank's part of it.
+
+    Points of a tensor or a data set are cut into equal runs, loaders are dealt out batch by batch; a loader with a
+    `DistributedSampler` is one part already.
+
+    Args:
+        inputs: What a model's forward takes, or a loader or data set of (input, target) pairs or of dicts.
+        targets: The targets, or None where the inputs bring their own; in dicts, they are what `LABELS` names.
+        rank: Whose part.
+        ranks: Number of parts.
+        collate: What makes a batch of a data set's items; None means PyTorch's own way.
+
+    Returns:
+        Inputs and targets, the latter None where the former are a loader.
+
+    Raises:
+        InputError: If there are no targets, fewer points than ranks, or a shuffled loader for several ranks.
+    """
+    dataset = isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
+    if targets is None and dataset and not isinstance(inputs, IterableDataset):
+        at = _run(len(inputs), rank, ranks)  # pyright: ignore[reportArgumentType]
+        return Batches(DataLoader(Subset(inputs, range(at.start, at.stop)), BATCH, collate_fn=collate)), None
+    if targets is None and (dataset or is_loader(inputs)):
+        if dataset:
+            inputs = DataLoader(inputs, BATCH, collate_fn=collate)
+        whole = ranks == 1 or isinstance(getattr(inputs, "sampler", None), DistributedSampler)
+        if not whole and isinstance(getattr(inputs, "sampler", None), RandomSampler):
+            raise InputError(
+                "inputs: a shuffled loader, of which every rank would draw other parts; pass shuffle=False"
+            )
+        return (Batches(inputs) if whole else Batches(inputs, rank, ranks)), None
+    if targets is None:
+        raise InputError("targets: None; pass one for each input, or a loader or data set that has both")
+    if ranks == 1:
+        return inputs, targets
+    n = count(inputs)
+    at = _run(n, rank, ranks)
+    return take(inputs, at, n), targets[at]
+
+
+def _run(n: int, rank: int, ranks: int) -> slice:
+    if n < ranks:
+        raise InputError(f"inputs: {n} points for {ranks} ranks; pass at least one for each")
+    return slice(n * rank // ranks, n * (rank + 1) // ranks)
+
+
+class Batches:
+    """Some batches of a loader, as (inputs, targets) pairs.
+
+    Args:
+        loader: An iterable of pairs, or of dicts with labels among them.
+        first: The number of the first batch.
+        every: The distance to the next one.
+    """
+
+    def __init__(self, loader: Any, first: int = 0, every: int = 1) -> None:
+        self.loader, self._first, self._every = loader, first, every
+        for name in ("generator", "sampler", "batch_sampler"):  # their random state is put back after measuring
+            setattr(self, name, getattr(loader, name, None))
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        if iter(self.loader) is self.loader:
+            raise InputError("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")
+        some = False
+        for batch in islice(self.loader, self._first, None, self._every):
+            some = True
+            yield _pair(batch)
+        if not some and self._first:
+            raise InputError(f"inputs: fewer batches than the {self._every} ranks; pass smaller batches")
+
+
+def _pair(batch: Any) -> Any:
+    if not isinstance(batch, Mapping):
+        return batch
+    name = next((name for name in LABELS if name in batch), None)
+    if name is None:
+        raise InputError(f"inputs: a batch has {', '.join(map(repr, batch))}, but none of {', '.join(LABELS)}")
+    return {key: value for key, value in batch.items() if key != name}, batch[name]

@@ -1,0 +1,158 @@
+"""What the callbacks share: a monitor that begins when a trainer does, and goes on where its checkpoint left off."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from layerfreq.errors import InputError
+from layerfreq.integrations.probe import probe_set
+from layerfreq.monitor import Monitor, When, schedule
+from layerfreq.runs import Run
+from layerfreq.sharding import Shards
+
+KEY = "training"  # of a run's config, and of a trainer's checkpoint: which training it is
+
+
+class Shell:
+    """A `Monitor` to be, of a model that the trainer brings.
+
+    In distributed training every rank is given the whole probe set and takes its part of it, unless `group` is among
+    the options: then what a rank is given is its part.
+
+    Attributes:
+        monitor: The monitor, once training has begun.
+
+    Args:
+        inputs: As of `Monitor`, or a data set.
+        targets: As of `Monitor`.
+        layers: As of `Monitor`.
+        run: As of `Monitor`; where a checkpoint is resumed, the directory of its run.
+        when: As of `Monitor`.
+        options: Of `spectrum`.
+
+    Raises:
+        InputError: If `when` is no schedule.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        targets: Any,
+        layers: Sequence[str] | str | None,
+        run: str | Path | Run | None,
+        when: When,
+        options: dict[str, Any],
+    ) -> None:
+        schedule(when)  # bad input is said at once
+        if not callable(when) and not isinstance(when, (int, str)):
+            when = list(when)
+        self.monitor: Monitor | None = None
+        self._inputs, self._targets, self._run = inputs, targets, run
+        self._asked = {"layers": layers, "when": when, **options}
+        self._opened: Run | None = None
+        self._last = -1
+
+    def begin(
+        self,
+        model: nn.Module,
+        step: int,
+        resumed: Mapping[str, Any] | None,
+        trackers: Iterable[Any] = (),
+        collate: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Begin at a step of the training, and measure there; or go on with a run from a checkpoint's step.
+
+        Args:
+            model: What is measured.
+            step: Steps done.
+            resumed: What `state` was in the checkpoint that is resumed, or None in a new training.
+            trackers: As of `Monitor`.
+            collate: Makes a batch of a data set's items.
+
+        Raises:
+            InputError: For bad input, or a run that holds another training.
+        """
+        options = dict(self._asked)
+        spread = dist.is_available() and dist.is_initialized()
+        everyone = Shards(dist.group.WORLD if spread and dist.get_world_size() > 1 else None)
+        with everyone.together():
+            rank, ranks = everyone.rank, everyone.ranks
+            if "group" in options:
+                rank, ranks = 0, 1
+            elif ranks > 1:
+                options["group"] = dist.group.WORLD
+            inputs, targets = probe_set(self._inputs, self._targets, rank, ranks, collate)
+        first = everyone.rank == 0
+        self.monitor = Monitor(model, inputs, targets, trackers=trackers if first else (), **options)
+        going_on = resumed is not None
+        with everyone.together():
+            if first and self._run is not None:
+                run, going_on = self._open(step, resumed)
+                self.monitor.write_to(run)
+                self._opened = run
+        self._last = step
+        if not everyone.gather(going_on)[0]:
+            self.monitor.measure(step)
+
+    def _open(self, step: int, resumed: Mapping[str, Any] | None) -> tuple[Run, bool]:
+        """Return the run, and whether it goes on."""
+        assert self._run is not None
+        path = self._run.path if isinstance(self._run, Run) else Path(self._run)
+        if resumed is not None and (path / "config.yaml").exists():
+            run = self._run if isinstance(self._run, Run) else Run(path)
+            theirs, ours = resumed.get(KEY), run.config.get(KEY)
+            if theirs and theirs != ours:
+                raise InputError(f"run: {str(path)!r} is not the checkpoint's run; choose that one, or a new one")
+            run.rewind(step)
+            return run, True
+        if isinstance(self._run, Run):
+            return self._run, False
+        if self._opened is not None and self._last <= step:  # the same trainer goes on
+            return self._opened, step == self._last
+        return Run.create(path, {KEY: uuid.uuid4().hex}), False
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder, which tells several callbacks of one trainer apart."""
+        return "" if self._run is None else Path(self._run.path if isinstance(self._run, Run) else self._run).name
+
+    @property
+    def state(self) -> dict[str, str]:
+        """What a checkpoint has to hold, to be resumed into this run."""
+        return {KEY: "" if self._opened is None else str(self._opened.config.get(KEY, ""))}
+
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep metrics in the run."""
+        if metrics and self.monitor is not None and self.monitor.run is not None:
+            self.monitor.run.log(step, **metrics)
+
+    def measure(self, step: int, numbers: Callable[[bool], Mapping[str, float]] | None = None) -> None:
+        """Measure at a step, if it has come since the last call and `when` says so.
+
+        Args:
+            step: The step.
+            numbers: Told whether the step was measured, returns metrics to keep.
+        """
+        if self.monitor is None or step <= self._last:
+            return
+        self._last = step
+        measured = self.monitor.measure(step) is not None
+        if numbers is not None:
+            self.note(step, numbers(measured))
+
+    def keep(self) -> None:
+        """Write what was noted, because a checkpoint is written."""
+        if self.monitor is not None and self.monitor.run is not None:
+            self.monitor.run.flush()
+
+    def close(self) -> None:
+        """Write what was noted, and drop the monitor, and with it the model."""
+        if self.monitor is not None:
+            self.monitor.close()
+            self.monitor = None

@@ -1,0 +1,98 @@
+"""The callback for Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerfreq.integrations.extras import needs
+from layerfreq.integrations.shell import Shell
+from layerfreq.monitor import Monitor, When
+from layerfreq.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+else:
+    TrainerCallback = needs("transformers", "transformers").TrainerCallback
+
+STATE = "layerfreq"  # of the checkpoint's trainer_state.json, under stateful_callbacks: run's name -> state
+TIMINGS = ("_runtime", "_per_second", "_preparation_time")
+
+
+class LayerSpectraCallback(TrainerCallback):
+    """Measures the layers of the model that a Hugging Face `Trainer` trains.
+
+    Measured is before the first training step, and after each step (`state.global_step`) that `when` names. The
+    training is bit for bit what it would be without.
+
+    The run also gets the numbers that the trainer logs (loss, learning rate, evaluation), but not its timings, nor its
+    summary at the end of training.
+
+    A `Trainer` that resumes a checkpoint goes on with the run that the checkpoint belongs to, and what the run holds of
+    later steps is forgotten; a new training wants a new directory. In distributed training each rank measures its part
+    of the probe set, and the first writes the run.
+
+    Args:
+        inputs: What the model's forward takes for n points; or a loader or data set, of pairs or of dicts with
+            "labels". A data set's batches are made by the trainer's own collator. All ranks are given the same.
+        targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set.
+        layers: Names as from `hidden_layers`; None means all hidden layers.
+        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
+        when: As of `Monitor`.
+        trackers: As of `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` begins.
+        **options: Of `spectrum`.
+
+    Raises:
+        InputError: If `when` is no schedule; for the rest, when training begins.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        targets: Any = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        run: str | Path | Run | None = None,
+        when: When = "log",
+        trackers: Iterable[Any] = (),
+        **options: Any,
+    ) -> None:
+        self._shell = Shell(inputs, targets, layers, run, when, options)
+        self._trackers = list(trackers)
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The monitor, while training runs."""
+        return self._shell.monitor
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin."""
+        states = state.stateful_callbacks.setdefault(STATE, {})
+        collate = getattr(kwargs.get("train_dataloader"), "collate_fn", None)
+        self._shell.begin(kwargs["model"], state.global_step, states.get(self._shell.name), self._trackers, collate)
+        states[self._shell.name] = self._shell.state
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure, if it is due."""
+        self._shell.measure(state.global_step)
+        if control.should_save:  # what is older than a checkpoint is on disk before it
+            self._shell.keep()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Keep what the trainer logs."""
+        logs = logs or {}
+        if "train_runtime" in logs:
+            return
+        numbers = {name: float(value) for name, value in logs.items() if isinstance(value, (int, float))}
+        self._shell.note(state.global_step, {n: v for n, v in numbers.items() if not n.endswith(TIMINGS)})
+        if control.should_save:
+            self._shell.keep()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the run's metrics, as the checkpoint is there."""
+        self._shell.keep()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write what is left."""
+        self._shell.close()

@@ -1,0 +1,84 @@
+"""The probe set's shapes, and that the ranks' parts are the whole."""
+
+import sys
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from layerfreq.errors import InputError
+from layerfreq.inputs import batches
+from layerfreq.integrations.probe import probe_set
+from tests.integrations.training import X, Y
+
+DATA = TensorDataset(X, Y)
+DICTS = [{"x": x, "labels": y} for x, y in zip(X.split(7), Y.split(7), strict=True)]
+
+
+def points(inputs, targets):
+    """All points of a probe set, as (point, target) pairs."""
+    pairs = []
+    for x, y in batches(inputs, targets):
+        x = x["x"] if isinstance(x, dict) else x
+        pairs += list(zip(map(tuple, x.tolist()), y.tolist(), strict=True))
+    return pairs
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("inputs", "targets", "ordered"),
+    [
+        (X, Y, True),
+        ({"x": X}, Y, True),
+        (DATA, None, True),
+        (DataLoader(DATA, 7), None, False),
+        (list(zip(X.split(7), Y.split(7), strict=True)), None, False),
+        (DataLoader(DICTS, None), None, False),
+    ],
+    ids=["tensor", "dict", "data set", "loader", "list", "loader of dicts"],
+)
+def test_parts_are_the_whole(inputs, targets, ordered, ranks):
+    parts = [points(*probe_set(inputs, targets, rank, ranks)) for rank in range(ranks)]
+    found, whole = [point for part in parts for point in part], points(X, Y)
+    assert found == whole if ordered else sorted(found) == sorted(whole)
+    assert max(map(len, parts)) - min(map(len, parts)) <= (1 if ordered else 7)
+
+
+def test_a_loader_that_is_one_part_already_is_left_alone():
+    loader = DataLoader(DATA, 8, sampler=DistributedSampler(DATA, 2, 1, shuffle=False))
+    assert len(points(*probe_set(loader, None, 1, 2))) == 24
+
+
+def test_a_shuffled_loader_is_refused_where_ranks_would_draw_apart():
+    with pytest.raises(InputError, match=r"inputs: a shuffled loader.* pass shuffle=False"):
+        probe_set(DataLoader(DATA, 8, shuffle=True), None, 1, 2)
+
+
+def test_too_few_points_for_the_ranks_are_one_line():
+    for inputs, targets, words in (
+        (X[:2], Y[:2], "inputs: 2 points for 3 ranks"),
+        (DataLoader(DATA, 48), None, "inputs: fewer batches than the 3 ranks"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            points(*probe_set(inputs, targets, 2, 3))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_one_pass_iterator_is_one_line():
+    with pytest.raises(InputError, match="inputs: a one-pass iterator"):
+        points(*probe_set(iter(DataLoader(DATA, 8)), None))
+
+
+def test_the_core_imports_no_integration():
+    import subprocess
+
+    code = "import sys, layerfreq; print([m for m in sys.modules if m.startswith('layerfreq.integrations')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout == "[]\n"
+
+
+def test_a_loaders_generator_can_be_reached():
+    """A loader's own generator is reached through its parts, so that measuring can put it back."""
+    random = torch.Generator().manual_seed(0)
+    part, _ = probe_set(DataLoader(DATA, 8, shuffle=True, generator=random), None)
+    assert part.generator is random
+    assert part.sampler.generator is random
