@@ -37,6 +37,7 @@ def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
         stack.enter_context(_modules_kept(model))
         stack.enter_context(random_state_kept(model, loader))
         stack.enter_context(_workers_kept(loader))
+        stack.enter_context(_shards_kept(model))
         stack.enter_context(_nothing_compiled())
         stack.enter_context(_nothing_cached(model))
         if torch.is_inference_mode_enabled() and not any(t.is_inference() for t in _tensors(model)):
@@ -104,6 +105,28 @@ def _is_filled(tensor: Tensor) -> bool:
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
+
+
+def sharded_modules(model: nn.Module) -> list[nn.Module]:
+    """Return the modules whose parameters are shared out over ranks, by FullyShardedDataParallel or fully_shard."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    kinds = tuple(getattr(fsdp, name) for name in ("FullyShardedDataParallel", "FSDPModule") if hasattr(fsdp, name))
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+@contextmanager
+def _shards_kept(model: nn.Module) -> Iterator[None]:
+    """Let no rank keep whole parameters, which an optimizer's next step would leave as they are."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for module in sharded_modules(model):
+            if hasattr(module, "reshard"):
+                module.reshard()  # pyright: ignore[reportCallIssue]
+            elif not failed and module._handle is not None:  # the outermost FullyShardedDataParallel keeps them
+                module._handle.reshard(free_unsharded_flat_param=True)  # pyright: ignore
 
 
 @contextmanager
