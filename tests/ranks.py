@@ -132,3 +132,50 @@ def measure_alone(features, targets, options):
     from layerfreq import spectrum
 
     return spectrum(features, targets, **options) if dist.get_rank() == 0 else None
+
+
+def parallel(how):
+    """The wrapper of a model that a set-up means, for the CPU."""
+    import torch
+    from torch import nn
+
+    def ddp(model):
+        return nn.parallel.DistributedDataParallel(model)
+
+    def fsdp(model):
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+
+    def fsdp_each(model):
+        from torch.distributed.fsdp import FullyShardedDataParallel
+        from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+        policy = ModuleWrapPolicy({nn.Linear, nn.Sequential})
+        return FullyShardedDataParallel(model, auto_wrap_policy=policy, device_id=torch.device("cpu"))
+
+    def fully_shard_root(model):
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        return fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+
+    def fully_shard_each(model):
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh("cpu", (2,))
+        for part in (model.stem, model.body):
+            fully_shard(part, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+
+    return locals()[how]
+
+
+def train_twice(network, how, options):
+    """Train with and without a monitor; returns what differs, and how many layers were measured."""
+    from tests.training import differences, train
+
+    on, spectra = train(network, True, parallel=parallel(how), **options)
+    off, _ = train(network, False, parallel=parallel(how), **options)
+    return differences(on, off), len(spectra)
