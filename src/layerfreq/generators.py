@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,18 +30,12 @@ def random_state_kept(model: nn.Module, loader: Any = None) -> Iterator[None]:
         loader: What batches come from; None for nothing.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's global state
-    generators = list(_held([*model.modules(), loader]))
+    generators = _held(model, loader)
     kept = [_state(generator) for generator in generators]
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices=devices):
-            torch.default_generator.manual_seed(SEED)
-            if devices:
-                torch.cuda.manual_seed_all(SEED)
-            random.seed(SEED)
-            np.random.seed(SEED)  # noqa: NPY002
-            for generator in generators:
-                _seed(generator)
+            seed_all(model, loader)
             yield
     finally:
         for generator, state in zip(generators, kept, strict=True):
@@ -50,17 +44,32 @@ def random_state_kept(model: nn.Module, loader: Any = None) -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _held(owners: Iterable[Any]) -> Iterator[Any]:
-    """Find the generators among the attributes of some objects, and of the samplers and data sets inside those."""
+def seed_all(model: nn.Module, loader: Any = None) -> None:
+    """Seed every random generator within reach with one fixed seed; call it inside `random_state_kept`."""
+    torch.manual_seed(SEED)
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002
+    for generator in _held(model, loader):
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(SEED)
+        elif isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = type(generator.bit_generator)(SEED).state
+        else:
+            generator.seed(SEED)
+
+
+def _held(model: nn.Module, loader: Any) -> list[Any]:
+    """Find the generators among the attributes of modules and loader, and of the samplers and data sets inside it."""
+    found: list[Any] = []
     seen: set[int] = set()
-    waiting = [(owner, 0) for owner in owners]
+    waiting = [(owner, 0) for owner in (*model.modules(), loader)]
     while waiting:
         owner, depth = waiting.pop()
         if id(owner) in seen:
             continue
         seen.add(id(owner))
         if isinstance(owner, KINDS):
-            yield owner
+            found.append(owner)
         elif isinstance(owner, (list, tuple)):
             waiting += [(value, depth) for value in owner if isinstance(value, INSIDE)]
         else:
@@ -69,6 +78,7 @@ def _held(owners: Iterable[Any]) -> Iterator[Any]:
             for value in values:
                 if isinstance(value, (*KINDS, *deeper)) or (deeper and _is_short_list(value)):
                     waiting.append((value, depth + 1))
+    return found
 
 
 def _is_short_list(value: Any) -> bool:
@@ -89,12 +99,3 @@ def _set(generator: Any, state: Any) -> None:
         generator.setstate(state)
     else:
         generator.set_state(state)
-
-
-def _seed(generator: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.manual_seed(SEED)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = type(generator.bit_generator)(SEED).state
-    else:
-        generator.seed(SEED)

@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedTensorMixin
 from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.errors import InputError, did_you_mean
+from layerfreq.generators import seed_all
 from layerfreq.inputs import batches, call, count, is_loader, map_tensors, take
 from layerfreq.taps import Event, Tap, all_tensors, first_tensor, replace_first
 from layerfreq.untouched import untouched
@@ -270,7 +271,7 @@ def _agree(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def _run(model: nn.Module, probe: Any) -> Any:
-    torch.manual_seed(0)  # inside `untouched`: the same noise, if there is any, in every run
+    seed_all(model)  # inside `untouched`: the same noise, if there is any, in every run
     return call(model, map_tensors(torch.clone, probe))
 
 

@@ -85,7 +85,8 @@ class _Attributes:
                 with torch.inference_mode(tensor.is_inference()), torch.no_grad():
                     tensor.copy_(before)
         for container, before in self._containers:
-            if len(container) != len(before) or any(a is not b for a, b in zip(_items(container), _items(before))):
+            now, then = _items(container), _items(before)
+            if len(now) != len(then) or any(a is not b for a, b in zip(now, then, strict=True)):
                 container.clear()
                 container.extend(before) if isinstance(container, list) else container.update(before)
 
