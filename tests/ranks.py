@@ -151,7 +151,7 @@ def parallel(how):
         from torch.distributed.fsdp import FullyShardedDataParallel
         from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-        policy = ModuleWrapPolicy({nn.Linear, nn.Sequential})
+        policy = ModuleWrapPolicy({nn.TransformerEncoderLayer, nn.Embedding})
         return FullyShardedDataParallel(model, auto_wrap_policy=policy, device_id=torch.device("cpu"))
 
     def fully_shard_root(model):
@@ -179,3 +179,31 @@ def train_twice(network, how, options):
     on, spectra = train(network, True, parallel=parallel(how), **options)
     off, _ = train(network, False, parallel=parallel(how), **options)
     return differences(on, off), len(spectra)
+
+
+def spectra_of(network, how, steps):
+    """Measure a model under a wrapper, after some steps on other data a rank, before and after buffers are made alike.
+
+    Returns two frames, whether buffers differed, and the state of the first rank's model where it is whole.
+    """
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+
+    from layerfreq import layer_spectra
+    from tests.training import NETWORKS, data
+
+    torch.manual_seed(0)
+    model = NETWORKS[network]()
+    wrapped = parallel(how)(model)
+    x, y = (part.chunk(dist.get_world_size())[dist.get_rank()] for part in data(network))
+    for _ in range(steps):
+        nn.functional.cross_entropy(wrapped(x), y).backward()
+    options = {"inv_delta": [0.1, 1.0, 10.0], "group": dist.group.WORLD}
+    before = layer_spectra(wrapped, x, y, **options).to_frame()
+    own = [b.clone() for b in model.buffers()]
+    for buffer in model.buffers():
+        dist.broadcast(buffer, 0)
+    differed = any(not torch.equal(a, b) for a, b in zip(own, model.buffers(), strict=True))
+    state = {name: value.clone() for name, value in model.state_dict().items()} if how == "ddp" else None
+    return before, layer_spectra(wrapped, x, y, **options).to_frame(), differed, state

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.errors import InputError, did_you_mean
@@ -198,7 +198,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def _reject_empty(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if isinstance(tensor, UninitializedTensorMixin):
+        if is_lazy(tensor):
             raise InputError(f"model: {name!r} has no shape yet (a lazy module); run the model once on a batch first")
         if tensor.is_meta:
             raise InputError(f'model: {name!r} is on device "meta", without values; load weights first')
