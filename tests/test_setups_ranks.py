@@ -49,7 +49,7 @@ def test_two_ranks_find_what_one_process_finds(two, how):
         same(frame, one)
 
 
-@pytest.mark.parametrize("how", SHARED_OUT)
+@pytest.mark.parametrize("how", [one for one in SHARED_OUT if one.id != "fsdp_each"])
 def test_training_that_is_shared_out_is_bit_identical(two, how):
     for wrong, layers in two(train_twice, *[("transformer", how, {})] * 2):
         assert wrong == []
