@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import tests.conftest  # noqa: F401  (its shape checks, before anything of layerfreq is imported)
 
-SECONDS = 60  # a rank that has not answered by then hangs
+SECONDS = 120  # a rank that has not answered by then hangs
 
 
 @contextmanager
