@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import tests.conftest  # noqa: F401  (its shape checks, before anything of layerfreq is imported)
 
-SECONDS = 60  # a rank that has not answered by then hangs
+SECONDS = 120  # a rank that has not answered by then hangs
 
 
 @contextmanager
@@ -132,3 +132,78 @@ def measure_alone(features, targets, options):
     from layerfreq import spectrum
 
     return spectrum(features, targets, **options) if dist.get_rank() == 0 else None
+
+
+def parallel(how):
+    """The wrapper of a model that a set-up means, for the CPU."""
+    import torch
+    from torch import nn
+
+    def ddp(model):
+        return nn.parallel.DistributedDataParallel(model)
+
+    def fsdp(model):
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+
+    def fsdp_each(model):
+        from torch.distributed.fsdp import FullyShardedDataParallel
+        from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+        policy = ModuleWrapPolicy({nn.TransformerEncoderLayer, nn.Embedding})
+        return FullyShardedDataParallel(model, auto_wrap_policy=policy, device_id=torch.device("cpu"))
+
+    def fully_shard_root(model):
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        return fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+
+    def fully_shard_each(model):
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh("cpu", (2,))
+        for part in (model.stem, model.body):
+            fully_shard(part, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+
+    return locals()[how]
+
+
+def train_twice(network, how, options):
+    """Train with and without a monitor; returns what differs, and how many layers were measured."""
+    from tests.training import differences, train
+
+    on, spectra = train(network, True, parallel=parallel(how), **options)
+    off, _ = train(network, False, parallel=parallel(how), **options)
+    return differences(on, off), len(spectra)
+
+
+def spectra_of(network, how, steps):
+    """Measure a model under a wrapper, after some steps on other data a rank, before and after buffers are made alike.
+
+    Returns two frames, whether buffers differed, and the state of the first rank's model where it is whole.
+    """
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+
+    from layerfreq import layer_spectra
+    from tests.training import NETWORKS, data
+
+    torch.manual_seed(0)
+    model = NETWORKS[network]()
+    wrapped = parallel(how)(model)
+    x, y = (part.chunk(dist.get_world_size())[dist.get_rank()] for part in data(network))
+    for _ in range(steps):
+        nn.functional.cross_entropy(wrapped(x), y).backward()
+    options = {"inv_delta": [0.1, 1.0, 10.0], "group": dist.group.WORLD}
+    before = layer_spectra(wrapped, x, y, **options).to_frame()
+    own = [b.clone() for b in model.buffers()]
+    for buffer in model.buffers():
+        dist.broadcast(buffer, 0)
+    differed = any(not torch.equal(a, b) for a, b in zip(own, model.buffers(), strict=True))
+    state = {name: value.clone() for name, value in model.state_dict().items()} if how == "ddp" else None
+    return before, layer_spectra(wrapped, x, y, **options).to_frame(), differed, state

@@ -12,7 +12,7 @@ from layerfreq.errors import InputError
 from layerfreq.inputs import batches, call, count
 from layerfreq.network import Layer, choose_layers, on_device, probe_of, reject_one_pass, unmeasurable, unwrap
 from layerfreq.taps import Event, Tap, first_tensor
-from layerfreq.untouched import untouched
+from layerfreq.untouched import sharded_modules, untouched
 
 
 class _Reached(Exception):
@@ -56,6 +56,7 @@ def collect(
     features: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
     labels: list[Tensor] = []
     wanted = {(layer.base, layer.number): layer.name for layer in layers}
+    whole = bool(sharded_modules(model))  # what is left half-way would not be shared out over the ranks again
     with untouched(model, inputs):
         for x, y in batches(inputs, targets):
             x = on_device(model, x)
@@ -71,7 +72,7 @@ def collect(
                 if reason or value is None:
                     raise InputError(f"layer {name!r}: {reason}")
                 features[name].append(value.detach().reshape(n, -1).clone())
-                if not missing:
+                if not missing and not whole:
                     raise _Reached
 
             with Tap(model, keep):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.errors import InputError, did_you_mean
+from layerfreq.generators import seed_all
 from layerfreq.inputs import batches, call, count, is_loader, map_tensors, take
 from layerfreq.taps import Event, Tap, all_tensors, first_tensor, replace_first
 from layerfreq.untouched import untouched
 
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 PROBE = 4  # points on which the structure of a model is found out
 
 
@@ -105,7 +109,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
 
     def note(event: Event) -> None:
         value = first_tensor(event.output)
-        events.append((event, value, -1 if value is None else value._version))
+        events.append((event, value, _version(value)))
 
     values: dict[int, Tensor] = {}
 
@@ -166,27 +170,38 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
 
 def probe_of(model: nn.Module, inputs: Any) -> Any:
     """Return the first few points of the inputs, on the model's device."""
-    if is_loader(inputs) and iter(inputs) is inputs:
-        reject_one_pass(inputs)
+    reject_one_pass(inputs)
     x, _ = next(iter(batches(inputs)))
     n = count(x)
     return on_device(model, take(x, slice(0, min(n, PROBE)), n))
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module inside torch.compile's, Fabric's, DataParallel's and DistributedDataParallel's wrappers.
+    """Return the module inside torch.compile's, Fabric's, (Distributed)DataParallel's and AveragedModel's wrappers.
 
     Hooks added to a compiled module after its compilation are ignored, so its original is the one to watch.
+
+    Raises:
+        InputError: If it is no module, or one whose parameters have no values yet.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model: a {type(model).__name__} is not a torch.nn.Module; pass the module itself")
     while True:
         inner = getattr(model, "_orig_mod", getattr(model, "_original_module", None))
-        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if inner is None and isinstance(model, WRAPPERS):
             inner = model.module
         if not isinstance(inner, nn.Module):
+            _reject_empty(model)
             return model
         model = inner
+
+
+def _reject_empty(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise InputError(f"model: {name!r} has no shape yet (a lazy module); run the model once on a batch first")
+        if tensor.is_meta:
+            raise InputError(f'model: {name!r} is on device "meta", without values; load weights first')
 
 
 def _is_activation(event: Event) -> bool:
@@ -233,6 +248,11 @@ def determines_output(model: nn.Module, probe: Any, layer: Layer) -> bool:
     return bool(found) and _determines(model, _other_points(probe), *found[0], output)
 
 
+def _version(value: Tensor | None) -> int:
+    """How often a value has been written into, where that is counted."""
+    return -1 if value is None or value.is_inference() else value._version
+
+
 def _determines(model: nn.Module, other: Any, at: Event, value: Tensor, output: list[Tensor]) -> bool:
     def put(event: Event) -> Any:
         if (event.name, event.number) == (at.name, at.number):
@@ -251,7 +271,7 @@ def _agree(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def _run(model: nn.Module, probe: Any) -> Any:
-    torch.manual_seed(0)  # inside `untouched`: the same noise, if there is any, in every run
+    seed_all(model)  # inside `untouched`: the same noise, if there is any, in every run
     return call(model, map_tensors(torch.clone, probe))
 
 
@@ -286,5 +306,5 @@ def on_device(model: nn.Module, inputs: Any) -> Any:
 
 def reject_one_pass(inputs: Any) -> None:
     """Raise an InputError for an iterator that cannot be gone through twice."""
-    if is_loader(inputs) and iter(inputs) is inputs:
+    if is_loader(inputs) and isinstance(inputs, Iterator):  # without iter(), which may start workers and draw a seed
         raise InputError("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")

@@ -18,6 +18,7 @@ from layerfreq.engines import Engine, Points, RowCurves, as_points, enough_memor
 from layerfreq.engines.blocked import squared_distances
 from layerfreq.errors import InputError
 from layerfreq.sampling import Tally, draw
+from layerfreq.settings import own_settings
 from layerfreq.sharding import Shards
 from layerfreq.targets import prepare_targets, read_targets
 
@@ -228,6 +229,7 @@ def _number(value: float | None, otherwise: str) -> str:
     return otherwise if value is None else f"{value:.4g}"
 
 
+@own_settings()
 def spectrum(
     features: Any,
     targets: Any,

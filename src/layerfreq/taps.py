@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,9 @@ FUNCTIONAL = {
     if callable(getattr(home, name, None))
 }
 
+# Where torch.compile, FullyShardedDataParallel and checkpoint_wrapper keep the module inside.
+WRAPPED = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+
 
 @dataclass(frozen=True)
 class Event:
@@ -95,7 +98,7 @@ class Tap(TorchFunctionMode):
         self._handles: list[Any] = []
 
     def __enter__(self) -> Tap:
-        for name, module in self._model.named_modules():
+        for name, module in named_layers(self._model):
             if name:
                 self._handles.append(module.register_forward_pre_hook(self._enter_module))
                 self._handles.append(module.register_forward_hook(self._leave_module(name)))
@@ -142,6 +145,13 @@ class Tap(TorchFunctionMode):
     def _inside_leaf(self) -> bool:
         """Whether a module without children is running: what it computes is its own business."""
         return bool(self._running) and not any(True for _ in self._running[-1][0].children())
+
+
+def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Iterate over a model's modules as if none were wrapped: wrappers are left out, in names too."""
+    for name, module in model.named_modules():
+        if not WRAPPED.intersection(module._modules):
+            yield ".".join(part for part in name.split(".") if part not in WRAPPED), module
 
 
 def first_tensor(output: Any) -> Tensor | None:
