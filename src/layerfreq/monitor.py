@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Monitor:
             measurement in both scales, since one follows from the other.
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
+        reading: How outputs with positions become feature vectors; see `layer_spectra`.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
             Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
@@ -52,6 +53,7 @@ class Monitor:
         layers: Sequence[str] | str | None = None,
         run: str | Path | Run | None = None,
         when: When = 1,
+        reading: str | Mapping[str, str] = "flatten",
         **options: Any,
     ) -> None:
         self._model = unwrap(model)
@@ -59,7 +61,7 @@ class Monitor:
             raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
         self._inputs, self._targets, self._options = inputs, targets, options
         self._due = schedule(when)
-        self._cuts = plan(self._model, inputs, layers, options.get("group"))
+        self._cuts = plan(self._model, inputs, layers, options.get("group"), reading)
         shards = Shards(options.get("group"))
         with shards.together():
             run = None if shards.rank else run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.inputs import batches, call, count, is_loader, map_tensors, take
+from layerfreq.readings import FLATTEN, Reading, assign
 from layerfreq.taps import Event, Tap, all_tensors, first_tensor, replace_first
 from layerfreq.untouched import untouched
 
@@ -27,11 +28,13 @@ class Layer:
         name: Module name; with `:k` for the k-th of several calls.
         base: The name without the number of the call.
         number: The number of the call, from 1.
+        reading: How its output is read as a feature vector.
     """
 
     name: str
     base: str
     number: int
+    reading: Reading = FLATTEN
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,16 @@ def choose_layers(model: nn.Module, probe: Any, layers: Sequence[str] | str | No
     if not chosen:
         raise InputError("layers: empty; name at least one, or pass None for all hidden layers")
     return chosen
+
+
+def with_readings(layers: Sequence[Layer], reading: Any) -> list[Layer]:
+    """Give layers their readings, from one name for all or a mapping.
+
+    Raises:
+        InputError: For an unknown reading, or a mapping that names another layer.
+    """
+    readings = assign(reading, [layer.name for layer in layers])
+    return [replace(layer, reading=readings[layer.name]) for layer in layers]
 
 
 def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts:
