@@ -205,6 +205,14 @@ def test_what_cannot_be_told_has_to_be_said():
     assert layer_features(model, x, ["view"], reading="mean:1")["view"].shape == (N, 4)
 
 
+class Own(nn.Module):
+    """A module of nobody's kind, with one vector of parameters."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+
+
 conv1, conv2, linear, norm, pool = (
     nn.Conv1d(3, 6, 3),
     nn.Conv2d(3, 6, 3),
@@ -224,7 +232,8 @@ conv1, conv2, linear, norm, pool = (
         ((2, 5, 4), [nn.LSTM(3, 2, bidirectional=True)], 2),
         ((2, 6, 3, 3), [conv2, pool], 1),
         ((2, 6, 6, 6), [conv2, nn.GroupNorm(2, 6)], 1),
-        ((2, 6, 6, 6), [conv2, norm], 3),  # channels last, as its norm says
+        ((2, 5, 5, 6), [conv2, norm], 3),  # channels last, as its norm says
+        ((2, 6, 6, 6), [conv2, norm], None),  # or not
         ((2, 6, 3, 3), [conv2, norm, linear], 1),  # permuted back: the six features are where they fit
         ((2, 9, 6), [conv2], 2),  # patches
         ((2, 6, 6), [conv2], None),  # as many patches as features
@@ -233,6 +242,10 @@ conv1, conv2, linear, norm, pool = (
         ((2, 2, 5, 3), [linear], None),  # heads
         ((2, 6, 5, 5, 5), [nn.Conv3d(3, 6, 3), nn.LayerNorm([6, 5, 5, 5])], 1),
         ((2, 5, 7), [norm, nn.PReLU()], None),
+        ((2, 5, 7), [norm, Own(7), nn.GELU()], 2),  # GPT-2's linear layers are its own
+        ((2, 6, 4, 4), [conv2, norm, linear, Own(6)], 1),  # ConvNeXt scales channels
+        ((2, 5, 6), [linear, Own(12)], 2),  # Mamba has a bias of its inner width
+        ((2, 5, 6), [nn.ReLU(), Own(5)], None),
     ],
 )
 def test_the_modules_before_say_where_features_are(shape, made_by, axis):

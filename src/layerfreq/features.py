@@ -46,11 +46,12 @@ def layer_features(
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         layers: Names as from `hidden_layers`, or any other module of the model; None means the hidden layers.
         reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean" or "max" over the
-            positions, or "positions", every one a row of its own, those of the first sample first. One name, or a
-            mapping from layers to names, others being flattened. Features are on axis 1 of what convolutions, batch
-            norms and poolings return, on the last axis of what linear, embedding, attention and recurrent modules and
-            layer norms return; "mean:1" or "positions:-1" says it where it cannot be told. Outputs (n, d) have no
-            positions: one name for all leaves them as they are, a mapping must not name them.
+            positions (padding is one like any other), or "positions", every one a row of its own, those of the first
+            sample first. One name, or a mapping from layers to names, others being flattened. Features are on axis 1
+            of what convolutions, batch norms and poolings return, on the last axis of what linear, embedding,
+            attention and recurrent modules and layer norms return; "mean:1" or "positions:-1" says it where it cannot
+            be told. Outputs (n, d) have no positions: one name for all leaves them as they are, a mapping must not
+            name them.
         stream: Return an iterator of (name, features) that holds one layer at a time, at the cost of one
             forward pass (up to the layer) for each.
 

@@ -6,8 +6,9 @@ every position a sample of its own, with its token's or pixel's label.
 
 Which axis holds the features is found from what is known of the modules that made the output: convolutions, batch norms
 and poolings have them on axis 1, linear, embedding, attention and recurrent modules and layer norms on the last one,
-and their number must be there. Where nothing is known, an output with four or more axes has them on axis 1; anything
-else is refused, and the axis has to be said: "mean:1" or "positions:-1".
+and their number must be there. Where nothing is known, an output with four or more axes has them on axis 1. Anything
+else is refused, as are outputs with as many positions as features after modules of both kinds; then the axis has to be
+said: "mean:1" or "positions:-1".
 """
 
 from __future__ import annotations
@@ -220,17 +221,22 @@ def features_axis(shape: Sequence[int], made_by: Sequence[nn.Module]) -> int | N
     """Find the axis of an output that holds features, from the modules that ran before it; None if it is unclear.
 
     The last module of a known kind and the last one that says how many features there are decide: the number has to
-    be there. If both ends have it, the kind decides.
+    be there. If both ends have it, the kind decides, unless there were modules of both kinds.
     """
     ndim = len(shape)
-    kind = next((k for k in (_kind(m, ndim) for m in reversed(made_by)) if k is not None), None)
-    count, known = next((c for c in map(_features_of, reversed(made_by)) if c is not None), (None, False))
-    fits = [axis for axis in (1, ndim - 1) if count is None or shape[axis] == count]
-    if kind in fits:
-        return kind
-    if known and len(fits) == 1:  # moved since, as where the patches of a convolution become a sequence
-        return fits[0]
-    return 1 if kind is None and count is None and ndim >= 4 else None
+    kinds = [k for k in (_kind(m, ndim) for m in reversed(made_by)) if k is not None]
+    kind = kinds[0] if kinds else None
+    for count, known in filter(None, map(_features_of, reversed(made_by))):
+        fits = [axis for axis in (1, ndim - 1) if shape[axis] == count]
+        if len(fits) == 2:
+            return kind if kind in fits and len({*kinds} - {0}) == 1 else None
+        if fits and (known or kind in fits):  # known ones may have been moved since, as the patches of a convolution
+            return fits[0]
+        if known:
+            return None
+    if kind is None and ndim >= 4:
+        return 1
+    return kind or None
 
 
 def _kind(module: nn.Module, ndim: int) -> int | None:
