@@ -192,6 +192,41 @@ def test_recurrent_modules_without_batch_first(t):
     check(model, x, "fc")
 
 
+@kind(
+    "packed sequences",
+    "works with a limit",
+    "what a recurrent module returns packed has not one row for each input; measure layers after it",
+)
+def test_packed_sequences():
+    def run(m, two):
+        x, lengths = two.split([D, 1], dim=-1)
+        lengths = lengths[:, 0, 0].long()
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        z, _ = nn.utils.rnn.pad_packed_sequence(m.rnn(packed)[0], batch_first=True, total_length=T)
+        return m.head(torch.relu(m.fc(z[torch.arange(len(z)), lengths - 1])))
+
+    model = Net(run, rnn=nn.GRU(D, 6, batch_first=True), fc=nn.Linear(6, 6), head=nn.Linear(6, 2))
+    x = torch.cat([sequence(), torch.randint(2, T + 1, (N, 1, 1)).expand(-1, T, 1)], dim=-1)
+    check(model, x, "fc")
+    with pytest.raises(InputError, match=r"layer 'rnn': its output .* has not one row for each"):
+        layer_features(model, x, "rnn")
+
+
+@kind("nested and sparse tensors", "refused", "it returns a nested or sparse tensor; make it dense in the model")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "make", [torch.Tensor.to_sparse, lambda x: torch.nested.nested_tensor(list(x))], ids=["sparse", "nested"]
+)
+def test_tensors_that_are_not_dense(make):
+    def run(m, x):
+        m.odd(x)
+        return m.head(x)
+
+    model = Net(run, odd=Net(lambda m, x: make(x)), head=nn.Linear(D, 2))
+    with pytest.raises(InputError, match="layer 'odd': it returns a nested or sparse tensor"):
+        layer_features(model, flat(), "odd")
+
+
 @kind("one module under two names")
 def test_tied_modules():
     one = nn.Linear(D, D)
@@ -519,3 +554,19 @@ def test_a_model_that_wants_whole_batches_is_measured():
         return m.head(torch.relu(m.fc(x)))
 
     check(Net(run, fc=nn.Linear(D, D), head=nn.Linear(D, 2)), flat(), "fc", ["fc.relu"])
+
+
+def test_finding_cuts_runs_the_model_seldom_and_on_few_points():
+    sizes = []
+
+    def run(m, x):
+        sizes.append(len(x))
+        return m.body(x)
+
+    model = Net(
+        run, body=nn.Sequential(*[nn.Sequential(nn.Linear(D, D), nn.ReLU()) for _ in range(5)], nn.Linear(D, 2))
+    )
+    x = flat()
+    assert len(hidden_layers(model, x)) == 5
+    assert len(sizes) == 5 + 3
+    assert max(sizes) == 4

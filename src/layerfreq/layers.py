@@ -99,7 +99,8 @@ def layer_spectra(
     Args:
         model: Any module.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
-        targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
+        targets: (n,) class ids, or (n,) or (n, c) floats, or those of positions, see `reading`; None with an iterable
+            of batches.
         layers: Names as from `hidden_layers`; None means all hidden layers.
         reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean", "max" or
             "positions", one name or a mapping from layers to names (see `layer_features`). With "positions", a target

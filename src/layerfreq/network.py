@@ -60,6 +60,10 @@ def hidden_layers(model: nn.Module, inputs: Any) -> list[str]:
     attention block), such that the network's output depends on the input through it alone, and parameters
     follow. A function's name is `<module before it>.<function>`, the k-th of several calls ends in `:k`.
 
+    The model is run on four points at most, once for each cut and three times more. Layers that return points in
+    another order than they came in are no cuts; a warning names those whose features of a point change with the other
+    points of the batch.
+
     Args:
         model: Any module.
         inputs: What its forward takes (tensor, array, dict, tuple), or an iterable of (inputs, targets) batches.

@@ -30,6 +30,8 @@ def unmeasurable(value: Tensor | None, n: int) -> str:
     """Return why a layer's output cannot be features of n points, or an empty string."""
     if value is None:
         return "it returns no floating tensor (of complex ones torch.view_as_real makes floats)"
+    if value.is_nested or value.layout != torch.strided:
+        return "it returns a nested or sparse tensor; make it dense in the model, or choose another layer"
     shape = tuple(value.shape)
     if value.ndim and value.shape[0] == n:
         return ""
