@@ -167,9 +167,9 @@ def test_ranks_drop_positions_each_for_itself(tokens, tmp_path):
         ("act", torch.zeros(N), "flatten:1", ["reading: 'flatten:1'"]),
         ("act", torch.zeros(N), "mean:0", ["reading: 'mean:0'"]),
         ("act", torch.zeros(N), "mean:x", ["reading: 'mean:x'", "axis"]),
-        ("act", torch.zeros(N), "mean:4", ["layer 'act'", "axis 4", "(12, 4, 6, 5)"]),
+        ("act", torch.zeros(N), "mean:4", ["layer 'act'", "axis 4", "(4, 4, 6, 5)"]),
         ("act", torch.zeros(N), {"conv": "mean"}, ["reading: no layer 'conv'"]),
-        ("head", torch.zeros(N), {"head": "mean"}, ["layer 'head'", "(12, 2)", "without positions"]),
+        ("head", torch.zeros(N), {"head": "mean"}, ["layer 'head'", "(4, 2)", "without positions"]),
         ("head", torch.zeros(N, 6, 5).long(), "positions", ["layer 'head'", "6 x 5", "the layer has no"]),
         ("act", torch.zeros(N, 3, 2).long(), "positions", ["layer 'act'", "3 x 2 positions", "6 x 5"]),
         ("act", torch.zeros(N, 6, 5).long(), "flatten", ["layer 'act'", "(12, 6, 5)", "reading='positions'"]),
@@ -254,6 +254,6 @@ def test_the_modules_before_say_where_features_are(shape, made_by, axis):
 
 def test_a_mean_of_half_precision_stays_that():
     value = torch.randn(3, 4, 5, dtype=torch.bfloat16)
-    rows, layout = Reading("mean").read(value, [nn.BatchNorm1d(4)])
+    rows, layout = Reading("mean").settle(value.shape, [nn.BatchNorm1d(4)]).read(value)
     assert rows.dtype == torch.bfloat16
     assert layout.positions == (5,)

@@ -20,7 +20,6 @@ from layerfreq.network import (
     unwrap,
     with_readings,
 )
-from layerfreq.readings import Layout
 from layerfreq.taps import Event, Tap, first_tensor
 from layerfreq.untouched import untouched
 
@@ -65,7 +64,8 @@ def layer_features(
     if stream:
         reject_one_pass(inputs)
     with untouched(model, inputs):
-        chosen = with_readings(choose_layers(model, probe_of(model, inputs), layers), reading)
+        probe = probe_of(model, inputs)
+        chosen = with_readings(model, probe, choose_layers(model, probe, layers), reading)
     if stream:
         return ((layer.name, collect(model, inputs, None, [layer])[0][layer.name]) for layer in chosen)
     return collect(model, inputs, None, chosen)[0]
@@ -73,42 +73,32 @@ def layer_features(
 
 def collect(
     model: nn.Module, inputs: Any, targets: Any, layers: Sequence[Layer]
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Run the model over all batches and gather some layers' features, and the targets in the same order.
-
-    With targets, all layers must be read alike, since targets go with the rows of a reading.
-    """
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Run the model over all batches and gather some layers' features, and for each the targets in the same order."""
     features: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-    labels: list[Tensor] = []
+    labels: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
     wanted = {(layer.base, layer.number): layer for layer in layers}
     with untouched(model, inputs):
         for x, y in batches(inputs, targets):
             x = on_device(model, x)
             missing = dict(wanted)
             n = count(x)
-            made_by: list[nn.Module] = []
-            layouts: list[Layout] = []
 
-            def keep(
-                event: Event,
-                missing: dict[tuple[str, int], Layer] = missing,
-                n: int = n,
-                made_by: list[nn.Module] = made_by,
-                layouts: list[Layout] = layouts,
-            ) -> None:
-                if event.module is not None:
-                    made_by.append(event.module)
+            def keep(event: Event, missing: dict[tuple[str, int], Layer] = missing, n: int = n, y: Any = y) -> None:
                 layer = missing.pop((event.name, event.number), None)
                 if layer is None:
                     return
                 value = first_tensor(event.output)
-                reason = unmeasurable(value, n)
-                if reason or value is None:
-                    raise InputError(f"layer {layer.name!r}: {reason}")
                 with blame(layer.name):
-                    rows, layout = layer.reading.read(value.detach(), made_by)
+                    reason = unmeasurable(value, n)
+                    if reason or value is None:
+                        raise InputError(reason)
+                    rows, layout = layer.reading.read(value.detach())
+                    if y is not None:
+                        label, kept = layout.label(y)
+                        labels[layer.name].append(label)
+                        rows = rows if kept is None else rows[kept.to(rows.device)]
                 features[layer.name].append(rows.clone())
-                layouts.append(layout)
                 if not missing:
                     raise _Reached
 
@@ -118,22 +108,14 @@ def collect(
                 except _Reached:
                     pass
             if missing:
-                raise InputError(
-                    f"layer {next(iter(missing.values())).name!r}: not reached for every batch; choose another"
-                )
-            if y is not None:
-                with blame(layers[0].name):
-                    labelled, kept = layouts[0].label(y)
-                labels.append(labelled)
-                if kept is not None:
-                    for parts in features.values():
-                        parts[-1] = parts[-1][kept.to(parts[-1].device)]
+                name = next(iter(missing.values())).name
+                raise InputError(f"layer {name!r}: not reached for every batch; choose another")
     joined = {}
     for name in list(features):  # one at a time, so that no two copies of everything are held
         parts = features.pop(name)
         if len({part.shape[1] for part in parts}) > 1:
             raise InputError(
-                f"layer {name!r}: its width differs between batches; pad the inputs to one size, or read mean"
+                f"layer {name!r}: its width differs between batches; pad the inputs to one size, or pass reading='mean'"
             )
         joined[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return joined, torch.cat(labels) if labels else None
+    return joined, {name: torch.cat(parts) for name, parts in labels.items() if parts}

@@ -143,7 +143,7 @@ def plan(
     with shards.together(), untouched(model, inputs):
         probe = probe_of(model, inputs)
         cuts = find_cuts(model, probe) if layers is None else Cuts(choose_layers(model, probe, layers), {}, {})
-        cuts = replace(cuts, layers=with_readings(cuts.layers, reading))
+        cuts = replace(cuts, layers=with_readings(model, probe, cuts.layers, reading))
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
     if other is not None:
@@ -177,4 +177,4 @@ def _measure(model: nn.Module, inputs: Any, targets: Any, layer: Layer, **option
     with blame(layer.name):
         if options.get("group") is None and len(features[layer.name]) == 0:
             raise InputError("targets: -100 at every position, so that none is left; label some")
-        return spectrum(features.pop(layer.name), labels, **options)
+        return spectrum(features.pop(layer.name), labels.get(layer.name), **options)

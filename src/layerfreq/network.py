@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.inputs import batches, call, count, is_loader, map_tensors, take
 from layerfreq.ownrows import ELSEWHERE, TOGETHER, faults_of_rows, unmeasurable
 from layerfreq.readings import FLATTEN, Reading, assign
@@ -158,14 +158,29 @@ def _warn_of_company(names: list[str]) -> None:
         warnings.warn(f"layer {names[0]!r}{more}: {TOGETHER}", stacklevel=5)
 
 
-def with_readings(layers: Sequence[Layer], reading: Any) -> list[Layer]:
-    """Give layers their readings, from one name for all or a mapping.
+def with_readings(model: nn.Module, probe: Any, layers: Sequence[Layer], reading: Any) -> list[Layer]:
+    """Give layers their readings, from one name for all or a mapping; call it inside `untouched`.
 
     Raises:
-        InputError: For an unknown reading, or a mapping that names another layer.
+        InputError: For an unknown reading, a mapping that names another layer, or a layer that cannot be read so.
     """
     readings = assign(reading, [layer.name for layer in layers])
-    return [replace(layer, reading=readings[layer.name]) for layer in layers]
+    if all(one.name == "flatten" for one in readings.values()):
+        return list(layers)
+    wanted = {(layer.base, layer.number): layer for layer in layers}
+    made_by: list[nn.Module] = []
+    found: dict[Layer, Reading] = {}
+
+    def settle(event: Event) -> None:
+        made_by.extend([] if event.module is None else [event.module])
+        layer, value = wanted.get((event.name, event.number)), first_tensor(event.output)
+        if layer is not None and value is not None:
+            with blame(layer.name):
+                found[layer] = readings[layer.name].settle(value.shape, made_by)
+
+    with Tap(model, settle):
+        _run(model, probe)
+    return [replace(layer, reading=found.get(layer, FLATTEN)) for layer in layers]
 
 
 def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,48 +65,57 @@ class Reading:
     axis: int | None = None
     own: bool = False
 
-    def read(self, value: Tensor, made_by: Sequence[nn.Module]) -> tuple[Tensor, Layout]:
-        """Return the samples' feature vectors.
+    def settle(self, shape: Sequence[int], made_by: Sequence[nn.Module]) -> Reading:
+        """Return the same reading with the axis of the features found, for outputs of some shape.
 
         Args:
-            value: (n, ...) what the layer returned.
+            shape: Of the layer's output.
             made_by: The modules that returned so far, the layer itself last.
-
-        Returns:
-            (n, d) features, or (n x positions, d) with "positions", all those of the first sample first; and where
-            they came from. They may be a view of `value`.
 
         Raises:
             InputError: If there are no positions, or it cannot be told which axes they are.
         """
-        n = value.shape[0]
+        shape = tuple(shape)
         if self.name == "flatten":
-            return value.reshape(n, -1), Layout(n)
-        if value.ndim < 3:
+            return self
+        if len(shape) < 3:
             if self.own:
-                raise InputError(f"reading: {self.name!r} of an output {tuple(value.shape)} without positions")
+                raise InputError(f"reading: {self.name!r} of an output {shape} without positions; leave the layer out")
+            return replace(self, axis=None)
+        if self.axis is not None:
+            if not -len(shape) < self.axis < len(shape):
+                raise InputError(
+                    f"reading: axis {self.axis} of an output {shape}; it has fewer, and samples are axis 0"
+                )
+            return replace(self, axis=self.axis % len(shape))
+        axis = features_axis(shape, made_by)
+        if axis is None:
+            raise InputError(
+                f"reading: cannot tell which axis of an output {shape} holds the features; "
+                f"say {self.name + ':1'!r} or {self.name + ':-1'!r}"
+            )
+        return replace(self, axis=axis)
+
+    def read(self, value: Tensor) -> tuple[Tensor, Layout]:
+        """Return the samples' feature vectors, once the reading is settled.
+
+        Args:
+            value: (n, ...) what the layer returned.
+
+        Returns:
+            (n, d) features, or (n x positions, d) with "positions", all those of the first sample first; and where
+            they came from. They may be a view of `value`.
+        """
+        n = value.shape[0]
+        if self.name == "flatten" or value.ndim < 3 or self.axis is None:
             return value.reshape(n, -1), Layout(n, (), self.name)
-        axis = self._axis(value, made_by)
-        value = value.movedim(axis, -1)
-        layout = Layout(n, tuple(value.shape[1:-1]), self.name, channel_first=axis == 1)
+        value = value.movedim(self.axis, -1)
+        layout = Layout(n, tuple(value.shape[1:-1]), self.name, channel_first=self.axis == 1)
         if self.name == "mean":
             return value.flatten(1, -2).mean(dim=1), layout
         if self.name == "max":
             return value.flatten(1, -2).amax(dim=1), layout
         return value.reshape(-1, value.shape[-1]), layout
-
-    def _axis(self, value: Tensor, made_by: Sequence[nn.Module]) -> int:
-        if self.axis is not None:
-            if not -value.ndim < self.axis < value.ndim:
-                raise InputError(f"reading: axis {self.axis} of an output {tuple(value.shape)}; samples are axis 0")
-            return self.axis % value.ndim
-        axis = features_axis(tuple(value.shape), made_by)
-        if axis is None:
-            raise InputError(
-                f"reading: cannot tell which axis of an output {tuple(value.shape)} holds the features; "
-                f"say {self.name + ':1'!r} or {self.name + ':-1'!r}"
-            )
-        return axis
 
 
 FLATTEN = Reading()
