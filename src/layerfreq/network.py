@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerfreq.activations import is_activation, is_candidate
 from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.inputs import batches, call, count, is_loader, map_tensors, take
 from layerfreq.ownrows import ELSEWHERE, TOGETHER, faults_of_rows, unmeasurable
@@ -205,7 +206,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
     def note_and_keep(event: Event) -> None:
         note(event)
         value = events[-1][1]
-        if value is not None and not names_only and _is_candidate(event, [e for e, _, _ in events]):
+        if value is not None and not names_only and is_candidate(event, [e for e, _, _ in events]):
             values[len(events) - 1] = value.detach().clone()
 
     with Tap(model, note_and_keep) as tap:
@@ -223,7 +224,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
     activated = {
         id(value)
         for i in values
-        if _is_activation(events[i][0]) and events[i][1] is not events[i][0].arguments[0]
+        if is_activation(events[i][0]) and events[i][1] is not events[i][0].arguments[0]
         for value in events[i][0].arguments[:1]
     }
     layers, refused, company = [], {}, []
@@ -240,7 +241,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
         layer = named[best[0]]
         first = min(i for i in members if i in values)
         event, value, _ = events[first]
-        if event.ended > tap.parameters_used or (identity in activated and not _is_activation(event)):
+        if event.ended > tap.parameters_used or (identity in activated and not is_activation(event)):
             continue
         fault = faults.get((event.name, event.number), "")
         reason = unmeasurable(value, count(probe)) or (fault if fault == ELSEWHERE else "")
@@ -294,36 +295,6 @@ def unwrap(model: nn.Module) -> nn.Module:
         if nn.parameter.is_lazy(tensor):
             raise InputError(f"model: {name!r} of a lazy module is not yet there; run the model once before measuring")
     return model
-
-
-def _is_activation(event: Event) -> bool:
-    module = event.module
-    if module is None:
-        return True
-    if isinstance(module, nn.RNNBase):
-        return True  # what a recurrent module returns is gated by activations inside it
-    if any(True for _ in module.children()):
-        return False
-    if type(module).__module__.startswith("torch.nn"):
-        return type(module).__module__ == nn.ReLU.__module__ and not isinstance(module, nn.MultiheadAttention)
-    value, given = first_tensor(event.output), first_tensor(event.arguments)
-    return (
-        not any(True for _ in module.parameters())
-        and value is not None
-        and given is not None
-        and value.shape == given.shape
-        and not torch.equal(value, given)
-    )
-
-
-def _is_candidate(event: Event, before: list[Event]) -> bool:
-    """An activation, or a block with an activation inside it that is more than a container."""
-    if _is_activation(event):
-        return True
-    module = event.module
-    if module is None or type(module).__module__ == nn.Sequential.__module__:
-        return False
-    return any(e.started > event.started and e is not event and _is_activation(e) for e in before)
 
 
 def determines_output(model: nn.Module, probe: Any, layer: Layer) -> bool:
