@@ -61,6 +61,7 @@ def plain(value, reading):
     return {"mean": flat.mean(1), "max": flat.max(1).values, "positions": flat.reshape(-1, value.shape[-1])}[reading]
 
 
+@pytest.mark.compatibility("layer kind", "images and sequences read by mean, max or positions", "works")
 @pytest.mark.parametrize("reading", NAMES[1:])
 def test_readings_of_images_and_sequences(reading, pixels, tokens):
     for (model, x), layer, move in [(pixels, "act", True), (tokens, "rnn", False), (tokens, "act", False)]:
@@ -115,6 +116,7 @@ def following(ids):
     return following
 
 
+@pytest.mark.compatibility("layer kind", "next-token targets of language models (reading='positions')", "works")
 @pytest.mark.parametrize("batch", [N, 5])
 def test_next_tokens_of_a_language_model(batch, tokens):
     model, ids = tokens
