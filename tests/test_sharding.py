@@ -111,6 +111,19 @@ def test_blocks_do_not_show(ranks, kind):
         same(one, each, 1e-11)
 
 
+def test_a_large_vocabulary_on_ranks(ranks):
+    """Class ids are sketched by where they stand among those of all ranks."""
+    size, call = ranks
+    x, y = torch.randn(1500, 3), torch.randperm(3000)[:1500] // 2
+    assert len(y.unique()) > 1024
+    options = {"inv_delta": [0.1, 1.0], "rows": 50, "engine": "blocked"}
+    one = spectrum(x, y, **options)
+    assert one.sketch == 64
+    counts = [700, 800] if size == 2 else [300, 0, 700, 500]
+    for each in call(measure, *((a, b, options) for a, b in zip(x.split(counts), y.split(counts), strict=True))):
+        same(one, each, 1e-6)
+
+
 def test_a_rank_alone_does_not_wait(ranks):
     """A group that is up is not used unless it is named."""
     size, call = ranks

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from layerfreq import spectrum
+from layerfreq.bench import added_memory
 from layerfreq.engines import ENGINES
 from layerfreq.errors import InputError
 from layerfreq.targets import as_targets
@@ -141,3 +142,57 @@ def test_fifty_thousand_columns_in_bounded_memory(monkeypatch):
     assert got.width == 65
     assert got.floor == pytest.approx(as_targets(labels, n).floor, rel=1e-9)
     np.testing.assert_allclose(got.energy, 0.25, rtol=1e-9)  # targets are halved, to below 1
+
+
+def tokens(n, vocabulary, seed=0):
+    """Class ids as tokens come: few often, most of them once or never."""
+    random = torch.Generator().manual_seed(seed)
+    return (vocabulary ** torch.rand(n, generator=random, dtype=torch.float64)).long() - 1
+
+
+@pytest.fixture
+def few_classes(monkeypatch):
+    monkeypatch.setattr("layerfreq.targets.CLASSES", 8)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_class_ids_are_sketched_as_their_one_hot_vectors_are(center, few_classes):
+    labels = tokens(300, 500)
+    ids, labels = labels.unique(return_inverse=True)
+    assert len(ids) > 128
+    got, dense = (as_targets(y, 300, center=center, seed=3) for y in (labels, torch.eye(len(ids))[labels]))
+    unit = dense.energy[0] / got.energy[0]  # vectors are scaled by a power of two
+    for name in ("energy", "rest", "vectors", "offset", "mean_energy"):
+        factor = unit.sqrt() if name in ("vectors", "offset") else unit
+        expected = torch.as_tensor(getattr(dense, name), dtype=torch.float64)
+        torch.testing.assert_close(
+            torch.as_tensor(getattr(got, name), dtype=torch.float64) * factor, expected, rtol=1e-9, atol=1e-12
+        )
+
+
+def test_sketched_class_ids_are_unbiased_and_covered(monkeypatch):
+    x, _ = data("noise")
+    labels = tokens(N, 300) // 4 + (x[:, 0] > 0) * 100
+    one = spectrum(x, labels, U)
+    monkeypatch.setattr("layerfreq.targets.CLASSES", 8)
+    for options in ({}, {"rows": 60}, {"rtol": 0.05}):
+        found = [spectrum(x, labels, U, seed=seed, **options) for seed in range(SEEDS // 2)]
+        assert found[0].sketch == 64
+        errors = np.array([s.lfr - one.lfr for s in found])
+        assert np.all(np.abs(errors.mean(axis=0)) < 4 * errors.std(axis=0) / np.sqrt(len(found)) + 1e-4)
+        covered = np.mean([np.abs(s.lfr - one.lfr) <= 1.96 * s.stderr + 1e-13 for s in found])
+        assert 0.88 < covered <= 1, options
+        np.testing.assert_allclose(found[0].floor, one.floor, rtol=1e-10)
+
+
+def test_a_vocabulary_of_fifty_thousand_in_bounded_memory():
+    """20,000 tokens: one-hot they would be 2 GB, in float32."""
+    n = 20_000
+    x = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
+    labels = tokens(n, 50_000)
+    assert len(labels.unique()) > 5_000
+    spectrum(x[:600], labels[:600], U, rows=50)  # compile, load
+    added, s = added_memory(lambda: spectrum(x, labels, U, rows=100))
+    assert s.sketch == 64
+    assert s.floor == pytest.approx(float((labels.bincount() / n).square().sum()), rel=1e-6)
+    assert added is None or added < 300 << 20

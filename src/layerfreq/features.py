@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, blame
 from layerfreq.inputs import batches, call, count
-from layerfreq.network import Layer, choose_layers, on_device, probe_of, reject_one_pass, unmeasurable, unwrap
+from layerfreq.network import (
+    Layer,
+    choose_layers,
+    on_device,
+    probe_of,
+    reject_one_pass,
+    unmeasurable,
+    unwrap,
+    with_readings,
+)
 from layerfreq.taps import Event, Tap, first_tensor
 from layerfreq.untouched import sharded_modules, untouched
 
@@ -20,7 +29,12 @@ class _Reached(Exception):
 
 
 def layer_features(
-    model: nn.Module, inputs: Any, layers: Sequence[str] | str | None = None, *, stream: bool = False
+    model: nn.Module,
+    inputs: Any,
+    layers: Sequence[str] | str | None = None,
+    *,
+    reading: str | Mapping[str, str] = "flatten",
+    stream: bool = False,
 ) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
     """Return the features at layers: their outputs in eval mode, without gradients, flattened to (n, d).
 
@@ -30,11 +44,18 @@ def layer_features(
         model: Any module; it is left as it was.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         layers: Names as from `hidden_layers`, or any other module of the model; None means the hidden layers.
+        reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean" or "max" over the
+            positions (padding is one like any other), or "positions", every one a row of its own, those of the first
+            sample first. One name, or a mapping from layers to names, others being flattened. Features are on axis 1
+            of what convolutions, batch norms and poolings return, on the last axis of what linear, embedding,
+            attention and recurrent modules and layer norms return; "mean:1" or "positions:-1" says it where it cannot
+            be told. Outputs (n, d) have no positions: one name for all leaves them as they are, a mapping must not
+            name them.
         stream: Return an iterator of (name, features) that holds one layer at a time, at the cost of one
             forward pass (up to the layer) for each.
 
     Returns:
-        name -> (n, d) tensor on the model's device, or the iterator.
+        name -> (n, d) tensor on the model's device, (n x positions, d) with "positions", or the iterator.
 
     Raises:
         InputError: For a layer that is unknown or cannot be measured, with the reason.
@@ -43,7 +64,8 @@ def layer_features(
     if stream:
         reject_one_pass(inputs)
     with untouched(model, inputs):
-        chosen = choose_layers(model, probe_of(model, inputs), layers)
+        probe = probe_of(model, inputs)
+        chosen = with_readings(model, probe, choose_layers(model, probe, layers), reading)
     if stream:
         return ((layer.name, collect(model, inputs, None, [layer])[0][layer.name]) for layer in chosen)
     return collect(model, inputs, None, chosen)[0]
@@ -51,11 +73,11 @@ def layer_features(
 
 def collect(
     model: nn.Module, inputs: Any, targets: Any, layers: Sequence[Layer]
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Run the model over all batches and gather some layers' features, and the targets in the same order."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Run the model over all batches and gather some layers' features, and for each the targets in the same order."""
     features: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-    labels: list[Tensor] = []
-    wanted = {(layer.base, layer.number): layer.name for layer in layers}
+    labels: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
+    wanted = {(layer.base, layer.number): layer for layer in layers}
     whole = bool(sharded_modules(model))  # what is left half-way would not be shared out over the ranks again
     with untouched(model, inputs):
         for x, y in batches(inputs, targets):
@@ -63,15 +85,21 @@ def collect(
             missing = dict(wanted)
             n = count(x)
 
-            def keep(event: Event, missing: dict[tuple[str, int], str] = missing, n: int = n) -> None:
-                name = missing.pop((event.name, event.number), None)
-                if name is None:
+            def keep(event: Event, missing: dict[tuple[str, int], Layer] = missing, n: int = n, y: Any = y) -> None:
+                layer = missing.pop((event.name, event.number), None)
+                if layer is None:
                     return
                 value = first_tensor(event.output)
-                reason = unmeasurable(value, n)
-                if reason or value is None:
-                    raise InputError(f"layer {name!r}: {reason}")
-                features[name].append(value.detach().reshape(n, -1).clone())
+                with blame(layer.name):
+                    reason = unmeasurable(value, n)
+                    if reason or value is None:
+                        raise InputError(reason)
+                    rows, layout = layer.reading.read(value.detach())
+                    if y is not None:
+                        label, kept = layout.label(y)
+                        labels[layer.name].append(label)
+                        rows = rows if kept is None else rows[kept.to(rows.device)]
+                features[layer.name].append(rows.clone())
                 if not missing and not whole:
                     raise _Reached
 
@@ -81,13 +109,14 @@ def collect(
                 except _Reached:
                     pass
             if missing:
-                raise InputError(f"layer {next(iter(missing.values()))!r}: not reached for every batch; choose another")
-            if y is not None:
-                labels.append(torch.as_tensor(y).detach().cpu())
+                name = next(iter(missing.values())).name
+                raise InputError(f"layer {name!r}: not reached for every batch; choose another")
     joined = {}
     for name in list(features):  # one at a time, so that no two copies of everything are held
         parts = features.pop(name)
         if len({part.shape[1] for part in parts}) > 1:
-            raise InputError(f"layer {name!r}: its width differs between batches; pad the inputs to one size")
+            raise InputError(
+                f"layer {name!r}: its width differs between batches; pad the inputs to one size, or pass reading='mean'"
+            )
         joined[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return joined, torch.cat(labels) if labels else None
+    return joined, {name: torch.cat(parts) for name, parts in labels.items() if parts}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, blame
 from layerfreq.features import collect
 from layerfreq.inputs import is_loader
-from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, unwrap
+from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, unwrap, with_readings
 from layerfreq.sharding import Shards
 from layerfreq.spectrum import Spectrum, describe_peak, spectrum
 from layerfreq.untouched import untouched
@@ -86,6 +87,8 @@ def layer_spectra(
     inputs: Any,
     targets: Any = None,
     layers: Sequence[str] | str | None = None,
+    *,
+    reading: str | Mapping[str, str] = "flatten",
     **options: Any,
 ) -> LayerSpectra:
     """Measure the effective target function {(features at a layer, targets)} of every layer.
@@ -96,10 +99,23 @@ def layer_spectra(
     Args:
         model: Any module.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
-        targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
+        targets: (n,) class ids, or (n,) or (n, c) floats, or those of positions, see `reading`; None with an iterable
+            of batches.
         layers: Names as from `hidden_layers`; None means all hidden layers.
+        reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean", "max" or
+            "positions", one name or a mapping from layers to names (see `layer_features`). With "positions", a target
+            of each sample is shared by its positions; class ids (n, *positions), such as tokens (n, t) or pixels
+            (n, h, w), or floats with one axis more, laid out as the layer's output is, go with theirs. A class id of
+            -100 drops its position, so give it to padding.
         **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
             every rank calls with its own part of the inputs, and all get the spectra of the whole.
+
+    Next-token targets of a language model that takes ids (n, t), in three lines; the classes are the vocabulary's
+    tokens, and no one-hot matrix is formed:
+
+        following = ids.roll(-1, dims=1)
+        following[:, -1] = -100  # the last token has none; give -100 to padding, too
+        layer_spectra(model, ids, following, reading="positions", rows=2000)
 
     Raises:
         InputError: For bad input; where a layer is to blame, the message names it.
@@ -107,11 +123,17 @@ def layer_spectra(
     model = unwrap(model)
     if targets is None and not is_loader(inputs):
         raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
-    cuts = plan(model, inputs, layers, options.get("group"))
+    cuts = plan(model, inputs, layers, options.get("group"), reading)
     return measure_layers(model, inputs, targets, cuts, **options)
 
 
-def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None, group: Any = None) -> Cuts:
+def plan(
+    model: nn.Module,
+    inputs: Any,
+    layers: Sequence[str] | str | None,
+    group: Any = None,
+    reading: str | Mapping[str, str] = "flatten",
+) -> Cuts:
     """Find out which layers to measure, once for many measurements.
 
     Raises:
@@ -121,6 +143,7 @@ def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None, grou
     with shards.together(), untouched(model, inputs):
         probe = probe_of(model, inputs)
         cuts = find_cuts(model, probe) if layers is None else Cuts(choose_layers(model, probe, layers), {}, {})
+        cuts = replace(cuts, layers=with_readings(model, probe, cuts.layers, reading))
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
     if other is not None:
@@ -151,7 +174,7 @@ def measure_layers(
 def _measure(model: nn.Module, inputs: Any, targets: Any, layer: Layer, **options: Any) -> Spectrum:
     with Shards(options.get("group")).together():
         features, labels = collect(model, inputs, targets, [layer])
-    try:
-        return spectrum(features.pop(layer.name), labels, **options)
-    except InputError as error:
-        raise InputError(f"layer {layer.name!r}: {error}") from None
+    with blame(layer.name):
+        if options.get("group") is None and len(features[layer.name]) == 0:
+            raise InputError("targets: -100 at every position, so that none is left; label some")
+        return spectrum(features.pop(layer.name), labels.get(layer.name), **options)

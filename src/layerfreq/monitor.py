@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Monitor:
             eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
         trackers: Where each measurement is logged besides, such as `layerfreq.integrations.trackers.TensorBoard`; one
             that fails is a warning, and neither training nor run suffers.
+        reading: How outputs with positions become feature vectors; see `layer_spectra`.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
             Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
@@ -55,6 +56,7 @@ class Monitor:
         run: str | Path | Run | None = None,
         when: When = 1,
         trackers: Iterable[Any] = (),
+        reading: str | Mapping[str, str] = "flatten",
         **options: Any,
     ) -> None:
         self._model = unwrap(model)
@@ -62,7 +64,7 @@ class Monitor:
             raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
         self._inputs, self._targets, self._options = inputs, targets, options
         self._due = schedule(when)
-        self._cuts = plan(self._model, inputs, layers, options.get("group"))
+        self._cuts = plan(self._model, inputs, layers, options.get("group"), reading)
         shards = Shards(options.get("group"))
         with shards.together():
             run = None if shards.rank else run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.activations import is_activation, is_candidate
+from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.generators import seed_all
 from layerfreq.inputs import batches, call, count, is_loader, map_tensors, take
+from layerfreq.ownrows import ELSEWHERE, TOGETHER, faults_of_rows, unmeasurable
+from layerfreq.readings import FLATTEN, Reading, assign
 from layerfreq.taps import Event, Tap, all_tensors, first_tensor, replace_first
 from layerfreq.untouched import untouched
 
@@ -31,11 +34,13 @@ class Layer:
         name: Module name; with `:k` for the k-th of several calls.
         base: The name without the number of the call.
         number: The number of the call, from 1.
+        reading: How its output is read as a feature vector.
     """
 
     name: str
     base: str
     number: int
+    reading: Reading = FLATTEN
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ def hidden_layers(model: nn.Module, inputs: Any) -> list[str]:
     attention block), such that the network's output depends on the input through it alone, and parameters
     follow. A function's name is `<module before it>.<function>`, the k-th of several calls ends in `:k`.
 
+    The model is run on four points at most, once for each cut and three times more. Layers that return points in
+    another order than they came in are no cuts; a warning names those whose features of a point change with the other
+    points of the batch.
+
     Args:
         model: Any module.
         inputs: What its forward takes (tensor, array, dict, tuple), or an iterable of (inputs, targets) batches.
@@ -72,26 +81,111 @@ def hidden_layers(model: nn.Module, inputs: Any) -> list[str]:
         return [layer.name for layer in find_cuts(model, probe_of(model, inputs)).layers]
 
 
-def choose_layers(model: nn.Module, probe: Any, layers: Sequence[str] | str | None) -> list[Layer]:
+def choose_layers(
+    model: nn.Module, probe: Any, layers: Sequence[str] | str | None, *, own_rows: bool = True
+) -> list[Layer]:
     """Turn names into layers, or find the hidden layers where none are named.
 
+    Args:
+        model: The model, unwrapped.
+        probe: A few points, as from `probe_of`.
+        layers: Names, or None.
+        own_rows: Whether to try that each point has its own row in their outputs.
+
     Raises:
-        InputError: For an unknown name, with near ones; for a module called several times, with its calls.
+        InputError: For an unknown name, with near ones; for a module called several times, with its calls; for a layer
+            that returns points in another order.
     """
     if layers is None:
         return find_cuts(model, probe).layers
     known = find_cuts(model, probe, names_only=True).known
     chosen = []
     for name in [layers] if isinstance(layers, str) else layers:
-        if name not in known:
-            calls = [other for other, layer in known.items() if layer.base == name]
+        first = _first_name(model, name)
+        if first not in known:
+            calls = [other for other, layer in known.items() if layer.base == first]
             if calls:
-                raise InputError(f"layers: {name!r} is called {len(calls)} times; choose among {', '.join(calls)}")
-            raise InputError(f"layers: no layer {name!r} in {type(model).__name__}; {did_you_mean(name, known)}")
-        chosen.append(known[name])
+                tied = "" if first == name else f", as {first!r}, which is the same module"
+                raise InputError(
+                    f"layers: {name!r} is called {len(calls)} times{tied}; choose among {', '.join(calls)}"
+                )
+            raise InputError(f"layers: {_why_unknown(model, name, known)}")
+        chosen.append(known[first])
     if not chosen:
         raise InputError("layers: empty; name at least one, or pass None for all hidden layers")
+    if own_rows:
+        _try_rows(model, probe, chosen)
     return chosen
+
+
+def _first_name(model: nn.Module, name: str) -> str:
+    """The name by which a module is known that has several, or the same name."""
+    base, colon, number = name.partition(":")
+    module = dict(model.named_modules(remove_duplicate=False)).get(base)
+    first = next((other for other, one in model.named_modules() if one is module), base)
+    return f"{first}{colon}{number}" if module is not None else name
+
+
+def _why_unknown(model: nn.Module, name: str, known: Mapping[str, Layer]) -> str:
+    module = dict(model.named_modules(remove_duplicate=False)).get(name)
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"{name!r} is scripted (torch.jit), and what it returns cannot be seen; pass the module as it was before"
+    if module is not None:
+        return f"module {name!r} is not called when the model runs; choose one that is, such as the one around it"
+    return f"no layer {name!r} in {type(model).__name__}; {did_you_mean(name, known)}"
+
+
+def _try_rows(model: nn.Module, probe: Any, layers: Sequence[Layer]) -> None:
+    values: dict[tuple[str, int], Tensor] = {}
+    wanted = {(layer.base, layer.number): layer for layer in layers}
+
+    def keep(event: Event) -> None:
+        layer = wanted.get((event.name, event.number))
+        if layer is not None:
+            value = first_tensor(event.output)
+            reason = unmeasurable(value, count(probe))
+            if reason or value is None:
+                raise InputError(f"layer {layer.name!r}: {reason}")
+            values[event.name, event.number] = value.detach().clone()
+
+    with Tap(model, keep):
+        _run(model, probe)
+    faults = faults_of_rows(model, _run, probe, values)
+    for at, fault in faults.items():
+        if fault == ELSEWHERE:
+            raise InputError(f"layer {wanted[at].name!r}: {fault}")
+    _warn_of_company([wanted[at].name for at in faults])
+
+
+def _warn_of_company(names: list[str]) -> None:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        warnings.warn(f"layer {names[0]!r}{more}: {TOGETHER}", stacklevel=5)
+
+
+def with_readings(model: nn.Module, probe: Any, layers: Sequence[Layer], reading: Any) -> list[Layer]:
+    """Give layers their readings, from one name for all or a mapping; call it inside `untouched`.
+
+    Raises:
+        InputError: For an unknown reading, a mapping that names another layer, or a layer that cannot be read so.
+    """
+    readings = assign(reading, [layer.name for layer in layers])
+    if all(one.name == "flatten" for one in readings.values()):
+        return list(layers)
+    wanted = {(layer.base, layer.number): layer for layer in layers}
+    made_by: list[nn.Module] = []
+    found: dict[Layer, Reading] = {}
+
+    def settle(event: Event) -> None:
+        made_by.extend([] if event.module is None else [event.module])
+        layer, value = wanted.get((event.name, event.number)), first_tensor(event.output)
+        if layer is not None and value is not None:
+            with blame(layer.name):
+                found[layer] = readings[layer.name].settle(value.shape, made_by)
+
+    with Tap(model, settle):
+        _run(model, probe)
+    return [replace(layer, reading=found.get(layer, FLATTEN)) for layer in layers]
 
 
 def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts:
@@ -116,7 +210,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
     def note_and_keep(event: Event) -> None:
         note(event)
         value = events[-1][1]
-        if value is not None and not names_only and _is_candidate(event, [e for e, _, _ in events]):
+        if value is not None and not names_only and is_candidate(event, [e for e, _, _ in events]):
             values[len(events) - 1] = value.detach().clone()
 
     with Tap(model, note_and_keep) as tap:
@@ -134,10 +228,13 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
     activated = {
         id(value)
         for i in values
-        if _is_activation(events[i][0]) and events[i][1] is not events[i][0].arguments[0]
+        if is_activation(events[i][0]) and events[i][1] is not events[i][0].arguments[0]
         for value in events[i][0].arguments[:1]
     }
-    layers, refused = [], {}
+    layers, refused, company = [], {}, []
+    faults = faults_of_rows(
+        model, _run, probe, {(events[i][0].name, events[i][0].number): v for i, v in values.items()}
+    )
     other = _other_points(probe)
     blind = _agree(all_tensors(_run(model, other)), output)  # other points, same output: nothing can be told apart
     for (identity, _), members in groups.items():
@@ -148,9 +245,10 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
         layer = named[best[0]]
         first = min(i for i in members if i in values)
         event, value, _ = events[first]
-        if event.ended > tap.parameters_used or (identity in activated and not _is_activation(event)):
+        if event.ended > tap.parameters_used or (identity in activated and not is_activation(event)):
             continue
-        reason = unmeasurable(value, count(probe))
+        fault = faults.get((event.name, event.number), "")
+        reason = unmeasurable(value, count(probe)) or (fault if fault == ELSEWHERE else "")
         if reason:
             warnings.warn(f"layer {layer.name!r} cannot be measured: {reason}", stacklevel=4)
         elif not blind and not _determines(model, other, events[first][0], values[first], output):
@@ -159,6 +257,8 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
             refused[layer.name] = reason
         else:
             layers.append(layer)
+            company += [layer.name] if fault else []
+    _warn_of_company(company)
     if not layers:
         why = "; ".join(f"{name!r}: {reason}" for name, reason in list(refused.items())[:3])
         raise InputError(
@@ -191,47 +291,18 @@ def unwrap(model: nn.Module) -> nn.Module:
         if inner is None and isinstance(model, WRAPPERS):
             inner = model.module
         if not isinstance(inner, nn.Module):
-            _reject_empty(model)
-            return model
+            break
         model = inner
-
-
-def _reject_empty(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            f"model: a {type(model).__name__} of torch.jit takes no hooks; pass the module as it was before scripting"
+        )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise InputError(f"model: {name!r} has no shape yet (a lazy module); run the model once on a batch first")
         if tensor.is_meta:
             raise InputError(f'model: {name!r} is on device "meta", without values; load weights first')
-
-
-def _is_activation(event: Event) -> bool:
-    module = event.module
-    if module is None:
-        return True
-    if isinstance(module, nn.RNNBase):
-        return True  # what a recurrent module returns is gated by activations inside it
-    if any(True for _ in module.children()):
-        return False
-    if type(module).__module__.startswith("torch.nn"):
-        return type(module).__module__ == nn.ReLU.__module__ and not isinstance(module, nn.MultiheadAttention)
-    value, given = first_tensor(event.output), first_tensor(event.arguments)
-    return (
-        not any(True for _ in module.parameters())
-        and value is not None
-        and given is not None
-        and value.shape == given.shape
-        and not torch.equal(value, given)
-    )
-
-
-def _is_candidate(event: Event, before: list[Event]) -> bool:
-    """An activation, or a block with an activation inside it that is more than a container."""
-    if _is_activation(event):
-        return True
-    module = event.module
-    if module is None or type(module).__module__ == nn.Sequential.__module__:
-        return False
-    return any(e.started > event.started and e is not event and _is_activation(e) for e in before)
+    return model
 
 
 def determines_output(model: nn.Module, probe: Any, layer: Layer) -> bool:
@@ -285,16 +356,6 @@ def _other_points(probe: Any) -> Any:
         return turned * 0.5 + 0.25 if x.is_floating_point() else turned
 
     return map_tensors(change, probe)
-
-
-def unmeasurable(value: Tensor | None, n: int) -> str:
-    """Return why a layer's output cannot be features of n points, or an empty string."""
-    if value is None:
-        return "it returns no floating tensor"
-    if value.ndim == 0 or value.shape[0] != n:
-        shape = tuple(value.shape)
-        return f"its output {shape} has not one row for each of {n} inputs; the first dimension must be the batch"
-    return ""
 
 
 def on_device(model: nn.Module, inputs: Any) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int8, Int64
 from torch import Tensor
 
 COLUMNS = 64  # random-sign sums; the relative error is at worst sqrt(2 / 64), and mostly a small part of that
@@ -49,8 +49,7 @@ def sketch(take: Callable[[slice], Tensor], n: int, width: int, seed: int) -> Sk
         width: Number of columns.
         seed: Of the signs. The global random state is not touched.
     """
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (width, COLUMNS), generator=generator, dtype=torch.int8, device="cpu")
+    signs = _signs(width, seed)
     sums, along, energy = torch.zeros(n, COLUMNS, dtype=torch.float64), *torch.zeros(2, n, dtype=torch.float64)
     mean_sums, mean_square = torch.zeros(COLUMNS, dtype=torch.float64), 0.0
     step = max(1, CHUNK // max(1, n))
@@ -70,6 +69,38 @@ def sketch(take: Callable[[slice], Tensor], n: int, width: int, seed: int) -> Sk
         sums.addr_(along, mean_sums / size, alpha=-1)
     rest = (energy - along.square()).clamp_(min=0)
     return Sketched(torch.cat([along[:, None], sums / math.sqrt(COLUMNS)], dim=1), size, energy, rest)
+
+
+def sketch_classes(labels: Int64[Tensor, " n"], classes: int, seed: int) -> Sketched:
+    """Sketch class ids as their one-hot vectors would be, without ever forming these.
+
+    A one-hot vector's sums are its class's row of signs, and its products with the mean are the classes' shares.
+
+    Args:
+        labels: (n,) class indices 0..classes-1, each of which occurs.
+        classes: Number of classes.
+        seed: Of the signs. The global random state is not touched.
+    """
+    signs = _signs(classes, seed)
+    share = torch.bincount(labels, minlength=classes).double() / len(labels)
+    mean_square = float(share.square().sum())
+    size = math.sqrt(mean_square)
+    energy = (1 - 2 * share + mean_square)[labels]
+    along = (share[labels] - mean_square) / size
+    sums, mean_sums = torch.empty(len(labels), COLUMNS, dtype=torch.float64), torch.zeros(COLUMNS, dtype=torch.float64)
+    for at in torch.arange(classes).split(CHUNK // COLUMNS):
+        mean_sums.addmv_((signs[at].double() * 2 - 1).T, share[at])
+    for at in torch.arange(len(labels)).split(CHUNK // COLUMNS):
+        sums[at] = signs[labels[at]].double() * 2 - 1 - mean_sums
+    sums.addr_(along, mean_sums / size, alpha=-1)
+    rest = (energy - along.square()).clamp_(min=0)
+    return Sketched(torch.cat([along[:, None], sums / math.sqrt(COLUMNS)], dim=1), size, energy, rest)
+
+
+def _signs(width: int, seed: int) -> Int8[Tensor, "width s"]:
+    """Draw the signs of all columns, as 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, (width, COLUMNS), generator=generator, dtype=torch.int8, device="cpu")
 
 
 def unsketch(

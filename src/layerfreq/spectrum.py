@@ -253,7 +253,8 @@ def spectrum(
     Args:
         features: (n, ...) tensor or array, finite, flattened to (n, d).
         targets: (n,) integer class ids (taken as one-hot), or (n,) or (n, c) floats. Of more than 128 float
-            columns, random-sign sums are filtered instead; `stderr` then has what this leaves uncertain.
+            columns or 1024 distinct ids, random-sign sums are filtered instead; `stderr` then has what this leaves
+            uncertain.
         inv_delta: (m,) increasing, > 0; None picks a logarithmic grid that covers the data's own distances.
         scale: "raw", or "rms" for features (f - mean f) / sqrt(mean |f - mean f|^2).
         center: Subtract the mean target first, so that LFR starts at 0.

@@ -39,7 +39,7 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
     model = unwrap(model)
     with untouched(model, inputs):
         probe = probe_of(model, inputs)
-        chosen = choose_layers(model, probe, layer)[0]
+        chosen = choose_layers(model, probe, layer, own_rows=False)[0]
         if not determines_output(model, probe, chosen):
             raise InputError(
                 f"layer: {layer!r} is no cut of {type(model).__name__}, the output depends on the input by another way "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -99,7 +100,8 @@ class Tap(TorchFunctionMode):
 
     def __enter__(self) -> Tap:
         for name, module in named_layers(self._model):
-            if name:
+            # Scripted modules take no hooks, and a parametrization's output is a weight.
+            if name and not isinstance(module, torch.jit.ScriptModule) and "parametrizations" not in name.split("."):
                 self._handles.append(module.register_forward_pre_hook(self._enter_module))
                 self._handles.append(module.register_forward_hook(self._leave_module(name)))
         return super().__enter__()
@@ -116,7 +118,7 @@ class Tap(TorchFunctionMode):
 
     def _enter_module(self, module: nn.Module, _: Any) -> None:
         self._running.append((module, self._tick()))
-        if any(p is not None for p in module._parameters.values()):
+        if any(p is not None for p in module._parameters.values()) or "parametrizations" in module._modules:
             self.parameters_used = self._clock
 
     def _leave_module(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
@@ -158,8 +160,7 @@ def first_tensor(output: Any) -> Tensor | None:
     """Return the first floating tensor in what a module returned, or None."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() else None
-    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return next((t for t in map(first_tensor, values) if t is not None), None)
+    return next((t for t in map(first_tensor, _values(output)) if t is not None), None)
 
 
 def replace_first(output: Any, value: Tensor) -> Any:
@@ -170,6 +171,11 @@ def replace_first(output: Any, value: Tensor) -> Any:
         key = next(k for k, v in output.items() if first_tensor(v) is not None)
         changed = {k: replace_first(v, value) if k == key else v for k, v in output.items()}
         return changed if type(output) is dict else type(output)(**changed)
+    if _is_record(output):
+        name = next(f.name for f in fields(output) if first_tensor(getattr(output, f.name)) is not None)
+        changed = copy.copy(output)
+        object.__setattr__(changed, name, replace_first(getattr(output, name), value))
+        return changed
     at = next(i for i, v in enumerate(output) if first_tensor(v) is not None)
     changed = [replace_first(v, value) if i == at else v for i, v in enumerate(output)]
     return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
@@ -179,5 +185,17 @@ def all_tensors(output: Any) -> list[Tensor]:
     """Return every floating tensor in what a model returned."""
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() else []
-    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return [t for v in values for t in all_tensors(v)]
+    return [t for v in _values(output) for t in all_tensors(v)]
+
+
+def _values(output: Any) -> Iterable[Any]:
+    """The parts of a mapping, tuple, list or dataclass."""
+    if isinstance(output, Mapping):
+        return output.values()
+    if _is_record(output):
+        return [getattr(output, f.name) for f in fields(output)]
+    return output if isinstance(output, (tuple, list)) else ()
+
+
+def _is_record(output: Any) -> bool:
+    return is_dataclass(output) and not isinstance(output, (type, Mapping))

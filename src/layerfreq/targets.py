@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 from layerfreq.sharding import Shards
-from layerfreq.sketch import sketch
+from layerfreq.sketch import Sketched, sketch, sketch_classes
 
 EXACT = 128  # float columns up to which each is summed by itself; a sketch of half as many hardly pays below that
+CLASSES = 1024  # distinct class ids up to which each is summed by itself: about where a sketch becomes quicker
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def read_targets(targets: Any, n: int) -> Tensor:
     try:
         y = torch.as_tensor(targets).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"targets: cannot be read as numbers ({_first_line(error)}); pass ids or floats") from None
+        raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
     if y.ndim == 0 or y.shape[0] != n:
         got = "a single number" if y.ndim == 0 else f"{y.shape[0]} entries"
         raise InputError(f"targets: {got} for {n} points; features and targets need the same length")
@@ -152,13 +153,16 @@ def prepare_targets(y: Tensor, shards: Shards, *, center: bool, seed: int) -> Ta
         InputError: If the targets have no energy.
     """
     if y.ndim == 1:
-        return _from_classes(shards.join(y), center)
+        return _from_classes(shards.join(y), center, seed)
     largest = shards.largest(max((float(part.abs().max()) for part in _pieces(y)), default=0.0))
     # LFR does not depend on the targets' unit; a power of two changes no digit.
     unit = math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
     if y.shape[1] <= EXACT:
         return _from_vectors(shards.join(y).double() * unit, center)
-    found = sketch(lambda at: shards.join(y[:, at]).double() * unit, shards.n, y.shape[1], seed)
+    return _from_sketch(sketch(lambda at: shards.join(y[:, at]).double() * unit, shards.n, y.shape[1], seed), center)
+
+
+def _from_sketch(found: Sketched, center: bool) -> Targets:
     offset = torch.zeros(found.columns.shape[1], dtype=torch.float64)
     if center:
         return _checked(Targets(None, found.columns, offset, found.energy, 0.0, found.rest), center)
@@ -172,8 +176,10 @@ def _pieces(y: Tensor) -> tuple[Tensor, ...]:
     return y.split(max(1, (1 << 22) // y.shape[1])) if len(y) else ()
 
 
-def _from_classes(y: Tensor, center: bool) -> Targets:
+def _from_classes(y: Tensor, center: bool, seed: int) -> Targets:
     ids, labels = torch.unique(y, return_inverse=True)
+    if len(ids) > CLASSES:
+        return _from_sketch(sketch_classes(labels, len(ids), seed), center)
     share = torch.bincount(labels, minlength=len(ids)).double() / len(labels)
     mean_energy = float(share.square().sum())
     if not center:
@@ -195,7 +201,3 @@ def _checked(targets: Targets, center: bool) -> Targets:
         what = "all equal, so that centring leaves nothing" if center else "all zero"
         raise InputError(f"targets: {what}, and a ratio of energies is undefined; pass targets that vary")
     return targets
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
