@@ -152,7 +152,7 @@ class Tap(TorchFunctionMode):
 def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Iterate over a model's modules as if none were wrapped: wrappers are left out, in names too."""
     for name, module in model.named_modules():
-        if not WRAPPED.intersection(module._modules):
+        if not WRAPPED.intersection(module._modules.keys()):
             yield ".".join(part for part in name.split(".") if part not in WRAPPED), module
 
 

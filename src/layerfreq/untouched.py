@@ -67,9 +67,12 @@ class _Attributes:
 
     def __init__(self, module: nn.Module) -> None:
         own = {name: value for name, value in vars(module).items() if name != "training"}
-        self._homes = [(vars(module), own), (module._buffers, dict(module._buffers))]
+        buffers = dict(module._buffers.items())
+        self._homes = [(vars(module), own)]
+        if not isinstance(module, torch.jit.ScriptModule):  # whose buffers cannot be bound anew
+            self._homes.append((module._buffers, buffers))
         # A module may bind a buffer anew or write into it; both are undone.
-        values = [*module._buffers.values(), *(value for name, value in own.items() if name not in _OWN)]
+        values = [*buffers.values(), *(value for name, value in own.items() if name not in _OWN)]
         self._tensors = [(v, v.detach().clone()) for v in values if isinstance(v, Tensor) and _is_filled(v)]
         self._containers = [(v, v.copy()) for v in values if type(v) in (list, dict, set)]
 
