@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
-from layerfreq.inputs import batches, call, count
-from layerfreq.network import Layer, choose_layers, on_device, probe_of, reject_one_pass, unmeasurable, unwrap
-from layerfreq.taps import Event, Tap, first_tensor
+from layerfreq.inputs import batches, call, count, is_loader
+from layerfreq.memory import group_by_memory, read_memory
+from layerfreq.network import choose_layers, on_device, probe_of, reject_one_pass, unmeasurable, unwrap
+from layerfreq.sources import Source
+from layerfreq.taps import first_tensor
 from layerfreq.untouched import untouched
+from layerfreq.watching import Place, device_of, find_places, watch
 
 
 class _Reached(Exception):
@@ -20,7 +23,12 @@ class _Reached(Exception):
 
 
 def layer_features(
-    model: nn.Module, inputs: Any, layers: Sequence[str] | str | None = None, *, stream: bool = False
+    model: nn.Module,
+    inputs: Any,
+    layers: Sequence[str] | str | None = None,
+    *,
+    stream: bool = False,
+    memory: int | str | None = None,
 ) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
     """Return the features at layers: their outputs in eval mode, without gradients, flattened to (n, d).
 
@@ -30,63 +38,189 @@ def layer_features(
         model: Any module; it is left as it was.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         layers: Names as from `hidden_layers`, or any other module of the model; None means the hidden layers.
-        stream: Return an iterator of (name, features) that holds one layer at a time, at the cost of one
-            forward pass (up to the layer) for each.
+        stream: Return an iterator of (name, features) that holds only as many layers at a time as fit into
+            `memory`, at least one, at the cost of one forward pass (up to the last of them) for each lot.
+        memory: With `stream`, bytes for features, or text such as "500MB" or "2GiB"; None means a quarter of the
+            memory that is free, and no more than 4 GiB.
 
     Returns:
-        name -> (n, d) tensor on the model's device, or the iterator.
+        name -> (n, d) tensor, or the iterator. Features are on the model's device; where an accelerator has no room
+        for them, in the host's memory.
 
     Raises:
         InputError: For a layer that is unknown or cannot be measured, with the reason.
     """
     model = unwrap(model)
+    if memory is not None and not stream:
+        raise InputError("memory: given without stream=True; all features are returned at once, whatever they take")
     if stream:
         reject_one_pass(inputs)
     with untouched(model, inputs):
-        chosen = choose_layers(model, probe_of(model, inputs), layers)
+        probe = probe_of(model, inputs)
+        places = find_places(model, probe, choose_layers(model, probe, layers))
     if stream:
-        return ((layer.name, collect(model, inputs, None, [layer])[0][layer.name]) for layer in chosen)
-    return collect(model, inputs, None, chosen)[0]
+        return _one_by_one(model, inputs, places, read_memory(memory))
+    return collect(model, inputs, None, places)[0]
+
+
+def _one_by_one(model: nn.Module, inputs: Any, places: list[Place], memory: int) -> Iterator[tuple[str, Tensor]]:
+    n = most_points(model, inputs)
+    for group, _ in group_by_memory([(place, n * place.each, 0) for place in places], memory):
+        features, _ = collect(model, inputs, None, group)
+        for place in group:
+            yield place.layer.name, features.pop(place.layer.name)
 
 
 def collect(
-    model: nn.Module, inputs: Any, targets: Any, layers: Sequence[Layer]
+    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Place], points: int | None = None
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Run the model over all batches and gather some layers' features, and the targets in the same order."""
-    features: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
+    """Run the model once over all batches and gather some layers' features, and the targets in the same order.
+
+    `points` is what `most_points` returned, where it was asked before.
+    """
+    points = most_points(model, inputs) if points is None else points
+    buffers = {place.layer.name: Buffer(points) for place in places}
+
+    def keep(name: str, part: Tensor, n: int) -> None:
+        try:
+            buffers[name].put(part, n)
+        except InputError as error:
+            raise InputError(f"layer {name!r}: {error}") from None
+
+    labels = run_through(model, inputs, targets, places, keep)
+    return {name: buffer.whole() for name, buffer in buffers.items()}, labels
+
+
+def run_through(
+    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Place], take: Callable[[str, Tensor, int], Any]
+) -> Tensor | None:
+    """Run the model over all batches, no further than to the last of some layers.
+
+    Args:
+        model: The model, unwrapped; left as it was.
+        inputs: See `layer_features`.
+        targets: In the shape of the inputs, or None.
+        places: The layers.
+        take: Gets a layer's name, its features of one batch, and the number of points in it. It must copy what it
+            wants to keep: the model may write into it afterwards.
+
+    Returns:
+        The targets of all points on the CPU, or None where there are none.
+    """
     labels: list[Tensor] = []
-    wanted = {(layer.base, layer.number): layer.name for layer in layers}
     with untouched(model, inputs):
         for x, y in batches(inputs, targets):
-            x = on_device(model, x)
-            missing = dict(wanted)
-            n = count(x)
-
-            def keep(event: Event, missing: dict[tuple[str, int], str] = missing, n: int = n) -> None:
-                name = missing.pop((event.name, event.number), None)
-                if name is None:
-                    return
-                value = first_tensor(event.output)
-                reason = unmeasurable(value, n)
-                if reason or value is None:
-                    raise InputError(f"layer {name!r}: {reason}")
-                features[name].append(value.detach().reshape(n, -1).clone())
-                if not missing:
-                    raise _Reached
-
-            with Tap(model, keep):
-                try:
-                    call(model, x)
-                except _Reached:
-                    pass
-            if missing:
-                raise InputError(f"layer {next(iter(missing.values()))!r}: not reached for every batch; choose another")
+            _run_batch(model, on_device(model, x), places, take)
             if y is not None:
                 labels.append(torch.as_tensor(y).detach().cpu())
-    joined = {}
-    for name in list(features):  # one at a time, so that no two copies of everything are held
-        parts = features.pop(name)
-        if len({part.shape[1] for part in parts}) > 1:
-            raise InputError(f"layer {name!r}: its width differs between batches; pad the inputs to one size")
-        joined[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return joined, torch.cat(labels) if labels else None
+    return torch.cat(labels) if labels else None
+
+
+def _run_batch(model: nn.Module, x: Any, places: Sequence[Place], take: Callable[[str, Tensor, int], Any]) -> None:
+    missing, n = {place.layer.name for place in places}, count(x)
+    last: list[tuple[str, Tensor]] = []
+
+    def see(name: str, output: Any) -> None:
+        if name not in missing:
+            return
+        missing.discard(name)
+        value = first_tensor(output)
+        reason = unmeasurable(value, n)
+        if reason or value is None:
+            raise InputError(f"layer {name!r}: {reason}")
+        features = value.detach().reshape(n, -1)
+        if missing:
+            take(name, features, n)
+            return
+        last.append((name, features))
+        raise _Reached
+
+    with watch(model, places, see):
+        try:
+            call(model, x)
+        except _Reached:
+            pass
+    if missing:
+        raise InputError(f"layer {min(missing)!r}: not reached for every batch; choose another")
+    for name, features in last:  # outside the model: its other activations are free by now
+        take(name, features, n)
+
+
+class FeatureStream(Source):
+    """The features of one layer, which the model computes anew for everyone who wants to see them.
+
+    Args:
+        model: The model, unwrapped.
+        inputs: See `layer_features`.
+        place: The layer.
+        device: Where to look at the features; None means where the model computes them.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any, place: Place, device: Any = None) -> None:
+        self._model, self._inputs, self._place = model, inputs, place
+        self.device = device_of(model) if device is None else torch.device(device)
+
+    def visit(self, see: Callable[[int, Tensor], Any]) -> None:
+        """See `Source.visit`; takes a forward pass up to the layer."""
+        first, width = 0, None
+
+        def take(name: str, part: Tensor, n: int) -> None:
+            nonlocal first, width
+            width = part.shape[1] if width is None else width
+            if part.shape[1] != width:
+                raise InputError("its width differs between batches; pad the inputs to one size")
+            see(first, part.to(self.device))
+            first += len(part)
+
+        run_through(self._model, self._inputs, None, [self._place], take)
+
+
+class Buffer:
+    """Features of one layer, written batch by batch into memory that is reserved once.
+
+    Args:
+        points: The number of points to come, or a little more.
+    """
+
+    def __init__(self, points: int) -> None:
+        self._points, self._used, self._room = points, 0, torch.empty(0)
+
+    def put(self, part: Tensor, n: int) -> None:
+        """Write the features (k, d) of a batch of n points behind the others.
+
+        Raises:
+            InputError: If they have another width than those before.
+        """
+        k, d = part.shape
+        if self._used == 0:
+            rows = max(k, -(-self._points * k // n))
+            device = home(part.device, rows * d * part.element_size())
+            self._room = torch.empty(rows, d, dtype=part.dtype, device=device)
+        if d != self._room.shape[1]:
+            raise InputError("its width differs between batches; pad the inputs to one size")
+        if self._used + k > len(self._room):  # more than was foreseen: samples that come apart into ever more points
+            more = torch.empty(len(self._room) // 2 + k, d, dtype=part.dtype, device=self._room.device)
+            self._room = torch.cat([self._room[: self._used], more])
+        self._room[self._used : self._used + k] = part
+        self._used += k
+
+    def whole(self) -> Tensor:
+        """Return all features (n, d)."""
+        return self._room[: self._used]
+
+
+def home(device: torch.device, size: int) -> torch.device:
+    """Where features of some bytes go: an accelerator keeps them if half of its free memory does; else the host."""
+    if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // 2:
+        return torch.device("cpu")
+    return device
+
+
+def most_points(model: nn.Module, inputs: Any) -> int:
+    """Return the number of points in the inputs, or a little more where a loader says so without being run through."""
+    batch, dataset = getattr(inputs, "batch_size", None), getattr(inputs, "dataset", None)
+    sized = dataset is not None and not isinstance(dataset, torch.utils.data.IterableDataset)
+    if isinstance(batch, int) and sized and is_loader(inputs):
+        return batch * len(inputs)
+    with untouched(model, inputs):
+        return sum(count(x) for x, _ in batches(inputs))

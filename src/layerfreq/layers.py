@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from layerfreq.errors import InputError
-from layerfreq.features import collect
-from layerfreq.inputs import is_loader
-from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, unwrap
+from layerfreq.features import FeatureStream, collect, most_points
+from layerfreq.inputs import batches, is_loader
+from layerfreq.memory import group_by_memory, read_memory
+from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, reject_one_pass, unwrap
+from layerfreq.passes import SHARE
 from layerfreq.sharding import Shards
-from layerfreq.spectrum import Spectrum, describe_peak, spectrum
+from layerfreq.spectrum import Spectrum, describe_peak, measure
 from layerfreq.untouched import untouched
+from layerfreq.watching import Place, device_of, find_places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,18 +92,25 @@ def layer_spectra(
     inputs: Any,
     targets: Any = None,
     layers: Sequence[str] | str | None = None,
+    *,
+    memory: int | str | None = None,
     **options: Any,
 ) -> LayerSpectra:
     """Measure the effective target function {(features at a layer, targets)} of every layer.
 
-    The model runs in eval mode without gradients and is left bit for bit as it was. One layer's features are
-    in memory at a time.
+    The model runs in eval mode without gradients and is left bit for bit as it was. In memory are the features of as
+    many layers at a time as fit into a budget, each such lot from one forward pass (up to the last of them). Where
+    not even one layer's fit, some filter centres are held and the model is run again and again, so that all points
+    pass by them in batches: just as exact, and slower the smaller the budget.
 
     Args:
         model: Any module.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
         layers: Names as from `hidden_layers`; None means all hidden layers.
+        memory: Bytes that features, and copies of them, may take beside what the forward pass takes, or text such as
+            "500MB" or "2GiB". None means a quarter of the memory that is free, and no more than 4 GiB. At least 16
+            filter centres are held, whatever the budget. With `group`, a layer's features are always held.
         **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
             every rank calls with its own part of the inputs, and all get the spectra of the whole.
 
@@ -107,11 +120,30 @@ def layer_spectra(
     model = unwrap(model)
     if targets is None and not is_loader(inputs):
         raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
-    cuts = plan(model, inputs, layers, options.get("group"))
-    return measure_layers(model, inputs, targets, cuts, **options)
+    read_memory(memory)
+    found = plan(model, inputs, layers, options.get("group"))
+    return measure_layers(model, inputs, targets, found, memory=memory, **options)
 
 
-def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None, group: Any = None) -> Cuts:
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        places: The layers, input to output, and where they are.
+        refused: name -> reason, for activations and blocks of the model that are no cut.
+    """
+
+    places: list[Place]
+    refused: dict[str, str]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, input to output."""
+        return [place.layer for place in self.places]
+
+
+def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None, group: Any = None) -> Plan:
     """Find out which layers to measure, once for many measurements.
 
     Raises:
@@ -121,6 +153,7 @@ def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None, grou
     with shards.together(), untouched(model, inputs):
         probe = probe_of(model, inputs)
         cuts = find_cuts(model, probe) if layers is None else Cuts(choose_layers(model, probe, layers), {}, {})
+        places = find_places(model, probe, cuts.layers)
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
     if other is not None:
@@ -128,30 +161,106 @@ def plan(model: nn.Module, inputs: Any, layers: Sequence[str] | str | None, grou
             f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
             "name the layers yourself"
         )
-    return cuts
+    return Plan(places, cuts.refused)
 
 
 def measure_layers(
     model: nn.Module,
     inputs: Any,
     targets: Any,
-    cuts: Cuts,
+    planned: Plan,
     on_layer: Callable[[str], Any] | None = None,
+    memory: int | str | None = None,
     **options: Any,
 ) -> LayerSpectra:
-    """Measure planned layers, one after the other, telling the name of each before."""
-    spectra = {}
-    for one in cuts.layers:
-        if on_layer is not None:
-            on_layer(one.name)
-        spectra[one.name] = _measure(model, inputs, targets, one, **options)
-    return LayerSpectra(spectra, cuts.refused)
+    """Measure planned layers, one after the other, telling the name of each before.
+
+    Raises:
+        InputError: For bad input, or where passes over the inputs see different numbers of points.
+    """
+    shards = Shards(options.get("group"))
+    with shards.together():
+        points, budget = most_points(model, inputs), read_memory(memory)
+    # All ranks plan alike: for the largest part, and the least memory.
+    points, budget = round(shards.largest(float(points))), -round(shards.largest(-float(budget)))
+    sizes = [(place, points * place.each, _work(points * place.each, points, options)) for place in planned.places]
+    spectra: dict[str, Spectrum] = {}
+    for places, held in group_by_memory(sizes, budget):
+        if held or not shards.alone:
+            spectra.update(_held(model, inputs, targets, places, points, budget, on_layer, options))
+        else:
+            spectra.update(_streamed(model, inputs, targets, places[0], budget, on_layer, options))
+    if len({one.n for one in spectra.values()}) > 1:
+        counts = ", ".join(f"{one.n} at {name!r}" for name, one in spectra.items())
+        raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
+    return LayerSpectra(spectra, planned.refused)
 
 
-def _measure(model: nn.Module, inputs: Any, targets: Any, layer: Layer, **options: Any) -> Spectrum:
+def _work(size: int, points: int, options: dict[str, Any]) -> int:
+    """Bytes that a layer's features take once more while they are measured: all of them, or those of drawn centres."""
+    rows = options.get("rows")
+    if isinstance(rows, int):
+        return min(size, int(2 / SHARE * size * rows / max(1, points)))
+    return size if options.get("rtol") is None else size // 2
+
+
+def _held(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    places: Sequence[Place],
+    points: int,
+    budget: int,
+    on_layer: Callable[[str], Any] | None,
+    options: dict[str, Any],
+) -> Iterator[tuple[str, Spectrum]]:
+    """Measure some layers whose features are held together."""
     with Shards(options.get("group")).together():
-        features, labels = collect(model, inputs, targets, [layer])
+        features, labels = collect(model, inputs, targets, places, points)
+    for place in places:
+        name = place.layer.name
+        if on_layer is not None:
+            on_layer(name)
+        room = budget - sum(one.nbytes for one in features.values())
+        one = features.pop(name)
+        with _blame(name):
+            yield name, measure(one, labels, room=max(0, room), **_at_home(model, one, options))
+        del one
+
+
+def _streamed(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    place: Place,
+    budget: int,
+    on_layer: Callable[[str], Any] | None,
+    options: dict[str, Any],
+) -> Iterator[tuple[str, Spectrum]]:
+    """Measure a layer whose features are too large to be held."""
+    name = place.layer.name
+    if on_layer is not None:
+        on_layer(name)
+    reject_one_pass(inputs)
+    if targets is None:
+        with untouched(model, inputs):
+            targets = torch.cat([torch.as_tensor(y).detach().cpu() for _, y in batches(inputs)])
+    with _blame(name):
+        source = FeatureStream(model, inputs, place, options.get("device"))
+        yield name, measure(source, targets, room=budget, **options)
+
+
+def _at_home(model: nn.Module, features: Tensor, options: dict[str, Any]) -> dict[str, Any]:
+    """Compute where the model does, also if its device had no room for the features of all layers at a time."""
+    if options.get("device") is None and features.device != device_of(model):
+        return {**options, "device": device_of(model)}
+    return options
+
+
+@contextmanager
+def _blame(name: str) -> Iterator[None]:
     try:
-        return spectrum(features.pop(layer.name), labels, **options)
+        yield
     except InputError as error:
-        raise InputError(f"layer {layer.name!r}: {error}") from None
+        said = str(error)
+        raise InputError(said if said.startswith("layer ") else f"layer {name!r}: {said}") from None
