@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -222,5 +223,5 @@ def most_points(model: nn.Module, inputs: Any) -> int:
     sized = dataset is not None and not isinstance(dataset, torch.utils.data.IterableDataset)
     if isinstance(batch, int) and sized and is_loader(inputs):
         return batch * len(inputs)
-    with untouched(model, inputs):
+    with untouched(model, inputs) if is_loader(inputs) else nullcontext():
         return sum(count(x) for x, _ in batches(inputs))

@@ -96,12 +96,21 @@ class Passing:
         room: Bytes for the centres, and for blocks that are prepared as columns.
         make_engine: Makes an engine for some centres.
         targets: The targets of all points.
+        cutoffs: How many there will be, at most.
     """
 
-    def __init__(self, source: Source, draw: Draw, room: int, make_engine: type[Engine], targets: Targets) -> None:
+    def __init__(
+        self,
+        source: Source,
+        draw: Draw,
+        room: int,
+        make_engine: type[Engine],
+        targets: Targets,
+        cutoffs: int = CUTOFFS,
+    ) -> None:
         self._source, self._room, self._targets, self._make_engine = source, room, targets, make_engine
         self._draw, self._n = draw, len(targets.energy)
-        self._cutoffs = torch.zeros(CUTOFFS)
+        self._cutoffs = torch.zeros(cutoffs)
         self._gathered: Gather | None = None
         self._samples: Gather | None = None
         if isinstance(source, Held):
@@ -119,7 +128,9 @@ class Passing:
 
         source.visit(see)
         if extent.n != self._n:
-            raise InputError(f"targets: {self._n} for {extent.n} points; features and targets need the same length")
+            raise InputError(
+                f"inputs: {extent.n} points in one pass, but {self._n} targets; pass a probe set that stays as it is"
+            )
         self.points = extent.points()
 
     def own_grid(self) -> Curve:

@@ -16,7 +16,7 @@ from torch import Tensor
 from layerfreq.checks import Curve, as_cutoffs, as_features
 from layerfreq.engines import Engine, enough_memory, pick_engine
 from layerfreq.errors import InputError
-from layerfreq.passes import Passing, Whole
+from layerfreq.passes import CUTOFFS, Passing, Whole
 from layerfreq.sampling import Tally, draw
 from layerfreq.sharding import Shards
 from layerfreq.sources import Held, Source
@@ -311,7 +311,7 @@ def measure(
     chosen = draw(y, shards.n, rows, rtol, seed)
     with torch.no_grad(), enough_memory(shards.n, 0 if isinstance(x, Source) else x.shape[1]):
         if isinstance(x, Source):
-            way = Passing(x, chosen, room or 0, make_engine, y)
+            way = Passing(x, chosen, room or 0, make_engine, y, CUTOFFS if grid is None else len(grid))
         elif room is not None and shards.alone and _copies(x, make_engine) > room:
             way = Passing(Held(x), chosen, room, make_engine, y)
         else:
