@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.inputs import batches, call, count, is_loader
-from layerfreq.memory import group_by_memory, read_memory
+from layerfreq.memory import group_by_memory, read_memory, reserve
 from layerfreq.network import choose_layers, on_device, probe_of, reject_one_pass, unmeasurable, unwrap
 from layerfreq.sources import Source
 from layerfreq.taps import first_tensor
@@ -196,7 +196,7 @@ class Buffer:
         if self._used == 0:
             rows = max(k, -(-self._points * k // n))
             device = home(part.device, rows * d * part.element_size())
-            self._room = torch.empty(rows, d, dtype=part.dtype, device=device)
+            self._room = reserve(rows, d, part.dtype, device)
         if d != self._room.shape[1]:
             raise InputError("its width differs between batches; pad the inputs to one size")
         if self._used + k > len(self._room):  # more than was foreseen: samples that come apart into ever more points

@@ -13,6 +13,7 @@ from torch import Tensor
 from layerfreq.checks import as_features
 from layerfreq.engines.base import Points, chunks, extent, power_of_two, sizes
 from layerfreq.errors import InputError
+from layerfreq.memory import reserve
 
 DRIFT = 1e-3  # of the largest number of a point, by which its features may differ between passes (accelerators do)
 
@@ -60,7 +61,7 @@ class Gather:
     def see(self, first: int, block: Tensor) -> None:
         """Copy those that are in the block."""
         if not len(self.rows):
-            self.rows = block.new_empty(len(self.index), block.shape[1])
+            self.rows = reserve(len(self.index), block.shape[1], block.dtype, block.device)
         to, at = self._inside(first, block)
         for s in chunks(len(to), block.shape[1]):
             self.rows[to[s]] = block[at[s]]
