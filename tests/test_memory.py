@@ -93,8 +93,8 @@ def test_layers_that_fit_share_one_forward_pass():
         layers.measure_layers(model, X, Y, plan, memory=memory, inv_delta=GRID, rows=30)
         assert sum(seen) == expected * len(X)
     seen.clear()
-    held = dict(layer_features(model, X, stream=True, memory=size * 1100))
-    assert sum(seen) == 2 * len(X) + 12  # and looks at four points
+    held = dict(layer_features(model, X, stream=True, memory=size * 1500))
+    assert sum(n for n in seen if n > 4) == 2 * len(X)  # beside looks at four points
     for name, features in layer_features(model, X).items():
         torch.testing.assert_close(held[name], features, rtol=0, atol=0)
     with pytest.raises(InputError, match="memory: given without stream"):

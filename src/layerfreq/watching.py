@@ -84,7 +84,7 @@ def watch(model: nn.Module, places: Sequence[Place], on_output: Callable[[str, A
             if name is not None:
                 on_output(name, event.output)
 
-        with Tap(model, see):
+        with Tap(model, see), _plain_attention():
             yield
         return
     by_module: dict[str, dict[int, str]] = {}
@@ -95,10 +95,22 @@ def watch(model: nn.Module, places: Sequence[Place], on_output: Callable[[str, A
     try:
         for base, names in by_module.items():
             handles.append(_module(model, base).register_forward_hook(_counting(names, on_output)))
-        yield
+        with _plain_attention():
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Let every encoder block run its modules: where none of them has hooks, PyTorch fuses it and rounds otherwise."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:
