@@ -80,13 +80,15 @@ def in_turns(repeats: int, *calls: Callable[[], Any]) -> list[list[float]]:
     return taken
 
 
-def table(head: str, *rows: tuple[Any, ...]) -> None:
-    """Print a Markdown table."""
-    columns = head.split(" | ")
-    print("| " + head + " |\n|---" + "|---:" * (len(columns) - 1) + "|")
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |", flush=True)
-    print()
+def head(text: str) -> None:
+    """Begin a Markdown table."""
+    columns = text.split(" | ")
+    print("| " + text + " |\n|---" + "|---:" * (len(columns) - 1) + "|", flush=True)
+
+
+def row(*values: Any) -> None:
+    """Print one line of it as soon as it is known."""
+    print("| " + " | ".join(map(str, values)) + " |", flush=True)
 
 
 def unmeasured_steps(repeats: int) -> None:
@@ -104,7 +106,7 @@ def unmeasured_steps(repeats: int) -> None:
         losses[:] = [loss]
 
     with tempfile.TemporaryDirectory() as folder:
-        rows = []
+        head("`measure` on such a step | a training step (MLP 5 x 500, batch 64) | the call | share")
         for name, run, metrics in (("nothing else", None, {}), ("with a run and one metric", folder, {"loss": 0.5})):
             monitor = Monitor(model, x, y, run=None if run is None else Path(run) / "run", when=[0])
 
@@ -115,14 +117,14 @@ def unmeasured_steps(repeats: int) -> None:
             steps, skips = in_turns(repeats, step, skip)
             one, call = median(steps), median(skips) / CALLS
             monitor.close()
-            rows.append((name, f"{one * 1e3:.2f} ms", f"{call * 1e6:.2f} us", f"{call / one:.3%}"))
-    table("`measure` on such a step | a training step (MLP 5 x 500, batch 64) | the call | share", *rows)
+            row(name, f"{one * 1e3:.2f} ms", f"{call * 1e6:.2f} us", f"{call / one:.3%}")
+    print()
 
 
 def one_layer(repeats: int) -> None:
     """Time collecting features beside the bare forward pass to the same layer, and to the end."""
     print("## Collecting features\n")
-    rows = []
+    head("model | collected | whole forward pass | collecting : whole pass | collecting : pass to that layer")
     for name, (model, x, layers) in models().items():
         model.eval()
         for layer in layers:
@@ -152,8 +154,8 @@ def one_layer(repeats: int) -> None:
             ratio = [median(a / b for a, b in zip(taken[1], other, strict=True)) for other in taken[::2]]
             upto = "-" if layer is None else f"{ratio[1]:.3f}"
             what = f"all {len(places)} hidden layers" if layer is None else f"`{layer}`"
-            rows.append((name, what, f"{median(taken[0]) * 1e3:.1f} ms", f"{ratio[0]:.3f}", upto))
-    table("model | collected | whole forward pass | collecting : whole pass | collecting : pass to that layer", *rows)
+            row(name, what, f"{median(taken[0]) * 1e3:.1f} ms", f"{ratio[0]:.3f}", upto)
+    print()
 
 
 def _stop(*_: Any) -> None:
@@ -217,7 +219,8 @@ def resnet(n: int, data: str | None, rows: int, width: int) -> None:
     print(f"## All hidden layers of ResNet-18 (width {width}) on {n} images ({kind})\n")
     largest = n * width * 32 * 32 * 4
     print(f"One layer's features: {largest / 2**20:.0f} MiB at most.\n")
-    lines = []
+    text = "filter centres | `memory` | bare forward | measuring | ratio | memory over the bare forward"
+    head(text + " | : one layer's features")
     for centres in (min(rows, n), None):
         for memory in (None, 2 * largest, largest, largest // 4):
             (bare, taken), (bare_memory, added), _ = apart(
@@ -226,16 +229,16 @@ def resnet(n: int, data: str | None, rows: int, width: int) -> None:
             budget = "default" if memory is None else f"{memory >> 20} MiB"
             over = (added or 0) - (bare_memory or 0)
             parts = (f"{bare:.1f} s", f"{taken:.1f} s", f"{taken / bare:.2f}", f"{over >> 20} MiB")
-            lines.append((centres or "all", budget, *parts, f"{over / largest:.2f}"))
-    head = "filter centres | `memory` | bare forward | measuring | ratio | memory over the bare forward"
-    table(head + " | : one layer's features", *lines)
+            row(centres or "all", budget, *parts, f"{over / largest:.2f}")
+    print()
 
 
 def wide(n: int) -> None:
     """Measure one convolution of 64 x 32 x 32 within a budget far below its features."""
     size = n * 65536 * 4
     print(f"## Features of 64 x 32 x 32 on {n} random images: {size >> 20} MiB\n")
-    lines, exact = [], {}
+    exact: dict[Any, Any] = {}
+    head("filter centres | `memory` | bare forward | measuring | memory over it | LFR off the held one")
     for centres in (min(500, n), None):
         for memory in (4 * size, size // 5):
             (bare, taken), (bare_memory, added), found = apart(
@@ -244,8 +247,8 @@ def wide(n: int) -> None:
             off = abs(found["1"] - exact.setdefault(centres, found["1"])).max()
             over = (added or 0) - (bare_memory or 0)
             times = (f"{bare:.1f} s", f"{taken:.1f} s", f"{over >> 20} MiB")
-            lines.append((centres or "all", f"{memory >> 20} MiB", *times, f"{off:.1e}"))
-    table("filter centres | `memory` | bare forward | measuring | memory over it | LFR off the held one", *lines)
+            row(centres or "all", f"{memory >> 20} MiB", *times, f"{off:.1e}")
+    print()
 
 
 def main() -> None:

@@ -109,8 +109,9 @@ def layer_spectra(
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
         layers: Names as from `hidden_layers`; None means all hidden layers.
         memory: Bytes that features, and copies of them, may take beside what the forward pass takes, or text such as
-            "500MB" or "2GiB". None means a quarter of the memory that is free, and no more than 4 GiB. At least 16
-            filter centres are held, whatever the budget. With `group`, a layer's features are always held.
+            "500MB" or "2GiB". None means a quarter of the memory that is free, and no more than 4 GiB. Some 50 MiB
+            for tiles of the work, and 16 filter centres, are taken whatever the budget. With `group`, a layer's
+            features are always held.
         **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
             every rank calls with its own part of the inputs, and all get the spectra of the whole.
 

@@ -22,7 +22,8 @@ from layerfreq.targets import Targets
 
 HELD = 1 << 24  # numbers kept for the filter centres that columns pass by at once, where they come from other ranks
 SAMPLE = 256  # points whose distances the grid of cutoffs has to cover
-WIDE = 1 << 26  # numbers in all features from which fewer points, and float32, have to do for that
+NUMBERS = 1 << 22  # in the features of these points; of wide features, fewer points have to do
+WIDE = 1 << 26  # numbers in all features from which float32 has to do for that
 SHARE = 0.75  # of the room for work that goes to filter centres; the rest to the columns that come to them
 CUTOFFS = 257  # most cutoffs of an own grid
 
@@ -195,7 +196,7 @@ def _wide(n: int, features: Tensor) -> bool:
 
 def _some(n: int, features: Tensor) -> Tensor:
     """Return the numbers of a few points, spread over all."""
-    most = SAMPLE // 4 if _wide(n, features) else SAMPLE
+    most = min(SAMPLE, max(32, NUMBERS // max(1, features.shape[1])))
     return torch.linspace(0, n - 1, min(n, most), device=features.device, dtype=torch.float64).round().long()
 
 
@@ -222,7 +223,7 @@ class Reach:
 
     def see(self, first: int, block: Tensor) -> None:
         """Take in a block."""
-        step = max(64, min(4096, (1 << 22) // max(1, block.shape[1])))
+        step = max(16, min(4096, NUMBERS // 2 // max(1, block.shape[1])))
         for start in range(0, len(block), step):
             y = self._scaled(block[start : start + step])
             squared = squared_distances(self._x, y, self._some, first + start)
