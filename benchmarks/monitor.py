@@ -63,7 +63,7 @@ def models() -> dict[str, tuple[nn.Module, Tensor, list[str | None]]]:
     torch.manual_seed(0)
     return {
         "MLP, 5 x 500": (mlp(), torch.randn(2048, 784), ["6", "10", None]),
-        "ResNet-18, width 64": (network(1, 64, 512, 10), torch.randn(32, 3, 32, 32), ["stem.2", "blocks.3", None]),
+        "ResNet-18, width 64": (network(1, 64, 512, 10), torch.randn(64, 3, 32, 32), ["stem.2", "blocks.3", None]),
         "transformer, 4 x 128": (Transformer(), torch.randint(1000, (128, 32)), ["blocks.1", "blocks.3", None]),
     }
 
@@ -150,11 +150,13 @@ def one_layer(repeats: int) -> None:
                 finally:
                     stop.remove()
 
-            taken = in_turns(repeats, bare, features, *([] if layer is None else [to_layer]))
-            ratio = [median(a / b for a, b in zip(taken[1], other, strict=True)) for other in taken[::2]]
-            upto = "-" if layer is None else f"{ratio[1]:.3f}"
+            taken = in_turns(repeats, bare, features)
+            ratio = median(b / a for a, b in zip(*taken, strict=True))
+            upto = "-"
+            if layer is not None:  # apart, because what ran before leaves the caches and the allocator to the next
+                upto = f"{median(b / a for a, b in zip(*in_turns(repeats, to_layer, features), strict=True)):.3f}"
             what = f"all {len(places)} hidden layers" if layer is None else f"`{layer}`"
-            row(name, what, f"{median(taken[0]) * 1e3:.1f} ms", f"{ratio[0]:.3f}", upto)
+            row(name, what, f"{median(taken[0]) * 1e3:.1f} ms", f"{ratio:.3f}", upto)
     print()
 
 
