@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError, blame
-from layerfreq.inputs import batches, call, count
+from layerfreq.inputs import batches, call, count, is_loader
+from layerfreq.memory import group_by_memory, read_memory, reserve
 from layerfreq.network import (
-    Layer,
     choose_layers,
     on_device,
     probe_of,
@@ -20,11 +21,19 @@ from layerfreq.network import (
     unwrap,
     with_readings,
 )
-from layerfreq.taps import Event, Tap, first_tensor
+from layerfreq.readings import Layout
+from layerfreq.settings import CallersSettings, own_settings
+from layerfreq.sources import Source
+from layerfreq.taps import first_tensor
 from layerfreq.untouched import sharded_modules, untouched
+from layerfreq.watching import Place, device_of, find_places, watch
+
+WIDTHS = "its width differs between batches; pad the inputs to one size, or pass reading='mean'"
+# Gets a layer's name, features (k, d) of one batch, the number of inputs in it, and k targets or None.
+Take = Callable[[str, Tensor, int, Tensor | None], Any]
 
 
-class _Reached(Exception):
+class _Reached(BaseException):  # which a model that survives exceptions lets pass
     pass
 
 
@@ -35,6 +44,7 @@ def layer_features(
     *,
     reading: str | Mapping[str, str] = "flatten",
     stream: bool = False,
+    memory: int | str | None = None,
 ) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
     """Return the features at layers: their outputs in eval mode, without gradients, flattened to (n, d).
 
@@ -51,72 +61,201 @@ def layer_features(
             attention and recurrent modules and layer norms return; "mean:1" or "positions:-1" says it where it cannot
             be told. Outputs (n, d) have no positions: one name for all leaves them as they are, a mapping must not
             name them.
-        stream: Return an iterator of (name, features) that holds one layer at a time, at the cost of one
-            forward pass (up to the layer) for each.
+        stream: Return an iterator of (name, features) that holds only as many layers at a time as fit into
+            `memory`, at least one, at the cost of one forward pass (up to the last of them) for each lot.
+        memory: With `stream`, bytes for features, or text such as "500MB" or "2GiB"; None means a quarter of the
+            memory that is free, and no more than 4 GiB.
 
     Returns:
-        name -> (n, d) tensor on the model's device, (n x positions, d) with "positions", or the iterator.
+        name -> (n, d) tensor, (n x positions, d) with "positions", or the iterator. Features are on the model's device;
+        where an accelerator has no room for them, in the host's memory.
 
     Raises:
         InputError: For a layer that is unknown or cannot be measured, with the reason.
     """
     model = unwrap(model)
+    if memory is not None and not stream:
+        raise InputError("memory: given without stream=True; all features are returned at once, whatever they take")
     if stream:
         reject_one_pass(inputs)
     with untouched(model, inputs):
         probe = probe_of(model, inputs)
-        chosen = with_readings(model, probe, choose_layers(model, probe, layers), reading)
+        places = find_places(model, probe, with_readings(model, probe, choose_layers(model, probe, layers), reading))
     if stream:
-        return ((layer.name, collect(model, inputs, None, [layer])[0][layer.name]) for layer in chosen)
-    return collect(model, inputs, None, chosen)[0]
+        return _one_by_one(model, inputs, places, read_memory(memory))
+    return collect(model, inputs, None, places)[0]
+
+
+def _one_by_one(model: nn.Module, inputs: Any, places: list[Place], memory: int) -> Iterator[tuple[str, Tensor]]:
+    n = most_points(model, inputs)
+    for group, _ in group_by_memory([(place, n * place.each, 0) for place in places], memory):
+        features, _ = collect(model, inputs, None, group)
+        for place in group:
+            yield place.layer.name, features.pop(place.layer.name)
 
 
 def collect(
-    model: nn.Module, inputs: Any, targets: Any, layers: Sequence[Layer]
+    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Place], points: int | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Run the model over all batches and gather some layers' features, and for each the targets in the same order."""
-    features: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-    labels: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-    wanted = {(layer.base, layer.number): layer for layer in layers}
-    whole = bool(sharded_modules(model))  # what is left half-way would not be shared out over the ranks again
+    """Run the model once over all batches and gather some layers' features, and for each the targets of its rows.
+
+    `points` is what `most_points` returned, where it was asked before.
+    """
+    points = most_points(model, inputs) if points is None else points
+    buffers = {place.layer.name: Buffer(points) for place in places}
+    labels: dict[str, list[Tensor]] = {place.layer.name: [] for place in places}
+
+    def keep(name: str, part: Tensor, n: int, label: Tensor | None) -> None:
+        with blame(name):
+            buffers[name].put(part, n)
+        if label is not None:
+            labels[name].append(label)
+
+    run_through(model, inputs, targets, places, keep)
+    features = {name: buffer.whole() for name, buffer in buffers.items()}
+    return features, {name: torch.cat(parts) for name, parts in labels.items() if parts}
+
+
+def collect_labels(model: nn.Module, inputs: Any, targets: Any, place: Place) -> Tensor:
+    """Return the targets of a layer's rows, without its features."""
+    labels: list[Tensor] = []
+    if place.layer.reading.name == "positions":  # of which the model alone knows how many there are
+        run_through(model, inputs, targets, [place], lambda name, part, n, label: labels.append(torch.as_tensor(label)))
+    else:
+        with untouched(model, inputs):
+            labels += [Layout(count(x)).label(y)[0] for x, y in batches(inputs, targets)]
+    return torch.cat(labels)
+
+
+def run_through(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Place], take: Take) -> None:
+    """Run the model over all batches, no further than to the last of some layers.
+
+    Args:
+        model: The model, unwrapped; left as it was.
+        inputs: See `layer_features`.
+        targets: In the shape of the inputs, or None.
+        places: The layers.
+        take: See `Take`. It must copy what it wants to keep: the model may write into it afterwards.
+    """
     with untouched(model, inputs):
         for x, y in batches(inputs, targets):
-            x = on_device(model, x)
-            missing = dict(wanted)
-            n = count(x)
+            _run_batch(model, on_device(model, x), y, places, take)
 
-            def keep(event: Event, missing: dict[tuple[str, int], Layer] = missing, n: int = n, y: Any = y) -> None:
-                layer = missing.pop((event.name, event.number), None)
-                if layer is None:
-                    return
-                value = first_tensor(event.output)
-                with blame(layer.name):
-                    reason = unmeasurable(value, n)
-                    if reason or value is None:
-                        raise InputError(reason)
-                    rows, layout = layer.reading.read(value.detach())
-                    if y is not None:
-                        label, kept = layout.label(y)
-                        labels[layer.name].append(label)
-                        rows = rows if kept is None else rows[kept.to(rows.device)]
-                features[layer.name].append(rows.clone())
-                if not missing and not whole:
-                    raise _Reached
 
-            with Tap(model, keep):
-                try:
-                    call(model, x)
-                except _Reached:
-                    pass
-            if missing:
-                name = next(iter(missing.values())).name
-                raise InputError(f"layer {name!r}: not reached for every batch; choose another")
-    joined = {}
-    for name in list(features):  # one at a time, so that no two copies of everything are held
-        parts = features.pop(name)
-        if len({part.shape[1] for part in parts}) > 1:
-            raise InputError(
-                f"layer {name!r}: its width differs between batches; pad the inputs to one size, or pass reading='mean'"
-            )
-        joined[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return joined, {name: torch.cat(parts) for name, parts in labels.items() if parts}
+def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Place], take: Take) -> None:
+    layers = {place.layer.name: place.layer for place in places}
+    missing, n = set(layers), count(x)
+    whole = bool(sharded_modules(model))  # what is left half-way would not be shared out over the ranks again
+    last: list[tuple[str, Tensor, int, Tensor | None]] = []
+
+    def see(name: str, output: Any) -> None:
+        if name not in missing:
+            return
+        missing.discard(name)
+        value = first_tensor(output)
+        with blame(name):
+            reason = unmeasurable(value, n)
+            if reason or value is None:
+                raise InputError(reason)
+            rows, layout = layers[name].reading.read(value.detach())
+            label, kept = (None, None) if y is None else layout.label(y)
+        rows = rows if kept is None else rows[kept.to(rows.device)]
+        if missing or whole:
+            take(name, rows, n, label)
+            return
+        last.append((name, rows, n, label))
+        raise _Reached
+
+    with watch(model, places, see):
+        try:
+            call(model, x)
+        except _Reached:
+            pass
+    if missing:
+        raise InputError(f"layer {min(missing)!r}: not reached for every batch; choose another")
+    for one in last:  # outside the model: its other activations are free by now
+        take(*one)
+
+
+class FeatureStream(Source):
+    """The features of one layer, which the model computes anew for everyone who wants to see them.
+
+    Args:
+        model: The model, unwrapped.
+        inputs: See `layer_features`.
+        targets: In the shape of the inputs, or None; they say which positions are dropped.
+        place: The layer.
+        device: Where to look at the features; None means where the model computes them.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any, targets: Any, place: Place, device: Any = None) -> None:
+        self._model, self._inputs, self._targets, self._place = model, inputs, targets, place
+        self.device = device_of(model) if device is None else torch.device(device)
+        self._settings = CallersSettings()
+
+    def visit(self, see: Callable[[int, Tensor], Any]) -> None:
+        """See `Source.visit`; takes a forward pass up to the layer."""
+        first, width = 0, None
+
+        def take(name: str, part: Tensor, n: int, label: Tensor | None) -> None:
+            nonlocal first, width
+            width = part.shape[1] if width is None else width
+            if part.shape[1] != width:
+                raise InputError(WIDTHS)
+            with own_settings():
+                see(first, part.to(self.device))
+            first += len(part)
+
+        with self._settings.again():
+            run_through(self._model, self._inputs, self._targets, [self._place], take)
+
+
+class Buffer:
+    """Features of one layer, written batch by batch into memory that is reserved once.
+
+    Args:
+        points: The number of points to come, or a little more.
+    """
+
+    def __init__(self, points: int) -> None:
+        self._points, self._used, self._room = points, 0, torch.empty(0)
+
+    def put(self, part: Tensor, n: int) -> None:
+        """Write the features (k, d) of a batch of n points behind the others.
+
+        Raises:
+            InputError: If they have another width than those before.
+        """
+        k, d = part.shape
+        if self._used == 0:
+            rows = max(k, -(-self._points * k // n))
+            device = home(part.device, rows * d * part.element_size())
+            self._room = reserve(rows, d, part.dtype, device)
+        if d != self._room.shape[1]:
+            raise InputError(WIDTHS)
+        if self._used + k > len(self._room):  # more than was foreseen: samples that come apart into ever more points
+            more = torch.empty(len(self._room) // 2 + k, d, dtype=part.dtype, device=self._room.device)
+            self._room = torch.cat([self._room[: self._used], more])
+        self._room[self._used : self._used + k] = part
+        self._used += k
+
+    def whole(self) -> Tensor:
+        """Return all features (n, d)."""
+        return self._room[: self._used]
+
+
+def home(device: torch.device, size: int) -> torch.device:
+    """Where features of some bytes go: an accelerator keeps them if half of its free memory does; else the host."""
+    if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // 2:
+        return torch.device("cpu")
+    return device
+
+
+def most_points(model: nn.Module, inputs: Any) -> int:
+    """Return the number of points in the inputs, or a little more where a loader says so without being run through."""
+    batch, dataset = getattr(inputs, "batch_size", None), getattr(inputs, "dataset", None)
+    sized = dataset is not None and not isinstance(dataset, torch.utils.data.IterableDataset)
+    if isinstance(batch, int) and sized and is_loader(inputs):
+        return batch * len(inputs)
+    with untouched(model, inputs) if is_loader(inputs) else nullcontext():
+        return sum(count(x) for x, _ in batches(inputs))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from layerfreq.errors import InputError, blame
-from layerfreq.features import collect
+from layerfreq.features import FeatureStream, collect, collect_labels, most_points
 from layerfreq.inputs import is_loader
-from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, unwrap, with_readings
+from layerfreq.memory import group_by_memory, read_memory
+from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, reject_one_pass, unwrap, with_readings
+from layerfreq.passes import SHARE
 from layerfreq.sharding import Shards
-from layerfreq.spectrum import Spectrum, describe_peak, spectrum
+from layerfreq.spectrum import Spectrum, describe_peak, measure
 from layerfreq.untouched import untouched
+from layerfreq.watching import Place, device_of, find_places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,12 +92,15 @@ def layer_spectra(
     layers: Sequence[str] | str | None = None,
     *,
     reading: str | Mapping[str, str] = "flatten",
+    memory: int | str | None = None,
     **options: Any,
 ) -> LayerSpectra:
     """Measure the effective target function {(features at a layer, targets)} of every layer.
 
-    The model runs in eval mode without gradients and is left bit for bit as it was. One layer's features are
-    in memory at a time.
+    The model runs in eval mode without gradients and is left bit for bit as it was. In memory are the features of as
+    many layers at a time as fit into a budget, each such lot from one forward pass (up to the last of them). Where
+    not even one layer's fit, some filter centres are held and the model is run again and again, so that all points
+    pass by them in batches: just as exact, and slower the smaller the budget.
 
     Args:
         model: Any module.
@@ -107,6 +113,10 @@ def layer_spectra(
             of each sample is shared by its positions; class ids (n, *positions), such as tokens (n, t) or pixels
             (n, h, w), or floats with one axis more, laid out as the layer's output is, go with theirs. A class id of
             -100 drops its position, so give it to padding.
+        memory: Bytes that features, and copies of them, may take beside what the forward pass takes, or text such as
+            "500MB" or "2GiB". None means a quarter of the memory that is free, and no more than 4 GiB. Some 50 MiB
+            for tiles of the work, and 16 filter centres, are taken whatever the budget. With `group`, a layer's
+            features are always held.
         **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
             every rank calls with its own part of the inputs, and all get the spectra of the whole.
 
@@ -123,8 +133,27 @@ def layer_spectra(
     model = unwrap(model)
     if targets is None and not is_loader(inputs):
         raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
-    cuts = plan(model, inputs, layers, options.get("group"), reading)
-    return measure_layers(model, inputs, targets, cuts, **options)
+    read_memory(memory)
+    found = plan(model, inputs, layers, options.get("group"), reading)
+    return measure_layers(model, inputs, targets, found, memory=memory, **options)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        places: The layers, input to output, and where they are.
+        refused: name -> reason, for activations and blocks of the model that are no cut.
+    """
+
+    places: list[Place]
+    refused: dict[str, str]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, input to output."""
+        return [place.layer for place in self.places]
 
 
 def plan(
@@ -133,7 +162,7 @@ def plan(
     layers: Sequence[str] | str | None,
     group: Any = None,
     reading: str | Mapping[str, str] = "flatten",
-) -> Cuts:
+) -> Plan:
     """Find out which layers to measure, once for many measurements.
 
     Raises:
@@ -143,7 +172,7 @@ def plan(
     with shards.together(), untouched(model, inputs):
         probe = probe_of(model, inputs)
         cuts = find_cuts(model, probe) if layers is None else Cuts(choose_layers(model, probe, layers), {}, {})
-        cuts = replace(cuts, layers=with_readings(model, probe, cuts.layers, reading))
+        places = find_places(model, probe, with_readings(model, probe, cuts.layers, reading))
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
     if other is not None:
@@ -151,30 +180,98 @@ def plan(
             f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
             "name the layers yourself"
         )
-    return cuts
+    return Plan(places, cuts.refused)
 
 
 def measure_layers(
     model: nn.Module,
     inputs: Any,
     targets: Any,
-    cuts: Cuts,
+    planned: Plan,
     on_layer: Callable[[str], Any] | None = None,
+    memory: int | str | None = None,
     **options: Any,
 ) -> LayerSpectra:
-    """Measure planned layers, one after the other, telling the name of each before."""
-    spectra = {}
-    for one in cuts.layers:
-        if on_layer is not None:
-            on_layer(one.name)
-        spectra[one.name] = _measure(model, inputs, targets, one, **options)
-    return LayerSpectra(spectra, cuts.refused)
+    """Measure planned layers, one after the other, telling the name of each before.
+
+    Raises:
+        InputError: For bad input, or where passes over the inputs see different numbers of points.
+    """
+    shards = Shards(options.get("group"))
+    with shards.together():
+        points, budget = most_points(model, inputs), read_memory(memory)
+    # All ranks plan alike: for the largest part, and the least memory.
+    points, budget = round(shards.largest(float(points))), -round(shards.largest(-float(budget)))
+    sizes = [(place, points * place.each, _work(points * place.each, points, options)) for place in planned.places]
+    spectra: dict[str, Spectrum] = {}
+    for places, held in group_by_memory(sizes, budget):
+        if held or not shards.alone:
+            spectra.update(_held(model, inputs, targets, places, points, budget, on_layer, options))
+        else:
+            spectra.update(_streamed(model, inputs, targets, places[0], budget, on_layer, options))
+    counted = {p.layer.name: spectra[p.layer.name].n for p in planned.places if p.layer.reading.name != "positions"}
+    if len(set(counted.values())) > 1:
+        counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
+        raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
+    return LayerSpectra(spectra, planned.refused)
 
 
-def _measure(model: nn.Module, inputs: Any, targets: Any, layer: Layer, **options: Any) -> Spectrum:
+def _work(size: int, points: int, options: dict[str, Any]) -> int:
+    """Bytes that a layer's features take once more while they are measured: all of them, or those of drawn centres."""
+    rows = options.get("rows")
+    if isinstance(rows, int):
+        return min(size, int(2 / SHARE * size * rows / max(1, points)))
+    return size if options.get("rtol") is None else size // 2
+
+
+def _held(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    places: Sequence[Place],
+    points: int,
+    budget: int,
+    on_layer: Callable[[str], Any] | None,
+    options: dict[str, Any],
+) -> Iterator[tuple[str, Spectrum]]:
+    """Measure some layers whose features are held together."""
     with Shards(options.get("group")).together():
-        features, labels = collect(model, inputs, targets, [layer])
-    with blame(layer.name):
-        if options.get("group") is None and len(features[layer.name]) == 0:
-            raise InputError("targets: -100 at every position, so that none is left; label some")
-        return spectrum(features.pop(layer.name), labels.get(layer.name), **options)
+        features, labels = collect(model, inputs, targets, places, points)
+    for place in places:
+        name = place.layer.name
+        if on_layer is not None:
+            on_layer(name)
+        room = budget - sum(one.nbytes for one in features.values())
+        one = features.pop(name)
+        with blame(name):
+            if options.get("group") is None and len(one) == 0:
+                raise InputError("targets: -100 at every position, so that none is left; label some")
+            yield name, measure(one, labels.get(name), room=max(0, room), **_at_home(model, one, options))
+        del one
+
+
+def _streamed(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    place: Place,
+    budget: int,
+    on_layer: Callable[[str], Any] | None,
+    options: dict[str, Any],
+) -> Iterator[tuple[str, Spectrum]]:
+    """Measure a layer whose features are too large to be held."""
+    name = place.layer.name
+    if on_layer is not None:
+        on_layer(name)
+    reject_one_pass(inputs)
+    with blame(name):
+        labels = collect_labels(model, inputs, targets, place)
+        source = FeatureStream(model, inputs, targets, place, options.get("device"))
+        yield name, measure(source, labels, room=budget, **options)
+
+
+def _at_home(model: nn.Module, features: Tensor, options: dict[str, Any]) -> dict[str, Any]:
+    """Compute where the model does, also if its device had no room for the features of all layers at a time."""
+    if options.get("device") is None and features.device != device_of(model):
+        return {**options, "device": device_of(model)}
+    return options

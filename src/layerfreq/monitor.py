@@ -14,9 +14,12 @@ from torch import nn
 from layerfreq.errors import InputError
 from layerfreq.inputs import is_loader
 from layerfreq.layers import LayerSpectra, measure_layers, plan
+from layerfreq.memory import read_memory
 from layerfreq.network import unwrap
 from layerfreq.runs import Run
 from layerfreq.sharding import Shards
+
+NOTES = 4096  # metrics that wait for the disk at most
 
 When = int | str | Iterable[int] | Callable[[int], bool]
 
@@ -33,9 +36,10 @@ class Monitor:
             measurement in both scales, since one follows from the other.
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
+        reading: How outputs with positions become feature vectors; see `layer_spectra`.
         trackers: Where each measurement is logged besides, such as `layerfreq.integrations.trackers.TensorBoard`; one
             that fails is a warning, and neither training nor run suffers.
-        reading: How outputs with positions become feature vectors; see `layer_spectra`.
+        memory: What the features may take at a time while they are measured, see `layer_spectra`.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
             Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
@@ -43,6 +47,7 @@ class Monitor:
 
     Attributes:
         run: The `Run` that is written, or None.
+        closed: Whether `close` was called.
         on_layer: Called with a layer's name before it is measured; None for nothing.
     """
 
@@ -55,34 +60,63 @@ class Monitor:
         layers: Sequence[str] | str | None = None,
         run: str | Path | Run | None = None,
         when: When = 1,
-        trackers: Iterable[Any] = (),
         reading: str | Mapping[str, str] = "flatten",
+        memory: int | str | None = None,
+        trackers: Iterable[Any] = (),
         **options: Any,
     ) -> None:
-        self._model = unwrap(model)
+        read_memory(memory)
+        self._model: nn.Module | None = unwrap(model)
         if targets is None and not is_loader(inputs):
             raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
-        self._inputs, self._targets, self._options = inputs, targets, options
+        self._inputs, self._targets, self._options = inputs, targets, {"memory": memory, **options}
         self._due = schedule(when)
-        self._cuts = plan(self._model, inputs, layers, options.get("group"), reading)
+        self._points: int | None = None
+        self._noted = 0
+        self._plan = plan(unwrap(model), inputs, layers, options.get("group"), reading)
         shards = Shards(options.get("group"))
         with shards.together():
             run = None if shards.rank else run
             self._trackers = _trackers(() if shards.rank else trackers)
             self.run = run if run is None or isinstance(run, Run) else Run.create(run)
         self.on_layer: Callable[[str], Any] | None = None
+        self._last: weakref.finalize | None = None
         if self.run is not None:
             self.write_to(self.run)
+        self.closed = False
 
     def write_to(self, run: Run) -> None:
         """Keep what is measured from now on in a run."""
         self.run = run
-        weakref.finalize(self, _last_flush, run)
+        self._last = weakref.finalize(self, _last_flush, run)
+
+    def close(self) -> None:
+        """Write the last metrics, close what trackers have opened, let go of the model and the inputs.
+
+        Leaving a `with` block does the same.
+
+        Raises:
+            OSError: If the metrics cannot be written; all is let go of nevertheless.
+        """
+        self.closed = True
+        self._model = self._inputs = self._targets = self.on_layer = None
+        self._options, self._due = {}, schedule([])
+        trackers, self._trackers = self._trackers, None
+        if trackers is not None:
+            trackers.close()
+        if self._last is not None and self._last.detach() and self.run is not None:
+            self.run.flush()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     @property
     def layers(self) -> list[str]:
         """The layers that are measured, input to output."""
-        return [layer.name for layer in self._cuts.layers]
+        return [layer.name for layer in self._plan.layers]
 
     def measure(self, step: int, **metrics: float) -> LayerSpectra | None:
         """Measure now, if `when` says so; note the metrics in any case.
@@ -93,12 +127,29 @@ class Monitor:
 
         Returns:
             The spectra, or None when `when` says not now.
+
+        Raises:
+            InputError: If the monitor is closed, the inputs are another number of points than before, or a layer is
+                no longer in the model.
         """
+        model = self._model
+        if model is None:
+            raise InputError(f"monitor: closed, and step {step} is to be measured; measure before close()")
         if self.run is not None and metrics:
             self.run.log(step, **metrics)
+            self._noted += 1
+            if self._noted % NOTES == 0:
+                self.run.flush()
         if not self._due(step):
             return None
-        spectra = measure_layers(self._model, self._inputs, self._targets, self._cuts, self.on_layer, **self._options)
+        spectra = measure_layers(model, self._inputs, self._targets, self._plan, self.on_layer, **self._options)
+        n = next(iter(spectra.values())).n
+        if self._points not in (None, n):
+            raise InputError(
+                f"inputs: {n} points at step {step}, but {self._points} before, which cannot be compared; "
+                "pass a probe set that stays as it is, or begin another monitor"
+            )
+        self._points = n
         if self.run is not None:
             import pandas as pd
 
@@ -108,13 +159,6 @@ class Monitor:
         if self._trackers is not None:
             self._trackers.log(step, spectra)
         return spectra
-
-    def close(self) -> None:
-        """Write the metrics of the last steps, and close what the trackers have opened; measuring may go on."""
-        if self.run is not None:
-            self.run.flush()
-        if self._trackers is not None:
-            self._trackers.close()
 
 
 def _trackers(trackers: Iterable[Any]) -> Any:

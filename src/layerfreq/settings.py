@@ -12,14 +12,41 @@ import torch
 def own_settings() -> Iterator[None]:
     """Compute without the caller's autocast, default dtype and default device; also a decorator of functions."""
     with ExitStack() as stack:
-        dtype = torch.get_default_dtype()
-        if dtype != torch.float32:
-            stack.callback(torch.set_default_dtype, dtype)
-            torch.set_default_dtype(torch.float32)
-        accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
-        for kind in {"cpu", "cuda" if accelerator is None else accelerator.type}:
+        _default_dtype(stack, torch.float32)
+        for kind in _kinds():
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield
+
+
+class CallersSettings:
+    """The settings as they are now, to run the caller's model under them inside `own_settings`."""
+
+    def __init__(self) -> None:
+        self._dtype, self._device = torch.get_default_dtype(), torch.get_default_device()
+        self._casts = {kind: torch.get_autocast_dtype(kind) for kind in _kinds() if torch.is_autocast_enabled(kind)}
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Switch them on."""
+        with ExitStack() as stack:
+            _default_dtype(stack, self._dtype)
+            for kind, dtype in self._casts.items():
+                stack.enter_context(torch.autocast(kind, dtype=dtype))
+            if self._device != torch.get_default_device():
+                stack.enter_context(self._device)
+            yield
+
+
+def _kinds() -> set[str]:
+    accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+    return {"cpu", "cuda" if accelerator is None else accelerator.type}
+
+
+def _default_dtype(stack: ExitStack, dtype: torch.dtype) -> None:
+    before = torch.get_default_dtype()
+    if dtype != before:
+        stack.callback(torch.set_default_dtype, before)
+        torch.set_default_dtype(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from layerfreq.checks import Curve, as_cutoffs, as_features
-from layerfreq.engines import Engine, Points, RowCurves, as_points, enough_memory, pick_engine
-from layerfreq.engines.blocked import squared_distances
+from layerfreq.engines import Engine, enough_memory, pick_engine
 from layerfreq.errors import InputError
+from layerfreq.passes import CUTOFFS, Passing, Whole
 from layerfreq.sampling import Tally, draw
 from layerfreq.settings import own_settings
 from layerfreq.sharding import Shards
+from layerfreq.sources import Held, Source
 from layerfreq.targets import prepare_targets, read_targets
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Scale = Literal["raw", "rms"]
-HELD = 1 << 24  # numbers kept for the filter centres that columns pass by at once, where they come from other ranks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -229,7 +229,6 @@ def _number(value: float | None, otherwise: str) -> str:
     return otherwise if value is None else f"{value:.4g}"
 
 
-@own_settings()
 def spectrum(
     features: Any,
     targets: Any,
@@ -276,31 +275,60 @@ def spectrum(
     Raises:
         InputError: One line naming the argument, the value and the remedy.
     """
+    options = {"scale": scale, "center": center, "rows": rows, "rtol": rtol, "engine": engine, "seed": seed}
+    return measure(features, targets, inv_delta, device=device, group=group, **options)
+
+
+@own_settings()
+def measure(
+    features: Any,
+    targets: Any,
+    inv_delta: Any = None,
+    *,
+    scale: Scale = "raw",
+    center: bool = False,
+    rows: int | None = None,
+    rtol: float | None = None,
+    engine: str = "auto",
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    group: Any = None,
+    room: int | None = None,
+) -> Spectrum:
+    """Do the work of `spectrum`, within a budget: features may be a `Source`, and work on them gets `room` bytes."""
     shards = Shards(group)
     with shards.together():
-        x = as_features(features, device, empty=not shards.alone)
-        y = read_targets(targets, len(x))
+        x = features if isinstance(features, Source) else as_features(features, device, empty=not shards.alone)
+        y = read_targets(targets, len(targets if isinstance(x, Source) else x))
         if scale not in ("raw", "rms"):
             raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
-        pick_engine(engine, x.device, len(x))
+        pick_engine(engine, x.device, len(y))
         grid = None if inv_delta is None else as_cutoffs(inv_delta)
     options = {"scale": scale, "center": center, "rows": rows, "rtol": rtol, "engine": engine, "seed": seed}
-    x, y = shards.meet(x, y, {**options, "inv_delta": None if grid is None else grid.tolist()})
+    if isinstance(x, Source):
+        shards.counts = [len(y)]
+    else:
+        x, y = shards.meet(x, y, {**options, "inv_delta": None if grid is None else grid.tolist()})
     y = prepare_targets(y, shards, center=center, seed=seed)
     name, make_engine = pick_engine(engine, x.device, shards.n)
     chosen = draw(y, shards.n, rows, rtol, seed)
-    with torch.no_grad(), enough_memory(shards.n, x.shape[1]):
-        points = as_points(x, shards)
+    with torch.no_grad(), enough_memory(shards.n, 0 if isinstance(x, Source) else x.shape[1]):
+        if isinstance(x, Source):
+            way = Passing(x, chosen, room or 0, make_engine, y, CUTOFFS if grid is None else len(grid))
+        elif room is not None and shards.alone and _copies(x, make_engine) > room:
+            way = Passing(Held(x), chosen, room, make_engine, y)
+        else:
+            way = Whole(x, shards, make_engine, y)
+        points = way.points
         spread = points.spread if points.spread > 0 else 1.0
         unit = spread if scale == "rms" else points.gain**2  # cutoffs in `scale` = unit x those of the points
-        grid = _own_grid(points, shards) * unit if grid is None else grid
+        grid = way.own_grid() * unit if grid is None else grid
         grid = np.clip(grid, 1e-300, 1e300)
         with np.errstate(over="ignore"):
-            cutoffs = torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300))
-        work = make_engine(points, y, cutoffs) if len(x) else None
+            way.begin(torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300)))
         tally = Tally(chosen, y, len(grid), shards)
         for batch in chosen.batches():
-            for found in _curves(work, points, batch, shards):
+            for found in way.curves(batch):
                 tally.add(found)
             tally.share()
             if tally.done():
@@ -308,7 +336,7 @@ def spectrum(
     found = tally.estimates()
     if rtol is not None and y.sketch and np.any(found["stderr"] > rtol * found["lfr"]):
         worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], 1e-300)))
-        warnings.warn(f"rtol={rtol}: sketched target columns leave LFR a relative error of {worst:.2g}", stacklevel=2)
+        warnings.warn(f"rtol={rtol}: sketched target columns leave LFR a relative error of {worst:.2g}", stacklevel=3)
     with np.errstate(over="ignore"):
         rdf = np.clip(found["slope"] / unit, -1e300, 1e300)
     return Spectrum(
@@ -319,7 +347,7 @@ def spectrum(
         neighbours=found["neighbours"],
         stderr=found["stderr"],
         n=shards.n,
-        d=x.shape[1],
+        d=points.features.shape[1],
         rows=tally.rows,
         scale=scale,
         floor=y.floor,
@@ -329,60 +357,6 @@ def spectrum(
     )
 
 
-def _curves(work: Engine | None, points: Points, index: Tensor, shards: Shards) -> Iterator[RowCurves]:
-    """Compute the curves of those filter centres that this rank holds, against the points of all ranks.
-
-    The centres' sums stay, and columns come by; every rank goes through the same number of passes over all columns.
-
-    Args:
-        work: This rank's engine, or None where it holds no points.
-        points: This rank's points.
-        index: (r,) the centres among all points, the same on all ranks.
-        shards: The ranks.
-    """
-    if shards.alone and work is not None:
-        yield from work.run(index)
-        return
-    own = index[(index >= points.first) & (index < points.first + len(points))] - points.first
-    some: tuple[Tensor, ...] = ()
-    if work is not None and len(own):
-        some = own.split(work.height)
-    held = 1 if work is None else max(1, HELD // (work.height * _numbers(work)))
-    passes = round(shards.largest(float(-(-len(some) // held))))
-    for at in range(0, passes * held, held):
-        rows = [] if work is None else [work.rows(part) for part in some[at : at + held]]
-        for first, block in shards.blocks(points.features):
-            if rows and work is not None:
-                columns = work.columns(replace(points, features=block, first=first))
-                for part in rows:
-                    work.add(part, columns)
-        yield from () if work is None else map(work.curves, rows)
-
-
-def _numbers(work: Engine) -> int:
-    """About how many numbers an engine keeps for a filter centre."""
-    return work.points.features.shape[1] + 2 * len(work.inv_delta) * (work.targets.width + 2)
-
-
-def _own_grid(points: Points, shards: Shards) -> Curve:
-    """Cutoffs of the scaled points that cover their distances: from 'all alike' to 'each on its own'."""
-    n, device = shards.n, points.features.device
-    some = torch.linspace(0, n - 1, min(n, 256), device=device, dtype=torch.float64).round().long()
-    edges = torch.tensor([0, *shards.counts], device=device).cumsum(0)
-    owned = torch.searchsorted(some, edges)  # how many of them lie before each rank's first point
-    mine = some[owned[shards.rank] : owned[shards.rank + 1]] - points.first
-    x = replace(points, features=shards.join(points.features[mine], owned.diff().tolist())).block(slice(None))
-    farthest, nearest = 0.0, torch.full((len(some),), math.inf, dtype=points.wide, device=device)
-    step = 4096
-    for start in range(0, len(points), step):
-        squared = squared_distances(x, points.block(slice(start, start + step)), some, points.first + start)
-        farthest = max(farthest, float(squared.max()))
-        squared[squared == 0] = math.inf
-        nearest = torch.minimum(nearest, squared.min(dim=1).values)
-    farthest, nearest = shards.largest(farthest), shards.min(nearest)
-    nearest = nearest[torch.isfinite(nearest)].double().cpu()
-    if farthest == 0 or len(nearest) == 0:
-        return np.geomspace(0.01, 100, 33)
-    low, high = 0.02 / farthest, 30 / float(torch.quantile(nearest, 0.05))
-    high = max(high, low * 16)
-    return np.geomspace(low, high, max(17, min(257, 1 + math.ceil(6 * math.log2(high / low)))))
+def _copies(features: Tensor, make_engine: type[Engine]) -> int:
+    """Bytes that an engine takes beside the features, where it prepares them all."""
+    return make_engine.bytes_each(features.element_size()) * features.numel() - features.nbytes

@@ -38,6 +38,7 @@ class Points:
         spread: mean |x - mean x|^2 of the centred and scaled points.
         radius: Largest |x| of the centred and scaled points.
         first: Index of the first of these points among all points, where they are a part of them.
+        index: (n,) the index of each among all points, where they are not neighbours.
     """
 
     features: Tensor
@@ -46,6 +47,11 @@ class Points:
     spread: float
     radius: float
     first: int = 0
+    index: Tensor | None = None
+
+    def numbers(self, at: Tensor) -> Tensor:
+        """Return the indices that some of these points have among all points, on the CPU."""
+        return self.first + at if self.index is None else self.index[at]
 
     @property
     def wide(self) -> torch.dtype:
@@ -82,24 +88,28 @@ def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = N
     holder = next(rank for rank, count in enumerate(shards.counts) if count)
     one = [int(rank == holder) for rank in range(shards.ranks)]
     first = shards.join(features[: one[shards.rank]], one)[0].to(wide)
-    total, low, high = _extent(features, first)
+    total, low, high = extent(features, first)
     mean = shards.sum(total) / shards.n
     shift = first + mean
     largest = float(torch.maximum(high - mean, mean - low).max()) if d else 0.0
     largest = shards.largest(largest if math.isfinite(largest) else math.inf)
     if not math.isfinite(largest):
         raise InputError("features: differences overflow float64; scale the features down")
-    exponent = math.frexp(largest)[1] if largest > 0 else 0
-    limit = 500 if wide == torch.float64 else 60
-    gain = math.ldexp(1.0, max(-limit, min(limit, -exponent)))
-    points = Points(features, shift, gain, 0.0, 0.0, shards.first)
-    sizes = _sizes(points)
-    spread = float(shards.sum(sizes.sum().cpu()))
-    radius = shards.largest(float(sizes.max()) if n else 0.0)
+    points = Points(features, shift, power_of_two(largest, wide), 0.0, 0.0, shards.first)
+    squares = sizes(points)
+    spread = float(shards.sum(squares.sum().cpu()))
+    radius = shards.largest(float(squares.max()) if n else 0.0)
     return replace(points, spread=spread / shards.n, radius=math.sqrt(radius))
 
 
-def _extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def power_of_two(largest: float, wide: torch.dtype) -> float:
+    """Return the power of two that brings the largest of some numbers near one, as far as the dtype allows."""
+    exponent = math.frexp(largest)[1] if largest > 0 and math.isfinite(largest) else 0
+    limit = 500 if wide == torch.float64 else 60
+    return math.ldexp(1.0, max(-limit, min(limit, -exponent)))
+
+
+def extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return sum, smallest and largest of the differences to an origin, (d,) each; of no points 0, 0 and 0."""
     total, low, high = (torch.zeros_like(origin) for _ in range(3))
     if _compiled(features):
@@ -121,19 +131,19 @@ def _extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return total, low, high
 
 
-def _sizes(points: Points) -> Float[Tensor, " n"]:
+def sizes(points: Points) -> Float[Tensor, " n"]:
     """Return |x|^2 of the centred and scaled points."""
-    sizes = torch.empty(len(points), dtype=points.wide, device=points.features.device)
+    squares = torch.empty(len(points), dtype=points.wide, device=points.features.device)
     if _compiled(points.features):
         from layerfreq.engines import kernels
 
-        x, shift, out = points.features.numpy(), points.shift.numpy(), sizes.numpy()
+        x, shift, out = points.features.numpy(), points.shift.numpy(), squares.numpy()
         with threads() as run:
             list(run(lambda s: kernels.sizes(x[s], shift, points.gain, out[s]), parts(len(x), len(x))))
-        return sizes
+        return squares
     for s in chunks(len(points), points.features.shape[1], CACHED):
-        sizes[s] = points.block(s).square_().sum(dim=1)
-    return sizes
+        squares[s] = points.block(s).square_().sum(dim=1)
+    return squares
 
 
 def _compiled(features: Tensor) -> bool:
@@ -182,6 +192,11 @@ class Engine(ABC):
 
     def __init__(self, points: Points, targets: Targets, inv_delta: Float64[Tensor, " m"]) -> None:
         self.points, self.targets, self.inv_delta = points, targets, inv_delta
+
+    @classmethod
+    def bytes_each(cls, itemsize: int) -> int:
+        """Bytes that a number takes in a filter centre or a column: as it came (itemsize) and prepared."""
+        return itemsize + 8
 
     @property
     @abstractmethod

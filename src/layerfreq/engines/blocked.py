@@ -32,7 +32,7 @@ class Blocked(Engine):
     def rows(self, index: Tensor) -> Sums:
         """See `Engine.rows`."""
         x = self.points.block(index.to(self.points.features.device))
-        return Sums.zeros(self.points.first + index, x, len(self.inv_delta), self.targets.width)
+        return Sums.zeros(self.points.numbers(index), x, len(self.inv_delta), self.targets.width)
 
     def columns(self, points: Points) -> Points:
         """See `Engine.columns`."""

@@ -88,6 +88,11 @@ class Cpu(Engine):
     def _own(self) -> Columns:
         return self._prepare(self.points, self._raw)
 
+    @classmethod
+    def bytes_each(cls, itemsize: int) -> int:
+        """See `Engine.bytes_each`."""
+        return 2 * itemsize if itemsize >= 4 else itemsize + 8
+
     @property
     def height(self) -> int:
         """See `Engine.height`."""
@@ -99,7 +104,7 @@ class Cpu(Engine):
         place = self._own.order if every else index.numpy()
         x, sizes = (self._own.x, self._own.sizes) if every else self._centred(self._raw, place)
         return Rows(
-            index=self.points.first + place,
+            index=self.points.numbers(torch.from_numpy(place)).numpy(),
             place=place,
             x=x,
             sizes=sizes,
@@ -218,14 +223,14 @@ class Cpu(Engine):
 
     def _prepare(self, points: Points, raw: np.ndarray) -> Columns:
         n, targets = len(points), self.targets
-        labels = None if targets.labels is None else targets.labels[points.first : points.first + n]
+        numbers = points.numbers(torch.arange(n))
+        labels = None if targets.labels is None else targets.labels[numbers]
         order = np.arange(n) if labels is None else torch.argsort(labels, stable=True).numpy()
         starts, vectors = None, np.empty((0, 0), np.float32)
         if labels is not None:
             starts = np.concatenate([[0], torch.bincount(labels, minlength=targets.width).cumsum(0).numpy()])
         else:
-            block = targets.block(slice(points.first, points.first + n), torch.float32, torch.device("cpu"))
-            vectors = block.contiguous().numpy()
+            vectors = targets.block(numbers, torch.float32, torch.device("cpu")).contiguous().numpy()
         return Columns(raw, order, *self._centred(raw, order), points.first, starts, vectors)
 
     def _centred(self, raw: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

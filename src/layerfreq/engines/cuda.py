@@ -126,7 +126,7 @@ class Cuda(Engine):
 
     def rows(self, index: Tensor) -> Rows:
         """See `Engine.rows`."""
-        everywhere = self.points.first + index
+        everywhere = self.points.numbers(index)
         if self.targets.labels is not None:  # centres beside those of their class: few tiles have close pairs
             order = torch.argsort(self.targets.labels[everywhere], stable=True)
             index, everywhere = index[order], everywhere[order]
