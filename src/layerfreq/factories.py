@@ -45,22 +45,25 @@ def find_model(name: str, seed: int = 0) -> Source:
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if Path(name).expanduser().is_dir() or ":" not in name:
-            folder = Path(name).expanduser()
+        folder = Path(name).expanduser()
+        if folder.is_dir() or ":" not in name:
+            if not folder.is_dir() and (folder.is_absolute() or name[0] in ".~" or name.count("/") > 1):
+                raise InputError(f"model: no folder {name!r}; pass one, a hub id, or MODULE:FACTORY")
             where = str(folder) if folder.is_dir() else name
             return Source(pretrained(where), folder.resolve().name if folder.is_dir() else Path(name).name, where)
-        model = make(name, "model")
+        model = make(name, "model", seed)
     if not isinstance(model, nn.Module):
         raise InputError(f"model: {name!r} gives a {type(model).__name__}, not a torch.nn.Module; name another factory")
     return Source(model, name.partition(":")[2])
 
 
-def make(name: str, argument: str) -> Any:
+def make(name: str, argument: str, seed: int | None = None) -> Any:
     """Import `MODULE:ATTRIBUTE`, from the current directory too, and call it if it is no module itself.
 
     Args:
         name: A dotted module, a colon, and a dotted name in it.
         argument: What to blame in a message.
+        seed: Of PyTorch's random state before the call, which importing may have moved; None leaves it.
 
     Raises:
         InputError: If it cannot be imported, or called without arguments.
@@ -86,6 +89,8 @@ def make(name: str, argument: str) -> Any:
         found = getattr(found, part)
     if isinstance(found, nn.Module) or not callable(found):
         return found
+    if seed is not None:
+        torch.manual_seed(seed)
     try:
         return found()
     except InputError:
@@ -184,14 +189,14 @@ def _transformers() -> Any:
 def _on_the_hub(name: str) -> None:
     """Raise an InputError unless the hub can be reached and has such a model."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     hint = f"{name!r} is no local folder either, and a factory is named MODULE:FACTORY"
     try:
         HfApi().model_info(name, timeout=10)
     except HFValidationError:
-        raise InputError(f"model: no folder {name!r}; pass a folder, a hub id, or MODULE:FACTORY") from None
-    except (RepositoryNotFoundError, HfHubHTTPError):
+        raise InputError(f"model: {name!r} is no folder and cannot be a hub id; pass one, or MODULE:FACTORY") from None
+    except HfHubHTTPError:
         raise InputError(f"model: the hub has no model {name!r} that is open to you; {hint}") from None
     except Exception:  # of the HTTP client's types, which change with its version
         raise InputError(

@@ -73,6 +73,14 @@ def cli(capsys, monkeypatch):
     return run
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No figures, which take longer than all the rest."""
+    monkeypatch.setattr("layerfreq.analysis.Run.plot", lambda run: None)
+    monkeypatch.setattr("layerfreq.plots.figure_medians", lambda summary: None)
+    monkeypatch.setattr("layerfreq.plots.save", lambda figure, folder, name: [])
+
+
 def assert_one_line(result, *words):
     status, out, error = result
     assert status == 2, (out, error)
@@ -108,7 +116,7 @@ def test_checkpoints_become_the_steps_of_a_run(cli, home, tmp_path):
     assert_one_line(cli(*arguments, "--out", "run"), "holds another run")
 
 
-def test_without_checkpoints_the_model_is_measured_as_it_is(cli, home):
+def test_without_checkpoints_the_model_is_measured_as_it_is(cli, home, undrawn):
     options = ("--data", f"{home}:loader", "--points", 30, "--rows", 20, "--layers", "1", "--scale", "rms")
     status, out, error = cli("analyze", f"{home}:ready", *options, "--out", "run")
     assert (status, error) == (0, "")
@@ -216,7 +224,7 @@ def test_images_of_a_folder_come_channels_first(tables, tmp_path):
     assert targets.tolist() == [2, 1, 0, 1, 2]
 
 
-WORDS = ["[UNK]", "[PAD]", *"the cat dog sat on mat and ran".split()]
+WORDS = ["[UNK]", "[PAD]", *["the", "cat", "dog", "sat", "on", "mat", "and", "ran"]]
 
 
 @pytest.fixture
@@ -254,7 +262,7 @@ def test_texts_and_labels_for_a_classifier(texts):
     assert targets.tolist() == [0, 1, 0, 1, 0, 1, 0]
 
 
-def test_windows_and_following_tokens_for_a_language_model(texts, cli):
+def test_windows_and_following_tokens_for_a_language_model(texts, cli, undrawn):
     save, folder, ids = texts
     transformers = pytest.importorskip("transformers")
     tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1, "num_key_value_heads": 1}
@@ -270,7 +278,7 @@ def test_windows_and_following_tokens_for_a_language_model(texts, cli):
     assert Run(f"{folder}-run").config["layers"] == ["model.layers.0", "model"]
 
 
-def test_trainers_folders_are_checkpoints(texts, cli, tmp_path):
+def test_trainers_folders_are_checkpoints(texts, cli, tmp_path, undrawn):
     save, folder, _ = texts
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(**SMALL, max_position_embeddings=9)
@@ -280,12 +288,12 @@ def test_trainers_folders_are_checkpoints(texts, cli, tmp_path):
         model.save_pretrained(tmp_path / f"checkpoint-{step}")
     found = sorted(tmp_path.glob("checkpoint-*"))
     status, _, error = cli("analyze", source.pretrained, *found, "--data", folder, "--out", tmp_path / "run")
-    assert (status, error.replace("\r", "")[-2:]) == (0, "") or "model shards" in error
+    assert status == 0, error
     assert Run(tmp_path / "run").steps() == [50, 100]
     other = transformers.BertForSequenceClassification(transformers.BertConfig(**{**SMALL, "intermediate_size": 9}))
     other.save_pretrained(tmp_path / "checkpoint-150")
     words = ("checkpoint-150", "does not fit BertForSequenceClassification", "intermediate.dense.weight")
-    cli("doctor")  # empties what saving printed
+    cli("--help")  # empties what saving printed
     assert_one_line(cli("analyze", source.pretrained, tmp_path / "checkpoint-150", "--data", folder), *words)
 
 
