@@ -17,6 +17,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from layerfreq.commands.analyze import analyze
+from layerfreq.commands.doctor import doctor
 from layerfreq.commands.terminal import check_device, console
 from layerfreq.commands.terminal import default_out as _default_out
 from layerfreq.commands.terminal import list_files as _list_files
@@ -170,6 +171,7 @@ def bench(
 
 
 app.command()(analyze)
+app.command()(doctor)
 
 
 def main() -> None:

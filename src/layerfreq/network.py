@@ -90,7 +90,7 @@ def choose_layers(model: nn.Module, probe: Any, layers: Sequence[str] | str | No
     return chosen
 
 
-def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts:
+def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False, some: bool = True) -> Cuts:
     """Find the cuts of a model by running it on a few points; call it inside `untouched`.
 
     Whether a value determines the output is tried, not guessed: the model is run on other points with the
@@ -100,6 +100,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
         model: The model, unwrapped.
         probe: A few points, as from `probe_of`.
         names_only: Skip the trials, which cost a forward pass each, and fill `known` alone.
+        some: Raise an InputError if there is no cut.
     """
     events: list[tuple[Event, Tensor | None, int]] = []
 
@@ -155,7 +156,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
             refused[layer.name] = reason
         else:
             layers.append(layer)
-    if not layers:
+    if not layers and some:
         why = "; ".join(f"{name!r}: {reason}" for name, reason in list(refused.items())[:3])
         raise InputError(
             f"model: no hidden layer found in {type(model).__name__} ({why or 'no activation before parameters'}); "
