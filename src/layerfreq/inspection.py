@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ REASONS = {
     "no sample axis": "its output has not one row for each input",
     "no floats": "it returns no floating tensor",
     "nothing above": "no parameters follow, so nothing is left to learn above it",
-    "not called": "forward does not call it in eval mode",
+    "not called": "forward does not call it in eval mode; another module may use its parameters",
     "container": "it is not called itself; see its parts",
     "no activation": "a linear map, a norm, an embedding or the like: what an activation makes of it is the cut",
     "activation next": "its output goes straight into an activation, which is the cut",
@@ -42,7 +41,8 @@ class ModuleReport:
     Attributes:
         name: As `layers` takes it.
         kind: The class of the module, or "function".
-        reason: Empty where it is measured; else a key of `REASONS` (for "same as", with the other's name).
+        reason: Empty where it is measured; else a key of `REASONS` (of "same as", with the other's name), or a whole
+            reason that has no key.
         shape: Of the output for one point; None where there is no sample axis.
         d: Number of features; None likewise.
         memory: Bytes of the features of all points; None likewise.
@@ -100,12 +100,11 @@ def inspect_model(
         passes = [_watch(model, some, n) for _ in range(1 + REPEATS)][1:]
     tap, seen = passes[0]
     measured = {layer.name for layer in cuts.layers}
-    calls = Counter(one.event.name for one in seen)
     device = next((p.device.type for p in model.parameters()), "cpu")
     reports = []
     for i, one in enumerate(seen):
         event = one.event
-        name = event.name if calls[event.name] == 1 else f"{event.name}:{event.number}"
+        name = _named(event, seen)
         kind = "function" if event.module is None else type(event.module).__name__
         reason = "" if name in measured else _reason(name, i, seen, tap.parameters_used, measured, cuts.refused)
         if one.trouble:
@@ -150,16 +149,31 @@ def _reason(
     if one.trouble:
         return "no floats" if "floating" in one.trouble else "no sample axis"
     if name in refused:
-        return "no sample axis" if "not one row" in refused[name] else "way around"
-    twins = [other.event.name for other in seen if other.value == one.value and other is not one]
-    if any(twin in measured for twin in twins):
-        return f"same as {next(twin for twin in twins if twin in measured)}"
+        return _in_short(refused[name])
+    twins = [_named(other.event, seen) for other in seen if other.value == one.value and other is not one]
+    for twin in twins:
+        if twin in measured:
+            return f"same as {twin}"
     if event.ended > parameters_used:
         return "nothing above"
-    if any(twin in refused for twin in twins):
-        return "way around"
+    for twin in twins:
+        if twin in refused:
+            return _in_short(refused[twin])
+    before = [_named(other.event, seen) for other in seen[:i] if other.value == one.value]
+    if before:
+        return f"same as {before[0]}"
     inside = [other.event for other in seen if event.started < other.event.started < event.ended]
     return "activation next" if any(map(_is_activation, inside)) else "no activation"
+
+
+def _named(event: Event, seen: list[_Seen]) -> str:
+    several = sum(other.event.name == event.name for other in seen) > 1
+    return f"{event.name}:{event.number}" if several else event.name
+
+
+def _in_short(refusal: str) -> str:
+    short = {"another way": "way around", "not one row": "no sample axis", "floating": "no floats"}
+    return next((reason for words, reason in short.items() if words in refusal), refusal)
 
 
 def _is_activation(event: Event) -> bool:

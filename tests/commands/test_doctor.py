@@ -46,7 +46,7 @@ EXPECTED = {
     "blocks.0.0": ("no activation", (4, 6, 6)),
     "blocks.0.1": ("way around", (4, 6, 6)),
     "blocks.0.2": ("no activation", (4, 6, 6)),
-    "blocks.0": ("way around", (4, 6, 6)),
+    "blocks.0": ("same as blocks.0.2", (4, 6, 6)),
     "blocks.0.gelu": ("", (4, 6, 6)),
     "spread": ("no sample axis", None),
     "arg": ("no floats", None),
@@ -176,7 +176,7 @@ def test_the_command(cli, tmp_path, monkeypatch):
         assert said in lines[name]
         assert ("-" if shape is None else "×".join(map(str, shape))) in lines[name]
     for short, meaning in REASONS.items():
-        assert (meaning[:30] in out) == any(reason == short for reason, _ in EXPECTED.values())
+        assert (meaning[:30] in out) == any(reason.startswith(short) for reason, _ in EXPECTED.values())
     assert "2 of 14 are measured" in out
     assert "300 points" in out
     np.savez("data.npz", inputs=np.zeros((40, 3, 8, 8), np.float32), targets=np.arange(40) % 4)

@@ -74,13 +74,14 @@ def doctor(
     )
 
 
-def size(count: float) -> str:
+def size(count: int) -> str:
     """Bytes as a person reads them."""
+    left = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+        if left < 999.5:
+            return f"{left:.3g} {unit}"
+        left /= 1000
+    return f"{left:.3g} TB"
 
 
 def duration(seconds: float) -> str:
