@@ -56,7 +56,8 @@ def doctor(
         column.justify, column.no_wrap = "right", True
     for one in reports:
         shape = "-" if one.shape is None else "×".join(map(str, one.shape)) or "1"
-        memory, seconds = ("-" if x is None else form(x) for x, form in ((one.memory, size), (one.seconds, duration)))
+        memory = "-" if one.memory is None else size(one.memory)
+        seconds = "-" if one.seconds is None else duration(one.seconds)
         said = "yes" if not one.reason else f"no: {one.reason}"
         table.add_row(one.name, said, shape, str(one.d or "-"), memory, seconds)
     console.print(table, highlight=False)
