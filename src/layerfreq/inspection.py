@@ -24,6 +24,7 @@ REPEATS = 3
 REASONS = {
     "way around": "the output depends on the input by another way too: a skip connection, or a second branch",
     "no sample axis": "its output has not one row for each input",
+    "other order": "it returns points in another order than they came in",
     "no floats": "it returns no floating tensor",
     "nothing above": "no parameters follow, so nothing is left to learn above it",
     "not called": "forward does not call it in eval mode; another module may use its parameters",
@@ -31,6 +32,14 @@ REASONS = {
     "no activation": "a linear map, a norm, an embedding or the like: what an activation makes of it is the cut",
     "activation next": "its output goes straight into an activation, which is the cut",
     "same as": "it returns the very value of another layer",
+}
+
+# Words of a refusal -> the reason that they stand for.
+IN_SHORT = {
+    "another way": "way around",
+    "not one row": "no sample axis",
+    "another order": "other order",
+    "floating": "no floats",
 }
 
 
@@ -172,7 +181,12 @@ def _named(event: Event, seen: list[_Seen]) -> str:
 
 
 def _in_short(refusal: str) -> str:
-    short = {"another way": "way around", "not one row": "no sample axis", "floating": "no floats"}
+    short = {
+        "another way": "way around",
+        "not one row": "no sample axis",
+        "another order": "other order",
+        "floating": "no floats",
+    }
     return next((reason for words, reason in short.items() if words in refusal), refusal)
 
 

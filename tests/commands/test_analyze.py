@@ -1,5 +1,6 @@
 """`layerfreq analyze` as a user meets it: factories, checkpoints, data; a run out."""
 
+import inspect
 import io
 import sys
 
@@ -62,6 +63,7 @@ def cli(capsys, monkeypatch):
     """Run a command; return its exit status, what it printed, and what it complained of."""
 
     def run(*args):
+        capsys.readouterr()  # what making the input has printed
         monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, args)])
         status = 0
         try:
@@ -276,6 +278,12 @@ def test_windows_and_following_tokens_for_a_language_model(texts, cli, undrawn):
     status, _, error = cli("analyze", source.pretrained, "--data", folder, "--out", f"{folder}-run")
     assert (status, error) == (0, "")
     assert Run(f"{folder}-run").config["layers"] == ["model.layers.0", "model"]
+    if "reading" not in inspect.signature(layer_spectra).parameters:
+        pytest.skip("no readings here")
+    options = ("--reading", "positions", "--out", f"{folder}-positions")
+    status, _, error = cli("analyze", source.pretrained, "--data", folder, *options)
+    assert (status, error) == (0, "")
+    assert Run(f"{folder}-positions").spectra.attrs["n"] == 12 * 6
 
 
 def test_trainers_folders_are_checkpoints(texts, cli, tmp_path, undrawn):
@@ -293,7 +301,6 @@ def test_trainers_folders_are_checkpoints(texts, cli, tmp_path, undrawn):
     other = transformers.BertForSequenceClassification(transformers.BertConfig(**{**SMALL, "intermediate_size": 9}))
     other.save_pretrained(tmp_path / "checkpoint-150")
     words = ("checkpoint-150", "does not fit BertForSequenceClassification", "intermediate.dense.weight")
-    cli("--help")  # empties what saving printed
     assert_one_line(cli("analyze", source.pretrained, tmp_path / "checkpoint-150", "--data", folder), *words)
 
 

@@ -152,6 +152,7 @@ def test_inputs_are_made_up_for_pretrained_models(family):
 @pytest.fixture
 def cli(capsys, monkeypatch):
     def run(*args):
+        capsys.readouterr()  # what making the input has printed
         monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, args)])
         status = 0
         try:
