@@ -12,11 +12,15 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from layerfreq.commands.analyze import analyze
+from layerfreq.commands.doctor import doctor
+from layerfreq.commands.terminal import check_device, console
+from layerfreq.commands.terminal import default_out as _default_out
+from layerfreq.commands.terminal import list_files as _list_files
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
 
@@ -26,7 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which frequencies each layer of a network still has to learn.",
 )
-console = Console()
 
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps or auto.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new one in runs/.")]
@@ -167,6 +170,10 @@ def bench(
             print(bench.as_markdown([row for row in rows if row["grows"] == name], name) + "\n")
 
 
+app.command()(analyze)
+app.command()(doctor)
+
+
 def main() -> None:
     """Run the command line: 0 done, 2 wrong usage or input, 1 failed; an error is one line."""
     os.environ.setdefault("MPLBACKEND", "agg")
@@ -213,13 +220,7 @@ def _experiment(
         if not hasattr(config, key):
             raise InputError(f"{key.removesuffix('s')}: {name} has none; leave --{key.removesuffix('s')} out")
     config = replace(config, **(changes or {}))
-    if device not in ("cpu", "cuda", "mps", "auto"):
-        raise InputError(f"device: unknown {device!r}; choose cpu, cuda, mps or auto")
-    if device in ("cuda", "mps"):
-        import torch
-
-        if not getattr(torch, device).is_available():
-            raise InputError(f"device: no {device} device on this machine; choose cpu or auto")
+    check_device(device)
     seeds = seeds or list(range(module.SEEDS))
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"seed: {seeds} must be different numbers >= 0; change --seed")
@@ -240,21 +241,6 @@ def _experiment(
     if any("limit" in title for title in head):
         console.print("In 1/δ. limit: finer windows hold fewer than 2 points; *: a peak beyond it.")
     _list_files([out, *files])
-
-
-def _default_out(name: str, resume: bool) -> Path:
-    """The first free folder in runs/, or the last used one when resuming."""
-    number, path = 1, Path("runs") / name
-    used = None
-    while path.exists():
-        used, number = path, number + 1
-        path = Path("runs") / f"{name}-{number}"
-    return used if resume and used else path
-
-
-def _list_files(files: list[Path]) -> None:
-    for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
 
 
 def _arrays(file: Path) -> tuple[Any, Any]:

@@ -188,7 +188,7 @@ def with_readings(model: nn.Module, probe: Any, layers: Sequence[Layer], reading
     return [replace(layer, reading=found.get(layer, FLATTEN)) for layer in layers]
 
 
-def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts:
+def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False, some: bool = True) -> Cuts:
     """Find the cuts of a model by running it on a few points; call it inside `untouched`.
 
     Whether a value determines the output is tried, not guessed: the model is run on other points with the
@@ -198,6 +198,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
         model: The model, unwrapped.
         probe: A few points, as from `probe_of`.
         names_only: Skip the trials, which cost a forward pass each, and fill `known` alone.
+        some: Raise an InputError if there is no cut.
     """
     events: list[tuple[Event, Tensor | None, int]] = []
 
@@ -259,7 +260,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False) -> Cuts
             layers.append(layer)
             company += [layer.name] if fault else []
     _warn_of_company(company)
-    if not layers:
+    if not layers and some:
         why = "; ".join(f"{name!r}: {reason}" for name, reason in list(refused.items())[:3])
         raise InputError(
             f"model: no hidden layer found in {type(model).__name__} ({why or 'no activation before parameters'}); "

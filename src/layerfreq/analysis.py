@@ -1,0 +1,136 @@
+"""Measuring checkpoints of a model after its training: one run, a step for each of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerfreq.checkpoints import fingerprint, steps_of
+from layerfreq.errors import InputError
+from layerfreq.experiments.runner import environment
+from layerfreq.experiments.summary import layer_table, summarise
+from layerfreq.factories import Source, load_checkpoint
+from layerfreq.inputs import count
+from layerfreq.layers import plan
+from layerfreq.monitor import Monitor
+from layerfreq.probe_data import in_batches, load_data
+from layerfreq.runs import Run
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was measured.
+
+    Attributes:
+        run: The run that holds it.
+        refused: name -> reason, for activations and blocks that are no cut.
+        told: Where the steps come from; empty where there were no checkpoints.
+    """
+
+    run: Run
+    refused: dict[str, str]
+    told: str
+
+
+def analyze(
+    source: Source,
+    checkpoints: Sequence[Path],
+    data: str,
+    out: Path,
+    *,
+    name: str,
+    layers: Sequence[str] | None = None,
+    points: int = 2000,
+    rows: int | None = None,
+    reading: str | None = None,
+    batch: int = 256,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[str], Any] = lambda _: None,
+) -> Analysis:
+    """Measure a model at each of its checkpoints, and write a run.
+
+    Nothing is written before every checkpoint was found to fit the model.
+
+    Args:
+        source: The model; without checkpoints it is measured as it is, as step 0.
+        checkpoints: As for `read_checkpoint`.
+        data: As for `load_data`.
+        out: The directory of the new run.
+        name: What the user called the model.
+        layers: Names of layers; None means all hidden layers.
+        points: Points to measure on, at most.
+        rows: Filter centres to draw; None means all points.
+        reading: How the outputs of convolutions and sequences are read; None means flattened.
+        batch: Points in one forward pass.
+        seed: Of the draw of rows.
+        device: Where to compute.
+        progress: Is told what is being done.
+
+    Raises:
+        InputError: For a checkpoint, data or layers that cannot be used.
+    """
+    if points < 1 or batch < 1:
+        raise InputError(f"points: {points} in batches of {batch}; pass numbers >= 1")
+    progress("loading")
+    loaded = [load_checkpoint(source, path) for path in checkpoints]
+    steps, told = steps_of(loaded) if loaded else ([0], "")
+    inputs, targets = load_data(data, source, points, reading)
+    batches = in_batches(inputs, targets, batch)
+    model = source.model.to(device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what cannot be measured is listed, with the reason
+        cuts = plan(model, batches, layers)
+    names = [layer.name for layer in cuts.layers]
+    run = Run.create(
+        out,
+        {
+            "model": name,
+            "checkpoints": [
+                {"path": str(path), "step": step, "sha256": fingerprint(path)}
+                for path, step in zip(checkpoints, steps, strict=bool(loaded))
+            ],
+            "steps": told or "the model as it is",
+            "data": data,
+            "points": sum(count(x) for x, _ in batches),
+            "rows": rows,
+            "reading": reading or "flatten",
+            "seed": seed,
+            "layers": names,
+            "not a cut": cuts.refused,
+            "environment": environment(),
+        },
+    )
+    options = {"rows": rows, "seed": seed} | ({"reading": reading} if reading else {})
+    monitor = Monitor(model, batches, layers=names, run=run, **options)
+    for i, step in sorted(enumerate(steps), key=lambda pair: pair[1]):
+        if loaded:
+            load_checkpoint(source, checkpoints[i])
+        monitor.on_layer = lambda layer, step=step: progress(f"step {step}: {layer}")
+        monitor.measure(step)
+    return Analysis(run, cuts.refused, told)
+
+
+def present(run: Run, scale: str) -> tuple[list[str], list[list[str]], list[Path]]:
+    """Draw the densities and medians of a run.
+
+    Args:
+        run: A run of one model.
+        scale: "raw" or "rms", of the table; the figures show both.
+
+    Returns:
+        Table head, table rows (a layer a row, of the first and the last step), files.
+    """
+    from layerfreq import plots
+
+    summary = summarise({0: run}).astype({"peak": float, "median": float})
+    head, rows = layer_table(summary, "step")
+    first = 3 if scale == "raw" else 6
+    shown = [1, 2, *range(first, first + 3)]  # without the seed, and in one scale
+    files = plots.save(run.plot(), run.path / "figures", "densities")
+    if len(run.steps()) > 1:
+        files += plots.save(plots.figure_medians(summary), run.path / "figures", "medians")
+    return [head[k] for k in shown], [[row[k] for k in shown] for row in rows], files

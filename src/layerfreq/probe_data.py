@@ -1,0 +1,193 @@
+"""The points that a model is measured on: one place that turns a name into inputs and targets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfreq.errors import InputError
+from layerfreq.factories import Source, make, processor
+from layerfreq.inputs import count, is_loader, take
+from layerfreq.tables import class_ids, open_table, pictures, pixels, readable, texts
+
+LENGTH = 128  # tokens of a text, at most
+
+
+def load_data(name: str, source: Source, points: int, reading: str | None = None) -> tuple[Any, Any]:
+    """Return inputs as the model's forward takes them, and targets.
+
+    Args:
+        name: One of: a `.npz` or `.safetensors` file with `targets` and `inputs`, or several arrays by the names of
+            forward's arguments; MODULE:FACTORY, which gives (inputs, targets) or a loader of such batches; "digits";
+            a local folder in the hub's layout or a hub id, of images or texts with labels. A language model gets
+            windows of the texts, and the tokens that follow as targets.
+        source: The model, whose tokenizer or image processor is used where it has one.
+        points: How many points, at most.
+        reading: How sequences are read; with "positions", a language model's targets are one for each token.
+
+    Returns:
+        Inputs and targets, or a list of (inputs, targets) batches and None.
+
+    Raises:
+        InputError: If the data cannot be read or is not of a kind that the model takes.
+    """
+    path = Path(name).expanduser()
+    if path.suffix in (".npz", ".safetensors"):
+        inputs, targets = _from_file(path)
+    elif ":" in name and not path.exists():
+        found = make(name, "data")
+        if is_loader(found):
+            return _first_batches(found, points), None
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise InputError(
+                f"data: {name!r} gives a {type(found).__name__}; it must give (inputs, targets) or a loader of them"
+            )
+        inputs, targets = found
+        inputs = _as_tensors(inputs)
+    elif name == "digits":
+        from layerfreq.experiments.data import load_images
+
+        inputs, targets = load_images("digits", min(points, 1797))
+    else:
+        inputs, targets = _from_table(name, source, points, reading)
+    n = count(inputs)
+    if len(targets) != n:
+        raise InputError(f"data: {name!r} has {len(targets)} targets for {n} inputs; they need the same length")
+    if n == 0:
+        raise InputError(f"data: {name!r} holds no points; pass data with at least one")
+    return take(inputs, slice(0, points), n), targets[:points]
+
+
+def in_batches(inputs: Any, targets: Any, size: int) -> Any:
+    """Cut inputs and targets into a list of batches; a list of them stays as it is."""
+    if targets is None:
+        return inputs
+    n = count(inputs)
+    slices = [slice(start, start + size) for start in range(0, n, size)]
+    return [(take(inputs, at, n), targets[at]) for at in slices]
+
+
+def _from_file(path: Path) -> tuple[Any, Any]:
+    if not path.is_file():
+        raise InputError(f"data: no file {str(path)!r}; check the path")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {key: torch.as_tensor(archive[key]) for key in archive.files}
+        else:
+            from safetensors.torch import load_file
+
+            arrays = load_file(path)
+    except ImportError:
+        raise InputError("data: reading .safetensors needs a package; pip install safetensors") from None
+    except Exception as error:  # damaged archives raise what their formats please
+        raise InputError(f"data: {str(path)!r} is damaged or no {path.suffix} file ({error}); save it again") from None
+    if "targets" not in arrays or len(arrays) < 2:
+        held = ", ".join(arrays) or "none"
+        raise InputError(f"data: {str(path)!r} has arrays {held}; it needs `targets`, and `inputs` or forward's own")
+    targets = arrays.pop("targets")
+    return arrays["inputs"] if list(arrays) == ["inputs"] else arrays, targets
+
+
+def _first_batches(loader: Iterable[Any], points: int) -> list[tuple[Any, Any]]:
+    batches, left = [], points
+    for batch in loader:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise InputError(f"data: a batch is a {type(batch).__name__}; the loader must give (inputs, targets) pairs")
+        n = count(batch[0])
+        batches.append((take(batch[0], slice(0, left), n), batch[1][:left]))
+        left -= n
+        if left <= 0:
+            break
+    if not batches:
+        raise InputError("data: the loader gives no batches; pass one that does")
+    return batches
+
+
+def _as_tensors(inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return {key: _as_tensors(value) for key, value in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(map(_as_tensors, inputs))
+    return torch.as_tensor(inputs) if isinstance(inputs, (np.ndarray, list)) else inputs
+
+
+def _from_table(name: str, source: Source, points: int, reading: str | None) -> tuple[Any, Any]:
+    table = open_table(name, points)
+    language = type(source.model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    with readable(name):
+        images = None if language else pictures(table)
+        written = texts(table) if images is None else None
+        if images is None and written is None:
+            raise InputError(
+                f"data: {name!r} has columns {table.column_names}, neither images nor texts; write a function that "
+                "gives (inputs, targets) and pass it as MODULE:FUNCTION, or save both as .npz"
+            )
+        if language:
+            return _windows(written or [], source, points, reading)
+        if "label" not in table.column_names:
+            raise InputError(f"data: {name!r} has columns {table.column_names}; a column `label` is needed")
+        targets = torch.from_numpy(class_ids(table, name))
+        inputs = _tokens(written or [], source) if images is None else _pictures(images, source)
+        return inputs, targets
+
+
+def _pictures(images: list[Any], source: Source) -> Any:
+    prepare = processor(source, "AutoImageProcessor")
+    if prepare is not None:
+        return _known(source, dict(prepare(images=[image.convert("RGB") for image in images], return_tensors="pt")))
+    x = torch.from_numpy(pixels(images) / 255)
+    x = x[:, None] if x.ndim == 3 else x.movedim(-1, 1)
+    return x if source.pretrained is None else {getattr(source.model, "main_input_name", "pixel_values"): x}
+
+
+def _tokens(written: list[str], source: Source) -> Any:
+    tokenizer = _tokenizer(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    length = min(LENGTH, _context(source))
+    packed = tokenizer(written, padding=True, truncation=True, max_length=length, return_tensors="pt")
+    return _known(source, dict(packed))
+
+
+def _windows(written: list[str], source: Source, points: int, reading: str | None) -> tuple[Any, Any]:
+    """Windows of the running text, and the token that follows: each one's, or the last one's alone."""
+    tokenizer = _tokenizer(source)
+    ids = [i for text in written for i in tokenizer(text)["input_ids"]]
+    length = min(LENGTH, _context(source), max(1, len(ids) - 1))
+    n = min(points, (len(ids) - 1) // length)
+    if n < 2:
+        raise InputError(f"data: {len(ids)} tokens, too few for windows of {length}; pass more texts")
+    every = torch.tensor(ids[: n * length + 1])
+    following = every[1:].reshape(n, length)
+    inputs = _known(source, {"input_ids": every[:-1].reshape(n, length)})
+    return inputs, following if reading == "positions" else following[:, -1]
+
+
+def _tokenizer(source: Source) -> Any:
+    tokenizer = processor(source, "AutoTokenizer")
+    if tokenizer is None:
+        raise InputError(
+            "data: texts need a tokenizer, and the model has none beside it; save it there (save_pretrained), "
+            "or pass data as a file of token ids or as MODULE:FUNCTION"
+        )
+    return tokenizer
+
+
+def _context(source: Source) -> int:
+    config = getattr(source.model, "config", None)
+    names = ("max_position_embeddings", "n_positions", "context_length")
+    known = [value for value in (getattr(config, name, None) for name in names) if isinstance(value, int) and value > 0]
+    return min(known, default=LENGTH)
+
+
+def _known(source: Source, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the inputs that the model's forward takes."""
+    arguments = inspect.signature(source.model.forward).parameters
+    return {key: value for key, value in inputs.items() if key in arguments}
