@@ -1,7 +1,8 @@
 """What the scripts of the gallery share: run the seeds, write the table, the sentences and the figure of a page.
 
-    python examples/label_noise.py            # full size, writes into docs/gallery
-    python examples/label_noise.py --smoke    # seconds; prints the sentences, writes nothing unless --out is given
+python examples/label_noise.py            # full size, writes into docs/gallery
+python examples/label_noise.py --smoke --out DIR    # seconds
+python examples/label_noise.py --redraw   # sentences and figure from the table there is
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from matplotlib.ticker import LogFormatter
 import layerfreq
 
 PAGES = Path(__file__).parents[1] / "docs" / "gallery"
-LABELS = {"raw": "1/δ, raw", "rms": "1/δ, features at unit RMS"}
+LABELS = {"raw": "1/δ, raw", "rms": "1/δ, unit RMS features"}
 # Okabe and Ito's colours, which the colour-blind tell apart, each with its own marker and dash.
 LOOKS: list[dict[str, Any]] = [
     {"color": "#0072B2", "marker": "o", "linestyle": "-"},
@@ -55,30 +57,35 @@ def publish(
         seeds: Number of seeds, from 0.
     """
     parser = argparse.ArgumentParser(description=f"The gallery's example {name!r}.")
-    parser.add_argument("--smoke", action="store_true", help="two seeds at a size of seconds")
-    parser.add_argument("--out", type=Path, help="folder to write to; default: docs/gallery, with --smoke none")
+    parser.add_argument("--smoke", action="store_true", help="two seeds at a size of seconds, in a folder of its own")
+    parser.add_argument("--redraw", action="store_true", help="sentences and figure anew from the table there is")
+    parser.add_argument("--out", type=Path, help="folder to write to; default: docs/gallery")
     options = parser.parse_args()
-    out = options.out or (None if options.smoke else PAGES)
-    started, rows, used = time.perf_counter(), [], range(2 if options.smoke else seeds)
-    for seed in used:
-        rows += [{"seed": seed, **row} for row in measure(seed, **(smoke if options.smoke else {}))]
-        print(f"seed {seed} done, {time.perf_counter() - started:.0f} s", flush=True)
-    spent = time.perf_counter() - started
-    table = pd.DataFrame(rows)
-    if out is not None:
-        (out / "data").mkdir(parents=True, exist_ok=True)
-        table.to_csv(out / "data" / f"{name}.csv", index=False, float_format="%.5g")
-        table = read(name, out)
-        (out / "data" / f"{name}.txt").write_text(answer(sentences(table)))
-        (out / "data" / f"{name}.remarks.txt").write_text(remarks(sentences(table)))
-        (out / "data" / f"{name}.made.txt").write_text(
-            f"`python examples/{name}.py`, seeds {used[0]} to {used[-1]}, {spent:.0f} s on {torch.get_num_threads()} "
-            f"thread(s) of {processor()}; layerfreq {layerfreq.__version__}, torch {torch.__version__}\n"
-        )
-        save(figure(table), out / f"{name}.png")
-    else:
-        save(figure(table), None)
+    if options.smoke and options.out is None:
+        parser.error("--smoke needs --out, so that the pages' own data stay")
+    out = options.out or PAGES
+    if not options.redraw:
+        run(name, partial(measure, **smoke) if options.smoke else measure, range(2 if options.smoke else seeds), out)
+    table = read(name, out)
+    (out / "data" / f"{name}.txt").write_text(answer(sentences(table)))
+    (out / "data" / f"{name}.remarks.txt").write_text(remarks(sentences(table)))
+    save(figure(table), out / f"{name}.png")
     print("\n".join(sentences(table)))
+
+
+def run(name: str, measure: Callable[[int], list[dict[str, Any]]], seeds: range, out: Path) -> None:
+    """Measure for every seed, and write the table and how it was made."""
+    started, rows = time.process_time(), []
+    for seed in seeds:
+        rows += [{"seed": seed, **row} for row in measure(seed)]
+        print(f"seed {seed} done, {time.process_time() - started:.0f} s of processor time", flush=True)
+    spent, threads = time.process_time() - started, torch.get_num_threads()
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(out / "data" / f"{name}.csv", index=False, float_format="%.4g")
+    (out / "data" / f"{name}.made.txt").write_text(
+        f"`python examples/{name}.py`, seeds {seeds[0]} to {seeds[-1]}, {spent:.0f} s of processor time on {threads} "
+        f"thread{'s' * (threads > 1)} of {processor()}; layerfreq {layerfreq.__version__}, torch {torch.__version__}\n"
+    )
 
 
 def read(name: str, out: Path = PAGES) -> pd.DataFrame:
@@ -103,6 +110,11 @@ def spread(values: Any, digits: int = 2) -> str:
     return f"{mean} ({low} to {high})"
 
 
+def join(parts: list[str]) -> str:
+    """Parts as words: a, b and c."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
 def number(value: float, digits: int = 2) -> str:
     """A number to so many significant digits, without an exponent."""
     text = f"{float(f'{value:.{digits}g}'):.10f}".rstrip("0").rstrip(".")
@@ -124,7 +136,7 @@ def error_bars(ax: Any, x: Any, table: pd.DataFrame, by: str, value: str, label:
     groups = table.groupby(by)
     at = [x(one) for one in groups.groups]
     mean, low, high = groups[value].mean(), groups[value].min(), groups[value].max()
-    ax.errorbar(at, mean, [mean - low, high - mean], label=label, capsize=3, markersize=5, linewidth=1.4, **look)
+    ax.errorbar(at, mean, [(mean - low).clip(lower=0), (high - mean).clip(lower=0)], label=label, capsize=3, markersize=5, linewidth=1.4, **look)
     if value == "median":
         hollow = groups[["median", "resolution"]].apply(lambda part: not (part["median"] <= part["resolution"]).all())
         where = [(a, m) for a, m, h in zip(at, mean, hollow, strict=True) if h]
@@ -139,18 +151,17 @@ def log_axis(axis: Any) -> None:
     axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.2, 0.6)))
 
 
-def save(figure: Figure, path: Path | None) -> None:
-    """Write a figure as a PNG of few colours, 1400 pixels wide for 7 inches; None draws it only."""
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG of few colours, 1190 pixels wide for 7 inches."""
     from io import BytesIO
 
     from matplotlib import pyplot as plt
     from PIL import Image
 
     drawn = BytesIO()
-    figure.savefig(drawn, dpi=200)
+    figure.savefig(drawn, dpi=170)
     plt.close(figure)
-    if path is not None:
-        Image.open(drawn).convert("RGB").quantize(48, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(48, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def processor() -> str:

@@ -1,5 +1,6 @@
 """In which block of a small transformer does a looked-up token become easy to read off?"""
 
+# ruff: noqa: B905, D101, D102, D103, E402
 # --8<-- [start:code]
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ def draw(n):
     return tokens, tokens.gather(1, 1 + tokens[:, :1])[:, 0]
 
 
-def measure(seed, steps=300, when=(0, 20, 40, 60, 80, 100, 150, 200, 300), n=1000):
+def measure(seed, steps=300, when=(0, 20, 40, 60, 80, 100, 150, 300), n=800):
     torch.manual_seed(seed)
     model = Transformer()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -63,3 +64,57 @@ def measure(seed, steps=300, when=(0, 20, 40, 60, 80, 100, 150, 200, 300), n=100
 
 
 # --8<-- [end:code]
+# Below: the sentences and the figure of the gallery's page.
+from matplotlib import pyplot as plt
+from publish import LABELS, LOOKS, error_bars, join, log_axis, number, publish, spread
+
+
+def sentences(table):
+    """The answer and remarks, from the table."""
+    n, end, blocks = table["seed"].nunique(), table["step"].max(), sorted(table["block"].unique())
+
+    def column(name, block, place="first", step=end):
+        at = (table["block"] == block) & (table["place"] == place) & (table["step"] == step)
+        return table[at].set_index("seed")[name]
+
+    ends = [spread(column("median", block)) for block in blocks]
+    order = sum(all(a > b for a, b in zip(row, row[1:])) for row in zip(*(column("median", b) for b in blocks)))
+    knows = [spread(column("known", block)) for block in blocks]
+    whole = table[(table["place"] == "all") & (table["step"] == end)]
+    near = whole["median"] / whole["resolution"]
+    unresolved = int((~(whole["median"] <= whole["resolution"])).sum())
+    right = column("accuracy", blocks[0])
+    return [
+        f"At the place that the head reads, after training, the median frequency of the answer was {join(ends)} after "
+        f"blocks {join([str(b) for b in blocks])} (1/δ at unit RMS; mean, least and greatest over {n} seeds), falling "
+        f"from block to block in {order} of {n} seeds; before training after the last block "
+        f"{spread(column('median', blocks[-1], step=0))}.",
+        f"What these features know about the answer, as the most by which LFR exceeds chance: {join(knows)}; accuracy "
+        f"{spread(right, 3)}.",
+        f"Over all places at once the answer is hidden among the other tokens: LFR exceeds chance by "
+        f"{number(whole['known'].max())} at most, and the medians lie at {number(near.min())} to {number(near.max())} of "
+        f"the resolution ({unresolved} of {len(near)} beyond it), where they say nothing of the blocks.",
+    ]
+
+
+def figure(table):
+    """Median frequency, and LFR above chance, over training by block, at the first place and over all."""
+    drawing, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained")
+    steps = sorted(table["step"].unique())
+    for ax, value in zip(axes, ("median", "known"), strict=True):
+        for (place, block), part in table.sort_values("place", ascending=False).groupby(["place", "block"], sort=False):
+            look = LOOKS[block - 1] | ({"color": "0.65"} if place == "all" else {})
+            error_bars(ax, steps.index, part, "step", value, f"{block}, {place}", look)
+        ax.set_xticks(range(len(steps)), [str(step) for step in steps])
+        ax.set_xlabel("step")
+    axes[0].set_ylabel(f"median frequency\n{LABELS['rms']}")
+    log_axis(axes[0].yaxis)
+    accuracy = table.groupby("step")["accuracy"].mean()
+    axes[1].plot([steps.index(s) for s in accuracy.index], accuracy, color="black", linewidth=0.9, label="accuracy")
+    axes[1].set_ylabel("largest LFR above chance")
+    axes[1].legend(title="block, places", fontsize="x-small", frameon=False)
+    return drawing
+
+
+if __name__ == "__main__":
+    publish("transformer", measure, sentences, figure, smoke={"steps": 10, "when": (0, 10), "n": 60})

@@ -1,5 +1,6 @@
 """Width or depth: which of them lowers what the last layer still has to learn?"""
 
+# ruff: noqa: B905, D103, E402
 # --8<-- [start:code]
 import torch
 from sklearn.datasets import load_digits
@@ -8,7 +9,7 @@ from torch import nn
 from layerfreq import hidden_layers, layer_spectra
 
 
-def measure(seed, widths=(25, 50, 100, 200), depths=(1, 2, 4, 8), n=500, steps=300):
+def measure(seed, widths=(20, 60, 180), depths=(1, 2, 4, 8), n=500, steps=250):
     images, labels = load_digits(return_X_y=True)
     images, labels = torch.tensor(images[:n] / 16).float(), torch.tensor(labels[:n])
     rows = []
@@ -37,3 +38,55 @@ def measure(seed, widths=(25, 50, 100, 200), depths=(1, 2, 4, 8), n=500, steps=3
 
 
 # --8<-- [end:code]
+# Below: the sentences and the figure of the gallery's page.
+import pandas as pd
+from matplotlib import pyplot as plt
+from publish import LABELS, LOOKS, error_bars, join, log_axis, number, publish, spread
+
+
+def sentences(table):
+    """The answer and remarks, from the table."""
+    n, told = table["seed"].nunique(), {}
+    depths, widths = sorted(table["depth"].unique()), sorted(table["width"].unique())
+    for scale in LABELS:
+        medians = table[table["scale"] == scale].pivot_table(index="seed", columns=["width", "depth"], values="median")
+        by_depth = [medians[w, depths[0]] / medians[w, depths[-1]] for w in widths]
+        by_width = [medians[widths[0], d] / medians[widths[-1], d] for d in depths]
+        told[scale] = [pd.concat(by_depth), pd.concat(by_width)]
+        told[scale] += [sum(int((f > 1).sum()) for f in by) for by in (by_depth, by_width)]
+    (deep, wide, lower_deep, lower_wide), (raw_deep, raw_wide, _, _) = told["rms"], told["raw"]
+    cells = table[(table["scale"] == "rms") & table["depth"].isin((depths[0], depths[-1]))]
+    corners = [
+        f"{depth} x {width} {spread(part['median'])}"
+        for (depth, width), part in cells[cells["width"].isin((widths[0], widths[-1]))].groupby(["depth", "width"])
+    ]
+    return [
+        f"Going from {depths[0]} to {depths[-1]} hidden layers divided the median frequency above the last one by "
+        f"{spread(deep)} at unit RMS (lower in {lower_deep} of {len(deep)} pairs of trainings), going from width "
+        f"{widths[0]} to {widths[-1]} divided it by {spread(wide)} (lower in {lower_wide} of {len(wide)}); mean, least "
+        f"and greatest over {n} seeds and widths, or depths.",
+        f"Raw, the factors are {spread(raw_deep)} for depth and {spread(raw_wide)} for width; below 1 means that it rose.",
+        f"Median frequencies at unit RMS, layers x width: {join(corners)}.",
+        f"After training, accuracy was {number(table['accuracy'].min(), 3)} or more everywhere; losses went from "
+        f"{number(table['loss'].min())} to {number(table['loss'].max())}, so the smaller networks are less far trained.",
+    ]
+
+
+def figure(table):
+    """Median frequency above the last layer against depth, a line a width; raw and at unit RMS."""
+    drawing, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
+    for ax, scale in zip(axes, LABELS, strict=True):
+        for look, (width, part) in zip(LOOKS, table[table["scale"] == scale].groupby("width"), strict=False):
+            error_bars(ax, float, part, "depth", "median", str(width), look)
+        ax.set(xlabel="hidden layers", ylabel=f"median above the last\n{LABELS[scale]}")
+        for axis in (ax.xaxis, ax.yaxis):
+            log_axis(axis)
+        ax.set_xticks(sorted(table["depth"].unique()), minor=False)
+        ax.set_xticks([], minor=True)
+    axes[0].legend(title="width", fontsize="small", frameon=False)
+    return drawing
+
+
+if __name__ == "__main__":
+    small = {"widths": (8, 16), "depths": (1, 3), "n": 100, "steps": 10}
+    publish("width_or_depth", measure, sentences, figure, smoke=small)
