@@ -70,7 +70,8 @@ def sentences(table):
         f"{'; '.join(told)} (mean, least and greatest over seeds).",
         f"Raw medians fell from the first layer to the last with every activation, by factors of {join(factors)}: most "
         f"of this is features that grow.",
-        f"Before training the last layer's median was higher than the first's, by factors of {join(rises)} at unit RMS.",
+        f"Before training the last layer's median was higher than the first's, by factors of {join(rises)} at unit "
+        f"RMS.",
         f"Losses at the end: {join(losses)}.",
     ]
 

@@ -76,8 +76,8 @@ def sentences(table):
         f"What was measured from the files differs from what was measured while training by "
         f"{number(table['difference'].max())} at most in LFR ({compared} spectra), and the files also tell what nobody "
         f"had asked: above the last layer, at step {end}, the median frequency was {spread(medians['training'])} on "
-        f"training images and {spread(medians['held out'])} on held-out ones (1/δ at unit RMS; mean, least and greatest "
-        f"over seeds), higher in {higher} of {n} seeds.",
+        f"training images and {spread(medians['held out'])} on held-out ones (1/δ at unit RMS; mean, least and "
+        f"greatest over seeds), higher in {higher} of {n} seeds.",
         f"Above the first layer it was {spread(first['training'])} on training and {spread(first['held out'])} on "
         f"held-out images.",
     ]

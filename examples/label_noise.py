@@ -62,12 +62,13 @@ def sentences(table):
         f"{(random > clean).all(axis=1).sum()} of {n} seeds: above the last hidden layer from {spread(clean[last])} to "
         f"{spread(random[last])}, of the images themselves from {spread(clean[0])} to {spread(random[0])} (1/δ at unit "
         f"RMS; mean, least and greatest over seeds).",
-        f"From one share of random labels to the next it rose in {rises(rms)} cases (a layer and seed each) at unit RMS, "
-        f"and in {rises(raw)} raw.",
-        f"The least fitted network had {number(100 * table['accuracy'].min(), 3)} % of the labels that it was given right.",
-        f"The medians of random labels lie at {number(near)} of the resolution or above; beyond it a window holds fewer "
-        f"than two points, and LFR is near 1 whatever the labels are. With so few images a still harder function could "
-        f"hardly have a higher median.",
+        f"From one share of random labels to the next it rose in {rises(rms)} cases (a layer and seed each) at unit "
+        f"RMS, and in {rises(raw)} raw.",
+        f"The least fitted network had {number(100 * table['accuracy'].min(), 3)} % of the labels that it was given "
+        f"right.",
+        f"The medians of random labels lie at {number(near)} of the resolution or above; beyond it a window holds "
+        f"fewer than two points, and LFR is near 1 whatever the labels are. With so few images a still harder "
+        f"function could hardly have a higher median.",
     ]
 
 

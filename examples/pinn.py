@@ -81,11 +81,12 @@ def sentences(table):
         medians[trained_on, layers] = [spread(last[last["step"] == step]["median"]) for step in (steps[0], steps[-1])]
     deep, other = depths[0], depths[-1]
     return [
-        f"Trained on the equation, the network of {deep} hidden layers had learned the high frequency before the low one "
-        f"in {first['equation', deep]} of {n} seeds, that of {other} in {first['equation', other]} of {n}; trained on the "
-        f"solution's values in {first['values', deep]} and {first['values', other]}. With {deep} layers, the last step at "
-        f"which more than a fifth of a wave was wrong was {until['equation', deep]} on the equation, and "
-        f"{until['values', deep]} on the values (mean, least and greatest over seeds, every {steps[1]} steps).",
+        f"Trained on the equation, the network of {deep} hidden layers had learned the high frequency before the low "
+        f"one in {first['equation', deep]} of {n} seeds, that of {other} in {first['equation', other]} of {n}; "
+        f"trained on the solution's values in {first['values', deep]} and {first['values', other]}. With {deep} "
+        f"layers, the last step at which more than a fifth of a wave was wrong was {until['equation', deep]} on the "
+        f"equation, and {until['values', deep]} on the values (mean, least and greatest over seeds, every {steps[1]} "
+        f"steps).",
         f"With {other} layers these steps are {until['equation', other]} on the equation, and {until['values', other]} "
         f"on the values.",
         f"Median frequency of the solution above the last of {deep} hidden layers, 1/δ at unit RMS: "

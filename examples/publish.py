@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ mpl.use("agg")
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 import layerfreq
 
@@ -136,7 +136,16 @@ def error_bars(ax: Any, x: Any, table: pd.DataFrame, by: str, value: str, label:
     groups = table.groupby(by)
     at = [x(one) for one in groups.groups]
     mean, low, high = groups[value].mean(), groups[value].min(), groups[value].max()
-    ax.errorbar(at, mean, [(mean - low).clip(lower=0), (high - mean).clip(lower=0)], label=label, capsize=3, markersize=5, linewidth=1.4, **look)
+    ax.errorbar(
+        at,
+        mean,
+        [(mean - low).clip(lower=0), (high - mean).clip(lower=0)],
+        label=label,
+        capsize=3,
+        markersize=5,
+        linewidth=1.4,
+        **look,
+    )
     if value == "median":
         hollow = groups[["median", "resolution"]].apply(lambda part: not (part["median"] <= part["resolution"]).all())
         where = [(a, m) for a, m, h in zip(at, mean, hollow, strict=True) if h]
@@ -145,10 +154,14 @@ def error_bars(ax: Any, x: Any, table: pd.DataFrame, by: str, value: str, label:
 
 
 def log_axis(axis: Any) -> None:
-    """Make an axis logarithmic with plain numbers on it."""
+    """Make an axis logarithmic with plain numbers on it; call it when all is drawn."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    shown = next(
+        digits for most, digits in ((3, "23456789"), (30, "2346"), (300, "25"), (inf, "")) if high / low < most
+    )
     axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.2, 0.6)))
+    axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in shown else "")
 
 
 def save(figure: Figure, path: Path) -> None:

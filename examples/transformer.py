@@ -92,8 +92,8 @@ def sentences(table):
         f"What these features know about the answer, as the most by which LFR exceeds chance: {join(knows)}; accuracy "
         f"{spread(right, 3)}.",
         f"Over all places at once the answer is hidden among the other tokens: LFR exceeds chance by "
-        f"{number(whole['known'].max())} at most, and the medians lie at {number(near.min())} to {number(near.max())} of "
-        f"the resolution ({unresolved} of {len(near)} beyond it), where they say nothing of the blocks.",
+        f"{number(whole['known'].max())} at most, and the medians lie at {number(near.min())} to {number(near.max())} "
+        f"of the resolution ({unresolved} of {len(near)} beyond it), where they say nothing of the blocks.",
     ]
 
 
@@ -102,7 +102,9 @@ def figure(table):
     drawing, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained")
     steps = sorted(table["step"].unique())
     for ax, value in zip(axes, ("median", "known"), strict=True):
-        for (place, block), part in table.sort_values("place", ascending=False).groupby(["place", "block"], sort=False):
+        for (place, block), part in table.sort_values(["place", "block"], ascending=[False, True]).groupby(
+            ["place", "block"], sort=False
+        ):
             look = LOOKS[block - 1] | ({"color": "0.65"} if place == "all" else {})
             error_bars(ax, steps.index, part, "step", value, f"{block}, {place}", look)
         ax.set_xticks(range(len(steps)), [str(step) for step in steps])

@@ -46,29 +46,41 @@ from publish import LABELS, LOOKS, error_bars, join, log_axis, number, publish, 
 
 def sentences(table):
     """The answer and remarks, from the table."""
-    n, told = table["seed"].nunique(), {}
-    depths, widths = sorted(table["depth"].unique()), sorted(table["width"].unique())
-    for scale in LABELS:
-        medians = table[table["scale"] == scale].pivot_table(index="seed", columns=["width", "depth"], values="median")
-        by_depth = [medians[w, depths[0]] / medians[w, depths[-1]] for w in widths]
-        by_width = [medians[widths[0], d] / medians[widths[-1], d] for d in depths]
-        told[scale] = [pd.concat(by_depth), pd.concat(by_width)]
-        told[scale] += [sum(int((f > 1).sum()) for f in by) for by in (by_depth, by_width)]
-    (deep, wide, lower_deep, lower_wide), (raw_deep, raw_wide, _, _) = told["rms"], told["raw"]
-    cells = table[(table["scale"] == "rms") & table["depth"].isin((depths[0], depths[-1]))]
-    corners = [
-        f"{depth} x {width} {spread(part['median'])}"
-        for (depth, width), part in cells[cells["width"].isin((widths[0], widths[-1]))].groupby(["depth", "width"])
-    ]
+    n, depths, widths = table["seed"].nunique(), sorted(table["depth"].unique()), sorted(table["width"].unique())
+
+    def medians(scale):
+        one = table[table["scale"] == scale]
+        return one.pivot_table(index="seed", columns=["width", "depth"], values="median")
+
+    def by_depth(scale, width, few=depths[0], many=depths[-1]):
+        return medians(scale)[width, few] / medians(scale)[width, many]
+
+    def by_width(scale, depth):
+        return medians(scale)[widths[0], depth] / medians(scale)[widths[-1], depth]
+
+    def told(factors):
+        return f"{spread(factors)} (it fell in {int((factors > 1).sum())} of {len(factors)} pairs of trainings)"
+
+    most = depths[-2]  # the figure shows why not the last
+    deep = pd.concat(by_depth("rms", width, many=most) for width in widths)
+    deeper = pd.concat(by_depth("rms", width, few=most) for width in widths)
+    wide = pd.concat(by_width("rms", depth) for depth in depths)
+    deepest = [f"{spread(by_depth('rms', width))} at width {width}" for width in widths]
+    wider = [f"{spread(by_width('rms', depth))} with {depth}" for depth in depths]
+    raw_deep = pd.concat(by_depth("raw", width) for width in widths)
+    raw_wide = pd.concat(by_width("raw", depth) for depth in depths)
+    losses = table[table["scale"] == "rms"].groupby(["width", "depth"])["loss"].mean()
     return [
-        f"Going from {depths[0]} to {depths[-1]} hidden layers divided the median frequency above the last one by "
-        f"{spread(deep)} at unit RMS (lower in {lower_deep} of {len(deep)} pairs of trainings), going from width "
-        f"{widths[0]} to {widths[-1]} divided it by {spread(wide)} (lower in {lower_wide} of {len(wide)}); mean, least "
-        f"and greatest over {n} seeds and widths, or depths.",
-        f"Raw, the factors are {spread(raw_deep)} for depth and {spread(raw_wide)} for width; below 1 means that it rose.",
-        f"Median frequencies at unit RMS, layers x width: {join(corners)}.",
-        f"After training, accuracy was {number(table['accuracy'].min(), 3)} or more everywhere; losses went from "
-        f"{number(table['loss'].min())} to {number(table['loss'].max())}, so the smaller networks are less far trained.",
+        f"From {depths[0]} to {most} hidden layers the median frequency above the last one, at unit RMS, was divided "
+        f"by {told(deep)}, from {most} to {depths[-1]} by {told(deeper)}; from width {widths[0]} to {widths[-1]} it "
+        f"was divided by {told(wide)}; mean, least and greatest over {n} seeds and all widths, or all depths.",
+        f"From {depths[0]} to {depths[-1]} layers it was divided by {join(deepest)}; from width {widths[0]} to "
+        f"{widths[-1]} by {join(wider)} hidden layers. Below 1 means that it rose.",
+        f"Raw, the median was divided by {spread(raw_deep)} from {depths[0]} to {depths[-1]} layers, and by "
+        f"{spread(raw_wide)} from width {widths[0]} to {widths[-1]}.",
+        f"After training, the mean loss of a cell was {number(losses.min())} to {number(losses.max())} (the greatest: "
+        f"{losses.idxmax()[1]} layers of width {losses.idxmax()[0]}), and accuracy "
+        f"{number(table['accuracy'].min(), 3)} or more in every training.",
     ]
 
 

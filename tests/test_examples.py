@@ -81,10 +81,26 @@ def test_a_page_includes_code_figure_and_sentences(name):
     assert "publish" not in shown  # what a reader copies stands by itself
 
 
+@pytest.mark.parametrize("name", [*NAMES, "index"])
+def test_a_page_renders_with_its_snippets(name):
+    markdown = pytest.importorskip("markdown")
+    pytest.importorskip("pymdownx")
+    html = markdown.markdown(
+        (PAGES / f"{name}.md").read_text(),
+        extensions=["pymdownx.snippets", "pymdownx.superfences"],
+        extension_configs={"pymdownx.snippets": {"base_path": [str(ROOT)], "check_paths": True}},
+    )
+    assert "8&lt;--" not in html
+    assert "8<--" not in html
+    for one in NAMES if name == "index" else [name]:
+        answer = (PAGES / "data" / f"{one}.txt").read_text()
+        assert re.sub(r"\W", "", answer)[:60] in re.sub(r"<[^>]+>|&\w+;|\W", "", html)
+
+
 def test_the_index_shows_every_example_with_its_answer():
     index = (PAGES / "index.md").read_text()
     for name in NAMES:
-        assert f"[![" in index
+        assert "[![" in index
         assert f"]({name}.png)]({name}.md)" in index
         assert f'--8<-- "docs/gallery/data/{name}.txt"' in index
 
