@@ -74,19 +74,20 @@ def sentences(table):
     first, until, errors, medians = {}, {}, {}, {}
     for (trained_on, layers), part in table.groupby(["trained_on", "layers"]):
         low, high = wrong_until(part, "low"), wrong_until(part, "high")
-        first[trained_on, layers] = int((high < low).sum())
+        first[trained_on, layers] = int((high < low).sum()), int((low < high).sum())
         until[trained_on, layers] = f"{spread(low, 3)} for the low and {spread(high, 3)} for the high wave"
         last = part[part["depth"] == layers].set_index("seed")
         errors[trained_on, layers] = spread(last[last["step"] == steps[-1]]["error"])
         medians[trained_on, layers] = [spread(last[last["step"] == step]["median"]) for step in (steps[0], steps[-1])]
     deep, other = depths[0], depths[-1]
     return [
-        f"Trained on the equation, the network of {deep} hidden layers had learned the high frequency before the low "
-        f"one in {first['equation', deep]} of {n} seeds, that of {other} in {first['equation', other]} of {n}; "
-        f"trained on the solution's values in {first['values', deep]} and {first['values', other]}. With {deep} "
-        f"layers, the last step at which more than a fifth of a wave was wrong was {until['equation', deep]} on the "
-        f"equation, and {until['values', deep]} on the values (mean, least and greatest over seeds, every {steps[1]} "
-        f"steps).",
+        f"Trained on the equation, {first['equation', deep][0]} of {n} networks with {deep} hidden layers learned the "
+        f"high wave first and {first['equation', deep][1]} the low one, of those with {other} layers "
+        f"{first['equation', other][0]} and {first['equation', other][1]}, the rest neither. Trained on the values of "
+        f"the solution it was {first['values', deep][0]} and {first['values', deep][1]}, and "
+        f"{first['values', other][0]} and {first['values', other][1]}. With {deep} layers, the last step at which "
+        f"more than a fifth of a wave was wrong was {until['equation', deep]} on the equation, and "
+        f"{until['values', deep]} on the values (mean, least and greatest over seeds, every {steps[1]} steps).",
         f"With {other} layers these steps are {until['equation', other]} on the equation, and {until['values', other]} "
         f"on the values.",
         f"Median frequency of the solution above the last of {deep} hidden layers, 1/δ at unit RMS: "

@@ -81,15 +81,15 @@ def sentences(table):
 
 def figure(table):
     """Median frequency against depth before and after training, a line a kind of network; unit RMS."""
-    drawing, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained", sharey=True)
+    drawing, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
     rms = table[table["scale"] == "rms"]
     for ax, (step, panel) in zip(axes, rms.groupby("step"), strict=True):
         for look, (kind, part) in zip(LOOKS, panel.groupby("kind", sort=False), strict=False):
             error_bars(ax, float, part, "depth", "median", kind, look)
         ax.set(xlabel="block", title=f"step {step}")
         ax.set_xticks(sorted(rms["depth"].unique())[1::2])
-    log_axis(axes[0].yaxis)
-    axes[0].set_ylabel(f"median frequency\n{LABELS['rms']}", fontsize="small")
+        log_axis(ax.yaxis)
+    axes[0].set_ylabel(f"median frequency\n{LABELS['rms']}")
     axes[1].legend(fontsize="small", frameon=False)
     return drawing
 
