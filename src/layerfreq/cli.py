@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from layerfreq.commands import report
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
 
@@ -165,6 +166,9 @@ def bench(
             rest = ", ".join(f"{key}={value}" for key, value in bench.DEFAULTS.items() if key != name)
             print(f"{name} ({usual} elsewhere), with {rest}\n")
             print(bench.as_markdown([row for row in rows if row["grows"] == name], name) + "\n")
+
+
+app.command()(report.report)
 
 
 def main() -> None:
