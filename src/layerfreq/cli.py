@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from layerfreq.commands import report
+from layerfreq.commands.report import report
+from layerfreq.commands.verdict import verdict
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Which frequencies each layer of a network still has to learn.",
 )
 console = Console()
+app.command()(verdict)
 
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps or auto.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new one in runs/.")]
@@ -168,7 +170,7 @@ def bench(
             print(bench.as_markdown([row for row in rows if row["grows"] == name], name) + "\n")
 
 
-app.command()(report.report)
+app.command()(report)
 
 
 def main() -> None:

@@ -9,64 +9,74 @@ function shownLayers(run) {
   return all.filter((i) => some.has(i));
 }
 
-function joined() {
-  const line = { x: [], y: [] };
-  line.add = (x, y) => { line.x.push(...x, null); line.y.push(...y, null); };
-  return line;
+// Of very many curves, points that move a line by less than a pixel are left out.
+function thinned(x, y, step) {
+  const kept = { x: [], y: [] };
+  for (let i = 0; i < x.length; i++) {
+    const far = Math.abs(y[i] - kept.y[kept.y.length - 1]) > step;
+    if (i === 0 || i === x.length - 1 || far) {
+      if (far && i > 0 && kept.x[kept.x.length - 1] !== x[i - 1]) { kept.x.push(x[i - 1]); kept.y.push(y[i - 1]); }
+      kept.x.push(x[i]); kept.y.push(y[i]);
+    }
+  }
+  return kept;
 }
 
-// Thins the points of a curve where very many curves are drawn: a pixel holds no more.
+// Lines of one look are one trace, with gaps: a trace for each of a hundred layers would be too slow to play.
+class Lines {
+  constructor() { this.looks = new Map(); }
+  add(look, x, y) {
+    const key = JSON.stringify(look);
+    if (!this.looks.has(key)) this.looks.set(key, { type: "scatter", mode: "lines", ...look, x: [], y: [] });
+    const trace = this.looks.get(key);
+    for (let i = 0; i < x.length; i++) { trace.x.push(x[i]); trace.y.push(y[i]); }
+    trace.x.push(null); trace.y.push(null);
+  }
+  get traces() { return [...this.looks.values()]; }
+}
+
 function drawSpectra() {
   const run = runs[state.run], scale = state.scale, extent = extentOf(run, scale), times = perOctave();
-  const layers = shownLayers(run), focus = state.focus;
-  const traces = [], peaks = { x: [], y: [], color: [], symbol: [], open: [], text: [] };
-  const unresolved = [joined(), joined()], chance = [joined(), joined()];
+  const layers = shownLayers(run), focus = state.focus, many = layers.length > FEW + 1;
+  const lines = new Lines(), under = new Lines(), peaks = { x: [], y: [], color: [], symbol: [], text: [] };
+  const quiet = ink("quiet"), still = { hoverinfo: "skip" };
+  const unresolved = { ...still, line: { color: ink("faint"), width: 1.5 } };
+  const chance = { ...still, line: { color: quiet, width: focus < 0 ? 0.8 : 1.6, dash: "5px,3px" } };
+  const stride = Math.ceil(layers.length / FEW), rough = (y) => (many ? (extent.top * times) / 200 : 0) * y;
   let last = -Infinity, floor = NaN;
-  for (const layer of layers) {
+  layers.forEach((layer, nth) => {
     const record = recordOf(run, scale, state.at, layer);
-    if (record < 0) continue;
-    const curves = curvesOf(record), x = toAxis(curves.x);
-    const density = Array.from(curves.density, (v) => v * times), lfr = Array.from(curves.lfr);
-    const limit = Math.log2(held.resolution[record]);
-    const mine = focus < 0 || focus === layer;
+    if (record < 0) return;
+    const curves = curvesOf(record), x = toAxis(curves.x), density = Array.from(curves.density, (v) => v * times);
+    const limit = Math.log2(held.resolution[record]), mine = focus < 0 || focus === layer;
     let end = 0;
     while (end < x.length && curves.x[end] <= limit) end++;
-    const colour = colourOf(layer, run.layers.length), name = label(run.layers[layer]);
-    const common = {
-      type: "scatter", mode: "lines", name, opacity: mine ? 1 : 0.22,
-      line: { color: colour, width: focus === layer ? 3 : state.all && layers.length > FEW ? 1.2 : 2, dash: DASHES[layer % DASHES.length] },
-      hovertemplate: `${name}<br>%{x:.4g}: %{y:.4f}<extra></extra>`,
-    };
-    traces.push({ ...common, x: x.slice(0, end), y: density.slice(0, end) });
-    traces.push({ ...common, x: x.slice(0, end), y: lfr.slice(0, end), yaxis: "y2" });
-    if (mine) {
-      const from = Math.max(0, end - 1);
-      unresolved[0].add(x.slice(from), density.slice(from));
-      unresolved[1].add(x.slice(from), lfr.slice(from));
-      chance[0].add(x, curves.chanceDensity.map((v) => v * times));
-      chance[1].add(x, curves.chance);
-      last = Math.max(last, limit);
-      floor = held.floor[record];
+    const place = many ? Math.round((layer / run.layers.length) * 20) / 20 * (run.layers.length - 1) : layer;
+    const colour = colourOf(focus === layer ? layer : place, run.layers.length), name = label(run.layers[layer]);
+    const look = { opacity: mine ? 1 : 0.22, line: { color: colour, width: focus === layer ? 3 : many ? 1.2 : 2, dash: many ? "solid" : DASHES[layer % DASHES.length] } };
+    Object.assign(look, many && focus !== layer ? still : { hovertemplate: `${name}<br>%{x:.4g}: %{y:.4f}<extra></extra>` });
+    for (const [y, yaxis, step] of [[density, "y", rough(1)], [curves.lfr, "y2", many ? 0.005 : 0]]) {
+      const clear = many ? thinned(x.slice(0, end), y.slice(0, end), step) : { x: x.slice(0, end), y: y.slice(0, end) };
+      lines.add({ ...look, yaxis }, clear.x, clear.y);
+      if (!mine) continue;
+      const from = Math.max(0, end - 1), rest = many ? thinned(x.slice(from), y.slice(from), step) : { x: x.slice(from), y: y.slice(from) };
+      under.add({ ...unresolved, yaxis }, rest.x, rest.y);
+      if (!many || focus === layer || (focus < 0 && nth % stride === 0)) under.add({ ...chance, yaxis }, x, yaxis === "y" ? curves.chanceDensity.map((v) => v * times) : curves.chance);
     }
+    if (mine) { last = Math.max(last, limit); floor = held.floor[record]; }
     const top = density.indexOf(Math.max(...density));
     peaks.x.push(x[top]); peaks.y.push(density[top]); peaks.color.push(mine ? colour : ink("faint"));
-    peaks.symbol.push(SYMBOLS[layer % SYMBOLS.length] + (top < end ? "" : "-open")); peaks.text.push(name);
-  }
-  const quiet = ink("quiet"), still = { type: "scatter", mode: "lines", hoverinfo: "skip" };
-  for (const i of [0, 1]) {
-    const at = { yaxis: i ? "y2" : "y" };
-    traces.push({ ...still, ...at, x: unresolved[i].x, y: unresolved[i].y, line: { color: ink("faint"), width: 1.5 } });
-    traces.push({ ...still, ...at, x: chance[i].x, y: chance[i].y, line: { color: quiet, width: focus < 0 ? 0.8 : 1.6, dash: "5px,3px" } });
-  }
-  const ends = toAxis([extent.low, extent.high]);
-  traces.push({ ...still, yaxis: "y2", x: ends, y: [floor, floor], line: { color: quiet, width: 1.5, dash: "1.5px,3px" } });
-  traces.push({
-    type: "scatter", mode: "markers", x: peaks.x, y: peaks.y, text: peaks.text, marker: { color: peaks.color, symbol: peaks.symbol, size: 9 },
-    hovertemplate: "%{text}<br>highest at %{x:.4g}<extra></extra>",
+    peaks.symbol.push((many ? "circle" : SYMBOLS[layer % SYMBOLS.length]) + (top < end ? "" : "-open")); peaks.text.push(name);
   });
+  const ends = toAxis([extent.low, extent.high]);
+  under.add({ ...still, yaxis: "y2", line: { color: quiet, width: 1.5, dash: "1.5px,3px" } }, ends, [floor, floor]);
+  const tops = {
+    type: "scatter", mode: "markers", x: peaks.x, y: peaks.y, text: peaks.text, marker: { color: peaks.color, symbol: peaks.symbol, size: many ? 6 : 9 },
+    hovertemplate: "%{text}<br>highest at %{x:.4g}<extra></extra>",
+  };
   const begin = toAxis([Math.min(Math.max(last, extent.low), extent.high)])[0];
   const shade = { type: "rect", xref: "x", x0: begin, x1: ends[1], yref: "paper", layer: "below", line: { width: 0 }, fillcolor: ink("shade") };
-  return Plotly.react("spectra", traces, layout({
+  return Plotly.react("spectra", [...under.traces, ...lines.traces, tops], layout({
     xaxis: frequencyAxis(extent, { anchor: "y2" }),
     yaxis: { domain: [0.42, 1], range: [Math.min(0, extent.least * times) * 1.05, extent.room * 1.06 * times], title: { text: narrow.matches ? "RDF per octave" : `RDF: energy per octave of ${state.axis === "k" ? "k" : "1/δ"}`, standoff: 6 } },
     yaxis2: { domain: [0, 0.36], range: [0, extent.lfr * 1.03], title: { text: "LFR", standoff: 6 } },
@@ -75,36 +85,55 @@ function drawSpectra() {
   }), PLAIN);
 }
 
+// The map's axis is linear in log10, with ticks of its own: even bricks are drawn many times faster.
 function drawMap() {
   const run = runs[state.run], scale = state.scale, extent = extentOf(run, scale), times = perOctave();
-  const wide = 140, places = Float64Array.from({ length: wide }, (_, i) => extent.low + ((extent.high - extent.low) * i) / (wide - 1));
-  const z = [], median = { x: [], y: [] }, limit = { x: [], y: [] };
-  for (let layer = 0; layer < run.layers.length; layer++) {
+  const wide = 140, power = (state.axis === "k" ? 0.5 : 1) * Math.log10(2), count = run.layers.length, few = count <= FEW;
+  const places = Float64Array.from({ length: wide }, (_, i) => extent.low + ((extent.high - extent.low) * i) / (wide - 1));
+  const z = [], median = { x: [], y: [], customdata: [] }, limit = { x: [], y: [], customdata: [] };
+  const mark = (line, value, layer) => {
+    if (!(value > 0)) return;
+    line.x.push(Math.log2(value) * power); line.y.push(layer + 1); line.customdata.push(short(toAxis([Math.log2(value)])[0]));
+  };
+  for (let layer = 0; layer < count; layer++) {
     const record = recordOf(run, scale, state.at, layer);
     if (record < 0) { z.push(new Array(wide).fill(null)); continue; }
     const curves = curvesOf(record);
     z.push(Array.from(resample(curves.x, curves.density, places), (v) => (Number.isNaN(v) ? null : v * times)));
-    if (Number.isFinite(held.median[record])) { median.x.push(...toAxis([Math.log2(held.median[record])])); median.y.push(layer + 1); }
-    if (held.resolution[record] > 0) { limit.x.push(...toAxis([Math.log2(held.resolution[record])])); limit.y.push(layer + 1); }
+    mark(median, held.median[record], layer);
+    mark(limit, held.resolution[record], layer);
   }
-  const count = run.layers.length, few = count <= FEW;
-  const line = { type: "scatter", mode: few ? "lines+markers" : "lines" };
+  const key = `${state.run} ${scale} ${state.axis}`;
+  if (drawMap.key !== key) {
+    const named = toAxis(places).map(short);
+    drawMap.texts = run.layers.map((name) => named.map((value) => `${label(name)}<br>${value}`));
+    drawMap.key = key;
+  }
+  const line = { type: "scatter", mode: few ? "lines+markers" : "lines" }, { title } = frequencyAxis(extent);
+  const colours = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"]; // Cividis
+  document.getElementById("map-bar").style.background = `linear-gradient(to right, ${colours.join(", ")})`;
+  document.getElementById("map-top").textContent = `${short(Number((extent.top * times).toPrecision(2)))} per octave`;
   return Plotly.react("map", [
     {
-      type: "heatmap", x: toAxis(places), y: run.layers.map((_, i) => i + 1), z, colorscale: "Cividis", zmin: 0, zmax: extent.top * times, zsmooth: false,
-      customdata: run.layers.map((name) => new Array(wide).fill(label(name))), hovertemplate: "%{customdata}<br>%{x:.4g}: %{z:.4f}<extra></extra>",
-      colorbar: { title: { text: narrow.matches ? "" : "per octave", side: "right" }, thickness: 12, outlinewidth: 0, len: 1, tickfont: { size: 11 } },
+      type: "heatmap", x: Array.from(places, (v) => v * power), y: run.layers.map((_, i) => i + 1), z, customdata: drawMap.texts, zmin: 0, zmax: extent.top * times,
+      colorscale: colours.map((colour, i) => [i / (colours.length - 1), colour]), zsmooth: false, showscale: false, hovertemplate: "%{customdata}: %{z:.4f}<extra></extra>",
     },
-    { ...line, ...median, line: { color: "#ffffff", width: 2 }, marker: { size: 7, color: "#ffffff", line: { color: "#000000", width: 1 } }, hovertemplate: "median %{x:.4g}<extra></extra>" },
-    { ...line, mode: few ? "markers" : "lines", ...limit, line: { color: "#ffffff", width: 1.5, dash: "1.5px,3px" }, marker: { size: 6, symbol: "circle-open", color: "#ffffff", line: { width: 1.5 } }, hovertemplate: "resolved up to %{x:.4g}<extra></extra>" },
+    { ...line, ...median, line: { color: "#ffffff", width: 2 }, marker: { size: 7, color: "#ffffff", line: { color: "#000000", width: 1 } }, hovertemplate: "median %{customdata}<extra></extra>" },
+    { ...line, mode: few ? "markers" : "lines", ...limit, line: { color: "#ffffff", width: 1.5, dash: "1.5px,3px" }, marker: { size: 6, symbol: "circle-open", color: "#ffffff", line: { width: 1.5 } }, hovertemplate: "resolved up to %{customdata}<extra></extra>" },
   ], layout({
-    xaxis: frequencyAxis(extent, { showgrid: false }),
+    xaxis: { range: [extent.low * power, extent.high * power], title, showgrid: false, ticks: "outside", tickcolor: ink("line"), ...decades(extent.low * power, extent.high * power) },
     yaxis: {
       range: [0.5, count + 0.5], showgrid: false, title: { text: narrow.matches ? "" : few ? "layer" : "layer, input to output", standoff: 8 },
       ...(few ? { tickvals: run.layers.map((_, i) => i + 1), ticktext: run.layers.map((name) => label(name, narrow.matches ? 14 : 22)) } : {}),
     },
     uirevision: `${state.run}${state.scale}${state.axis}`,
   }), PLAIN);
+}
+
+function decades(low, high) {
+  const step = high - low > 8 ? 2 : 1, tickvals = [];
+  for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) tickvals.push(tick);
+  return { tickvals, ticktext: tickvals.map((tick) => String(Number((10 ** tick).toPrecision(3)))) };
 }
 
 // The legend is made of buttons: one brings its layer out, once more puts it back.
