@@ -21,6 +21,7 @@ from layerfreq.commands.report import report
 from layerfreq.commands.verdict import verdict
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
+from layerfreq.terminal import view_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -246,6 +247,7 @@ def _experiment(
     if any("limit" in title for title in head):
         console.print("In 1/δ. limit: finer windows hold fewer than 2 points; *: a peak beyond it.")
     _list_files([out, *files])
+    console.print(view_of(out, module.UNIT, sys.stdout.encoding), highlight=False, markup=False, soft_wrap=True)
 
 
 def _default_out(name: str, resume: bool) -> Path:

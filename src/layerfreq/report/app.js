@@ -3,6 +3,23 @@ const state = { run: 0, at: 0, scale: 0, axis: "u", focus: -1, all: false };
 const find = (id) => document.getElementById(id);
 let timer = 0, waiting = false;
 
+// Figures far from the screen wait until they are scrolled to.
+const figures = {
+  spectra: { draw: () => drawSpectra() }, map: { draw: () => drawMap() }, history: { draw: () => drawHistory() }, compare: { draw: () => drawCompare() },
+};
+const watcher = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
+  figures[target.id].near = isIntersecting;
+  if (isIntersecting && figures[target.id].due) redraw(target.id);
+}), { rootMargin: "200px" });
+
+function redraw(...names) {
+  for (const name of names) {
+    const figure = figures[name];
+    figure.due = !figure.near;
+    if (figure.near) figure.draw();
+  }
+}
+
 function show(at) {
   const run = runs[state.run];
   state.at = Math.min(Math.max(at, 0), Math.max(0, run.steps.length - 1));
@@ -17,7 +34,8 @@ function drawStep() {
   const words = run.steps.length ? `${about.unit} ${step}` : "nothing measured";
   find("step").setAttribute("aria-valuetext", words);
   find("now").replaceChildren(words, ...(run.steps.length ? [" ", el("small", {}, `${state.at + 1}/${run.steps.length}`)] : []));
-  if (run.steps.length) { drawSpectra(); drawMap(); moveCursor(); }
+  if (run.steps.length) redraw("spectra", "map");
+  if (run.steps.length && !figures.history.due) moveCursor();
   if (find("only").checked) drawTable(true);
 }
 
@@ -38,8 +56,8 @@ function drawAll() {
   find("focus").value = String(state.focus);
   show(state.at);
   drawLegend();
-  drawHistory();
-  if (runs.length > 1) drawCompare();
+  find("part-history").hidden = !measured && !groupsOf(run).length;
+  redraw("history", ...(runs.length > 1 ? ["compare"] : []));
   drawTable(true);
 }
 
@@ -47,8 +65,7 @@ function focusOn(layer) {
   state.focus = layer;
   find("focus").value = String(layer);
   drawLegend();
-  drawSpectra();
-  drawHistory();
+  redraw("spectra", "history");
 }
 
 function play(on) {
@@ -95,15 +112,16 @@ function listen() {
   find("previous").addEventListener("click", () => { table.page--; drawTable(true); });
   find("next").addEventListener("click", () => { table.page++; drawTable(true); });
   find("csv").addEventListener("click", downloadCsv);
-  find("metric").addEventListener("change", () => { proposeThreshold(); drawCompare(); });
-  find("threshold").addEventListener("change", drawCompare);
+  find("metric").addEventListener("change", () => { proposeThreshold(); redraw("compare"); });
+  find("threshold").addEventListener("change", () => redraw("compare"));
   find("theme").addEventListener("click", () => { document.documentElement.dataset.theme = isDark() ? "light" : "dark"; looksChanged(); });
   prefersDark.addEventListener("change", looksChanged);
   narrow.addEventListener("change", drawAll);
+  addEventListener("beforeprint", () => { for (const figure of Object.values(figures)) figure.near = true; drawAll(); });
 }
 
 function looksChanged() {
-  find("theme").setAttribute("aria-pressed", String(isDark()));
+  find("theme").textContent = isDark() ? "Light theme" : "Dark theme";
   if (held) drawAll();
 }
 
@@ -124,6 +142,7 @@ function begin() {
     if (runs.length > 1) prepareCompare();
     listen();
     drawAll();
+    for (const name of Object.keys(figures)) watcher.observe(find(name));
     requestAnimationFrame(() => { document.documentElement.dataset.ready = "yes"; performance.mark("ready"); });
   });
 }

@@ -8,6 +8,7 @@ from typing import Any
 from layerfreq.errors import InputError
 from layerfreq.report.collect import SCALES, Collection, Shown
 from layerfreq.report.escaping import text
+from layerfreq.verdict import PERCENT, verdict
 
 ANSWERS = {"yes": "holds", "no": "does not hold", "undecided": "is undecided"}
 SIGNS = {"yes": "✓", "no": "✕", "undecided": "?"}
@@ -26,12 +27,13 @@ def headline(found: Collection, unit: str) -> str:
         )
     verdicts = [(case, runs, _verdict(runs)) for (case, _), runs in cases.items()]
     if len(verdicts) == 1:
-        case, runs, (verdict, sentences) = verdicts[0]
-        said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
-        if verdict is None:
-            return f"<h1>Whether the deep frequency principle holds here is undecided</h1>{_lede(said)}"
-        cards = "".join(_card(scale, verdict.scales[scale], unit) for scale in SCALES if scale in verdict.scales)
-        return f'<h1>{escape(_title(verdict))}</h1><div class="cards">{cards}</div>{_lede(said)}'
+        one, sentences = verdicts[0][2]
+        lede = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+        lede = f'<div class="lede">{lede}</div>'
+        if one is None:
+            return f"<h1>Whether the deep frequency principle holds here is undecided</h1>{lede}"
+        cards = "".join(_card(scale, one.scales[scale], unit) for scale in SCALES if scale in one.scales)
+        return f'<h1>{escape(_title(one))}</h1><div class="cards">{cards}</div>{lede}'
     rows = "".join(_row(case, runs, *said, unit) for case, runs, said in verdicts)
     count = {scale: sum(_answer(said, scale) == "yes" for _, _, (said, _) in verdicts) for scale in SCALES}
     return (
@@ -45,8 +47,6 @@ def headline(found: Collection, unit: str) -> str:
 
 def _verdict(runs: list[Shown]) -> tuple[Any, list[str]]:
     """Return the verdict, or None and why there is none."""
-    from layerfreq.verdict import verdict
-
     try:
         found = verdict([shown.run for shown in runs])
     except InputError as error:
@@ -54,8 +54,8 @@ def _verdict(runs: list[Shown]) -> tuple[Any, list[str]]:
     return found, list(found.sentences)
 
 
-def _title(verdict: Any) -> str:
-    raw, rms = (verdict.scales[scale].answer if scale in verdict.scales else None for scale in SCALES)
+def _title(one: Any) -> str:
+    raw, rms = (one.scales[scale].answer if scale in one.scales else None for scale in SCALES)
     if raw is None or rms is None:
         only = "raw" if rms is None else "rms"
         return f"The deep frequency principle {ANSWERS[raw or rms or 'undecided']} at {only} scale"
@@ -64,8 +64,8 @@ def _title(verdict: Any) -> str:
     return f"The deep frequency principle {ANSWERS[raw]} at raw scale and {ANSWERS[rms]} at rms scale"
 
 
-def _answer(verdict: Any, scale: str) -> str:
-    return verdict.scales[scale].answer if verdict is not None and scale in verdict.scales else "undecided"
+def _answer(one: Any, scale: str) -> str:
+    return one.scales[scale].answer if one is not None and scale in one.scales else "undecided"
 
 
 def _card(scale: str, one: Any, unit: str) -> str:
@@ -77,14 +77,14 @@ def _card(scale: str, one: Any, unit: str) -> str:
     )
 
 
-def _row(case: str, runs: list[Shown], verdict: Any, sentences: list[str], unit: str) -> str:
+def _row(case: str, runs: list[Shown], found: Any, sentences: list[str], unit: str) -> str:
     seeds = f' <span class="quiet">{len(runs)} runs</span>' if len(runs) > 1 else ""
     cells = ""
     for scale in SCALES:
-        if verdict is None or scale not in verdict.scales:
+        if found is None or scale not in found.scales:
             cells += f"<td>{SIGNS['undecided']} undecided<p>{escape(' '.join(sentences))}</p></td>"
             continue
-        one = verdict.scales[scale]
+        one = found.scales[scale]
         said = f"{SIGNS[one.answer]} {ANSWERS[one.answer].removeprefix('is ')}{_since(one, unit)}"
         cells += f"<td><b>{said}</b>{_effect(one)}</td>"
     return f'<tr><th scope="row"><bdi>{text(case)}</bdi>{seeds}</th>{cells}</tr>'
@@ -97,14 +97,13 @@ def _since(one: Any, unit: str) -> str:
 def _effect(one: Any) -> str:
     if one.octaves is None:
         return f'<p class="why">{escape(one.why)}</p>' if one.why else ""
-    between = "" if one.interval is None else f" ({_number(one.interval[0])} to {_number(one.interval[1])})"
+    between = ""
+    if one.interval is not None:
+        low, high = map(_number, one.interval)
+        between = f' <span class="quiet">({PERCENT}: {low} to {high})</span>'
     why = f'<p class="why">{escape(one.why)}</p>' if one.why and one.answer == "undecided" else ""
     return f'<p class="effect">{_number(one.octaves)} octaves a layer{between}</p>{why}'
 
 
 def _number(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
-
-
-def _lede(said: str) -> str:
-    return f'<div class="lede">{said}</div>' if said else ""

@@ -26,7 +26,6 @@ function groupsOf(run) {
 function drawHistory() {
   const run = runs[state.run], { to, axis } = stepAxis(run), groups = groupsOf(run);
   const panels = [...(run.steps.length ? ["median"] : []), ...groups.map(([name]) => name)];
-  document.getElementById("part-history").hidden = !panels.length;
   if (!panels.length) return null;
   const weights = panels.map((name) => (name === "median" ? 1.7 : 1)), sum = weights.reduce((a, b) => a + b, 0), gap = 0.06;
   const axes = {}, traces = [];
@@ -43,7 +42,8 @@ function drawHistory() {
     ...axes, hovermode: shownLayers(run).length <= 8 ? "x" : "closest", hoversubplots: "axis", shapes: cursor(run, to), uirevision: `${state.run}${state.scale}${state.axis}`,
   }), PLAIN);
   document.getElementById("history-key").replaceChildren(...keyOf(groups.flatMap(([, names]) => names.map((name, i) => [name, metricLook(i)]))));
-  const figure = document.getElementById("history");
+  const figure = document.getElementById("history"), steps = run.series.step ?? [];
+  tell(run, run.steps.length ? run.steps[state.at] : steps[steps.length - 1]);
   figure.removeAllListeners("plotly_hover");
   figure.removeAllListeners("plotly_click");
   figure.on("plotly_hover", (event) => tell(run, event.points[0].customdata));
@@ -99,7 +99,7 @@ function cursor(run, to) {
 
 function moveCursor() {
   const figure = document.getElementById("history"), run = runs[state.run];
-  tell(run, run.steps[state.at]);
+  if (run.steps.length) tell(run, run.steps[state.at]);
   return figure.data && run.steps.length ? Plotly.relayout(figure, { shapes: cursor(run, stepAxis(run).to) }) : null;
 }
 

@@ -49,7 +49,7 @@ function layout(more) {
 function logTicks(values) {
   const known = values.filter((v) => v > 0);
   const span = known.length ? Math.log10(Math.max(...known) / Math.min(...known)) : 0;
-  return { type: "log", tickformat: "~g", dtick: span > 6 ? 2 : span > 2.5 ? 1 : "D2" };
+  return { type: "log", tickformat: "~g", dtick: span > 6 ? 2 : span > 2 ? 1 : "D2" };
 }
 
 function short(value) {
