@@ -52,6 +52,15 @@ def make(path, layers=("a", "b", "c"), steps=(0, 10, 20, 30), metrics=True, conf
     return run
 
 
+def until(page, condition):
+    """Wait for a condition; the page's policy lets no script be made of text, so it is asked again and again."""
+    for _ in range(400):
+        if page.evaluate(f"Boolean({condition})"):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never: {condition}")
+
+
 @pytest.fixture(scope="session")
 def browser():
     if CHROMIUM is None:

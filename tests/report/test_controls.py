@@ -9,7 +9,7 @@ pytest.importorskip("plotly")
 
 from layerfreq.experiments.summary import spectrum_of
 
-from .conftest import FACTOR, frequency, make
+from .conftest import FACTOR, frequency, make, until
 
 LINES = "document.getElementById('%s').data"
 
@@ -71,11 +71,11 @@ def test_play_goes_to_the_last_step_and_pause_stops_it(see, path):
     settle(page)
     assert page.locator("#play").inner_text().endswith("Pause")
     assert page.locator("#now").inner_text().startswith("step 0 ")
-    page.wait_for_function("document.getElementById('now').textContent.startsWith('step 10')")
+    until(page, "document.getElementById('now').textContent.startsWith('step 10')")
     page.locator("#play").click()
     assert page.locator("#play").get_attribute("aria-pressed") == "false"
     page.locator("#play").click()
-    page.wait_for_function("document.getElementById('play').getAttribute('aria-pressed') === 'false'")
+    until(page, "document.getElementById('play').getAttribute('aria-pressed') === 'false'")
     assert page.locator("#now").inner_text().startswith("step 30")
 
 
@@ -130,7 +130,7 @@ def test_the_map_and_the_history_show_the_medians(see, path, run):
     page = see(path)
     page.locator("#map").scroll_into_view_if_needed()
     page.locator("#history").scroll_into_view_if_needed()
-    page.wait_for_function("document.getElementById('history').data && document.getElementById('map').data")
+    until(page, "document.getElementById('history').data && document.getElementById('map').data")
     medians = {step: [measured(run, step, layer).median for layer in "abc"] for step in (0, 10, 20, 30)}
     np.testing.assert_allclose(10 ** np.array(page.evaluate(f"{LINES % 'map'}[1].x")), medians[30], rtol=1e-6)
     peaks = page.evaluate("document.getElementById('map').data[0].z.map((row) => row.indexOf(Math.max(...row)))")
@@ -148,14 +148,14 @@ def test_the_map_and_the_history_show_the_medians(see, path, run):
 def test_hover_tells_the_step_and_a_press_goes_there(see, path):
     page = see(path)
     page.locator("#history").scroll_into_view_if_needed()
-    page.wait_for_function("document.getElementById('history').data")
+    until(page, "document.getElementById('history').data")
     shift = "(f) => { const a = f._fullLayout.xaxis; return [a._offset + a.d2p(10), f._fullLayout.yaxis2._offset + 20]; }"
     x, y = page.locator("#history").evaluate(shift)
     page.locator("#history").hover(position={"x": x, "y": y})
-    page.wait_for_function("document.getElementById('readout').textContent.startsWith('step 10 ')")
+    until(page, "document.getElementById('readout').textContent.startsWith('step 10 ')")
     page.mouse.down()
     page.mouse.up()
-    page.wait_for_function("document.getElementById('now').textContent.startsWith('step 10 ')")
+    until(page, "document.getElementById('now').textContent.startsWith('step 10 ')")
 
 
 def test_the_theme_follows_the_system_and_the_button(see, path):

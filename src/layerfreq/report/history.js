@@ -151,9 +151,9 @@ function drawCompare() {
   });
   const points = metric ? runs.map((run) => [run, stepsTo(run, metric, threshold)]) : [];
   const places = points.map(([run]) => (byDepth ? run.layers.length : label(run.case, narrow.matches ? 14 : 24)));
-  const reached = points.map(([, step]) => step !== null), never = Math.max(0, ...points.map(([run]) => run.series.step?.[run.series.step.length - 1] ?? 0));
+  const reached = points.map(([, step]) => step !== null), end = (run) => run.series.step?.[run.series.step.length - 1] ?? null;
   if (points.length) traces.push({
-    type: "scatter", mode: "markers", xaxis: "x2", yaxis: "y2", x: places, y: points.map(([, step]) => step ?? never),
+    type: "scatter", mode: "markers", xaxis: "x2", yaxis: "y2", x: places, y: points.map(([run, step]) => step ?? end(run)),
     marker: { size: 9, color: points.map(([run]) => colourOf(cases.indexOf(run.case), cases.length)), symbol: reached.map((yes) => (yes ? "circle" : "triangle-up-open")) },
     text: points.map(([run, step]) => `${label(run.name)}<br>${step === null ? "not reached" : `${about.unit} ${step}`}`), hovertemplate: "%{text}<extra></extra>",
   });
