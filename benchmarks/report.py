@@ -1,6 +1,6 @@
 """What a report costs: making it, its size, its first paint, and a step of its slider, in headless Chromium.
 
-    python benchmarks/report.py [--layers 100] [--steps 200] [--cutoffs 97] [--width 1440]
+python benchmarks/report.py [--layers 100] [--steps 200] [--cutoffs 97] [--width 1440]
 """
 
 import argparse
@@ -30,7 +30,7 @@ async (at) => {
 def grow(path, layers, steps, cutoffs):
     """A run of noisy sigmoids over log2(1/delta) whose medians move with layer and step."""
     run, rng = Run.create(path, {"made": "for benchmarks/report.py"}), np.random.default_rng(0)
-    names = [f"block{i // 4}.{'attn norm mlp out'.split()[i % 4]}" for i in range(layers)]
+    names = [f"block{i // 4}.{('attn', 'norm', 'mlp', 'out')[i % 4]}" for i in range(layers)]
     for step in range(steps):
         frames = []
         for depth, name in enumerate(names, start=1):
@@ -78,8 +78,9 @@ def main():
                 last = int(page.locator("#step").get_attribute("max"))
                 took = [page.evaluate(STEP, i * 7 % (last + 1)) for i in range(asked.moves + 5)][5:]
                 print(
-                    f"{'every layer' if every else 'as opened'}: paint {page.evaluate(paints)} ms, figures after {ready} ms, "
-                    f"slider step median {statistics.median(took):.0f} ms, p95 {np.quantile(took, 0.95):.0f} ms"
+                    f"{'every layer' if every else 'as opened'}: paint {page.evaluate(paints)} ms, "
+                    f"figures after {ready} ms, slider step median {statistics.median(took):.0f} ms, "
+                    f"p95 {np.quantile(took, 0.95):.0f} ms"
                 )
                 page.close()
             browser.close()

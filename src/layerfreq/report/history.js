@@ -41,7 +41,7 @@ function drawHistory() {
   const done = Plotly.react("history", traces, layout({
     ...axes, hovermode: shownLayers(run).length <= 8 ? "x" : "closest", hoversubplots: "axis", shapes: cursor(run, to), uirevision: `${state.run}${state.scale}${state.axis}`,
   }), PLAIN);
-  document.getElementById("history-key").replaceChildren(...keyOf(groups.flatMap(([, names]) => names.map((name, i) => [name, metricLook(i)]))));
+  document.getElementById("history-key").replaceChildren(...keyOf(groups.filter(([, names]) => names.length > 1).flatMap(([, names]) => names.map((name, i) => [name, metricLook(i)]))));
   const figure = document.getElementById("history"), steps = run.series.step ?? [];
   tell(run, run.steps.length ? run.steps[state.at] : steps[steps.length - 1]);
   figure.removeAllListeners("plotly_hover");
