@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -177,6 +178,9 @@ app.command()(report)
 def main() -> None:
     """Run the command line: 0 done, 2 wrong usage or input, 1 failed; an error is one line."""
     os.environ.setdefault("MPLBACKEND", "agg")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without δ gets ?, not an error
     try:
         app()
     except InputError as error:
