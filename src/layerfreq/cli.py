@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from layerfreq.commands.relearn import relearn
 from layerfreq.commands.report import report
 from layerfreq.commands.verdict import verdict
 from layerfreq.errors import InputError
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="Which frequencies each layer of a network still has to learn.",
 )
 console = Console()
+app.command()(relearn)
 app.command()(verdict)
 
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps or auto.")]

@@ -17,6 +17,7 @@ from layerfreq.layers import LayerSpectra, measure_layers, plan
 from layerfreq.network import unwrap
 from layerfreq.runs import Run
 from layerfreq.sharding import Shards
+from layerfreq.weights import keep_weights
 
 When = int | str | Iterable[int] | Callable[[int], bool]
 
@@ -33,6 +34,7 @@ class Monitor:
             measurement in both scales, since one follows from the other.
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
+        checkpoints: Keep the weights of every measured step in the run, as `layerfreq relearn` needs them.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
             Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
@@ -52,6 +54,7 @@ class Monitor:
         layers: Sequence[str] | str | None = None,
         run: str | Path | Run | None = None,
         when: When = 1,
+        checkpoints: bool = False,
         **options: Any,
     ) -> None:
         self._model = unwrap(model)
@@ -64,6 +67,7 @@ class Monitor:
         with shards.together():
             run = None if shards.rank else run
             self.run = run if run is None or isinstance(run, Run) else Run.create(run)
+        self._checkpoints = checkpoints
         self.on_layer: Callable[[str], Any] | None = None
         if self.run is not None:
             weakref.finalize(self, _last_flush, self.run)
@@ -91,6 +95,8 @@ class Monitor:
         if self.run is not None:
             import pandas as pd
 
+            if self._checkpoints:
+                keep_weights(self.run.path, step, self._model)
             both = [spectra.to_scale(scale).to_frame() for scale in ("raw", "rms")]
             self.run.write_spectra(step, pd.concat(both, ignore_index=True))
             self.run.flush()

@@ -268,5 +268,10 @@ def _answer(effect: Effect | None) -> Answer:
 
 
 def _cause(runs: Sequence[tuple[Run, str]]) -> Finding:
-    why = "nothing was trained anew above the cuts"
-    return Finding("undecided", f"Does frequency explain how fast the layers above learn: undecided, {why}.")
+    if not any((run.path / "relearn" / "cells").is_dir() for run, _ in runs):
+        why = "nothing was trained anew above the cuts; run `layerfreq relearn` on the runs"
+        return Finding("undecided", f"Does frequency explain how fast the layers above learn: undecided, {why}.")
+    from layerfreq.relearn import league, results
+    from layerfreq.relearn.judgement import judge_cause
+
+    return judge_cause(league(results(runs)))

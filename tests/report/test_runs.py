@@ -119,7 +119,7 @@ def test_two_runs_with_different_layers_stand_side_by_side(see, tmp_path):
     assert page.locator("#legend bdi").all_inner_texts() == list("pqrs")
     assert page.locator("#now").inner_text() == "step 5 2/3" or page.locator("#now").inner_text() == "step 20 3/3"
     text = plotted(page, "compare")
-    assert "measured layers" in text
+    assert "depth" in text
     page.locator("#threshold").fill("0.5")
     page.locator("#threshold").press("Tab")
     steps = "document.getElementById('compare').data.find((d) => d.xaxis === 'x2')"
@@ -153,8 +153,9 @@ def test_trainings_without_spectra_are_compared_by_their_steps(see, tmp_path):
     page = see(top.report())
     assert page.locator("#part-spectra").is_hidden()
     assert "training curves only" in page.locator("#status").inner_text()
-    text = plotted(page, "compare")
-    assert [name.strip("\u2068\u2069") for name in text if "layers-" in name] == ["layers-3", "layers-10"]
+    assert "depth" in plotted(page, "compare")
+    assert page.evaluate("document.getElementById('compare').data[0].x") == [3, 10]
+    assert "Does depth shorten training" in page.locator(".lede").last.inner_text()
 
 
 def test_only_one_scale_leaves_no_switch(see, tmp_path):

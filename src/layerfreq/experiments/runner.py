@@ -75,8 +75,8 @@ class Training:
 def train(training: Training, folder: Path, *, device: str, progress: Progress, checkpoint_every: int = 500) -> int:
     """Train, or go on with, one network; return the number of steps it took.
 
-    A checkpoint follows every measurement. What was written after the last one is done again after a kill,
-    with the same outcome.
+    A checkpoint follows every measurement, and the weights that were measured stay. What was written after the last
+    checkpoint is done again after a kill, with the same outcome.
     """
     from lightning_fabric import Fabric
 
@@ -97,7 +97,9 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
     monitor = None
     if training.measure_at:
         plain = model.module if hasattr(model, "module") else model
-        monitor = Monitor(plain, inputs, targets, run=run, when=training.measure_at, **training.options)
+        monitor = Monitor(
+            plain, inputs, targets, run=run, when=training.measure_at, checkpoints=True, **training.options
+        )
         monitor.on_layer = progress.measuring
 
     def keep() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from layerfreq.errors import InputError
 from layerfreq.report.collect import SCALES, Collection, Shown
 from layerfreq.report.escaping import text
-from layerfreq.verdict import PERCENT, verdict
+from layerfreq.runs import Run
+from layerfreq.speed import judge_speed
+from layerfreq.verdict import PERCENT, expand, verdict
 
 ANSWERS = {"yes": "holds", "no": "does not hold", "undecided": "is undecided"}
 SIGNS = {"yes": "✓", "no": "✕", "undecided": "?"}
 
 
-def headline(found: Collection, unit: str) -> str:
+def headline(found: Collection, sources: Sequence[Run], unit: str) -> str:
     """Return the headline and what stands under it, as HTML: one verdict for each case of several seeds."""
     cases: dict[tuple[str, tuple[str, ...]], list[Shown]] = {}
     for shown in found.runs:
@@ -24,6 +27,7 @@ def headline(found: Collection, unit: str) -> str:
         return (
             "<h1>Training curves only</h1>"
             '<p class="lede">No layer was measured in these runs, so nothing is said of frequencies.</p>'
+            f"{_speed(sources)}"
         )
     verdicts = [(case, runs, _verdict(runs)) for (case, _), runs in cases.items()]
     if len(verdicts) == 1:
@@ -41,8 +45,13 @@ def headline(found: Collection, unit: str) -> str:
         f"and in {count['rms']} at rms scale</h1>"
         '<div class="scroll" tabindex="0" role="region" aria-label="verdicts"><table class="verdicts">'
         "<thead><tr><th>runs</th><th>raw scale</th><th>unit RMS features</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<tbody>{rows}</tbody></table></div>{_speed(sources)}"
     )
+
+
+def _speed(sources: Sequence[Run]) -> str:
+    """Return what runs of different depth say of speed, as HTML."""
+    return f'<p class="lede">{escape(judge_speed(expand(sources)).sentence)}</p>'
 
 
 def _verdict(runs: list[Shown]) -> tuple[Any, list[str]]:

@@ -138,7 +138,7 @@ function drawCompare() {
   const metric = document.getElementById("metric").value, threshold = Number(document.getElementById("threshold").value);
   const traces = [], cases = [...new Set(runs.map((run) => run.case))], axes = {};
   const withSpectra = runs.some((run) => run.steps.length), counts = new Set(runs.map((run) => run.layers.length));
-  const byDepth = counts.size > 1 && !counts.has(0);
+  const byDepth = new Set(runs.map((run) => run.depth)).size > 1 && runs.every((run) => run.depth !== null);
   if (withSpectra) runs.forEach((run, i) => {
     if (!run.steps.length) return;
     const at = run.steps.length - 1, colour = colourOf(cases.indexOf(run.case), cases.length);
@@ -150,7 +150,7 @@ function drawCompare() {
     });
   });
   const points = metric ? runs.map((run) => [run, stepsTo(run, metric, threshold)]) : [];
-  const places = points.map(([run]) => (byDepth ? run.layers.length : label(run.case, narrow.matches ? 14 : 24)));
+  const places = points.map(([run]) => (byDepth ? run.depth : label(run.case, narrow.matches ? 14 : 24)));
   const reached = points.map(([, step]) => step !== null), end = (run) => run.series.step?.[run.series.step.length - 1] ?? null;
   if (points.length) traces.push({
     type: "scatter", mode: "markers", xaxis: "x2", yaxis: "y2", x: places, y: points.map(([run, step]) => step ?? end(run)),
@@ -163,7 +163,7 @@ function drawCompare() {
     axes.yaxis = { domain: side && stacked ? [0.6, 1] : [0, 1], ...logTicks(traces.flatMap((trace) => trace.y)), title: { text: `median ${state.axis === "k" ? "k" : "1/δ"}, last ${about.unit}`, standoff: 6 } };
   }
   if (points.length) {
-    axes.xaxis2 = { domain: side && !stacked ? [0.58, 1] : [0, 1], anchor: "y2", title: { text: byDepth ? "measured layers" : "", standoff: 8 }, ...(byDepth ? { dtick: 1 } : { type: "category" }) };
+    axes.xaxis2 = { domain: side && !stacked ? [0.58, 1] : [0, 1], anchor: "y2", title: { text: byDepth ? "depth" : "", standoff: 8 }, ...(byDepth ? { dtick: 1 } : { type: "category" }) };
     axes.yaxis2 = { domain: side && stacked ? [0, 0.38] : [0, 1], anchor: "x2", rangemode: "tozero", title: { text: `${about.unit}s to ${label(metric, 18)}`, standoff: 6 } };
   }
   document.getElementById("compare-key").replaceChildren(...(withSpectra ? keyOf(cases.map((name, i) => [name, { color: colourOf(i, cases.length), dash: DASHES[i % DASHES.length] }])) : []));
@@ -181,12 +181,13 @@ function prepareCompare() {
 
 function proposeThreshold() {
   const metric = document.getElementById("metric").value, rising = SCORE.test(metric) && !LOSS.test(metric);
+  document.getElementById("relation").textContent = rising ? "is at least" : "is at most";
   const best = runs.filter((run) => run.series[metric]).map((run) => {
     const values = Array.from(run.series[metric]).filter(Number.isFinite);
     return rising ? Math.max(...values) : Math.min(...values);
   }).filter(Number.isFinite);
   const wanted = rising ? Math.min(...best) : Math.max(...best);
   const digits = (value, round) => { const unit = 10 ** (Math.floor(Math.log10(Math.abs(value) || 1)) - 2); return round(value / unit) * unit; };
+  if (metric === "loss" && about.error) { document.getElementById("threshold").value = String(about.error); return; }
   document.getElementById("threshold").value = best.length ? String(Number(digits(wanted, rising ? Math.floor : Math.ceil).toPrecision(3))) : "";
-  document.getElementById("relation").textContent = rising ? "is at least" : "is at most";
 }

@@ -24,6 +24,7 @@ from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
 from layerfreq.report.pack import LEVELS, Pack
 from layerfreq.runs import Run
+from layerfreq.speed import depth_of
 
 SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "table.js", "app.js")
 UNITS = {"mlp": "epoch", "resnet": "epoch"}  # what a step is called in the paper's experiments
@@ -38,6 +39,7 @@ def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
     about = {
         "title": plain(title),
         "unit": unit,
+        "error": _error(sources),
         "levels": LEVELS,
         "scales": SCALES,
         "runs": heads,
@@ -47,7 +49,7 @@ def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
         "title": text(title),
         "policy": escape(_policy(script, plotly)),
         "style": _read("style.css"),
-        "headline": headline(found, unit),
+        "headline": headline(found, sources, unit),
         "made": _made(found, sources),
         "about": for_script(about),
         "data": pack.text(),
@@ -84,6 +86,7 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
             {
                 "name": plain(shown.name),
                 "case": plain(shown.case),
+                "depth": depth_of(shown.run),
                 "steps": shown.steps,
                 "layers": [plain(name) for name in shown.layers],
                 "metrics": [plain(name) for name in shown.metrics],
@@ -139,6 +142,13 @@ def _unit(sources: Sequence[Run]) -> str:
     kinds = {str(run.config.get("experiment")) for run in sources}
     units = {UNITS.get(kind, "step") for kind in kinds}
     return units.pop() if len(units) == 1 else "step"
+
+
+def _error(sources: Sequence[Run]) -> float | None:
+    """Return the loss at which the experiments end their trainings, where all say the same."""
+    said = {run.config.get("error") for run in sources}
+    error = said.pop() if len(said) == 1 else None
+    return float(error) if isinstance(error, (int, float)) else None
 
 
 def _made(found: Collection, sources: Sequence[Run]) -> str:
