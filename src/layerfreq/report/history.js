@@ -52,14 +52,14 @@ function drawHistory() {
 }
 
 function addMedians(traces, run, to) {
-  const few = run.steps.length <= 40;
-  for (const layer of shownLayers(run)) {
+  const layers = shownLayers(run), many = layers.length > FEW + 1, few = run.steps.length <= 40 && !many;
+  for (const layer of layers) {
     const records = run.steps.map((_, at) => recordOf(run, state.scale, at, layer));
     const name = label(run.layers[layer]), mine = state.focus < 0 || state.focus === layer;
     traces.push({
       type: "scatter", mode: few ? "lines+markers" : "lines", x: run.steps.map(to), customdata: run.steps, name, opacity: mine ? 1 : 0.22,
       y: records.map((record) => (record < 0 || !Number.isFinite(held.median[record]) ? null : toAxis([Math.log2(held.median[record])])[0])),
-      line: { color: colourOf(layer, run.layers.length), width: state.focus === layer ? 3 : 2, dash: DASHES[layer % DASHES.length] },
+      line: { color: colourOf(layer, run.layers.length), width: state.focus === layer ? 3 : many ? 1.2 : 2, dash: many ? "solid" : DASHES[layer % DASHES.length] },
       marker: { symbol: SYMBOLS[layer % SYMBOLS.length], size: 6 },
       hovertemplate: `${name} %{y:.4g}<extra></extra>`,
     });
