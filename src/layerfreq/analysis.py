@@ -10,13 +10,13 @@ from typing import Any
 
 from layerfreq.checkpoints import fingerprint, steps_of
 from layerfreq.errors import InputError
-from layerfreq.experiments.runner import environment
 from layerfreq.experiments.summary import layer_table, summarise
 from layerfreq.factories import Source, load_checkpoint
 from layerfreq.inputs import count
 from layerfreq.layers import plan
 from layerfreq.monitor import Monitor
 from layerfreq.probe_data import in_batches, load_data
+from layerfreq.provenance import environment
 from layerfreq.runs import Run
 
 
@@ -104,8 +104,7 @@ def analyze(
             "environment": environment(),
         },
     )
-    options = {"rows": rows, "seed": seed} | ({"reading": reading} if reading else {})
-    monitor = Monitor(model, batches, layers=names, run=run, **options)
+    monitor = Monitor(model, batches, layers=names, run=run, reading=reading or "flatten", rows=rows, seed=seed)
     for i, step in sorted(enumerate(steps), key=lambda pair: pair[1]):
         if loaded:
             load_checkpoint(source, checkpoints[i])

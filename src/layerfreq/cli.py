@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -18,11 +19,13 @@ from rich.table import Table
 
 from layerfreq.commands.analyze import analyze
 from layerfreq.commands.doctor import doctor
-from layerfreq.commands.terminal import check_device, console
-from layerfreq.commands.terminal import default_out as _default_out
-from layerfreq.commands.terminal import list_files as _list_files
+from layerfreq.commands.relearn import relearn
+from layerfreq.commands.report import report
+from layerfreq.commands.terminal import check_device, console, default_out, list_files
+from layerfreq.commands.verdict import verdict
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
+from layerfreq.terminal import view_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -141,7 +144,7 @@ def spectrum(
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "spectrum.csv", lambda at: result.to_frame().to_csv(at, index=False))
         figure: Any = result.plot().figure
-        _list_files([out / "spectrum.csv", *plots.save(figure, out, "spectrum")])
+        list_files([out / "spectrum.csv", *plots.save(figure, out, "spectrum")])
 
 
 @app.command()
@@ -170,13 +173,16 @@ def bench(
             print(bench.as_markdown([row for row in rows if row["grows"] == name], name) + "\n")
 
 
-app.command()(analyze)
-app.command()(doctor)
+for command in (analyze, doctor, report, relearn, verdict):
+    app.command()(command)
 
 
 def main() -> None:
     """Run the command line: 0 done, 2 wrong usage or input, 1 failed; an error is one line."""
     os.environ.setdefault("MPLBACKEND", "agg")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without δ gets ?, not an error
     try:
         app()
     except InputError as error:
@@ -224,7 +230,7 @@ def _experiment(
     seeds = seeds or list(range(module.SEEDS))
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"seed: {seeds} must be different numbers >= 0; change --seed")
-    out = out or _default_out(f"{name}-{preset}", resume)
+    out = out or default_out(f"{name}-{preset}", resume)
     progress = BarProgress(module.UNIT)
     try:
         module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)
@@ -240,7 +246,8 @@ def _experiment(
     console.print(table)
     if any("limit" in title for title in head):
         console.print("In 1/δ. limit: finer windows hold fewer than 2 points; *: a peak beyond it.")
-    _list_files([out, *files])
+    list_files([out, *files])
+    console.print(view_of(out, module.UNIT, sys.stdout.encoding), highlight=False, markup=False, soft_wrap=True)
 
 
 def _arrays(file: Path) -> tuple[Any, Any]:

@@ -53,7 +53,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame: layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr.
 
-        Its `attrs` say what all layers share: n, rows (of the first layer) and floor.
+        Its `attrs` say what all layers share: n, rows (of the first layer) and floor; and which were refused, why.
         """
         import pandas as pd
 
@@ -66,7 +66,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
             frames.append(frame)
         whole = pd.concat(frames, ignore_index=True)
         first = next(iter(self.values()))
-        whole.attrs = {"n": first.n, "rows": first.rows, "floor": first.floor}
+        whole.attrs = {"n": first.n, "rows": first.rows, "floor": first.floor, "refused": self.refused}
         return whole
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -16,8 +16,10 @@ from layerfreq.inputs import is_loader
 from layerfreq.layers import LayerSpectra, measure_layers, plan
 from layerfreq.memory import read_memory
 from layerfreq.network import unwrap
+from layerfreq.provenance import environment
 from layerfreq.runs import Run
 from layerfreq.sharding import Shards
+from layerfreq.weights import keep_weights
 
 NOTES = 4096  # metrics that wait for the disk at most
 
@@ -40,6 +42,7 @@ class Monitor:
         trackers: Where each measurement is logged besides, such as `layerfreq.integrations.trackers.TensorBoard`; one
             that fails is a warning, and neither training nor run suffers.
         memory: What the features may take at a time while they are measured, see `layer_spectra`.
+        checkpoints: Keep the weights of every measured step in the run, as `layerfreq relearn` needs them.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
             Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
@@ -63,6 +66,7 @@ class Monitor:
         reading: str | Mapping[str, str] = "flatten",
         memory: int | str | None = None,
         trackers: Iterable[Any] = (),
+        checkpoints: bool = False,
         **options: Any,
     ) -> None:
         read_memory(memory)
@@ -78,7 +82,8 @@ class Monitor:
         with shards.together():
             run = None if shards.rank else run
             self._trackers = _trackers(() if shards.rank else trackers)
-            self.run = run if run is None or isinstance(run, Run) else Run.create(run)
+            self.run = run if run is None or isinstance(run, Run) else Run.create(run, self._config(options))
+        self._checkpoints = checkpoints
         self.on_layer: Callable[[str], Any] | None = None
         self._last: weakref.finalize | None = None
         if self.run is not None:
@@ -112,6 +117,17 @@ class Monitor:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _config(self, options: dict[str, Any]) -> dict[str, Any]:
+        plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
+        readings = {place.layer.name: place.layer.reading.name for place in self._plan.places}
+        return {
+            "model": type(self._model).__name__,
+            "layers": self.layers,
+            "reading": {name: one for name, one in readings.items() if one != "flatten"} or "flatten",
+            "options": plain,
+            "environment": environment(),
+        }
 
     @property
     def layers(self) -> list[str]:
@@ -153,6 +169,8 @@ class Monitor:
         if self.run is not None:
             import pandas as pd
 
+            if self._checkpoints:
+                keep_weights(self.run.path, step, model)
             both = [spectra.to_scale(scale).to_frame() for scale in ("raw", "rms")]
             self.run.write_spectra(step, pd.concat(both, ignore_index=True))
             self.run.flush()

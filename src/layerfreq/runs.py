@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -146,6 +147,29 @@ class Run:
 
         return figure_epochs(self.spectra)
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report of this run, or of the trainings inside it: one HTML file that needs nothing else.
+
+        Args:
+            path: Where it goes; None means `report.html` in the run's folder.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            InputError: If nothing was measured yet, or plotly is not installed.
+        """
+        from layerfreq.report import write_report
+
+        return write_report([self], path)
+
+    def trainings(self) -> list[Run]:
+        """Return the runs that hold measurements or metrics: this one, or those in its folders, in natural order."""
+        if any(next((self.path / folder).glob("*.parquet"), None) for folder in ("spectra", "metrics")):
+            return [self]
+        inside = [part.parent for part in self.path.glob("*/config.yaml")]
+        return [Run(path) for path in sorted(inside, key=lambda path: natural(path.name))]
+
     def __repr__(self) -> str:
         steps = self.steps()
         when = f"steps {steps[0]} .. {steps[-1]}" if steps else "nothing measured yet"
@@ -157,7 +181,10 @@ class Run:
         parts = sorted((self.path / folder).glob("*.parquet"))
         if not parts:
             return pd.DataFrame(columns=pd.Index(columns))
-        frame = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+        frames = [pd.read_parquet(part) for part in parts]
+        about = {key: value for frame in frames for key, value in frame.attrs.items()}
+        frame = pd.concat(frames, ignore_index=True)
+        frame.attrs = about  # of measurements that differ (rows drawn until rtol holds), what the last one says
         return frame.sort_values("step", kind="stable", ignore_index=True)
 
     def _write_frame(self, folder: str, name: str, frame: pd.DataFrame) -> None:
@@ -189,6 +216,11 @@ def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None 
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def natural(name: str) -> list[Any]:
+    """Return a key that sorts layer-10 after layer-9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name) if part]
 
 
 def sweep(folder: Path) -> None:

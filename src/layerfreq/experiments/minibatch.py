@@ -23,6 +23,7 @@ from layerfreq.features import layer_features
 from layerfreq.layers import LayerSpectra
 from layerfreq.runs import Run, write_whole
 from layerfreq.spectrum import spectrum
+from layerfreq.weights import keep_weights
 
 EVALUATION_BATCH = 1000
 MARGIN = 4  # pixels by which a crop may move
@@ -143,6 +144,7 @@ def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
         begun = time.perf_counter()
         if epoch in task.measure_at:
             progress.measuring(", ".join(task.layers))
+            keep_weights(folder, epoch, network)
             seen, seen_loss = _measure(network, *probe, task, run, epoch)
             measuring = time.perf_counter() - begun
         else:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from layerfreq.experiments.data import load_images
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
 from layerfreq.experiments.summary import layer_table, summarise
+from layerfreq.relearn.sources import Source
 from layerfreq.runs import Run
 
 
@@ -97,6 +98,19 @@ def network(d: int, width: int, hidden: int, classes: int) -> nn.Sequential:
     for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
         layers |= {f"linear{i}": nn.Linear(a, b), f"hidden{i}": nn.Tanh()}
     return nn.Sequential(OrderedDict(layers, output=nn.Linear(width, classes)))
+
+
+def source(run: Run, config: dict[str, Any]) -> Source:
+    """Build a run's data and networks anew, for `layerfreq relearn`."""
+    images, labels = load_images(config["data"], config["images"])
+    inputs = images.reshape(len(images), -1)
+
+    def fresh(seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return network(inputs.shape[1], config["width"], config["hidden"], int(labels.max()) + 1)
+
+    return Source(inputs, labels, fresh)
 
 
 def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:

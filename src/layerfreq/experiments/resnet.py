@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.experiments import resnet_figures
@@ -19,6 +20,7 @@ from layerfreq.experiments.data import load_images
 from layerfreq.experiments.minibatch import Task, launch, train
 from layerfreq.experiments.residual import CUTS, VARIANTS, network
 from layerfreq.experiments.runner import Progress, open_experiment
+from layerfreq.relearn.sources import Source
 from layerfreq.runs import Run
 
 
@@ -127,6 +129,22 @@ def run(
             train(task, out / folder(variant, seed), fabric, progress if fabric.is_global_zero else Progress())
     if not fabric.is_global_zero:
         raise SystemExit(0)  # the first process alone goes on, to draw
+
+
+def source(run: Run, config: dict[str, Any]) -> Source:
+    """Build a run's data and networks anew, for `layerfreq relearn`; the inputs are the images that were measured."""
+    known = {key: value for key, value in config.items() if key in Config.__dataclass_fields__}
+    made = Config(**known)
+    (images, labels), validation = _data(made)
+    variant = int(run.path.name.split("-")[1])
+    classes = int(max(labels.max(), validation[1].max())) + 1
+
+    def fresh(seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return network(variant, made.width, made.head, classes, stride=made.stride)
+
+    return Source(images[: made.probe], labels[: made.probe], fresh)
 
 
 def folder(variant: int, seed: int) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import platform
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq._version import __version__
 from layerfreq.errors import InputError
 from layerfreq.monitor import Monitor
+from layerfreq.provenance import environment
 from layerfreq.runs import Run, sweep, write_whole
 
 
@@ -75,8 +73,8 @@ class Training:
 def train(training: Training, folder: Path, *, device: str, progress: Progress, checkpoint_every: int = 500) -> int:
     """Train, or go on with, one network; return the number of steps it took.
 
-    A checkpoint follows every measurement. What was written after the last one is done again after a kill,
-    with the same outcome.
+    A checkpoint follows every measurement, and the weights that were measured stay. What was written after the last
+    checkpoint is done again after a kill, with the same outcome.
     """
     from lightning_fabric import Fabric
 
@@ -97,7 +95,9 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
     monitor = None
     if training.measure_at:
         plain = model.module if hasattr(model, "module") else model
-        monitor = Monitor(plain, inputs, targets, run=run, when=training.measure_at, **training.options)
+        monitor = Monitor(
+            plain, inputs, targets, run=run, when=training.measure_at, checkpoints=True, **training.options
+        )
         monitor.on_layer = progress.measuring
 
     def keep() -> None:
@@ -156,15 +156,3 @@ def open_experiment(out: Path, plan: Mapping[str, Any], *, resume: bool) -> Run:
                 "choose another --out"
             )
     return run
-
-
-def environment() -> dict[str, Any]:
-    """Return what a result has to say about where it came from."""
-    return {
-        "layerfreq": __version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "command": " ".join(["layerfreq", *sys.argv[1:]]),
-    }

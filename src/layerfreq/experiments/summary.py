@@ -47,7 +47,8 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
 
 def spectrum_of(part: Any, attrs: dict[str, Any]) -> Spectrum:
     """Read a spectrum back from its rows in a run, and what the run's frame says of all its spectra."""
-    column = {name: np.array(part[name], dtype=np.float64) for name in part.columns if part[name].dtype.kind == "f"}
+    names = ["inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]
+    column = {name: part[name].to_numpy(dtype=np.float64, copy=True) for name in names}
     stderr = column["stderr"]
     return Spectrum(
         inv_delta=column["inv_delta"],

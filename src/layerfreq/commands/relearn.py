@@ -1,0 +1,71 @@
+"""`layerfreq relearn RUN`: fresh heads above every cut, and what orders their steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def relearn(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that kept its weights, or of an experiment.")],
+    step: Annotated[list[int] | None, typer.Option("--step", help="A measured step; default: all kept ones.")] = None,
+    cut: Annotated[list[int] | None, typer.Option("--cut", help="0 inputs, 1 first layer ...; default: all.")] = None,
+    head: Annotated[
+        list[str] | None, typer.Option("--head", help="own, linear, hidden-1 or hidden-2; default: hidden-1.")
+    ] = None,
+    optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="sgd or adam; default: both.")] = None,
+    scale: Annotated[list[str] | None, typer.Option("--scale", help="raw or rms; default: both.")] = None,
+    seeds: Annotated[int, typer.Option(help="Fresh heads of each kind.", min=1)] = 3,
+    points: Annotated[int, typer.Option(help="Points to train on, at most.", min=2)] = 5000,
+    budget: Annotated[int, typer.Option(help="Steps after which a head is given up.", min=1)] = 2000,
+    batch: Annotated[int, typer.Option(help="Points in a step; 0 for all.", min=0)] = 128,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed call was.")] = False,
+) -> None:
+    """Train fresh heads on the frozen features of every cut, and see what tells how long they take.
+
+    Options that name steps, cuts, heads, optimizers or scales may be given several times.
+    """
+    import sys
+
+    import pandas as pd
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from layerfreq.relearn import Design, league
+    from layerfreq.relearn import relearn as train
+    from layerfreq.relearn.judgement import judge_cause
+
+    design = Design(
+        heads=tuple(head or Design.heads),
+        scales=tuple(scale or Design.scales),
+        optimizers=tuple(optimizer or Design.optimizers),
+        seeds=seeds,
+        points=points,
+        budget=budget,
+        batch=batch or None,
+    )
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console()) as bar:
+        task = bar.add_task("relearn", total=None)
+
+        def tell(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        try:
+            found = train(run, design=design, steps=step, cuts=cut, resume=resume, tell=tell)
+        except KeyboardInterrupt:  # Typer would end with 130 and say nothing
+            bar.stop()
+            print(f"layerfreq: stopped; {run} keeps what was trained, and relearn --resume goes on", file=sys.stderr)
+            raise typer.Exit(1) from None
+        bar.update(task, completed=1, total=1, description="relearn")
+    table = league(found)
+    shown = ["predictor", "correlation", "low", "high", "partial", "partial_low", "partial_high", "seeds", "pairs"]
+    with pd.option_context("display.width", 200):
+        for names, part in table.groupby(["scale", "optimizer", "rule", "head", "pairs_of"], sort=False):
+            of, optim, rule, kind, pairs = names if isinstance(names, tuple) else (names,) * 5
+            late = part["censored"].iloc[0]
+            print(f"\n{of} scale, {optim}, {rule} rate, {kind} head, {pairs}; {late:.0%} of the heads censored")
+            print(part[shown].round(2).to_string(index=False))
+    print(f"\n{judge_cause(table)}")

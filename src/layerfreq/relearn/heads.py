@@ -1,0 +1,248 @@
+"""Fresh learning components, many trained at once on the same features.
+
+Heads differ in seed and learning rate; one `torch.func.vmap` runs them all, so that every layer is one batched matrix
+product. A loss is recorded for each head, and the steps to several errors are read off its curve. Heads that have
+arrived, diverged, or cannot be the best of the grid any more leave the batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.utils import skip_init
+
+Optimizer = Literal["sgd", "adam"]
+WIDTH = 100  # of a fixed head's hidden layers
+DEPTHS = {"linear": 0, "hidden-1": 1, "hidden-2": 2}  # kind of a fixed head -> its hidden layers
+BLOCK = 1000  # points in one pass when the loss is evaluated
+BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam
+
+
+@dataclass(frozen=True)
+class Curves:
+    """How heads learned.
+
+    Attributes:
+        steps: (e,) steps at which the loss was evaluated.
+        losses: (e, seeds, rates) float64, NaN from where a head left the batch.
+        reached: (seeds, rates, t) float64, steps to each error, inf where it was not reached. Between two evaluations
+            the logarithm of the loss is taken as linear.
+    """
+
+    steps: np.ndarray
+    losses: np.ndarray
+    reached: np.ndarray
+
+
+def fixed_head(kind: str, d: int, outputs: int, seed: int, std: float) -> nn.Module:
+    """Return a tanh head with Gaussian weights (variance 1 / inputs after the first layer) and no bias at first.
+
+    Gaussian weights make the head blind to a rotation of its inputs.
+
+    Args:
+        kind: One of `DEPTHS`.
+        d: Number of inputs.
+        outputs: Number of outputs.
+        seed: Of the weights.
+        std: Of the first layer's weights: d^-1/2 for features as they are; 1 for features with mean |f|^2 = 1, so
+            that what enters the first activation is of order 1 whatever d is.
+    """
+    sizes = [d] + [WIDTH] * DEPTHS[kind]
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[tuple[str, nn.Module]] = []
+    for i, (a, b) in enumerate(zip(sizes, [*sizes[1:], outputs], strict=True), start=1):
+        linear: Any = skip_init(nn.Linear, a, b)  # draws nothing from the global random state
+        with torch.no_grad():
+            size = std if i == 1 else a**-0.5
+            linear.weight.copy_(torch.randn(a, b, generator=generator).T * size)
+            nn.init.zeros_(linear.bias)
+        parts += [(f"linear{i}", linear), (f"tanh{i}", nn.Tanh())]
+    return nn.Sequential(OrderedDict(parts[:-1]))
+
+
+def train_heads(
+    heads: Sequence[nn.Module],
+    features: Tensor,
+    targets: Tensor,
+    rates: Sequence[float],
+    errors: Sequence[float],
+    *,
+    optimizer: Optimizer = "sgd",
+    steps: int = 2000,
+    batch: int | None = 128,
+    keep: int | None = None,
+) -> Curves:
+    """Train every head at every learning rate, all at once.
+
+    Cross-entropy for class ids, mean squared error for floats; the loss of a curve is over all points. Batches are
+    drawn without replacement, the same for all heads.
+
+    Args:
+        heads: One for each seed, alike but for their weights; they are left as they are. Batch norm takes its batch's
+            statistics.
+        features: (n, ...) float tensor.
+        targets: (n,) class ids or (n, c) floats.
+        rates: Learning rates.
+        errors: Losses, falling, whose steps are wanted.
+        optimizer: "sgd" (plain) or "adam".
+        steps: Steps after which heads are given up.
+        batch: Points in a step; None takes all of them, and then the loss is known at every step.
+        keep: Which of the rates is trained to the end in any case; others are given up once one rate has brought all
+            its seeds to all errors, since they cannot be the best of the grid for an error that they still miss. None
+            gives up none.
+    """
+    template, params = _stack(heads, len(rates))
+    rate = torch.tensor(list(rates), dtype=features.dtype, device=features.device).repeat(len(heads))
+    total = len(rate)
+    n = len(features)
+    batch = n if batch is None else min(batch, n)
+    alive = torch.arange(total)
+    moments: list[tuple[Tensor, Tensor]] = [(torch.zeros_like(p), torch.zeros_like(p)) for p in params.values()]
+    arrived, stay = np.zeros(total, dtype=bool), np.ones(total, dtype=bool)
+    evaluated: list[int] = []
+    losses: list[np.ndarray] = []
+    order = _order(n, batch)
+    for step in range(steps + 1):
+        known: Tensor | None = None
+        x, y = (features, targets) if batch == n else _pick(features, targets, next(order))
+        if batch < n and _due(step, steps):
+            with torch.no_grad():
+                known = sum(
+                    (_losses(template, params, *part).double() * len(part[0]) for part in _parts(features, targets)),
+                    torch.zeros(len(alive), dtype=torch.float64, device=features.device),
+                )
+                known = known / n
+        leaves = {name: p.requires_grad_(True) for name, p in params.items()}
+        loss = _losses(template, leaves, x, y)
+        if batch == n:
+            known = loss.detach().double()
+        if known is not None:
+            row = np.full(total, math.nan)
+            row[alive.numpy()] = known.cpu().numpy()
+            evaluated.append(step)
+            losses.append(row)
+            arrived |= row <= min(errors)
+            stay = _stay(row, arrived, len(rates), keep)[alive.numpy()]
+            if step == steps or not stay.any():
+                break
+        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+        params = {name: p.detach() for name, p in params.items()}
+        with torch.no_grad():
+            _update(list(params.values()), gradients, moments, rate, optimizer, step + 1)
+        if known is not None and stay.mean() <= 0.9:  # to copy all weights pays only for some heads at once
+            kept = torch.from_numpy(np.flatnonzero(stay)).to(features.device)
+            params = {name: p[kept] for name, p in params.items()}
+            moments = [(a[kept], b[kept]) for a, b in moments] if optimizer == "adam" else moments
+            alive, rate = alive[kept.cpu()], rate[kept]
+    curves = np.array(losses).reshape(len(losses), len(heads), len(rates))
+    return Curves(np.array(evaluated), curves, reached(np.array(evaluated), curves, errors))
+
+
+def reached(steps: np.ndarray, losses: np.ndarray, errors: Sequence[float]) -> np.ndarray:
+    """Return the steps at which curves first come down to each error, (..., t) float64, inf where they do not.
+
+    Args:
+        steps: (e,) evaluated steps.
+        losses: (e, ...) losses; NaN is not reached.
+        errors: (t,) losses.
+    """
+    found = np.full((*losses.shape[1:], len(errors)), math.inf)
+    for at in np.ndindex(*losses.shape[1:]):
+        curve = losses[(slice(None), *at)]
+        for t, error in enumerate(errors):
+            below = np.flatnonzero(curve <= error)
+            if len(below) == 0:
+                continue
+            i = int(below[0])
+            share = 1.0
+            if i > 0 and math.isfinite(curve[i - 1]):
+                high, low = math.log(curve[i - 1]), math.log(max(curve[i], 1e-30))
+                share = (high - math.log(error)) / (high - low)
+            found[(*at, t)] = steps[0] if i == 0 else steps[i - 1] + share * (steps[i] - steps[i - 1])
+    return found
+
+
+def point_losses(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of each point: cross-entropy, or squared error averaged over the columns."""
+    if targets.is_floating_point():
+        return (outputs.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).square().mean(dim=1)
+    return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def _stack(heads: Sequence[nn.Module], rates: int) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return one head as a template, and all heads' parameters with each head repeated for every rate."""
+    copies = [copy.deepcopy(head).train() for head in heads]
+    for one in copies:
+        for part in one.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.track_running_stats = False
+                part.running_mean = part.running_var = part.num_batches_tracked = None
+    named = [dict(one.named_parameters()) for one in copies]
+    stacked = {name: torch.stack([own[name].detach() for own in named]) for name in named[0]}
+    return copies[0], {name: p.repeat_interleave(rates, dim=0) for name, p in stacked.items()}
+
+
+def _losses(template: nn.Module, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean loss of each head."""
+
+    def one(own: dict[str, Tensor]) -> Tensor:
+        return point_losses(functional_call(template, own, (x,)), y).mean()
+
+    return vmap(one, randomness="different")(params)
+
+
+def _update(
+    params: list[Tensor],
+    gradients: Sequence[Tensor],
+    moments: list[tuple[Tensor, Tensor]],
+    rate: Tensor,
+    optimizer: Optimizer,
+    step: int,
+) -> None:
+    for p, g, (first, second) in zip(params, gradients, moments, strict=True):
+        own = rate.view(-1, *[1] * (p.ndim - 1))
+        if optimizer == "sgd":
+            p.sub_(g * own)
+            continue
+        first.lerp_(g, 1 - BETAS[0])
+        second.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+        root = (second / (1 - BETAS[1] ** step)).sqrt_().add_(TINY)
+        p.sub_(first / root * (own / (1 - BETAS[0] ** step)))
+
+
+def _stay(last: np.ndarray, arrived: np.ndarray, rates: int, keep: int | None) -> np.ndarray:
+    """Which of all heads go on, after their last losses (NaN where they have left) and whether they have arrived."""
+    going = np.isfinite(last) & ~arrived
+    if keep is not None and arrived.reshape(-1, rates).all(axis=0).any():
+        going &= np.arange(len(last)) % rates == keep
+    return going
+
+
+def _order(n: int, batch: int) -> Any:
+    """Yield batches of indices for ever, epoch after epoch."""
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        yield from torch.randperm(n, generator=generator).split(batch)[: n // batch]
+
+
+def _pick(features: Tensor, targets: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    at = at.to(features.device)
+    return features[at], targets[at]
+
+
+def _parts(features: Tensor, targets: Tensor) -> Any:
+    return zip(features.split(BLOCK), targets.split(BLOCK), strict=True)
+
+
+def _due(step: int, steps: int) -> bool:
+    """Whether minibatch training evaluates the whole loss: the first steps, four times an octave, and the last."""
+    return step <= 4 or step == steps or math.floor(4 * math.log2(step)) > math.floor(4 * math.log2(step - 1))

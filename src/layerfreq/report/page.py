@@ -1,0 +1,214 @@
+"""The page: template, style and script put together with the data, so that nothing is left to fetch.
+
+Names come from other people's runs: in the HTML they are escaped, the script only ever sets them as text, and a
+content security policy allows no script but those of the page, by their hashes, and no request to anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from layerfreq._version import __version__
+from layerfreq.errors import InputError
+from layerfreq.report.collect import SCALES, Collection, Shown
+from layerfreq.report.escaping import for_script, plain, text
+from layerfreq.report.headline import headline
+from layerfreq.report.pack import LEVELS, Pack
+from layerfreq.runs import Run
+from layerfreq.speed import depth_of
+
+SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "table.js", "app.js")
+UNITS = {"mlp": "epoch", "resnet": "epoch"}  # what a step is called in the paper's experiments
+
+
+def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
+    """Return the whole page as text."""
+    pack, heads = packed(found)
+    unit = _unit(sources)
+    script = "\n".join(_read(name) for name in SCRIPTS)
+    plotly = _plotly()
+    about = {
+        "title": plain(title),
+        "unit": unit,
+        "error": _error(sources),
+        "levels": LEVELS,
+        "scales": SCALES,
+        "runs": heads,
+        "index": {name: list(where) for name, where in pack.index.items()},
+    }
+    fill = {
+        "title": text(title),
+        "policy": escape(_policy(script, plotly)),
+        "style": _read("style.css"),
+        "headline": headline(found, sources, unit),
+        "made": _made(found, sources),
+        "about": for_script(about),
+        "data": pack.text(),
+        "plotly": plotly,
+        "script": script,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda hole: fill[hole[1]], _read("page.html"))
+
+
+def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
+    """Return all numbers of a collection, and what the script has to know of each run."""
+    pack = Pack()
+    for name, dtype in _RECORDS.items():
+        pack.add(name, [getattr(one, name) for one in found.records], dtype)
+    shapes: dict[bytes, int] = {}
+    kinds: list[Any] = []
+    for one in found.curves:
+        key = one.shape.round(6).tobytes()
+        if key not in shapes:
+            shapes[key] = len(kinds)
+            kinds.append(one.shape)
+    pack.add("shape", [shapes[one.shape.round(6).tobytes()] for one in found.curves], "i4")
+    pack.add("shape.points", np_concatenate(kinds), "f4")
+    pack.add("shape.size", [len(kind) for kind in kinds], "i4")
+    pack.add("size", [len(one.lfr) for one in found.curves], "i4")
+    pack.add("steepest", [one.steepest for one in found.curves], "f4")
+    for name in ("density", "lfr", "chance"):
+        pack.add_curves(name, [getattr(one, name) for one in found.curves])
+    heads = []
+    for i, shown in enumerate(found.runs):
+        for j, values in enumerate(shown.metrics.values()):
+            pack.add(f"metric.{i}.{j}", values, "f8" if j == 0 else "f4")
+        heads.append(
+            {
+                "name": plain(shown.name),
+                "case": plain(shown.case),
+                "depth": depth_of(shown.run),
+                "steps": shown.steps,
+                "layers": [plain(name) for name in shown.layers],
+                "metrics": [plain(name) for name in shown.metrics],
+                "thinned": shown.thinned,
+            }
+        )
+    return pack, heads
+
+
+_RECORDS = {
+    "run": "i4",
+    "step": "i4",
+    "layer": "i4",
+    "scale": "u1",
+    "curve": "i4",
+    "low": "f8",
+    "high": "f8",
+    "peak": "f4",
+    "edge": "i4",
+    "median": "f4",
+    "resolution": "f4",
+    "floor": "f4",
+}
+
+
+def np_concatenate(parts: Sequence[Any]) -> Any:
+    """Join arrays, or none of them."""
+    import numpy as np
+
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(
+        "'sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() + "'" for script in scripts
+    )
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+
+
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise InputError("report: needs plotly; pip install 'layerfreq[report]'") from None
+    return get_plotlyjs().replace("\r\n", "\n")  # browsers hash a script with its line ends made so
+
+
+def _read(name: str) -> str:
+    return files("layerfreq.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _unit(sources: Sequence[Run]) -> str:
+    kinds = {str(run.config.get("experiment")) for run in sources}
+    units = {UNITS.get(kind, "step") for kind in kinds}
+    return units.pop() if len(units) == 1 else "step"
+
+
+def _error(sources: Sequence[Run]) -> float | None:
+    """Return the loss at which the experiments end their trainings, where all say the same."""
+    said = {run.config.get("error") for run in sources}
+    error = said.pop() if len(said) == 1 else None
+    return float(error) if isinstance(error, (int, float)) else None
+
+
+def _made(found: Collection, sources: Sequence[Run]) -> str:
+    """Return the section that says how the runs were made, as HTML."""
+    parts = []
+    for run in sources:
+        mine = [shown for shown in found.runs if run.path in (shown.run.path, shown.run.path.parent)]
+        config = run.config
+        about = config.pop("environment", None) or {}
+        rows = {"folder": str(run.path.resolve()), "command": about.pop("command", None)}
+        rows["seeds"] = ", ".join(map(str, config["seeds"])) if isinstance(config.get("seeds"), list) else None
+        rows["versions"] = ", ".join(f"{name} {value}" for name, value in about.items()) or None
+        rows["measured"] = "; ".join(dict.fromkeys(_measured(shown) for shown in mine))
+        listed = "".join(
+            f"<dt>{name}</dt><dd><bdi>{text(str(value))}</bdi></dd>" for name, value in rows.items() if value
+        )
+        parts.append(f"<h3><bdi>{text(run.path.resolve().name)}</bdi></h3><dl>{listed}</dl>")
+        parts.append(_config("Configuration", config))
+        for shown in mine:
+            if shown.run.path != run.path:
+                own = shown.run.config
+                extra = {name: value for name, value in own.items() if config.get(name) != value}
+                if extra and set(extra) != {"name"}:
+                    parts.append(_config(f"Configuration of {shown.name}", extra))
+    parts.append(_refused(found.runs))
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    parts.append(f'<p class="quiet">Page made by layerfreq {__version__} on {now}.</p>')
+    return "\n".join(parts)
+
+
+def _measured(shown: Shown) -> str:
+    if not shown.steps:
+        return "training curves only"
+    some = f"{len(shown.layers)} layers at {len(shown.steps)} steps ({shown.steps[0]} .. {shown.steps[-1]})"
+    if not shown.points:
+        return some
+    centres = "each a filter centre" if shown.rows == shown.points else f"{shown.rows} of them filter centres"
+    return f"{some}, on {shown.points} points, {centres}"
+
+
+def _config(what: str, config: Any) -> str:
+    if not config:
+        return '<p class="quiet">The run keeps no configuration.</p>'
+    dumped = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    lines = "\n".join(text(line) for line in dumped.splitlines())
+    return f'<details><summary><bdi>{text(what)}</bdi></summary><pre tabindex="0">{lines}</pre></details>'
+
+
+def _refused(runs: Sequence[Shown]) -> str:
+    """Return the layers that could not be measured, each with its reason, as HTML; nothing where there are none."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for shown in runs:
+        for layer, why in shown.refused.items():
+            reasons.setdefault((layer, why), []).append(shown.name)
+    if not reasons:
+        return ""
+    items = "".join(
+        f"<li><bdi><code>{text(layer)}</code></bdi>: <bdi>{text(why)}</bdi>"
+        + (f' <span class="quiet">({len(names)} of {len(runs)} runs)</span>' if len(runs) > 1 else "")
+        + "</li>"
+        for (layer, why), names in reasons.items()
+    )
+    return f'<h3 id="refused">Layers that were not measured</h3><ul class="refused">{items}</ul>'

@@ -1,0 +1,220 @@
+"""Reports of runs that are unfinished, short, uneven or hostile: what is there is shown, as text."""
+
+import pytest
+
+pytest.importorskip("plotly")
+
+from layerfreq import Run
+from layerfreq.errors import InputError
+from layerfreq.report import write_report
+
+from .conftest import make, measure, until
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(2)</script>",
+    '"><b onmouseover=\'alert(3)\'>%{x}</b> <a href="javascript:alert(4)">go</a>',
+    "<!-- <script> {{made}} \u2028 & &amp; $x$",
+    "=HYPERLINK(1) " + "long " * 80,
+    "\u202eقلب \u05d0\u05d1\u05d2 layer",
+]
+
+
+def plotted(page, name):
+    """All text that a figure shows."""
+    page.locator(f"#{name}").scroll_into_view_if_needed()
+    until(page, f"document.getElementById('{name}').data")
+    return page.locator(f"#{name} text").all_text_contents()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_hostile_names_render_as_text(see, tmp_path, width):
+    folder = tmp_path / '<b>run<b> "quoted" & \u05d0\u05d1 <title><script>alert(5)'
+    config = {"name": "<i>n</i></pre><script>alert(6)</script>", "seeds": ["<u>"], "environment": {"command": "<s>x"}}
+    run = make(
+        folder, HOSTILE, (0, 10), metrics=False, config=config, refused={"<em>r</em>": "<script>alert(7)</script>"}
+    )
+    run.log(0, **{"loss<script>alert(8)</script>": 1.0})
+    run.log(10, **{"loss<script>alert(8)</script>": 0.5})
+    run.flush()
+    page = see(run.report(tmp_path / "report.html"), width)
+    for part in ("map", "history"):
+        plotted(page, part)
+    forbidden = "img, [onmouseover], [onerror], a[href^='javascript'], svg a, em, u, s"
+    assert page.locator(forbidden).count() == 0
+    assert page.locator("script:not([type])").count() == 2  # the page's own, and Plotly
+    assert folder.name in page.locator(".kicker").inner_text()
+    assert page.title().startswith('<b>run<b> "quoted"')
+    names = page.locator("#legend bdi").all_text_contents()
+    assert names == HOSTILE
+    assert page.locator("#focus option").nth(1).inner_text() == f"1 · {HOSTILE[0]}"
+    shown = plotted(page, "map")
+    assert [text for text in shown if text.startswith(("\u2068<img", '\u2068"><b ', "\u2068</scr", "\u2068<!--"))] != []
+    isolated = [text for text in shown if text[0] == "\u2068" and text[-1] == "\u2069"]
+    assert len(isolated) == len(HOSTILE)
+    assert max(map(len, isolated)) <= 24
+    assert "<script>alert(7)</script>" in page.locator(".refused").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    cells = page.evaluate("columns().find((c) => c.name === 'layer').value(0)")
+    assert cells == HOSTILE[0]
+    assert page.evaluate("cell(runs[0].layers[4])").startswith("'=HYPERLINK")
+    assert page.evaluate("cell('say \"a\", b')") == '"say ""a"", b"'
+
+
+def test_a_run_that_is_still_written(see, tmp_path):
+    run = make(tmp_path / "run", steps=(0, 10))
+    (run.path / ".partial-1.parquet").write_bytes(b"half a measurement")
+    page = see(run.report())
+    assert page.locator("#now").inner_text().startswith("step 10")
+    measure(run, 20, "abc")
+    run.log(20, loss=0.1)
+    run.flush()
+    page = see(run.report())
+    assert page.locator("#now").inner_text() == "step 20 3/3"
+    assert "3 steps (0 .. 20)" in page.locator("#part-made").inner_text()
+
+
+def test_a_single_measurement_and_no_metrics(see, tmp_path):
+    page = see(make(tmp_path / "run", steps=(7,), metrics=False).report())
+    assert page.locator("#play").is_disabled()
+    assert page.locator("#step").is_disabled()
+    assert "One measurement" in page.locator("#status").inner_text()
+    assert plotted(page, "history")
+    assert page.locator("#page").inner_text() == "6 rows, page 1 of 1"
+
+
+@pytest.mark.filterwarnings("ignore:layer 'mean' cannot be measured")
+def test_a_refused_layer_is_shown_with_its_reason(see, tmp_path):
+    import torch
+    from torch import nn
+
+    from layerfreq import Monitor
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.act, self.mean, self.b = nn.Linear(3, 4), nn.ReLU(), nn.Sigmoid(), nn.Linear(4, 1)
+
+        def forward(self, x):
+            x = self.act(self.a(x))
+            return self.b(x + self.mean(x.mean()))
+
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    monitor = Monitor(Odd(), x, x[:, 0], run=tmp_path / "run")
+    refused = monitor.measure(0).refused
+    assert list(refused) == ["mean"]
+    assert monitor.run.spectra.attrs["refused"] == refused
+    page = see(monitor.run.report())
+    said = page.locator(".refused").inner_text()
+    assert "mean" in said
+    assert refused["mean"] in said
+
+
+def test_two_runs_with_different_layers_stand_side_by_side(see, tmp_path):
+    runs = [make(tmp_path / "two", ("x", "y"), (0, 10)), make(tmp_path / "four", "pqrs", (0, 5, 20))]
+    page = see(write_report(runs))
+    assert (tmp_path / "two" / "report.html").exists()
+    assert page.locator("#run option").all_inner_texts() == ["two", "four"]
+    page.locator("#run").select_option("1")
+    assert page.locator("#legend bdi").all_inner_texts() == list("pqrs")
+    assert page.locator("#now").inner_text() == "step 5 2/3" or page.locator("#now").inner_text() == "step 20 3/3"
+    text = plotted(page, "compare")
+    assert "depth" in text
+    page.locator("#threshold").fill("0.5")
+    page.locator("#threshold").press("Tab")
+    steps = "document.getElementById('compare').data.find((d) => d.xaxis === 'x2')"
+    assert page.evaluate(f"[{steps}.x, {steps}.y]") == [[2, 4], [10, 14]]  # 2 x 0.9^step: not by 10, at 14
+    assert page.evaluate(f"{steps}.marker.symbol") == ["triangle-up-open", "circle"]
+    page.locator("#metric").select_option("accuracy")
+    page.locator("#threshold").fill("0.5")
+    page.locator("#threshold").press("Tab")
+    assert page.evaluate(f"{steps}.y") == [6, 6]
+    assert page.locator("#table th").first.inner_text().startswith("run")
+
+
+def test_an_experiment_brings_its_seeds_and_one_verdict(see, tmp_path):
+    top = Run.create(tmp_path / "e", {"experiment": "mlp", "seeds": [0, 1, 10]})
+    for seed in (0, 10, 1):
+        make(top.path / f"seed-{seed}", steps=(0, 10))
+    page = see(top.report())
+    assert page.locator("#run option").all_inner_texts() == ["seed-0", "seed-1", "seed-10"]
+    assert page.locator("h1").inner_text() == "The deep frequency principle holds, at raw and at rms scale"
+    assert page.locator(".card.yes").count() == 2
+    assert page.locator("#now").inner_text().startswith("epoch 10")
+
+
+def test_trainings_without_spectra_are_compared_by_their_steps(see, tmp_path):
+    top = Run.create(tmp_path / "e", {"experiment": "depth"})
+    for layers in (3, 10):
+        run = Run.create(top.path / f"layers-{layers}-seed-0")
+        for step in range(5):
+            run.log(step, loss=1.0 / (1 + layers * step))
+        run.flush()
+    page = see(top.report())
+    assert page.locator("#part-spectra").is_hidden()
+    assert "training curves only" in page.locator("#status").inner_text()
+    assert "depth" in plotted(page, "compare")
+    assert page.evaluate("document.getElementById('compare').data[0].x") == [3, 10]
+    assert "Does depth shorten training" in page.locator(".lede").last.inner_text()
+
+
+def test_only_one_scale_leaves_no_switch(see, tmp_path):
+    page = see(make(tmp_path / "run", scales=("rms",)).report())
+    assert page.locator('[name="scale"][value="1"]').is_checked()
+    assert page.locator('[name="scale"][value="0"]').is_disabled()
+    assert page.locator("#page").inner_text() == "12 rows, page 1 of 1"
+
+
+def test_many_layers_are_thinned_until_all_are_asked_for(see, tmp_path):
+    page = see(make(tmp_path / "run", [f"l{i}" for i in range(30)], (0, 10)).report())
+    assert page.locator("#legend button").count() == 12
+    page.locator("#all").press("Space")
+    assert page.locator("#legend button").count() == 0
+    tops = page.evaluate("document.getElementById('spectra').data.at(-1).x.length")
+    assert tops == 30
+    page.locator("#focus").select_option("7")
+    assert (
+        page.evaluate(
+            "document.getElementById('spectra').data.filter((d) => d.line?.width === 3 && d.yaxis === 'y').length"
+        )
+        == 1
+    )
+
+
+def test_nothing_to_report_is_one_line(tmp_path, monkeypatch):
+    empty = Run.create(tmp_path / "empty")
+    only = Run.create(tmp_path / "only")
+    only.log(0, loss=1.0)
+    only.flush()
+    for run in (empty, only):
+        with pytest.raises(InputError, match="nothing measured yet") as caught:
+            run.report()
+        assert "\n" not in str(caught.value)
+        assert not (run.path / "report.html").exists()
+    run = make(tmp_path / "run", steps=(0,))
+    with pytest.raises(InputError, match="is a folder"):
+        run.report(tmp_path)
+    with pytest.raises(InputError, match="no folder"):
+        run.report(tmp_path / "none" / "report.html")
+    monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
+    with pytest.raises(InputError, match=r"pip install 'layerfreq\[report\]'"):
+        run.report()
+
+
+def test_the_command_prints_where_the_page_is(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("lightning_fabric")
+    from layerfreq.cli import main
+
+    make(tmp_path / "run", steps=(0,))
+    out = tmp_path / "page.html"
+    monkeypatch.setattr("sys.argv", ["layerfreq", "report", str(tmp_path / "run"), "--out", str(out)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert capsys.readouterr().out == f"{out}\n"
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    monkeypatch.setattr("sys.argv", ["layerfreq", "report", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
