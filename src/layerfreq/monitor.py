@@ -50,6 +50,7 @@ class Monitor:
 
     Attributes:
         run: The `Run` that is written, or None.
+        config: What a run of this monitor says about itself: model, layers, options, versions, command.
         closed: Whether `close` was called.
         on_layer: Called with a layer's name before it is measured; None for nothing.
     """
@@ -78,11 +79,12 @@ class Monitor:
         self._points: int | None = None
         self._noted = 0
         self._plan = plan(unwrap(model), inputs, layers, options.get("group"), reading)
+        self.config = self._describe(options)
         shards = Shards(options.get("group"))
         with shards.together():
             run = None if shards.rank else run
             self._trackers = _trackers(() if shards.rank else trackers)
-            self.run = run if run is None or isinstance(run, Run) else Run.create(run, self._config(options))
+            self.run = run if run is None or isinstance(run, Run) else Run.create(run, self.config)
         self._checkpoints = checkpoints
         self.on_layer: Callable[[str], Any] | None = None
         self._last: weakref.finalize | None = None
@@ -118,7 +120,7 @@ class Monitor:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _config(self, options: dict[str, Any]) -> dict[str, Any]:
+    def _describe(self, options: dict[str, Any]) -> dict[str, Any]:
         plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
         readings = {place.layer.name: place.layer.reading.name for place in self._plan.places}
         return {

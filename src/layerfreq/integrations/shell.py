@@ -115,7 +115,10 @@ class Shell:
             return self._run, False
         if self._opened is not None and self._last <= step:  # the same trainer goes on
             return self._opened, step == self._last
-        return Run.create(path, {KEY: uuid.uuid4().hex}), False
+        return Run.create(path, {KEY: uuid.uuid4().hex, **self._described()}), False
+
+    def _described(self) -> dict[str, Any]:
+        return {} if self.monitor is None else self.monitor.config
 
     @property
     def name(self) -> str:
