@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -69,11 +70,10 @@ def test_the_table(tmp_path):
     assert ((found["steps"] == 20) | ~found["censored"]).all()
     assert (found.loc[found["rule"] == "fixed", "rate"].isin([0.1, 0.001])).all()
     best = found[found["rule"] == "best"].groupby(["cut", "scale", "optimizer", "head", "share"])
-    assert (best["rate"].nunique() == 1).all()
-    easier = found.sort_values("share", ascending=False).groupby(
-        ["cut", "scale", "optimizer", "head", "head_seed", "rule"]
-    )
-    assert all(np.all(np.diff(g["steps"]) >= -1e-9) for (*_, rule), g in easier if rule == "fixed")
+    assert (best["rate"].min() == best["rate"].max()).all()
+    fixed = found[found["rule"] == "fixed"].sort_values("share", ascending=False)
+    for _, part in fixed.groupby(["cut", "scale", "optimizer", "head", "head_seed"]):
+        assert np.all(np.diff(part["steps"]) >= -1e-9)  # a lower error takes longer
     curves = pd.read_parquet(tmp_path / "a" / "relearn" / "curves")
     assert curves.groupby(["cut", "scale", "optimizer", "head"]).ngroups == 36
     assert np.isfinite(curves["loss"]).all()
@@ -140,10 +140,8 @@ def test_killed_and_gone_on_with_it_is_the_same_table(tmp_path):
     (tmp_path / "b" / "relearn" / ".partial-x.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="holds results already"):
         relearn(tmp_path / "b", model(), X, Y, design=SMALL)
-    with pytest.raises(InputError, match="budget: .*begun with 40, not 41"):
-        relearn(
-            tmp_path / "b", model(), X, Y, design=Design(budget=41, batch=None, seeds=2, rates=SMALL.rates), resume=True
-        )
+    with pytest.raises(InputError, match="begun with 40, not 41"):
+        relearn(tmp_path / "b", model(), X, Y, design=replace(SMALL, budget=41), resume=True)
     again = relearn(tmp_path / "b", model(), X, Y, design=SMALL, resume=True)
     pd.testing.assert_frame_equal(
         whole.drop(columns=["run", "seed"]), again.drop(columns=["run", "seed"]), check_exact=False, rtol=1e-6
