@@ -114,5 +114,17 @@ def test_steps_that_come_from_nothing_or_a_rival_are_not_explained():
 def test_what_is_missing_is_said():
     one = judge_cause(league(table(1, lambda known: known["rms_median"])))
     assert one.answer == "undecided"
-    assert "needs 2 runs or more" in one.sentence
+    assert "needs 2 seeds or more" in one.sentence
     assert "rms scale" in judge_cause(league(table(3, lambda known: 0.0).assign(scale="raw"))).sentence
+
+
+def test_within_step_pairs_are_of_one_run_and_step():
+    """Steps follow the predictor inside each run and step, and go against it between them."""
+    rows = table(2, lambda known: known["rms_median"], noise=0.0)
+    rows["censored"] = False
+    rows["steps"] = rows["rms_median"] - 10.0 * rows["step"]
+    rows["rms_median"] += rows["step"]
+    found = league(rows).set_index(["pairs_of", "predictor"])["correlation"]
+    assert found["within step", "rms_median"] == 1
+    # Of 12 points a seed, 36 pairs lie between the two steps and 30 inside one.
+    assert found["overall", "rms_median"] == pytest.approx((30 - 36) / 66)

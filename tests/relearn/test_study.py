@@ -184,4 +184,4 @@ def test_an_experiment_from_training_to_verdict(tmp_path, monkeypatch, capsys):
     assert "rms scale, sgd, best rate, hidden-1 head, within step" in out
     assert "Does frequency explain" in out
     cause = verdict(tmp_path / "e").cause
-    assert "2 seeds" in cause.sentence or "needs 2 runs" in cause.sentence
+    assert "2 seeds" in cause.sentence or "needs 2 seeds" in cause.sentence
