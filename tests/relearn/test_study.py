@@ -185,3 +185,31 @@ def test_an_experiment_from_training_to_verdict(tmp_path, monkeypatch, capsys):
     assert "Does frequency explain" in out
     cause = verdict(tmp_path / "e").cause
     assert "2 seeds" in cause.sentence or "needs 2 seeds" in cause.sentence
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
+def test_an_experiments_network_and_data_are_built_anew(tmp_path, name):
+    """What the rebuilt network with the kept weights is measured to be is what the run says."""
+    pytest.importorskip("lightning_fabric")
+    import importlib
+
+    from layerfreq import layer_spectra
+    from layerfreq.experiments.runner import Progress
+    from layerfreq.relearn.sources import layers_of, source_of
+
+    module = importlib.import_module(f"layerfreq.experiments.{name}")
+    changes = {"epochs": (0, 3)} if name == "mlp" else {"epochs": 1, "drop": 1, "measure": (0, 1), "variants": (4,)}
+    config = replace(module.PRESETS["smoke"], images=100, **changes)
+    module.run(config, tmp_path / "e", preset="t", seeds=[3], device="cpu", resume=False, progress=Progress())
+    run = Run(tmp_path / "e" / ("seed-3" if name == "mlp" else "variant-4-seed-3"))
+    source = source_of(run)
+    network = source.fresh(0)
+    last = kept_steps(run.path)[-1]
+    assert last == run.steps()[-1] > 0
+    load_weights(run.path, last, network)
+    expected = run.spectra.query("step == @last and scale == 'raw'")
+    layers = layers_of(run, source)
+    grids = expected.groupby("layer")["inv_delta"].apply(np.array)
+    for layer in layers:
+        found = layer_spectra(network, source.inputs, source.targets, [layer], inv_delta=grids[layer])[layer]
+        np.testing.assert_allclose(found.lfr, expected.loc[expected["layer"] == layer, "lfr"], atol=1e-4)

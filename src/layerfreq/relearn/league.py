@@ -4,8 +4,8 @@ The measure is the share of agreeing pairs minus that of disagreeing ones, over 
 is known (Somers' D with the predictor's ties in the denominator; Kendall's tau where nothing is tied or censored). A
 censored head took more steps than its bound: it is known to be slower than any that arrived before that, and of two
 censored ones, nothing is known. Pairs are of one seed, one head seed and one error: "within step" those of one run and
-measured step, "overall" those of all the seed's runs and steps. Where another predictor is held fixed, its signs are regressed out of both, pair by pair (Kendall's partial
-tau, for any number of them).
+measured step, "overall" those of all the seed's runs and steps. Where another predictor is held fixed, its signs are
+regressed out of both, pair by pair (Kendall's partial tau, for any number of them).
 
 Seeds are the clusters: the mean over seeds is bootstrapped by drawing seeds, with percentiles expanded for few of them
 (Hesterberg 2015). Resampling cannot leave the range of what it has, which is too narrow below about 6 seeds: where
