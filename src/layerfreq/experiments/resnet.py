@@ -133,8 +133,12 @@ def run(
 
 def source(run: Run, config: dict[str, Any]) -> Source:
     """Build a run's data and networks anew, for `layerfreq relearn`; the inputs are the images that were measured."""
-    known = {key: value for key, value in config.items() if key in Config.__dataclass_fields__}
-    made = Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in known.items()})
+    known: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config.items()
+        if key in Config.__dataclass_fields__
+    }
+    made = Config(**known)
     (images, labels), validation = _data(made)
     variant = int(run.path.name.split("-")[1])
     classes = int(max(labels.max(), validation[1].max())) + 1

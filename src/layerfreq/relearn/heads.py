@@ -78,7 +78,7 @@ def train_heads(
     errors: Sequence[float],
     *,
     optimizer: Optimizer = "sgd",
-    steps: int = 2000,
+    steps: int = 1500,
     batch: int | None = 128,
     keep: int | None = None,
 ) -> Curves:

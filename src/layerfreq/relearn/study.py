@@ -55,7 +55,7 @@ class Design:
     optimizers: tuple[str, ...] = ("sgd", "adam")
     seeds: int = 3
     points: int = 5000
-    budget: int = 2000
+    budget: int = 1500
     batch: int | None = 128
     shares: tuple[float, ...] = (0.75, 0.5, 0.25, 0.1)
     rates: dict[str, tuple[float, ...]] = field(default_factory=lambda: dict(RATES))
