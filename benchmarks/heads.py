@@ -1,6 +1,6 @@
 """200 heads on 5,000 x 500 features: `python benchmarks/heads.py [--learnable]`.
 
-Prints the time of one batch of 25 seeds x 8 learning rates (one hidden layer of 100, 10 classes, 2,000 minibatch steps
+Prints the time of one batch of 25 seeds x 8 learning rates (one hidden layer of 100, 10 classes, 1,500 minibatch steps
 of 128). The labels are random, so that no head arrives and leaves the batch: the longest that it can take. With
 --learnable they follow the features.
 """
@@ -14,7 +14,7 @@ import torch
 from layerfreq.relearn.heads import fixed_head, train_heads
 from layerfreq.relearn.predictors import constant_loss, standardise
 
-N, D, C, SEEDS, STEPS, BATCH = 5000, 500, 10, 25, 2000, 128
+N, D, C, SEEDS, STEPS, BATCH = 5000, 500, 10, 25, 1500, 128
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 options = argparse.ArgumentParser()

@@ -19,7 +19,7 @@ def relearn(
     scale: Annotated[list[str] | None, typer.Option("--scale", help="raw or rms; default: both.")] = None,
     seeds: Annotated[int, typer.Option(help="Fresh heads of each kind.", min=1)] = 3,
     points: Annotated[int, typer.Option(help="Points to train on, at most.", min=2)] = 5000,
-    budget: Annotated[int, typer.Option(help="Steps after which a head is given up.", min=1)] = 2000,
+    budget: Annotated[int, typer.Option(help="Steps after which a head is given up.", min=1)] = 1500,
     batch: Annotated[int, typer.Option(help="Points in a step; 0 for all.", min=0)] = 128,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed call was.")] = False,
 ) -> None:

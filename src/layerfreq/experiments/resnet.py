@@ -133,7 +133,11 @@ def run(
 
 def source(run: Run, config: dict[str, Any]) -> Source:
     """Build a run's data and networks anew, for `layerfreq relearn`; the inputs are the images that were measured."""
-    known = {key: value for key, value in config.items() if key in Config.__dataclass_fields__}
+    known: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config.items()
+        if key in Config.__dataclass_fields__
+    }
     made = Config(**known)
     (images, labels), validation = _data(made)
     variant = int(run.path.name.split("-")[1])

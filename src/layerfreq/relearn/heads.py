@@ -23,7 +23,8 @@ from torch.nn.utils import skip_init
 Optimizer = Literal["sgd", "adam"]
 WIDTH = 100  # of a fixed head's hidden layers
 DEPTHS = {"linear": 0, "hidden-1": 1, "hidden-2": 2}  # kind of a fixed head -> its hidden layers
-BLOCK = 1000  # points in one pass when the loss is evaluated
+SEEN = 1000  # points on which minibatch training evaluates the loss, where there are more
+BLOCK = 250  # of them in one pass
 BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam
 
 
@@ -77,14 +78,15 @@ def train_heads(
     errors: Sequence[float],
     *,
     optimizer: Optimizer = "sgd",
-    steps: int = 2000,
+    steps: int = 1500,
     batch: int | None = 128,
     keep: int | None = None,
 ) -> Curves:
     """Train every head at every learning rate, all at once.
 
-    Cross-entropy for class ids, mean squared error for floats; the loss of a curve is over all points. Batches are
-    drawn without replacement, the same for all heads.
+    Cross-entropy for class ids, mean squared error for floats. The loss of a curve is over the points trained on: all
+    of them at every step where a step takes all; else over the same `SEEN` of them, drawn once, at the first steps and
+    four times an octave. Batches are drawn without replacement, the same for all heads.
 
     Args:
         heads: One for each seed, alike but for their weights; they are left as they are. Batch norm takes its batch's
@@ -110,17 +112,14 @@ def train_heads(
     arrived, stay = np.zeros(total, dtype=bool), np.ones(total, dtype=bool)
     evaluated: list[int] = []
     losses: list[np.ndarray] = []
-    order = _order(n, batch)
+    order, seen = _order(n, batch), next(_order(n, min(n, SEEN))).split(BLOCK)
     for step in range(steps + 1):
         known: Tensor | None = None
         x, y = (features, targets) if batch == n else _pick(features, targets, next(order))
         if batch < n and _due(step, steps):
             with torch.no_grad():
-                known = sum(
-                    (_losses(template, params, *part).double() * len(part[0]) for part in _parts(features, targets)),
-                    torch.zeros(len(alive), dtype=torch.float64, device=features.device),
-                )
-                known = known / n
+                parts = [_losses(template, params, *_pick(features, targets, at)).double() * len(at) for at in seen]
+            known = torch.stack(parts).sum(dim=0) / sum(len(at) for at in seen)
         leaves = {name: p.requires_grad_(True) for name, p in params.items()}
         loss = _losses(template, leaves, x, y)
         if batch == n:
@@ -211,7 +210,7 @@ def _update(
     for p, g, (first, second) in zip(params, gradients, moments, strict=True):
         own = rate.view(-1, *[1] * (p.ndim - 1))
         if optimizer == "sgd":
-            p.sub_(g * own)
+            p.addcmul_(g, own, value=-1)
             continue
         first.lerp_(g, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
@@ -237,10 +236,6 @@ def _order(n: int, batch: int) -> Any:
 def _pick(features: Tensor, targets: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     at = at.to(features.device)
     return features[at], targets[at]
-
-
-def _parts(features: Tensor, targets: Tensor) -> Any:
-    return zip(features.split(BLOCK), targets.split(BLOCK), strict=True)
 
 
 def _due(step: int, steps: int) -> bool:

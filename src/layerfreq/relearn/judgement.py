@@ -40,7 +40,7 @@ def judge_cause(table: pd.DataFrame) -> Finding:
     seeds = int(own["seeds"].min())
     value = float(own["correlation"].mean())
     if seeds < 2 or own["low"].isna().any():
-        why = f"an interval over seeds needs 2 runs or more, here {seeds}"
+        why = f"an interval needs 2 seeds or more whose heads arrive, here {seeds}"
         return Finding("undecided", f"{QUESTION}: undecided, rank correlation {value:+.2f} within steps; {why}.", value)
     low, high = own["low"].to_numpy(), own["high"].to_numpy()
     partly = own["partial_low"].to_numpy()

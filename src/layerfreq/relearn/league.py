@@ -3,9 +3,9 @@
 The measure is the share of agreeing pairs minus that of disagreeing ones, over the pairs of cuts whose order of steps
 is known (Somers' D with the predictor's ties in the denominator; Kendall's tau where nothing is tied or censored). A
 censored head took more steps than its bound: it is known to be slower than any that arrived before that, and of two
-censored ones, nothing is known. Pairs are of one run, one head seed and one error; "within step" those of one measured
-step. Where another predictor is held fixed, its signs are regressed out of both, pair by pair (Kendall's partial
-tau, for any number of them).
+censored ones, nothing is known. Pairs are of one seed, one head seed and one error: "within step" those of one run and
+measured step, "overall" those of all the seed's runs and steps. Where another predictor is held fixed, its signs are
+regressed out of both, pair by pair (Kendall's partial tau, for any number of them).
 
 Seeds are the clusters: the mean over seeds is bootstrapped by drawing seeds, with percentiles expanded for few of them
 (Hesterberg 2015). Resampling cannot leave the range of what it has, which is too narrow below about 6 seeds: where
@@ -96,8 +96,8 @@ def _of_setup(part: Any, pairs: str, fixed: Sequence[str]) -> list[dict[str, Any
 
 def _signs(own: Any, pairs: str, fixed: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return, over one seed's pairs of known order, the signs of the steps' and of each predictor's differences."""
-    keys = ["run", "head", "scale", "optimizer", "rule", "head_seed", "share"]
-    keys += ["step"] if pairs == "within step" else []
+    keys = ["head", "scale", "optimizer", "rule", "head_seed", "share"]
+    keys += ["run", "step"] if pairs == "within step" else []
     outcomes, signs = [], {name: [] for name in {*PREDICTORS, *fixed}}
     for _, group in own.groupby(keys):
         y, i, j = known_pairs(group["steps"].to_numpy(), group["censored"].to_numpy())

@@ -55,7 +55,7 @@ class Design:
     optimizers: tuple[str, ...] = ("sgd", "adam")
     seeds: int = 3
     points: int = 5000
-    budget: int = 2000
+    budget: int = 1500
     batch: int | None = 128
     shares: tuple[float, ...] = (0.75, 0.5, 0.25, 0.1)
     rates: dict[str, tuple[float, ...]] = field(default_factory=lambda: dict(RATES))
@@ -124,12 +124,12 @@ def relearn(
     plans = []
     for one, _ in runs:
         source = source_of(one) if model is None else given(model, inputs, targets)
-        cells = _cells(one, source, design, steps, cuts)
-        _open(one.path / "relearn", design, resume)
+        cells = cells_of(one, source, design, steps, cuts)
+        open_results(one.path / "relearn", design, resume)
         plans.append((one, source, cells))
     total, done = sum(len(cells) for _, _, cells in plans), 0
     for one, source, cells in plans:
-        for cell in _train(one, source, design, cells):
+        for cell in train_cells(one, source, design, cells):
             if tell is not None:
                 tell(done, total, f"{one.path.name}, {cell.name}")
             done += 1
@@ -160,9 +160,21 @@ def results(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _cells(
+def cells_of(
     run: Run, source: Source, design: Design, steps: Sequence[int] | None, cuts: Sequence[int] | None
 ) -> list[Cell]:
+    """Return what there is to train for a run, in order; whoever spreads cells over processes starts here.
+
+    Args:
+        run: That kept its weights.
+        source: Its data and networks.
+        design: What is trained.
+        steps: Measured steps; None means all that were kept.
+        cuts: Numbers of cuts; None means all.
+
+    Raises:
+        InputError: If there are no weights, or an unknown step or cut is asked for.
+    """
     kept = kept_steps(run.path)
     if not kept:
         raise InputError(f"run: {str(run.path)!r} kept no weights; train anew, a Monitor with checkpoints=True")
@@ -183,8 +195,14 @@ def _cells(
     ]
 
 
-def _open(folder: Path, design: Design, resume: bool) -> None:
-    """Begin the folder of the results, or go on with it; what a design selects may differ, how it trains may not."""
+def open_results(folder: Path, design: Design, resume: bool) -> None:
+    """Begin the folder of the results, or go on with it; call it once, while nobody writes to the folder.
+
+    What a design selects (heads, scales, optimizers) may differ from before, how it trains may not.
+
+    Raises:
+        InputError: If the folder holds results and `resume` is False, or results of another design.
+    """
     how = asdict(design)
     plan = {key: how[key] for key in ("seeds", "points", "budget", "batch")} | {"shares": list(design.shares)}
     plan["rates"] = {name: list(rates) for name, rates in design.rates.items()}
@@ -204,8 +222,12 @@ def _open(folder: Path, design: Design, resume: bool) -> None:
         (folder / name).mkdir(exist_ok=True)
 
 
-def _train(run: Run, source: Source, design: Design, cells: Sequence[Cell]) -> Iterator[Cell]:
-    """Train what is not there yet, telling each cell before; one cut's features are in memory at a time."""
+def train_cells(run: Run, source: Source, design: Design, cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Train what is not there yet, yielding each cell before; one cut's features are in memory at a time.
+
+    Cells of one step and cut share their features, so they are best kept together; apart from that, cells may be
+    trained in any order and by several processes.
+    """
     folder = run.path / "relearn"
     n = min(design.points, len(source.inputs))
     x, y = source.inputs[:n], source.targets[:n]
