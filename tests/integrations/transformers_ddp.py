@@ -24,3 +24,5 @@ if __name__ == "__main__":
     assert trainer.args.world_size == 2
     if trainer.is_world_process_zero():
         torch.save(model.state_dict(), folder / "last.pt")
+    torch.distributed.barrier()  # a rank that leaves early can take the other one's connections with it
+    torch.distributed.destroy_process_group()
