@@ -10,14 +10,23 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError, blame
 from layerfreq.features import FeatureStream, collect, collect_labels, most_points
-from layerfreq.inputs import is_loader
+from layerfreq.inputs import device_of, is_loader
 from layerfreq.memory import group_by_memory, read_memory
-from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, reject_one_pass, unwrap, with_readings
+from layerfreq.network import (
+    Cuts,
+    Layer,
+    choose_layers,
+    find_cuts,
+    probe_of,
+    reject_one_pass,
+    unwrap,
+    with_readings,
+)
 from layerfreq.passes import SHARE
 from layerfreq.sharding import Shards
 from layerfreq.spectrum import Spectrum, describe_peak, measure
 from layerfreq.untouched import untouched
-from layerfreq.watching import Place, device_of, find_places
+from layerfreq.watching import Place, find_places
 
 if TYPE_CHECKING:
     import pandas as pd
