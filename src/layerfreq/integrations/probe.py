@@ -84,7 +84,12 @@ class Batches:
         self, loader: Any, convert: Callable[[Any], Any] | None = None, first: int = 0, every: int = 1
     ) -> None:
         self.loader, self._convert, self._first, self._every = loader, convert, first, every
-        for name in ("generator", "sampler", "batch_sampler"):  # their random state is put back after measuring
+        for name in (
+            "generator",
+            "sampler",
+            "batch_sampler",
+            "dataset",
+        ):  # their random state is put back after measuring
             setattr(self, name, getattr(loader, name, None))
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
