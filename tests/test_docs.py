@@ -33,7 +33,9 @@ def a_users_names():
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
-    pytest.importorskip("sklearn")
+    for package in ("sklearn", "lightning", "accelerate"):
+        if f"import {package}\n" in page.read_text() or f"from {package}" in page.read_text():
+            pytest.importorskip(package)
     mpl.use("agg")
     monkeypatch.chdir(tmp_path)
     pages.run(page, a_users_names())

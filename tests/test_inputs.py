@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from layerfreq import layer_spectra
 from layerfreq.errors import InputError
 from layerfreq.inputs import BATCH, batches, call, count, is_loader, map_tensors
 
@@ -104,3 +105,24 @@ def test_what_cannot_be_used_is_refused_in_one_line(inputs, targets, words):
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        (
+            torch.nn.Linear(3, 2).bfloat16(),
+            X[:5],
+            "float32 (4, 3) (RuntimeError: .*); its parameters are torch.bfloat16",
+        ),
+        (torch.nn.Linear(3, 2), X[:5, :2], "float32 (4, 2) (RuntimeError: .*); pass what its forward takes"),
+        (torch.nn.Linear(3, 2), {"x": X[:5]}, "float32 (4, 3) (TypeError: .*); pass what its forward takes"),
+        (torch.nn.Embedding(4, 2), X[:5].long(), "int64 (4, 3) (IndexError: .*); pass what its forward takes"),
+    ],
+)
+def test_a_model_that_does_not_run_on_the_inputs_is_one_line(model, inputs, words):
+    pattern = words.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(InputError, match=pattern) as caught:
+        layer_spectra(model, inputs, Y[:5], [""])
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None  # the model's own error, with its traceback

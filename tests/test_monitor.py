@@ -115,3 +115,11 @@ def test_nothing_is_written_without_a_run_or_for_bad_input(tmp_path, monkeypatch
     with pytest.raises(InputError, match=r"layer '1': inv_delta"):
         Monitor(net(), X, Y, inv_delta=[1.0, 0.5]).measure(0)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_option_is_said_before_the_training():
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    x, y = torch.randn(6, 2), torch.arange(6) % 2
+    for measure in (Monitor, layer_spectra):
+        with pytest.raises(InputError, match="options: no 'row'; did you mean 'rows'"):
+            measure(model, x, y, row=3)

@@ -259,3 +259,23 @@ def test_a_mean_of_half_precision_stays_that():
     rows, layout = Reading("mean").settle(value.shape, [nn.BatchNorm1d(4)]).read(value)
     assert rows.dtype == torch.bfloat16
     assert layout.positions == (5,)
+
+
+def test_a_layer_without_positions_has_all_its_points_as_centres_where_fewer_than_are_drawn():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+        nn.Tanh(),
+        nn.Linear(5, 2),
+    )
+    x, y = torch.randn(20, 1, 6, 6), torch.arange(20) % 2
+    for memory in (None, 400):
+        found = layer_spectra(model, x, y, reading="positions", rows=100, memory=memory)
+        assert (found["1"].rows, found["1"].n) == (100, 320)
+        assert (found["5"].rows, found["5"].n, found["5"].stderr) == (20, 20, None)
+        with pytest.raises(InputError, match="rows: 100 of 20 points"):
+            layer_spectra(model, x, y, rows=100, memory=memory)

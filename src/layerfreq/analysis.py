@@ -14,9 +14,11 @@ from layerfreq.experiments.summary import layer_table, summarise
 from layerfreq.factories import Source, load_checkpoint
 from layerfreq.inputs import count
 from layerfreq.layers import plan
+from layerfreq.memory import read_memory
 from layerfreq.monitor import Monitor
 from layerfreq.probe_data import in_batches, load_data
 from layerfreq.provenance import environment
+from layerfreq.readings import read_reading
 from layerfreq.runs import Run
 
 
@@ -45,7 +47,8 @@ def analyze(
     layers: Sequence[str] | None = None,
     points: int = 2000,
     rows: int | None = None,
-    reading: str | None = None,
+    reading: str = "flatten",
+    memory: int | str | None = None,
     batch: int = 256,
     seed: int = 0,
     device: str = "cpu",
@@ -64,7 +67,8 @@ def analyze(
         layers: Names of layers; None means all hidden layers.
         points: Points to measure on, at most.
         rows: Filter centres to draw; None means all points.
-        reading: How the outputs of convolutions and sequences are read; None means flattened.
+        reading: One name, as of `layer_spectra`.
+        memory: As of `layer_spectra`.
         batch: Points in one forward pass.
         seed: Of the draw of rows.
         device: Where to compute.
@@ -75,6 +79,8 @@ def analyze(
     """
     if points < 1 or batch < 1:
         raise InputError(f"points: {points} in batches of {batch}; pass numbers >= 1")
+    read_reading(reading)  # bad input is said at once
+    read_memory(memory)
     progress("loading")
     loaded = [load_checkpoint(source, path) for path in checkpoints]
     steps, told = steps_of(loaded) if loaded else ([0], "")
@@ -85,6 +91,7 @@ def analyze(
         warnings.simplefilter("ignore", UserWarning)  # what cannot be measured is listed, with the reason
         cuts = plan(model, batches, layers)
     names = [layer.name for layer in cuts.layers]
+    monitor = Monitor(model, batches, layers=names, reading=reading, memory=memory, rows=rows, seed=seed)
     run = Run.create(
         out,
         {
@@ -97,14 +104,14 @@ def analyze(
             "data": data,
             "points": sum(count(x) for x, _ in batches),
             "rows": rows,
-            "reading": reading or "flatten",
+            "reading": reading,
             "seed": seed,
             "layers": names,
             "not a cut": cuts.refused,
             "environment": environment(),
         },
     )
-    monitor = Monitor(model, batches, layers=names, run=run, reading=reading or "flatten", rows=rows, seed=seed)
+    monitor.write_to(run)
     for i, step in sorted(enumerate(steps), key=lambda pair: pair[1]):
         if loaded:
             load_checkpoint(source, checkpoints[i])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerfreq.arrays import read_arrays
 from layerfreq.errors import InputError
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
@@ -63,7 +64,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"checkpoint: no file {str(path)!r}; check the path")
     if path.suffix == ".safetensors":
-        return Checkpoint(path, _read_safetensors(path))
+        return Checkpoint(path, read_arrays(path, "checkpoint"))
     if path.suffix not in PICKLES:
         raise InputError(f"checkpoint: {path.name!r} is neither .safetensors nor {', '.join(PICKLES)}; convert it")
     packed = _read_pickle(path)
@@ -213,17 +214,6 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     for part in parts:
         state |= read_checkpoint(folder / Path(part).name).state
     return state
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError("checkpoint: reading .safetensors needs a package; pip install safetensors") from None
-    try:
-        return load_file(path)
-    except Exception as error:  # a damaged file raises what the format pleases
-        raise InputError(f"checkpoint: {str(path)!r} is damaged or no .safetensors file ({error})") from None
 
 
 def _read_pickle(path: Path) -> Any:

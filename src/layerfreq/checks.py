@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 
 Curve = Float64[np.ndarray, " m"]
 
@@ -32,7 +32,7 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
         x = torch.as_tensor(features).detach()
         x = x if device is None else x.to(device)
     except (TypeError, ValueError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise InputError(f"features: cannot be used ({first}); pass a numeric tensor or array (n, ...)") from None
     if empty and x.ndim and x.shape[0] == 0:
         return x.new_empty(0, math.prod(x.shape[1:]))

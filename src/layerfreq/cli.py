@@ -17,13 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from layerfreq.arrays import SUFFIXES, read_arrays
 from layerfreq.commands.analyze import analyze
 from layerfreq.commands.doctor import doctor
 from layerfreq.commands.relearn import relearn
 from layerfreq.commands.report import report
 from layerfreq.commands.terminal import check_device, console, default_out, list_files
 from layerfreq.commands.verdict import verdict
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 from layerfreq.experiments.runner import Progress
 from layerfreq.terminal import view_of
 
@@ -194,8 +195,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("LAYERFREQ_DEBUG"):
             raise
-        first = (str(error).strip() or "no message").splitlines()[0]
-        _fail(f"{type(error).__name__}: {first} (set LAYERFREQ_DEBUG=1 for the traceback)", 1)
+        _fail(f"{first_line(error, kind=True)} (set LAYERFREQ_DEBUG=1 for the traceback)", 1)
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -251,24 +251,9 @@ def _experiment(
 
 
 def _arrays(file: Path) -> tuple[Any, Any]:
-    if not file.is_file():
-        raise InputError(f"file: no file {str(file)!r}; check the path")
-    if file.suffix not in (".npz", ".safetensors"):
+    if file.is_file() and file.suffix not in SUFFIXES:
         raise InputError(f"file: {file.name!r} is neither .npz nor .safetensors; save arrays `features` and `targets`")
-    try:
-        if file.suffix == ".npz":
-            import numpy as np
-
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        else:
-            from safetensors.torch import load_file
-
-            arrays = load_file(file)
-    except ImportError:
-        raise InputError("file: reading .safetensors needs a package; pip install safetensors") from None
-    except Exception as error:  # damaged archives raise what their formats please
-        raise InputError(f"file: {str(file)!r} is damaged or no {file.suffix} file ({error}); save it again") from None
+    arrays = read_arrays(file, "file")
     for name in ("features", "targets"):
         if name not in arrays:
             raise InputError(f"file: no array {name!r} in {str(file)!r} (it has {', '.join(arrays) or 'none'}); add it")

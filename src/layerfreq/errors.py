@@ -38,7 +38,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known are: {shown}" if known else "there are none"
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its kind where it says nothing."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+def first_line(error: BaseException, *, kind: bool = False, most: int = 160) -> str:
+    """Return the first line of what an exception says, or its kind where it says nothing.
+
+    Args:
+        error: The exception.
+        kind: Put its kind before it.
+        most: Characters that it may have.
+    """
+    text, name = str(error).strip(), type(error).__name__
+    if not text:
+        return name
+    return ((f"{name}: " if kind else "") + text.splitlines()[0])[:most]

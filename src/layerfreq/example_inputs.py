@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 from layerfreq.factories import Source
-from layerfreq.inputs import call
+from layerfreq.inputs import call, map_tensors
 from layerfreq.untouched import untouched
 
 TOKENS = 16  # tokens of a made-up text
@@ -41,12 +41,14 @@ def example_inputs(source: Source, n: int, shape: Sequence[int] | None = None) -
         inputs = _integers(first.num_embeddings, (n, *shape), generator)
     else:
         inputs = torch.randn(n, *shape, generator=generator)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    inputs = map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, inputs)
     try:
         with untouched(model):
             call(model, inputs)
     except Exception as error:  # whatever a model raises for inputs that are not its own
         made = "" if shape is None else f" of shape {','.join(map(str, shape))}"
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        said = first_line(error)
         raise InputError(
             f"input-shape: {type(model).__name__} does not run on random inputs{made} ({said}); "
             "pass the shape of one point, as in --input-shape 3,32,32, or --data"

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from layerfreq.checkpoints import Checkpoint, fit, load_into, read_checkpoint
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import InputError, did_you_mean, first_line
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
         InputError: If it cannot be imported, or called without arguments.
     """
     home, _, attribute = name.partition(":")
+    if not home or not attribute:
+        raise InputError(f"{argument}: {name!r} is no MODULE:FACTORY; pass both, as in package.module:factory")
     if home.endswith(".py") or os.sep in home:
         better = home.removesuffix(".py").strip("./").replace(os.sep, ".")
         raise InputError(f"{argument}: {home!r} is a file; name the module as Python imports it: {better}:{attribute}")
@@ -81,7 +83,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
             f"{argument}: no module {error.name!r} for {name!r}; start in the folder that holds it, or install it"
         ) from None
     except Exception as error:
-        raise InputError(f"{argument}: importing {home!r} failed ({_first_line(error)}); mend it") from None
+        raise InputError(f"{argument}: importing {home!r} failed ({first_line(error, kind=True)}); mend it") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
             known = [key for key in vars(found) if not key.startswith("_")] if hasattr(found, "__dict__") else []
@@ -97,7 +99,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
         raise
     except Exception as error:
         raise InputError(
-            f"{argument}: calling {name!r} without arguments failed ({_first_line(error)}); "
+            f"{argument}: calling {name!r} without arguments failed ({first_line(error, kind=True)}); "
             "name one that needs none and works"
         ) from None
 
@@ -119,7 +121,7 @@ def pretrained(name: str) -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(name, **local)
     except OSError as error:
         if Path(name).is_dir():
-            raise InputError(f"model: cannot read {name!r} ({_first_line(error)}); save it again") from None
+            raise InputError(f"model: cannot read {name!r} ({first_line(error, kind=True)}); save it again") from None
         _on_the_hub(name)
         local["local_files_only"] = False
         config = _loaded(name, lambda: transformers.AutoConfig.from_pretrained(name, **local))
@@ -212,12 +214,7 @@ def _loaded(name: str, load: Any) -> Any:
 
 
 def _refusal(name: str, error: Exception) -> InputError:
-    first = _first_line(error)
+    first = first_line(error, kind=True)
     if "trust_remote_code" in str(error):
         return InputError(f"model: {name!r} wants to run code of its own, which is not run; pass it as MODULE:FACTORY")
-    return InputError(f"model: cannot load {name!r} ({first[:160]}); check it, or your version of transformers")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    return InputError(f"model: cannot load {name!r} ({first}); check it, or your version of transformers")

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError, blame
-from layerfreq.inputs import batches, call, count, is_loader
+from layerfreq.inputs import batches, call, count, device_of, is_loader, on_device
 from layerfreq.memory import group_by_memory, read_memory, reserve
 from layerfreq.network import (
     choose_layers,
-    on_device,
     probe_of,
     reject_one_pass,
     unmeasurable,
@@ -26,7 +25,7 @@ from layerfreq.settings import CallersSettings, own_settings
 from layerfreq.sources import Source
 from layerfreq.taps import first_tensor
 from layerfreq.untouched import sharded_modules, untouched
-from layerfreq.watching import Place, device_of, find_places, watch
+from layerfreq.watching import Place, find_places, watch
 
 WIDTHS = "its width differs between batches; pad the inputs to one size, or pass reading='mean'"
 # Gets a layer's name, features (k, d) of one batch, the number of inputs in it, and k targets or None.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 
 BATCH = 1024  # points in one forward pass, where the inputs come as one piece
 
@@ -92,6 +94,41 @@ def call(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, (tuple, list)):
         return model(*inputs)
     return model(inputs)
+
+
+def on_device(model: nn.Module, inputs: Any) -> Any:
+    """Return the inputs on the device of the model's parameters."""
+    tensor = _any_tensor(model)
+    return inputs if tensor is None else map_tensors(lambda t: t.to(tensor.device), inputs)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter or buffer, or the CPU."""
+    tensor = _any_tensor(model)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _any_tensor(model: nn.Module) -> Tensor | None:
+    return next(chain(model.parameters(), model.buffers()), None)
+
+
+@contextmanager
+def blaming_inputs(model: nn.Module, inputs: Any) -> Iterator[None]:
+    """Say of what a model raises when it is first run which inputs it got."""
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a model raises for inputs that are not its own
+        given = _tensors(inputs)
+        kinds = ", ".join(f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in given[:3]) or "no tensors"
+        floats = {t.dtype for t in given if t.is_floating_point()}
+        own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+        other = own is not None and floats and floats != {own}
+        remedy = f"its parameters are {own}, convert the inputs" if other else "pass what its forward takes"
+        raise InputError(
+            f"inputs: {type(model).__name__} does not run on {kinds} ({first_line(error, kind=True)}); {remedy}"
+        ) from error
 
 
 def _as_tensors(inputs: Any) -> Any:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from layerfreq.costs import engine_seconds
-from layerfreq.inputs import call, count, take
-from layerfreq.network import find_cuts, on_device, probe_of, unmeasurable, unwrap
+from layerfreq.errors import InputError
+from layerfreq.inputs import call, count, on_device, take
+from layerfreq.memory import HELD, read_memory
+from layerfreq.network import find_cuts, probe_of, unmeasurable, unwrap
+from layerfreq.passes import count_passes
+from layerfreq.readings import Reading, read_reading
 from layerfreq.taps import Event, Tap, first_tensor
 from layerfreq.untouched import untouched
 
@@ -32,6 +35,7 @@ REASONS = {
     "no activation": "a linear map, a norm, an embedding or the like: what an activation makes of it is the cut",
     "activation next": "its output goes straight into an activation, which is the cut",
     "same as": "it returns the very value of another layer",
+    "axis unclear": "it cannot be told which axis holds the features; say it, as in --reading positions:-1",
 }
 
 # Words of a refusal -> the reason that they stand for.
@@ -53,9 +57,10 @@ class ModuleReport:
         reason: Empty where it is measured; else a key of `REASONS` (of "same as", with the other's name), or a whole
             reason that has no key.
         shape: Of the output for one point; None where there is no sample axis.
-        d: Number of features; None likewise.
+        d: Number of features, as they are read; None likewise, or where it cannot be read so.
         memory: Bytes of the features of all points; None likewise.
         seconds: An estimate of the time that measuring it takes; None likewise.
+        passes: About how often the model is run for it: more than once where the features are more than the budget.
     """
 
     name: str
@@ -65,13 +70,15 @@ class ModuleReport:
     d: int | None = None
     memory: int | None = None
     seconds: float | None = None
+    passes: int = 1
 
 
 @dataclass(frozen=True)
 class _Seen:
     event: Event
     shape: tuple[int, ...]
-    size: int
+    kind: Tensor | None  # (0, d) for features as they are read
+    rows: int  # of the reading, for each point
     value: tuple[int, int]
     at: float
     trouble: str
@@ -83,6 +90,8 @@ def inspect_model(
     points: int,
     rows: int | None = None,
     classes: int = 10,
+    reading: str = "flatten",
+    memory: int | str | None = None,
 ) -> list[ModuleReport]:
     """Return a report on every module and activation function, in the order in which they return.
 
@@ -94,11 +103,14 @@ def inspect_model(
         points: How many points shall be measured.
         rows: Filter centres; None means all points.
         classes: Number of classes of the targets.
+        reading: One name, as of `layer_spectra`.
+        memory: As of `layer_spectra`.
 
     Raises:
-        InputError: If the model does not run on the inputs.
+        InputError: If reading or memory are none, or the model does not run on the inputs.
     """
-    model = unwrap(model)
+    model, wanted, budget = unwrap(model), read_reading(reading), read_memory(memory)
+    assert isinstance(wanted, Reading)
     n = count(inputs)
     some = on_device(model, take(inputs, slice(0, TIMED), n))
     n = min(n, TIMED)
@@ -106,7 +118,7 @@ def inspect_model(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             cuts = find_cuts(model, probe_of(model, some), some=False)
-        passes = [_watch(model, some, n) for _ in range(1 + REPEATS)][1:]
+        passes = [_watch(model, some, n, wanted) for _ in range(1 + REPEATS)][1:]
     tap, seen = passes[0]
     measured = {layer.name for layer in cuts.layers}
     device = next((p.device.type for p in model.parameters()), "cpu")
@@ -119,10 +131,16 @@ def inspect_model(
         if one.trouble:
             reports.append(ModuleReport(name, kind, reason))
             continue
-        d = math.prod(one.shape)
+        if one.kind is None:
+            reports.append(ModuleReport(name, kind, reason or "axis unclear", one.shape))
+            continue
+        d, m = one.kind.shape[1], points * one.rows
+        size, runs = m * d * one.kind.element_size(), 1
+        if size > HELD * budget:
+            runs = count_passes(m, rows, one.kind, budget, classes) + (wanted.name == "positions")
         forward = statistics.median(found[i].at for _, found in passes) / n * points
-        seconds = forward + engine_seconds(points, d, rows, classes, device)
-        reports.append(ModuleReport(name, kind, reason, one.shape, d, points * d * one.size, seconds))
+        seconds = forward * runs + engine_seconds(m, d, rows, classes, device)
+        reports.append(ModuleReport(name, kind, reason, one.shape, d, size, seconds, runs))
     called = {one.event.name for one in seen}
     for name, module in model.named_modules():
         if name and name not in called:
@@ -131,19 +149,28 @@ def inspect_model(
     return reports
 
 
-def _watch(model: nn.Module, inputs: Any, n: int) -> tuple[Tap, list[_Seen]]:
+def _watch(model: nn.Module, inputs: Any, n: int, reading: Reading) -> tuple[Tap, list[_Seen]]:
     """Run the model once, and note what every module returned, and when."""
     seen: list[_Seen] = []
     alive = []  # values whose identities must not be given to others
+    made_by: list[nn.Module] = []
 
     def note(event: Event) -> None:
+        at = time.perf_counter() - started
+        made_by.extend([] if event.module is None else [event.module])
         value = first_tensor(event.output)
         trouble = unmeasurable(value, n)
         shape = () if value is None or trouble else tuple(value.shape[1:])
         identity = (0, 0) if value is None else (id(value), value._version)
         alive.append(value)
-        size = 0 if value is None else value.element_size()
-        seen.append(_Seen(event, shape, size, identity, time.perf_counter() - started, trouble))
+        kind, rows = None, 0
+        if value is not None and not trouble:
+            try:
+                read = reading.settle(value.shape, made_by).read(value)[0]
+                kind, rows = read[:0].clone(), len(read) // n
+            except InputError:  # the axis of the features cannot be told
+                pass
+        seen.append(_Seen(event, shape, kind, rows, identity, at, trouble))
 
     with Tap(model, note) as tap:
         started = time.perf_counter()
@@ -181,13 +208,7 @@ def _named(event: Event, seen: list[_Seen]) -> str:
 
 
 def _in_short(refusal: str) -> str:
-    short = {
-        "another way": "way around",
-        "not one row": "no sample axis",
-        "another order": "other order",
-        "floating": "no floats",
-    }
-    return next((reason for words, reason in short.items() if words in refusal), refusal)
+    return next((reason for words, reason in IN_SHORT.items() if words in refusal), refusal)
 
 
 def _is_activation(event: Event) -> bool:

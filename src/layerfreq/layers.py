@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError, blame
+from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.features import FeatureStream, collect, collect_labels, most_points
-from layerfreq.inputs import is_loader
+from layerfreq.inputs import device_of, is_loader
 from layerfreq.memory import group_by_memory, read_memory
-from layerfreq.network import Cuts, Layer, choose_layers, find_cuts, probe_of, reject_one_pass, unwrap, with_readings
+from layerfreq.network import (
+    Cuts,
+    Layer,
+    choose_layers,
+    find_cuts,
+    probe_of,
+    reject_one_pass,
+    unwrap,
+    with_readings,
+)
 from layerfreq.passes import SHARE
 from layerfreq.sharding import Shards
-from layerfreq.spectrum import Spectrum, describe_peak, measure
+from layerfreq.spectrum import Spectrum, describe_peak, measure, spectrum
 from layerfreq.untouched import untouched
-from layerfreq.watching import Place, device_of, find_places
+from layerfreq.watching import Place, find_places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +144,7 @@ def layer_spectra(
     if targets is None and not is_loader(inputs):
         raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
     read_memory(memory)
+    check_options(options)
     found = plan(model, inputs, layers, options.get("group"), reading)
     return measure_layers(model, inputs, targets, found, memory=memory, **options)
 
@@ -246,7 +257,8 @@ def _held(
         with blame(name):
             if options.get("group") is None and len(one) == 0:
                 raise InputError("targets: -100 at every position, so that none is left; label some")
-            yield name, measure(one, labels.get(name), room=max(0, room), **_at_home(model, one, options))
+            ours = _for_layer(place, len(one), _at_home(model, one, options))
+            yield name, measure(one, labels.get(name), room=max(0, room), **ours)
         del one
 
 
@@ -267,7 +279,22 @@ def _streamed(
     with blame(name):
         labels = collect_labels(model, inputs, targets, place)
         source = FeatureStream(model, inputs, targets, place, options.get("device"))
-        yield name, measure(source, labels, room=budget, **options)
+        yield name, measure(source, labels, room=budget, **_for_layer(place, len(labels), options))
+
+
+def _for_layer(place: Place, n: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Let every point be a centre at a layer without positions that has fewer than are drawn at those with them."""
+    reading, rows = place.layer.reading, options.get("rows")
+    fewer = isinstance(rows, int) and rows > n and options.get("group") is None
+    return {**options, "rows": None} if fewer and reading.name == "positions" and reading.axis is None else options
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise an InputError for an option that `spectrum` has not, before a model has been run for nothing."""
+    known = [*signature(spectrum).parameters][2:]
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        raise InputError(f"options: no {unknown!r}; {did_you_mean(unknown, known)}")
 
 
 def _at_home(model: nn.Module, features: Tensor, options: dict[str, Any]) -> dict[str, Any]:

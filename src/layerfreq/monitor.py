@@ -13,7 +13,7 @@ from torch import nn
 
 from layerfreq.errors import InputError
 from layerfreq.inputs import is_loader
-from layerfreq.layers import LayerSpectra, measure_layers, plan
+from layerfreq.layers import LayerSpectra, check_options, measure_layers, plan
 from layerfreq.memory import read_memory
 from layerfreq.network import unwrap
 from layerfreq.provenance import environment
@@ -71,6 +71,7 @@ class Monitor:
         **options: Any,
     ) -> None:
         read_memory(memory)
+        check_options(options)
         self._model: nn.Module | None = unwrap(model)
         if targets is None and not is_loader(inputs):
             raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from layerfreq.activations import is_activation, is_candidate
 from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.generators import seed_all
-from layerfreq.inputs import batches, call, count, is_loader, map_tensors, take
+from layerfreq.inputs import batches, blaming_inputs, call, count, is_loader, map_tensors, on_device, take
 from layerfreq.ownrows import ELSEWHERE, TOGETHER, faults_of_rows, unmeasurable
 from layerfreq.readings import FLATTEN, Reading, assign
 from layerfreq.taps import Event, Tap, all_tensors, first_tensor, replace_first
@@ -214,7 +214,7 @@ def find_cuts(model: nn.Module, probe: Any, *, names_only: bool = False, some: b
         if value is not None and not names_only and is_candidate(event, [e for e, _, _ in events]):
             values[len(events) - 1] = value.detach().clone()
 
-    with Tap(model, note_and_keep) as tap:
+    with Tap(model, note_and_keep) as tap, blaming_inputs(model, probe):
         output = [t.clone() for t in all_tensors(_run(model, probe))]
     calls = Counter(event.name for event, _, _ in events)
     named = [Layer(e.name if calls[e.name] == 1 else f"{e.name}:{e.number}", e.name, e.number) for e, _, _ in events]
@@ -357,13 +357,6 @@ def _other_points(probe: Any) -> Any:
         return turned * 0.5 + 0.25 if x.is_floating_point() else turned
 
     return map_tensors(change, probe)
-
-
-def on_device(model: nn.Module, inputs: Any) -> Any:
-    """Return the inputs on the device of the model's parameters."""
-    tensor = next(model.parameters(), None)
-    tensor = next(model.buffers(), None) if tensor is None else tensor
-    return inputs if tensor is None else map_tensors(lambda t: t.to(tensor.device), inputs)
 
 
 def reject_one_pass(inputs: Any) -> None:

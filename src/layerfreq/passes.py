@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from layerfreq.checks import Curve
-from layerfreq.engines import Engine, Points, RowCurves, as_points
+from layerfreq.engines import Engine, Points, RowCurves, as_points, pick_engine
 from layerfreq.engines.base import FEWEST, chunks
 from layerfreq.engines.blocked import squared_distances
 from layerfreq.errors import InputError
@@ -76,7 +76,8 @@ class Whole:
             some = own.split(work.height)
         held = 1
         if work is not None:
-            held = max(1, HELD // (work.height * (points.features.shape[1] + _sums(work.inv_delta, work.targets))))
+            each = points.features.shape[1] + _sums(len(work.inv_delta), work.targets.width)
+            held = max(1, HELD // (work.height * each))
         passes = round(shards.largest(float(-(-len(some) // held))))
         for at in range(0, passes * held, held):
             rows = [] if work is None else [work.rows(part) for part in some[at : at + held]]
@@ -181,13 +182,29 @@ class Passing:
 
     def _height(self, kind: Tensor) -> int:
         """How many filter centres there is room for."""
-        each = kind.shape[1] * self._bytes_each(kind) + 8 * _sums(self._cutoffs, self._targets)
-        return max(FEWEST, int(SHARE * self._room) // each)
+        sums = _sums(len(self._cutoffs), self._targets.width)
+        return max(FEWEST, int(SHARE * self._room) // (kind.shape[1] * self._bytes_each(kind) + 8 * sums))
 
 
-def _sums(inv_delta: Tensor, targets: Targets) -> int:
+def count_passes(points: int, rows: int | None, kind: Tensor, room: int, columns: int) -> int:
+    """Return about how many times `Passing` goes through a source: it grows with the filter centres.
+
+    Args:
+        points: Number of points.
+        rows: Filter centres; None means all points.
+        kind: (0, d) features of that width, dtype and device.
+        room: Bytes, as of `Passing`.
+        columns: Of the targets.
+    """
+    _, engine = pick_engine("auto", kind.device, points)
+    each = kind.shape[1] * engine.bytes_each(kind.element_size()) + 8 * _sums(CUTOFFS, columns)
+    fit = max(FEWEST, int(SHARE * room) // each)
+    return 1 + 2 * math.ceil(min(rows or points, points) / fit)  # what they look like, their grid; gather, meet
+
+
+def _sums(cutoffs: int, columns: int) -> int:
     """About how many sums an engine keeps for a filter centre."""
-    return 2 * len(inv_delta) * (targets.width + 2)
+    return 2 * cutoffs * (columns + 2)
 
 
 def _wide(n: int, features: Tensor) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.errors import InputError
+from layerfreq.arrays import SUFFIXES, read_arrays
+from layerfreq.errors import InputError, first_line
 from layerfreq.factories import Source, make, processor
 from layerfreq.inputs import count, is_loader, take
 from layerfreq.tables import class_ids, open_table, pictures, pixels, readable, texts
@@ -19,7 +20,7 @@ from layerfreq.tables import class_ids, open_table, pictures, pixels, readable, 
 LENGTH = 128  # tokens of a text, at most
 
 
-def load_data(name: str, source: Source, points: int, reading: str | None = None) -> tuple[Any, Any]:
+def load_data(name: str, source: Source, points: int, reading: str = "flatten") -> tuple[Any, Any]:
     """Return inputs as the model's forward takes them, and targets.
 
     Args:
@@ -38,7 +39,7 @@ def load_data(name: str, source: Source, points: int, reading: str | None = None
         InputError: If the data cannot be read or is not of a kind that the model takes.
     """
     path = Path(name).expanduser()
-    if path.suffix in (".npz", ".safetensors"):
+    if path.suffix in SUFFIXES:
         inputs, targets = _from_file(path)
     elif ":" in name and not path.exists():
         found = make(name, "data")
@@ -74,20 +75,7 @@ def in_batches(inputs: Any, targets: Any, size: int) -> Any:
 
 
 def _from_file(path: Path) -> tuple[Any, Any]:
-    if not path.is_file():
-        raise InputError(f"data: no file {str(path)!r}; check the path")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {key: torch.as_tensor(archive[key]) for key in archive.files}
-        else:
-            from safetensors.torch import load_file
-
-            arrays = load_file(path)
-    except ImportError:
-        raise InputError("data: reading .safetensors needs a package; pip install safetensors") from None
-    except Exception as error:  # damaged archives raise what their formats please
-        raise InputError(f"data: {str(path)!r} is damaged or no {path.suffix} file ({error}); save it again") from None
+    arrays = _as_tensors(read_arrays(path, "data"))
     if "targets" not in arrays or len(arrays) < 2:
         held = ", ".join(arrays) or "none"
         raise InputError(f"data: {str(path)!r} has arrays {held}; it needs `targets`, and `inputs` or forward's own")
@@ -115,10 +103,13 @@ def _as_tensors(inputs: Any) -> Any:
         return {key: _as_tensors(value) for key, value in inputs.items()}
     if isinstance(inputs, tuple):
         return tuple(map(_as_tensors, inputs))
-    return torch.as_tensor(inputs) if isinstance(inputs, (np.ndarray, list)) else inputs
+    try:
+        return torch.as_tensor(inputs) if isinstance(inputs, (np.ndarray, list)) else inputs
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"data: arrays cannot be read as numbers ({first_line(error)}); pass tensors") from None
 
 
-def _from_table(name: str, source: Source, points: int, reading: str | None) -> tuple[Any, Any]:
+def _from_table(name: str, source: Source, points: int, reading: str) -> tuple[Any, Any]:
     table = open_table(name, points)
     language = type(source.model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
     with readable(name):
@@ -156,7 +147,7 @@ def _tokens(written: list[str], source: Source) -> Any:
     return _known(source, dict(packed))
 
 
-def _windows(written: list[str], source: Source, points: int, reading: str | None) -> tuple[Any, Any]:
+def _windows(written: list[str], source: Source, points: int, reading: str) -> tuple[Any, Any]:
     """Windows of the running text, and the token that follows: each one's, or the last one's alone."""
     tokenizer = _tokenizer(source)
     ids = [i for text in written for i in tokenizer(text)["input_ids"]]
@@ -167,7 +158,7 @@ def _windows(written: list[str], source: Source, points: int, reading: str | Non
     every = torch.tensor(ids[: n * length + 1])
     following = every[1:].reshape(n, length)
     inputs = _known(source, {"input_ids": every[:-1].reshape(n, length)})
-    return inputs, following if reading == "positions" else following[:, -1]
+    return inputs, following if reading.startswith("positions") else following[:, -1]
 
 
 def _tokenizer(source: Source) -> Any:

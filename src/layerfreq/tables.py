@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 
 
 def open_table(source: str, n: int, split: str = "train") -> Any:
@@ -85,5 +85,5 @@ def readable(source: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # the library raises dozens of types
-        first = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0][:160]
+        first = first_line(error.__cause__ or error)
         raise InputError(f"data: cannot load {source!r} ({first}); check the folder or the hub id") from None

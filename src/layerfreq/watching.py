@@ -134,10 +134,3 @@ def _counting(names: dict[int, str], on_output: Callable[[str, Any], Any]) -> Ca
             on_output(names[calls], output)
 
     return leave
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a model's first parameter or buffer, or the CPU."""
-    tensor = next(model.parameters(), None)
-    tensor = next(model.buffers(), None) if tensor is None else tensor
-    return torch.device("cpu") if tensor is None else tensor.device

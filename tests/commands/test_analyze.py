@@ -324,3 +324,42 @@ def test_bad_pretrained_models_are_one_line(cli, home, tmp_path, monkeypatch):
     assert_one_line(cli("analyze", "some/model", "--data", "digits"), "not in the local cache", "cannot be reached")
     with pytest.raises(InputError, match="no folder"):
         find_model("./nowhere/at/all")
+
+
+def test_reading_and_memory_are_checked_first_and_written(cli, home, tmp_path, undrawn):
+    (tmp_path / "images.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2))\n"
+        "def data():\n    return torch.randn(20, 1, 8, 8), torch.arange(20) % 2\n"
+        "def narrow():\n    return torch.randn(20, 1, 7, 8), torch.arange(20) % 2\n"
+        "def words():\n    return ['a'] * 20, torch.arange(20) % 2\n"
+    )
+    out = tmp_path / "run"
+    for option, value, data, *words in (
+        ("--reading", "median", "data", "reading: 'median'"),
+        ("--reading", "mean:7", "data", "layer '1': reading: axis 7"),
+        ("--memory", "much", "data", "memory: 'much'"),
+        ("--memory", "1GB", "narrow", "inputs: Sequential does not run on float32 (4, 1, 7, 8)"),
+        ("--memory", "1GB", "words", "data: arrays cannot be read as numbers"),
+    ):
+        assert_one_line(cli("analyze", "images:net", "--data", f"images:{data}", option, value, "--out", out), *words)
+        assert not out.exists()
+    options = ["--reading", "positions:1", "--memory", "20kB", "--out", out]
+    status, _, error = cli("analyze", "images:net", "--data", "images:data", *options)
+    assert (status, error) == (0, "")
+    assert Run(out).config["reading"] == "positions:1"
+    assert Run(out).spectra.attrs["n"] == 20 * 36
+
+
+def test_a_name_without_a_factory_is_one_line(cli, home):
+    for name in (":", f"{home}:", ":net"):
+        assert_one_line(cli("analyze", name, "--data", "x.npz"), f"model: {name!r} is no MODULE:FACTORY")
+
+
+def test_files_that_numpy_would_take_for_pickles_are_damaged(tmp_path):
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    np.savez(tmp_path / "objects.npz", inputs=np.array([{}, {}]), targets=np.arange(2))
+    for name, words in (("junk", "damaged or no .npz file"), ("objects", "holds Python objects")):
+        with pytest.raises(InputError, match=words) as caught:
+            load_data(str(tmp_path / f"{name}.npz"), Source(nn.Identity(), "x"), 5)
+        assert "allow_pickle" not in str(caught.value)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerfreq import hidden_layers, layer_features, layer_spectra
+from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
 from layerfreq.cli import main
 from layerfreq.errors import InputError
 from layerfreq.example_inputs import example_inputs
@@ -196,7 +196,55 @@ def test_bad_input_is_one_line(cli, tmp_path, monkeypatch):
         (["--input-shape", "3,8,8", "--data", "x.npz"], ["leave one out"]),
         (["--data", "x.npz"], ["no file"]),
         (["--device", "tpu"], ["unknown 'tpu'"]),
+        (["--memory", "much"], ["memory: 'much'"]),
+        (["--reading", "median"], ["reading: 'median'"]),
     ):
         status, _, error = cli("doctor", "doctored2:Kinds", *options)
         assert (status, len(error.strip().splitlines())) == (2, 1)
         assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize("rows", [None, 100])
+@pytest.mark.parametrize("reading", ["flatten", "positions"])
+def test_passes_are_as_many_as_measuring_takes(reading, rows):
+    model = nn.Sequential(nn.Conv2d(1, 30, 3, padding=1), nn.ReLU(), nn.Conv2d(30, 2, 1), nn.Flatten())
+    x, y = torch.randn(60, 1, 5, 5), torch.arange(60) % 3
+    runs, rows = [], rows and min(rows, 60 if reading == "flatten" else rows)
+    model[1].register_forward_hook(lambda *_: runs.append(0))
+    options = {"reading": reading, "rows": rows, "memory": 100_000}
+    monitor = Monitor(model, x, y, layers="1", **options)
+    runs.clear()
+    monitor.measure(0)
+    found = len(runs)
+    report = next(one for one in inspect_model(model, x[:9], 60, classes=3, **options) if one.name == "1")
+    assert report.passes > 1
+    assert found <= report.passes <= 1.5 * found  # fewer where the grid has fewer cutoffs than it may have
+
+
+@pytest.mark.parametrize("reading", ["flatten", "mean", "max", "positions", "positions:1"])
+def test_sizes_are_of_the_reading(reading):
+    model, x = Kinds(), torch.randn(9, 3, 8, 8)
+    for one in inspect_model(model, x, 9, reading=reading):
+        if one.d is not None:
+            features = layer_features(model, x, one.name, reading=reading)[one.name]
+            assert (one.d, one.memory) == (features.shape[1], features.nbytes)
+
+
+def test_an_axis_that_cannot_be_told_is_said():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv1d(4, 4, 1), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.head(F.relu(self.head(self.conv(x)))).mean(1)
+
+    found = {one.name: one for one in inspect_model(Mixed(), torch.randn(5, 4, 4), 10, reading="mean")}
+    assert found["head.relu"].reason == "axis unclear"
+    with pytest.raises(InputError, match="cannot tell which axis"):
+        layer_spectra(Mixed(), torch.randn(5, 4, 4), torch.arange(5), "head.relu", reading="mean")
+
+
+def test_models_in_half_precision_get_inputs_made_up_in_theirs():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).bfloat16()
+    assert example_inputs(Source(model, "half"), 3).dtype == torch.bfloat16

@@ -276,3 +276,13 @@ def test_ranks_measure_their_parts_of_the_probe_set(tmp_path):
     assert Run(tmp_path / "loader").spectra.query("step == 4")["lfr"].tolist() == pytest.approx(
         run.spectra.query("step == 4")["lfr"].tolist(), rel=1e-5
     )
+
+
+@works
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true"])
+@pytest.mark.parametrize("kind", ["tensor", "loader"])
+def test_probe_points_come_in_the_precision_of_the_training(precision, kind):
+    probe = (X, Y) if kind == "tensor" else (DataLoader(TensorDataset(X, Y), 16),)
+    callback = LayerSpectraCallback(*probe, when=[3], inv_delta=GRID, memory=1000)
+    bare = fit(precision=precision, steps=4).losses
+    assert fit([callback], precision=precision, steps=4).losses == bare

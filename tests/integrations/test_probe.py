@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+from layerfreq import layer_spectra
 from layerfreq.errors import InputError
 from layerfreq.inputs import batches
 from layerfreq.integrations.probe import probe_set
@@ -82,3 +83,24 @@ def test_a_loaders_generator_can_be_reached():
     part, _ = probe_set(DataLoader(DATA, 8, shuffle=True, generator=random), None)
     assert part.generator is random
     assert part.sampler.generator is random
+
+
+def test_generators_of_a_data_set_are_put_back():
+    class Noisy(torch.utils.data.Dataset):
+        def __init__(self):
+            self.generator = torch.Generator().manual_seed(3)
+
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, i):
+            return X[i] + torch.randn(4, generator=self.generator), Y[i]
+
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    data = Noisy()
+    before = data.generator.get_state()
+    for probe in (data, DataLoader(data, 16)):
+        inputs, _ = probe_set(probe)
+        held, streamed = (layer_spectra(model, inputs, memory=memory)["1"] for memory in (None, 400))
+        assert torch.equal(data.generator.get_state(), before)
+        torch.testing.assert_close(torch.tensor(held.lfr), torch.tensor(streamed.lfr), rtol=1e-4, atol=1e-5)

@@ -20,6 +20,15 @@ ModelArgument = Annotated[
         metavar="MODEL", help="MODULE:FACTORY, or a folder or hub id of a Hugging Face model.", show_default=False
     ),
 ]
+ReadingOption = Annotated[
+    str, typer.Option(help="How convolutions and sequences are read: flatten, mean, max or positions.")
+]
+MemoryOption = Annotated[
+    str | None, typer.Option(help="Budget of features, as in 2GiB; default: a quarter of what is free.")
+]
+SeedOption = Annotated[
+    int, typer.Option(help="Of drawn rows, and of weights that a factory draws.", min=0, max=2**63 - 1)
+]
 DataHelp = "Folder in the hub's layout, hub id, 'digits', .npz or .safetensors file, or MODULE:FUNCTION."
 
 
@@ -39,12 +48,10 @@ def analyze(
     points: Annotated[int, typer.Option(help="Points to measure on, at most.", min=1)] = 2000,
     rows: Annotated[int | None, typer.Option(help="Filter centres to draw; default: all points.", min=1)] = None,
     scale: Annotated[Literal["raw", "rms"], typer.Option(help="Of the table; the run has both.")] = "raw",
-    reading: Annotated[
-        Literal["flatten", "mean", "max", "positions"] | None,
-        typer.Option(help="How convolutions and sequences are read."),
-    ] = None,
+    reading: ReadingOption = "flatten",
+    memory: MemoryOption = None,
     batch: Annotated[int, typer.Option(help="Points in one forward pass.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="Of drawn rows, and of weights that a factory draws.")] = 0,
+    seed: SeedOption = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "cpu",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new one in runs/.")] = None,
 ) -> None:
@@ -68,6 +75,7 @@ def analyze(
                 points=points,
                 rows=rows,
                 reading=reading,
+                memory=memory,
                 batch=batch,
                 seed=seed,
                 device=device,

@@ -8,7 +8,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from layerfreq.commands.analyze import DataHelp, ModelArgument
+from layerfreq.commands.analyze import DataHelp, MemoryOption, ModelArgument, ReadingOption, SeedOption
 from layerfreq.commands.terminal import console, pick_device
 from layerfreq.errors import InputError
 
@@ -22,7 +22,9 @@ def doctor(
     ] = None,
     points: Annotated[int, typer.Option(help="Points that shall be measured.", min=2)] = 2000,
     rows: Annotated[int | None, typer.Option(help="Filter centres to draw; default: all points.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of weights that a factory draws.")] = 0,
+    reading: ReadingOption = "flatten",
+    memory: MemoryOption = None,
+    seed: SeedOption = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "cpu",
 ) -> None:
     """Say of each module whether it is measured, or why not, and what measuring it takes."""
@@ -30,8 +32,12 @@ def doctor(
     from layerfreq.factories import find_model
     from layerfreq.inputs import count
     from layerfreq.inspection import REASONS, TIMED, inspect_model
+    from layerfreq.memory import read_memory
     from layerfreq.probe_data import load_data
+    from layerfreq.readings import read_reading
 
+    read_reading(reading)
+    budget = read_memory(memory)
     device = pick_device(device)
     if data is not None and input_shape is not None:
         raise InputError(f"input-shape: {input_shape!r} given beside --data, which has its own; leave one out")
@@ -40,7 +46,7 @@ def doctor(
     if data is None:
         inputs = example_inputs(source, min(points, TIMED), _shape(input_shape))
     else:
-        inputs, targets = load_data(data, source, points)
+        inputs, targets = load_data(data, source, points, reading)
         if targets is None:
             inputs, points = inputs[0][0], sum(count(x) for x, _ in inputs)
         else:
@@ -48,7 +54,7 @@ def doctor(
             classes = len(set(targets.tolist())) if getattr(targets, "ndim", 0) == 1 else classes
     source.model.to(device)
     with console.status("timing"):
-        reports = inspect_model(source.model, inputs, points, rows, min(classes, 128))
+        reports = inspect_model(source.model, inputs, points, rows, min(classes, 128), reading, budget)
     head = ("layer", "measured", "output", "d", "memory", "time")
     table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.columns[0].overflow = table.columns[1].overflow = "fold"
@@ -56,7 +62,7 @@ def doctor(
         column.justify, column.no_wrap = "right", True
     for one in reports:
         shape = "-" if one.shape is None else "×".join(map(str, one.shape)) or "1"
-        memory = "-" if one.memory is None else size(one.memory)
+        memory = "-" if one.memory is None else size(one.memory) + ("*" if one.passes > 1 else "")
         seconds = "-" if one.seconds is None else duration(one.seconds)
         said = "yes" if not one.reason else f"no: {one.reason}"
         table.add_row(one.name, said, shape, str(one.d or "-"), memory, seconds)
@@ -65,12 +71,15 @@ def doctor(
         if any(one.reason.startswith(short) for one in reports):
             console.print(f"{short}: {meaning}", highlight=False)
     chosen = [one for one in reports if not one.reason]
-    largest, total = max((one.memory or 0 for one in chosen), default=0), sum(one.seconds or 0 for one in chosen)
+    if any(one.passes > 1 for one in reports):
+        runs = max(one.passes for one in reports)
+        console.print(f"*: more than fits; instead the model is run up to {runs} times for a layer.", highlight=False)
+    total = sum(one.seconds or 0 for one in chosen)
     at = f"{points} points" + ("" if rows is None else f", {min(rows, points)} filter centres")
     console.print(
         f"{len(chosen)} of {len(reports)} are measured by default: about {duration(total)} for {at}, the features of "
-        f"one layer at a time ({size(largest)}). Times are estimates from small measurements on this machine; others "
-        "that have a size can be measured by name (--layers).",
+        f"as many layers at a time as fit into {size(budget)}. Times are estimates from small measurements on this "
+        "machine; others that have a size can be measured by name (--layers).",
         highlight=False,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 
 
 def needs(module: str, extra: str) -> Any:
@@ -17,5 +17,5 @@ def needs(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        why = str(error).splitlines()[0] if str(error) else "not installed"
+        why = first_line(error)
         raise InputError(f"{module}: cannot be imported ({why}); pip install 'layerfreq[{extra}]'") from None

@@ -104,7 +104,8 @@ class LayerSpectraCallback(Callback):
                 raise InputError(f"module: no {self._module!r} in {type(pl_module).__name__}; {near}")
             model = known[self._module]
         trackers = [TrainerLoggers(trainer)] if self._trackers is None else self._trackers
-        self._shell.begin(model, trainer.global_step, self._resumed, trackers)
+        convert = trainer.precision_plugin.convert_input  # as a training in "bf16-true" does with its batches
+        self._shell.begin(model, trainer.global_step, self._resumed, trackers, convert=convert)
         self._resumed = None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

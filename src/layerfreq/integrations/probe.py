@@ -15,7 +15,12 @@ LABELS = ("labels", "label", "label_ids")
 
 
 def probe_set(
-    inputs: Any, targets: Any = None, rank: int = 0, ranks: int = 1, collate: Callable[[Any], Any] | None = None
+    inputs: Any,
+    targets: Any = None,
+    rank: int = 0,
+    ranks: int = 1,
+    collate: Callable[[Any], Any] | None = None,
+    convert: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, Any]:
     """Bring a probe set into a form that `Monitor` takes, and take one rank's part of it.
 
@@ -28,6 +33,7 @@ def probe_set(
         rank: Whose part.
         ranks: Number of parts.
         collate: What makes a batch of a data set's items; None means PyTorch's own way.
+        convert: What is done to inputs before the model gets them; None means nothing.
 
     Returns:
         Inputs and targets, the latter None where the former are a loader.
@@ -38,7 +44,7 @@ def probe_set(
     dataset = isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
     if targets is None and dataset and not isinstance(inputs, IterableDataset):
         at = _run(len(inputs), rank, ranks)  # pyright: ignore[reportArgumentType]
-        return Batches(DataLoader(Subset(inputs, range(at.start, at.stop)), BATCH, collate_fn=collate)), None
+        return Batches(DataLoader(Subset(inputs, range(at.start, at.stop)), BATCH, collate_fn=collate), convert), None
     if targets is None and (dataset or is_loader(inputs)):
         if dataset:
             inputs = DataLoader(inputs, BATCH, collate_fn=collate)
@@ -47,9 +53,10 @@ def probe_set(
             raise InputError(
                 "inputs: a shuffled loader, of which every rank would draw other parts; pass shuffle=False"
             )
-        return (Batches(inputs) if whole else Batches(inputs, rank, ranks)), None
+        return (Batches(inputs, convert) if whole else Batches(inputs, convert, rank, ranks)), None
     if targets is None:
         raise InputError("targets: None; pass one for each input, or a loader or data set that has both")
+    inputs = inputs if convert is None else convert(inputs)
     if ranks == 1:
         return inputs, targets
     n = count(inputs)
@@ -68,13 +75,21 @@ class Batches:
 
     Args:
         loader: An iterable of pairs, or of dicts with labels among them.
+        convert: What is done to inputs; None means nothing.
         first: The number of the first batch.
         every: The distance to the next one.
     """
 
-    def __init__(self, loader: Any, first: int = 0, every: int = 1) -> None:
-        self.loader, self._first, self._every = loader, first, every
-        for name in ("generator", "sampler", "batch_sampler"):  # their random state is put back after measuring
+    def __init__(
+        self, loader: Any, convert: Callable[[Any], Any] | None = None, first: int = 0, every: int = 1
+    ) -> None:
+        self.loader, self._convert, self._first, self._every = loader, convert, first, every
+        for name in (
+            "generator",
+            "sampler",
+            "batch_sampler",
+            "dataset",
+        ):  # their random state is put back after measuring
             setattr(self, name, getattr(loader, name, None))
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
@@ -83,15 +98,16 @@ class Batches:
         some = False
         for batch in islice(self.loader, self._first, None, self._every):
             some = True
-            yield _pair(batch)
+            yield _pair(batch, self._convert)
         if not some and self._first:
             raise InputError(f"inputs: fewer batches than the {self._every} ranks; pass smaller batches")
 
 
-def _pair(batch: Any) -> Any:
+def _pair(batch: Any, convert: Callable[[Any], Any] | None) -> Any:
     if not isinstance(batch, Mapping):
-        return batch
+        return batch if convert is None or len(batch) != 2 else (convert(batch[0]), batch[1])
     name = next((name for name in LABELS if name in batch), None)
     if name is None:
         raise InputError(f"inputs: a batch has {', '.join(map(repr, batch))}, but none of {', '.join(LABELS)}")
-    return {key: value for key, value in batch.items() if key != name}, batch[name]
+    inputs = {key: value for key, value in batch.items() if key != name}
+    return inputs if convert is None else convert(inputs), batch[name]

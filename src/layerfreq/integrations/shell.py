@@ -65,6 +65,7 @@ class Shell:
         resumed: Mapping[str, Any] | None,
         trackers: Iterable[Any] = (),
         collate: Callable[[Any], Any] | None = None,
+        convert: Callable[[Any], Any] | None = None,
     ) -> None:
         """Begin at a step of the training, and measure there; or go on with a run from a checkpoint's step.
 
@@ -74,6 +75,7 @@ class Shell:
             resumed: What `state` was in the checkpoint that is resumed, or None in a new training.
             trackers: As of `Monitor`.
             collate: Makes a batch of a data set's items.
+            convert: Brings inputs into the precision of the training.
 
         Raises:
             InputError: For bad input, or a run that holds another training.
@@ -87,7 +89,7 @@ class Shell:
                 rank, ranks = 0, 1
             elif ranks > 1:
                 options["group"] = dist.group.WORLD
-            inputs, targets = probe_set(self._inputs, self._targets, rank, ranks, collate)
+            inputs, targets = probe_set(self._inputs, self._targets, rank, ranks, collate, convert)
         first = everyone.rank == 0
         self.monitor = Monitor(model, inputs, targets, trackers=trackers if first else (), **options)
         going_on = resumed is not None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 from layerfreq.integrations.csv import CSV
 from layerfreq.integrations.mlflow import MLflow
 from layerfreq.integrations.tensorboard import TensorBoard
@@ -113,7 +113,7 @@ class Trackers:
             work()
         except Exception as error:  # whatever a tracker may meet, hours of training are worth more
             if id(tracker) not in self._failed:
-                said = (str(error).strip() or type(error).__name__).splitlines()[0]
+                said = first_line(error)
                 name = type(tracker).__name__
                 warnings.warn(f"trackers: {name} failed ({said}); the training goes on without it", stacklevel=4)
             self._failed.add(id(tracker))

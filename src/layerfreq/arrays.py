@@ -1,0 +1,45 @@
+"""Arrays in files, read without running anything that they bring along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from layerfreq.errors import InputError, first_line
+
+SUFFIXES = (".npz", ".safetensors")
+
+
+def read_arrays(path: Path, argument: str) -> dict[str, Any]:
+    """Return the arrays of a `.npz` (NumPy's) or `.safetensors` file (tensors) by name.
+
+    Args:
+        path: The file, whose name ends in one of `SUFFIXES`.
+        argument: What to blame in a message.
+
+    Raises:
+        InputError: If it is missing or damaged, or `safetensors` is not installed.
+    """
+    if not path.is_file():
+        raise InputError(f"{argument}: no file {str(path)!r}; check the path")
+    try:
+        if path.suffix == ".npz":
+            import numpy as np
+
+            with path.open("rb") as file:
+                if file.read(2) != b"PK":  # NumPy takes anything else for a pickle, and advises to run it
+                    raise ValueError("it is no archive")
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    except ImportError:
+        raise InputError(f"{argument}: reading .safetensors needs a package; pip install safetensors") from None
+    except Exception as error:  # damaged files raise what their formats please
+        said = first_line(error)
+        if "allow_pickle" in said:
+            raise InputError(f"{argument}: {str(path)!r} holds Python objects; save arrays of numbers") from None
+        raise InputError(
+            f"{argument}: {str(path)!r} is damaged or no {path.suffix} file ({said}); save it again"
+        ) from None
