@@ -178,3 +178,30 @@ def test_killed_and_resumed_mlp_ends_with_the_same_spectra(tmp_path):
         spectra(tmp_path / "whole").reset_index(drop=True), spectra(tmp_path / "killed").reset_index(drop=True)
     )
     assert not list((tmp_path / "killed").rglob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "--n", "x"], "'--n'"),
+        (["bench", "--n", "0"], "greater than or equal to 2"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["reproduce"], "experiment"),
+        (["reproduce", "mlp", "--preset", "big"], "'big' is not one of"),
+        (["doctor", "--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_help(cli, arguments, words):
+    status, out, err = cli(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("layerfreq: ")
+    assert words in err
+    assert err.rstrip().endswith("--help")
+    assert err.count("\n") == 1
+
+
+def test_without_a_command_it_shows_the_help(cli):
+    status, out, err = cli()
+    assert status == 2
+    assert "analyze" in out + err
+    assert cli("--help")[0] == 0

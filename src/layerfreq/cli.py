@@ -185,7 +185,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without δ gets ?, not an error
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except InputError as error:
         _fail(str(error), 2)
     except OSError as error:
@@ -193,9 +193,22 @@ def main() -> None:
         remedy = "free some space and go on (reproduce: with --resume)" if full else "choose another place"
         _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}; {remedy}", 2)
     except Exception as error:
+        if isinstance(getattr(error, "exit_code", None), int) and hasattr(error, "format_message"):
+            _wrong_usage(error)
+        if type(error).__name__ == "Abort":  # what Typer makes of Ctrl-C
+            _fail("stopped", 1)
         if os.environ.get("LAYERFREQ_DEBUG"):
             raise
         _fail(f"{first_line(error, kind=True)} (set LAYERFREQ_DEBUG=1 for the traceback)", 1)
+
+
+def _wrong_usage(error: Any) -> NoReturn:
+    """Say in one line what Typer would in a box; without a command it has shown the help already."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    if "NoArgs" in type(error).__name__:
+        sys.exit(2)
+    path = getattr(getattr(error, "ctx", None), "command_path", "layerfreq").split()
+    _fail(f"{said}; see {' '.join(['layerfreq', *path[1:]])} --help", 2)
 
 
 def _fail(message: str, status: int) -> NoReturn:
