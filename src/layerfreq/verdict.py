@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from layerfreq.errors import InputError
+from layerfreq.readback import SCALES, read_back
 from layerfreq.runs import Run
 from layerfreq.slopes import LEVEL, Effect, Line, fit_line, mean_slope
+from layerfreq.spectrum import Spectrum
 from layerfreq.speed import Finding, judge_speed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Answer = Literal["yes", "no", "undecided"]
-SCALES = ("raw", "rms")
 PERCENT = f"{LEVEL:.0%}"
 
 
@@ -166,24 +167,23 @@ def medians_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from layerfreq.experiments.summary import spectrum_of
-
     columns = ["run", "seed", "step", "layer", "depth", "scale", "median", "error", "resolution"]
     rows = []
     for run, cluster in runs:
-        spectra: Any = run.spectra
-        for (step, depth, layer, scale), part in spectra.groupby(["step", "depth", "layer", "scale"]):
-            # Runs whose measurements drew different numbers of centres keep no common floor; the expectation for
-            # shuffled labels at the widest window is it.
-            attrs = {"n": 0, "rows": 0, "floor": float(part["chance"].iloc[0]), **spectra.attrs}
-            one = spectrum_of(part, attrs)
-            median, error = math.nan if one.median is None else one.median, math.nan
-            if one.median is not None and one.stderr is not None:
-                per_octave = float(np.interp(median, one.inv_delta, one.rdf)) * median * math.log(2)
-                stderr = float(np.interp(median, one.inv_delta, one.stderr))
-                error = stderr / per_octave if per_octave > 0 else math.nan
-            rows.append([str(run.path), cluster, int(step), layer, int(depth), scale, median, error, one.resolution])
+        for one in read_back(run.spectra):
+            found = one.spectrum
+            median = math.nan if found.median is None else found.median
+            where = [str(run.path), cluster, one.step, one.layer, one.depth, found.scale]
+            rows.append([*where, median, _error(found), found.resolution])
     return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def _error(one: Spectrum) -> float:
+    """Standard error of log2 of the median; NaN where there is none."""
+    if one.median is None or one.stderr is None:
+        return math.nan
+    per_octave = float(np.interp(one.median, one.inv_delta, one.rdf)) * one.median * math.log(2)
+    return float(np.interp(one.median, one.inv_delta, one.stderr)) / per_octave if per_octave > 0 else math.nan
 
 
 def judge(medians: pd.DataFrame) -> dict[str, ScaleVerdict]:
