@@ -31,7 +31,7 @@ from layerfreq.weights import load_weights
 
 __all__ = ["PRESETS", "Config", "closed_form", "present", "run", "source"]
 
-SHARE = 0.5  # of the loss of the best constant prediction: the error whose steps are counted
+SHARE = {"labels": 0.1, "invariance": 0.1, "waves": 0.25}  # of the best constant prediction's loss: steps to it
 FACTOR = 4.0  # by which features are rescaled
 GRID = RATES["sgd"]
 SCALES: tuple[Scale, ...] = ("rms", "raw")
@@ -72,7 +72,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config("digits", 150, 16, 3, 0.5, 30, (0, 1, 3), 1, 100, (1.0, 2.0, 3.0), 300, 300),
-    "small": Config("digits", 600, 100, 5, 0.5, 400, (0, 1, 3, 5), 2, 2000, (1.0, 1.5, 2.0, 3.0, 4.0, 6.0), 4000, 4000),
+    "small": Config("digits", 600, 100, 5, 0.5, 400, (0, 1, 3, 5), 2, 1000, (1.0, 1.5, 2.0, 2.5, 3.0, 4.0), 4000, 2000),
 }
 UNIT = "epoch"
 SEEDS = 5
@@ -261,7 +261,7 @@ def _arrivals(
 ) -> Iterator[Row]:
     """Yield the steps of each head at the fixed rate, or the nearest to it, and at the best of the rates."""
     fixed = min(range(len(rates)), key=lambda r: abs(math.log(rates[r] / FIXED["sgd"])))
-    curves = train_heads(heads, x, y, rates, [SHARE * constant_loss(y)], steps=budget, keep=fixed)
+    curves = train_heads(heads, x, y, rates, [SHARE[about["control"]] * constant_loss(y)], steps=budget, keep=fixed)
     steps = curves.reached[:, :, 0]
     arrived = np.isfinite(steps).sum(axis=0)
     best = min(range(len(rates)), key=lambda r: (steps[:, r].max(), -arrived[r], rates[r]))

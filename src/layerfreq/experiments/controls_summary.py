@@ -261,8 +261,8 @@ def figure(frame: pd.DataFrame) -> Figure:
         look = {"color": color, "marker": marker, "linestyle": line, "label": name}
         _ranges(steps, own, "cut", "steps", look)
         _ranges(medians, own, "cut", "median", look)
-    chance = labels[labels["case"] == "shuffled"].groupby("cut")["expected"].mean()
-    medians.plot(chance.index, chance, "_", color="black", markersize=22, label="chance level")
+    chance = labels[labels["case"] == "shuffled"].groupby(["network", "cut"])["expected"].mean()
+    medians.plot(chance.index.get_level_values("cut"), chance, "_k", markersize=22, label="chance level (mean)")
     waves = best[best["control"] == "waves"]
     look = {"color": "black", "marker": "o", "linestyle": "-"}
     _ranges(wave_steps, waves, "k", "steps", {**look, "label": "all heads arrived"}, hollow=True)
@@ -270,15 +270,16 @@ def figure(frame: pd.DataFrame) -> Figure:
     exact = waves.groupby("k")["expected"].mean()
     wave_medians.plot(exact.index, exact, "--", color="#b2182b", label="closed form", zorder=0)
     for ax, x, y in (
-        (steps, "cut (0: inputs)", "steps of a head, best rate"),
+        (steps, "cut (0: inputs)", "steps of a head to a tenth of the loss"),
         (medians, "cut (0: inputs)", "median 1/δ (unit RMS features)"),
-        (wave_steps, "k of sin(k w·x)", "steps of a head, best rate"),
+        (wave_steps, "k of sin(k w·x)", "steps of a head to a quarter of the loss"),
         (wave_medians, "k of sin(k w·x)", "median 1/δ"),
     ):
         ax.set(xlabel=x, ylabel=y, yscale="log")
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, fontsize="small")
     for ax in (steps, medians):
+        ax.set_ylim(top=ax.get_ylim()[1] * 6)  # room for the legend
         ax.set_xticks(sorted(labels["cut"].unique()))
     return drawn
 
@@ -291,4 +292,13 @@ def _ranges(ax: Axes, rows: Any, x: str, y: str, look: dict[str, Any], hollow: b
     late = rows.groupby(x)["censored"].any()
     if hollow and late.any():
         at = late.index[late]
-        ax.plot(at, mean.loc[at], "o", mfc="white", mec="black", markersize=6, label="some did not: budget counted")
+        ax.plot(
+            at,
+            mean.loc[at],
+            "o",
+            mfc="white",
+            mec="black",
+            markersize=6,
+            zorder=5,
+            label="some did not: budget counted",
+        )
