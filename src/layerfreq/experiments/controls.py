@@ -71,7 +71,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config("digits", 150, 16, 3, 0.5, 30, (0, 1, 3), 1, 100, (1.0, 2.0, 3.0), 300, 300),
+    "smoke": Config("digits", 150, 16, 3, 0.5, 30, (0, 1, 3), 1, 300, (1.0, 2.0, 3.0), 300, 300),
     "small": Config("digits", 600, 100, 5, 0.5, 400, (0, 1, 3, 5), 2, 1000, (1.0, 1.5, 2.0, 2.5, 3.0, 4.0), 4000, 2000),
 }
 UNIT = "epoch"
@@ -150,7 +150,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
 
     frame = read(out)
     csv = out / "controls.csv"
-    write_whole(csv, lambda at: frame.to_csv(at, index=False, float_format="%.9g", lineterminator="\n"))
+    write_whole(csv, lambda at: frame.to_csv(at, index=False, lineterminator="\n"))
     config = Run(out).config
     drawn = figure(frame)
     drawn.suptitle(
