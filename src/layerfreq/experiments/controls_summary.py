@@ -165,19 +165,19 @@ def _invariant(frame: Any) -> list[Control]:
         Control(
             name["rms"],
             f"medians the same to {EXACT:g}",
-            f"largest relative difference {medians:.1g}",
+            _at_most(medians),
             bool(medians <= EXACT),
         ),
         Control(
             name["rms"],
             f"steps the same to {SAME:g}, at the fixed and at the best rate",
-            f"largest relative difference {steps:.1g}",
+            _at_most(steps),
             bool(steps <= SAME),
         ),
         Control(
             name["raw"],
             f"steps the same to {SAME:g}, at the fixed and at the best rate",
-            f"largest relative difference {turned:.1g}",
+            _at_most(turned),
             bool(turned <= SAME),
         ),
         Control(
@@ -189,7 +189,7 @@ def _invariant(frame: Any) -> list[Control]:
         Control(
             "rescaled; raw scale, linear head without bias, weights scaled back",
             f"steps the same to {SAME:g} at the best rate of the correspondingly scaled grid",
-            f"largest relative difference {line:.1g}",
+            _at_most(line),
             bool(line <= SAME),
         ),
         Control(
@@ -242,6 +242,10 @@ def _cells(frame: Any, keys: list[str], by: str = "case") -> dict[str, Any]:
     own = frame if "rule" in keys else frame[frame["rule"] == "best"]
     means = own.groupby([by, *keys])[["steps", "median", "expected"]].mean()
     return {name: means.xs(name, level=by) for name in dict.fromkeys(own[by])}
+
+
+def _at_most(difference: float) -> str:
+    return f"largest relative difference {difference:.1g}" if difference > 1e-12 else "the same to 1e-12"
 
 
 def _geometric(values: Any) -> float:
