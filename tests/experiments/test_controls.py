@@ -122,3 +122,13 @@ def test_the_page_says_what_its_data_say():
     more = ratio["best"][ratio["best"] >= 1]
     assert more.index.tolist() == [(1, 0), (1, 1), (1, 3)]  # layer 1, seeds 0, 1 and 3, as the page says
     assert waves["resolution"].min() > 3 * waves["median"].max()
+
+
+def test_a_preset_that_there_is_not_is_one_line(monkeypatch, capsys):
+    from layerfreq import cli
+
+    monkeypatch.setattr("sys.argv", ["layerfreq", "reproduce", "controls", "--preset", "paper"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "layerfreq: preset: controls has no 'paper'; choose among smoke, small\n"
