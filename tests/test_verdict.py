@@ -168,6 +168,7 @@ def test_runs_on_disk(tmp_path, draw, capsys, monkeypatch):
     for scale in ("raw", "rms"):
         assert (found.scales[scale].answer, found.scales[scale].since) == ("yes", 100)
         assert -0.5 < found.scales[scale].octaves < -0.3
+        assert "from epoch 100 on; at epoch 200 by" in found.scales[scale].sentence  # as the experiment counts
     assert len(found.to_frame()) == 6
     assert found.cause.answer == found.speed.answer == "undecided"
     assert "runs of different depth" in found.speed.sentence
@@ -180,8 +181,17 @@ def test_runs_on_disk(tmp_path, draw, capsys, monkeypatch):
         cli.main()
     assert ended.value.code in (0, None)
     out = capsys.readouterr().out
+    assert out.startswith("4 runs, 4 seeds\n")
     assert found.sentences[0] in out
     assert "octaves" in out
+    from layerfreq.commands import verdict as command
+
+    monkeypatch.setattr(command.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command._fitted(found.sentences[0]).splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 80
+    assert " ".join(line.strip() for line in lines) == found.sentences[0]
 
 
 def test_variants_of_one_seed_are_one_cluster(tmp_path):
@@ -206,7 +216,7 @@ def test_speed_over_depths(tmp_path):
     found = verdict(tmp_path / "e").speed
     assert found.answer == "yes"
     assert found.effect == pytest.approx(-1, abs=0.2)
-    assert "loss of 0.1 change by -5" in found.sentence
+    assert "steps to a loss of 0.1 change by -5" in found.sentence
     missed = judge_speed(expand([tmp_path / "e"]), 1e-4)
     assert "did not reach it" in missed.sentence
     with pytest.raises(InputError, match="error: -1"):

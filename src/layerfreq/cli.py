@@ -104,7 +104,8 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
 @app.command()
 def reproduce(
     experiment: Annotated[
-        Literal["depth", "sine", "mlp", "resnet"], typer.Argument(help="Which experiment of the paper.")
+        Literal["depth", "sine", "mlp", "resnet", "controls"],
+        typer.Argument(help="An experiment of the paper, or the controls of the study of cause."),
     ],
     preset: Annotated[
         Literal["smoke", "small", "paper"],
@@ -230,6 +231,8 @@ def _experiment(
     from dataclasses import replace
 
     module = importlib.import_module(f"layerfreq.experiments.{name}")
+    if preset not in module.PRESETS:
+        raise InputError(f"preset: {name} has no {preset!r}; choose among {', '.join(module.PRESETS)}")
     config = module.PRESETS[preset]
     if data is not None:
         if not hasattr(config, "data"):

@@ -94,17 +94,25 @@ class Spectrum:
     def median(self) -> float | None:
         """1/delta at which LFR is half-way from its floor to 1; None where the cutoffs do not reach it."""
         half = (1 + self.floor) / 2
-        above = np.flatnonzero(self.lfr >= half)
-        if not self._varies or len(above) == 0 or (above[0] == 0 and self.lfr[0] > half):
+        reached = np.flatnonzero(self.lfr >= half)
+        if not self._varies or len(reached) == 0 or (reached[0] == 0 and self.lfr[0] > half):
             return None
-        if above[0] == 0:
+        if reached[0] == 0:
             return float(self.inv_delta[0])
         from scipy.optimize import brentq
 
-        low, high = np.log(self.inv_delta[above[0] - 1 : above[0] + 1])
-        curve = self._hermite
-        root = brentq(lambda s: float(curve(s)) - half, low, high)
-        return math.exp(root)  # pyright: ignore[reportArgumentType]
+        # The piece of `_hermite` that holds the root, over t = 0 .. 1: no other is needed.
+        near = slice(int(reached[0]) - 1, int(reached[0]) + 1)
+        u, (y0, y1) = self.inv_delta[near], self.lfr[near].tolist()
+        start, width = math.log(u[0]), math.log(u[1]) - math.log(u[0])
+        m0, m1 = (self.rdf[near] * u * width).tolist()
+        c, d = 3 * (y1 - y0) - 2 * m0 - m1, 2 * (y0 - y1) + m0 + m1
+
+        def above(t: float) -> float:
+            return y0 - half + t * (m0 + t * (c + t * d))
+
+        root: Any = brentq(above, 0.0, 1.0) if above(1.0) > 0 else 1.0  # rounding may leave it just below 0 there
+        return math.exp(start + root * width)
 
     @cached_property
     def resolution(self) -> float:

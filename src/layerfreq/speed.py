@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from layerfreq.errors import InputError
+from layerfreq.experiments import unit_of
 from layerfreq.runs import Run
 from layerfreq.slopes import LEVEL, Effect, Line, fit_line, mean_slope
 
@@ -69,7 +70,7 @@ def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None) -> 
     late = [censored for _, censored in steps]
     data = [(c, d, math.log2(max(s, 1))) for (_, c, d, _), (s, _) in zip(known, steps, strict=True)]
     effect = _effect(data)
-    to = f"steps to a loss of {error:.3g}"
+    to = f"{unit_of([run for run, _, _, _ in known])}s to a loss of {error:.3g}"
     if effect is None or effect.interval is None:
         return Finding("undecided", f"{question}: undecided, too few runs of different depth for an interval of {to}.")
     low, high = effect.interval

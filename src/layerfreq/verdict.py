@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from layerfreq.errors import InputError
+from layerfreq.experiments import unit_of
+from layerfreq.readback import SCALES, read_back
 from layerfreq.runs import Run
 from layerfreq.slopes import LEVEL, Effect, Line, fit_line, mean_slope
+from layerfreq.spectrum import Spectrum
 from layerfreq.speed import Finding, judge_speed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Answer = Literal["yes", "no", "undecided"]
-SCALES = ("raw", "rms")
 PERCENT = f"{LEVEL:.0%}"
 
 
@@ -44,6 +46,7 @@ class ScaleVerdict:
         interval: The interval of `octaves`.
         why: What the answer rests on, and what was left out.
         steps: For each measured step a row: step, answer, octaves, low, high, seeds, resolved, left_out.
+        unit: What a step is called: "epoch" in experiments that count them.
     """
 
     scale: str
@@ -53,6 +56,7 @@ class ScaleVerdict:
     interval: tuple[float, float] | None
     why: str
     steps: pd.DataFrame
+    unit: str = "step"
 
     @property
     def sentence(self) -> str:
@@ -63,12 +67,14 @@ class ScaleVerdict:
         low, high = self.interval
         last, first = int(self.steps["step"].iloc[-1]), int(self.steps["step"].iloc[0])
         if self.answer == "yes":
-            when = f"from step {self.since} on" if self.since != first else "at every measured step"
-            low, high, what = -high, -low, f"yes, deeper means lower frequency {when}; at step {last} by {size}"
+            when = f"from {self.unit} {self.since} on" if self.since != first else f"at every measured {self.unit}"
+            low, high, what = -high, -low, f"yes, deeper means lower frequency {when}; at {self.unit} {last} by {size}"
         elif self.answer == "no":
-            what = f"no, at step {last} deeper means higher frequency, by {size}"
+            what = f"no, at {self.unit} {last} deeper means higher frequency, by {size}"
         else:
-            what = f"undecided, at step {last} the median frequency changes by {self.octaves:+.2f} octaves a layer"
+            what = (
+                f"undecided, at {self.unit} {last} the median frequency changes by {self.octaves:+.2f} octaves a layer"
+            )
         return f"At {self.scale} scale: {what} ({PERCENT} interval {low:.2f} to {high:.2f}; {self.why})."
 
 
@@ -127,7 +133,7 @@ def verdict(runs: Sequence[Run] | Sequence[str | Path] | Run | str | Path, *, er
     given = [runs] if isinstance(runs, (Run, str, Path)) else list(runs)
     found = expand(given)
     medians = medians_of(found)
-    scales = judge(medians)
+    scales = judge(medians, unit_of([run for run, _ in found]))
     seeds = len({cluster for _, cluster in found})
     return Verdict(scales, judge_speed(found, error), _cause(found), runs=len(found), seeds=seeds)
 
@@ -166,42 +172,42 @@ def medians_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from layerfreq.experiments.summary import spectrum_of
-
     columns = ["run", "seed", "step", "layer", "depth", "scale", "median", "error", "resolution"]
     rows = []
     for run, cluster in runs:
-        spectra: Any = run.spectra
-        for (step, depth, layer, scale), part in spectra.groupby(["step", "depth", "layer", "scale"]):
-            # Runs whose measurements drew different numbers of centres keep no common floor; the expectation for
-            # shuffled labels at the widest window is it.
-            attrs = {"n": 0, "rows": 0, "floor": float(part["chance"].iloc[0]), **spectra.attrs}
-            one = spectrum_of(part, attrs)
-            median, error = math.nan if one.median is None else one.median, math.nan
-            if one.median is not None and one.stderr is not None:
-                per_octave = float(np.interp(median, one.inv_delta, one.rdf)) * median * math.log(2)
-                stderr = float(np.interp(median, one.inv_delta, one.stderr))
-                error = stderr / per_octave if per_octave > 0 else math.nan
-            rows.append([str(run.path), cluster, int(step), layer, int(depth), scale, median, error, one.resolution])
+        for one in read_back(run.spectra):
+            found = one.spectrum
+            median = math.nan if found.median is None else found.median
+            where = [str(run.path), cluster, one.step, one.layer, one.depth, found.scale]
+            rows.append([*where, median, _error(found), found.resolution])
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
-def judge(medians: pd.DataFrame) -> dict[str, ScaleVerdict]:
+def _error(one: Spectrum) -> float:
+    """Standard error of log2 of the median; NaN where there is none."""
+    if one.median is None or one.stderr is None:
+        return math.nan
+    per_octave = float(np.interp(one.median, one.inv_delta, one.rdf)) * one.median * math.log(2)
+    return float(np.interp(one.median, one.inv_delta, one.stderr)) / per_octave if per_octave > 0 else math.nan
+
+
+def judge(medians: pd.DataFrame, unit: str = "step") -> dict[str, ScaleVerdict]:
     """Judge a table of medians, as from `medians_of`; `run`, `error` and `layer` may be missing.
 
     Args:
         medians: Columns seed, step, depth, scale, median, resolution, and maybe run and error.
+        unit: What a step is called.
     """
-    return {scale: _judge(medians[medians["scale"] == scale], scale) for scale in SCALES}
+    return {scale: _judge(medians[medians["scale"] == scale], scale, unit) for scale in SCALES}
 
 
-def _judge(medians: Any, scale: str) -> ScaleVerdict:
+def _judge(medians: Any, scale: str, unit: str) -> ScaleVerdict:
     import pandas as pd
 
     columns = pd.Index(["step", "answer", "octaves", "low", "high", "seeds", "resolved", "left_out"])
     if len(medians) == 0:
         why = f"nothing was measured at {scale} scale"
-        return ScaleVerdict(scale, "undecided", None, None, None, why, pd.DataFrame(columns=columns))
+        return ScaleVerdict(scale, "undecided", None, None, None, why, pd.DataFrame(columns=columns), unit)
     table = medians.assign(run=medians["run"] if "run" in medians else medians["seed"])
     if "error" not in table:
         table = table.assign(error=math.nan)
@@ -209,8 +215,8 @@ def _judge(medians: Any, scale: str) -> ScaleVerdict:
     shared = table.groupby("step")["run"].nunique()
     steps = [int(step) for step in shared.index[shared == runs]]
     if not steps:
-        why = f"no step was measured in all {runs} runs"
-        return ScaleVerdict(scale, "undecided", None, None, None, why, pd.DataFrame(columns=columns))
+        why = f"no {unit} was measured in all {runs} runs"
+        return ScaleVerdict(scale, "undecided", None, None, None, why, pd.DataFrame(columns=columns), unit)
     seeds = table["seed"].nunique()
     rows, last, why = [], None, ""
     resolved = (table["median"] > 0) & (table["median"] <= table["resolution"])
@@ -220,7 +226,7 @@ def _judge(medians: Any, scale: str) -> ScaleVerdict:
         last, why = _at(good, seeds)
         left_out = len(part) - len(good)
         if left_out:
-            why += f"; {left_out} of {len(part)} medians at step {step} left out as beyond the resolution"
+            why += f"; {left_out} of {len(part)} medians at {unit} {step} left out as beyond the resolution"
         interval = (math.nan, math.nan) if last is None or last.interval is None else last.interval
         slope, clusters = (math.nan, 0) if last is None else (last.slope, last.clusters)
         answer = _answer(last)
@@ -231,7 +237,7 @@ def _judge(medians: Any, scale: str) -> ScaleVerdict:
     while held < len(answers) and answers[-1 - held] == "yes":
         held += 1
     if steps[-1] < table["step"].max():
-        why += f"; steps after {steps[-1]} were not measured in all runs"
+        why += f"; {unit}s after {steps[-1]} were not measured in all runs"
     return ScaleVerdict(
         scale=scale,
         answer=answers[-1],
@@ -240,6 +246,7 @@ def _judge(medians: Any, scale: str) -> ScaleVerdict:
         interval=None if last is None else last.interval,
         why=why,
         steps=frame,
+        unit=unit,
     )
 
 

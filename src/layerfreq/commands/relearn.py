@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from layerfreq.commands.analyze import DataHelp
+from layerfreq.errors import InputError
 
 
 def relearn(
@@ -21,11 +24,19 @@ def relearn(
     points: Annotated[int, typer.Option(help="Points to train on, at most.", min=2)] = 5000,
     budget: Annotated[int, typer.Option(help="Steps after which a head is given up.", min=1)] = 1500,
     batch: Annotated[int, typer.Option(help="Points in a step; 0 for all.", min=0)] = 128,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODULE:FACTORY", help="Of a run of your own: what makes its network."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help=f"With --model: {DataHelp[0].lower()}{DataHelp[1:]}")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed call was.")] = False,
 ) -> None:
     """Train fresh heads on the frozen features of every cut, and see what tells how long they take.
 
-    Options that name steps, cuts, heads, optimizers or scales may be given several times.
+    Options that name steps, cuts, heads, optimizers or scales may be given several times. The network and the data of
+    an experiment's run are built anew; for a run of your own, name them.
     """
     import sys
 
@@ -46,6 +57,7 @@ def relearn(
         budget=budget,
         batch=batch or None,
     )
+    own = _own(model, data, points)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console()) as bar:
         task = bar.add_task("relearn", total=None)
@@ -54,7 +66,7 @@ def relearn(
             bar.update(task, completed=done, total=total, description=what)
 
         try:
-            found = train(run, design=design, steps=step, cuts=cut, resume=resume, tell=tell)
+            found = train(run, *own, design=design, steps=step, cuts=cut, resume=resume, tell=tell)
         except KeyboardInterrupt:  # Typer would end with 130 and say nothing
             bar.stop()
             print(f"layerfreq: stopped; {run} keeps what was trained, and relearn --resume goes on", file=sys.stderr)
@@ -69,3 +81,17 @@ def relearn(
             print(f"\n{of} scale, {optim}, {rule} rate, {kind} head, {pairs}; {late:.0%} of the heads censored")
             print(part[shown].round(2).to_string(index=False))
     print(f"\n{judge_cause(table)}")
+
+
+def _own(model: str | None, data: str | None, points: int) -> tuple[Any, Any, Any]:
+    """Return a user's network, inputs and targets; None for each where an experiment's are built anew."""
+    if model is None and data is None:
+        return None, None, None
+    if model is None or data is None:
+        given, other = ("data", "--model MODULE:FACTORY") if model is None else ("model", "--data")
+        raise InputError(f"{given}: given without {other}; name both, or neither for an experiment's run")
+    from layerfreq.factories import find_model
+    from layerfreq.probe_data import load_data
+
+    found = find_model(model)
+    return found.model, *load_data(data, found, points)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +22,16 @@ def verdict(
     from layerfreq.verdict import verdict as judge
 
     result = judge(runs, error=error)
-    print(f"{result.runs} runs, {result.seeds} seeds")
-    print(result)
+    counts = ((result.runs, "run"), (result.seeds, "seed"))
+    print(", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts))
+    for sentence in result.sentences:
+        print(_fitted(sentence))
     if table:
         print(f"\n{result.to_frame().to_string(index=False, float_format='{:.3g}'.format)}")
+
+
+def _fitted(sentence: str) -> str:
+    """Break a sentence between words at a terminal's width; whoever reads it from a pipe gets it whole."""
+    if not sys.stdout.isatty():
+        return sentence
+    return textwrap.fill(sentence, max(shutil.get_terminal_size().columns, 40), subsequent_indent="  ")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerfreq.readback import read_back
 from layerfreq.runs import Run
 from layerfreq.spectrum import Spectrum
 
@@ -26,16 +27,15 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
 
     rows = []
     for seed, run in runs.items():
-        spectra: Any = run.spectra
-        for (step, depth, layer, scale), part in spectra.groupby(["step", "depth", "layer", "scale"]):
-            one = spectrum_of(part, spectra.attrs)
+        for measured in read_back(run.spectra):
+            one = measured.spectrum
             rows.append(
                 {
                     "seed": seed,
-                    "step": step,
-                    "layer": layer,
-                    "depth": depth,
-                    "scale": scale,
+                    "step": measured.step,
+                    "layer": measured.layer,
+                    "depth": measured.depth,
+                    "scale": one.scale,
                     "peak": one.peak,
                     "at_edge": one.peak_at_edge,
                     "median": one.median,

@@ -46,7 +46,10 @@ def source_of(run: Run) -> Source:
     config = Run(parent).config if (parent / "config.yaml").is_file() else {}
     name = config.get("experiment")
     if name not in NAMES:
-        raise InputError(f"model: {str(run.path)!r} is no run of an experiment; pass its model, inputs and targets")
+        raise InputError(
+            f"model: {str(run.path)!r} is no run of an experiment; name its --model and --data, or pass its "
+            "model, inputs and targets"
+        )
     module = importlib.import_module(f"layerfreq.experiments.{name}")
     if not hasattr(module, "source"):
         raise InputError(f"run: experiment {name!r} keeps no weights of measured layers; choose mlp or resnet")

@@ -125,6 +125,7 @@ def relearn(
     for one, _ in runs:
         source = source_of(one) if model is None else given(model, inputs, targets)
         cells = cells_of(one, source, design, steps, cuts)
+        load_weights(one.path, cells[0].step, source.fresh(0))  # another model's would leave a begun folder behind
         open_results(one.path / "relearn", design, resume)
         plans.append((one, source, cells))
     total, done = sum(len(cells) for _, _, cells in plans), 0

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from layerfreq.plots import per_octave
+from layerfreq.readback import SCALES, read_back
 from layerfreq.runs import Run
 from layerfreq.spectrum import Spectrum
 
-SCALES = ("raw", "rms")
 METRIC_POINTS = 3000  # of a longer series every k-th point is shown
 
 
@@ -125,72 +125,13 @@ def _read_spectra(shown: Shown, number: int, into: Collection) -> None:
     shown.layers = [str(name) for name in order.index]
     places = {name: i for i, name in enumerate(order.index)}
     steps = {step: i for i, step in enumerate(shown.steps)}
-    pairs: dict[tuple[int, int], dict[int, Spectrum]] = {}
-    for (step, layer, scale), one in _spectra(frame, about):
-        pairs.setdefault((steps[step], places[layer]), {})[SCALES.index(scale)] = one
-    for (step, layer), pair in sorted(pairs.items()):
-        curve, before = 0, None
-        for scale, one in sorted(pair.items()):
-            if before is None or not _same(before, one):
-                curve = len(into.curves)
-                into.curves.append(_curves(one))
-                numbers = one
-            else:  # 1/delta times a factor, and nothing else: what was found in the one scale holds in the other
-                numbers = _rescaled(before, one)
-            into.records.append(_record(number, step, layer, scale, curve, one, numbers, "floor" in about))
-            before = one
-
-
-def _spectra(frame: Any, about: dict[str, Any]) -> Iterator[tuple[tuple[int, str, str], Spectrum]]:
-    """Iterate over ((step, layer, scale), spectrum); rows of one spectrum may lie anywhere."""
-    import pandas as pd
-
-    codes = [pd.factorize(frame[name])[0] for name in ("step", "layer", "scale")]
-    key = (codes[0].astype(np.int64) * (codes[1].max() + 1) + codes[1]) * 2 + codes[2]
-    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in ("inv_delta", "lfr", "rdf", "chance")}
-    columns["neighbours"] = frame["neighbours"].to_numpy(dtype=np.float64)
-    order = np.lexsort((columns["inv_delta"], key))
-    columns = {name: values[order] for name, values in columns.items()}
-    names = [frame[name].to_numpy()[order] for name in ("step", "layer", "scale")]
-    edges = np.flatnonzero(np.diff(key[order], prepend=-1, append=-1))
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
-        step, layer, scale = (values[first] for values in names)
-        yield (
-            (int(step), layer, scale),
-            Spectrum(
-                **{name: values[first:end].copy() for name, values in columns.items()},
-                stderr=None,
-                n=int(about.get("n", 0)),
-                d=0,
-                rows=int(about.get("rows", 0)),
-                scale=scale,
-                floor=float(about.get("floor", 0.0)),
-                spread=0.0,
-                engine="",
-            ),
-        )
-
-
-def _same(one: Spectrum, other: Spectrum) -> bool:
-    """Whether two spectra differ by a factor of 1/delta alone."""
-    if len(one.lfr) != len(other.lfr):
-        return False
-    factors = other.inv_delta / one.inv_delta
-    return bool(
-        np.allclose(factors, factors[0], rtol=1e-9)
-        and np.allclose(one.lfr, other.lfr, rtol=0, atol=1e-9)
-        and np.allclose(one.chance, other.chance, rtol=0, atol=1e-9)
-    )
-
-
-def _rescaled(known: Spectrum, to: Spectrum) -> Spectrum:
-    """Return `to` with the numbers of `known` times the factor between them, so that they are not searched again."""
-    factor = float(to.inv_delta[0] / known.inv_delta[0])
-    scaled = replace(to)
-    for name in ("peak", "median", "resolution"):
-        value = getattr(known, name)
-        scaled.__dict__[name] = None if value is None else value * factor
-    return scaled
+    curve = 0
+    for one in read_back(frame):
+        if not one.again:
+            curve = len(into.curves)
+            into.curves.append(_curves(one.spectrum))
+        where = number, steps[one.step], places[one.layer], SCALES.index(one.spectrum.scale), curve
+        into.records.append(_record(*where, one.spectrum, "floor" in about))
 
 
 def _curves(one: Spectrum) -> Curves:
@@ -200,27 +141,24 @@ def _curves(one: Spectrum) -> Curves:
     return Curves(shape, per_octave(one.inv_delta, one.rdf), one.lfr, one.chance, steepest)
 
 
-def _record(
-    run: int, step: int, layer: int, scale: int, curve: int, one: Spectrum, numbers: Spectrum, floor: bool
-) -> Record:
+def _record(run: int, step: int, layer: int, scale: int, curve: int, one: Spectrum, floor: bool) -> Record:
     x = np.log2(one.inv_delta[[0, -1]])
     edge = 0
-    if numbers.peak is not None and numbers.peak_at_edge:
+    if one.peak is not None and one.peak_at_edge:
         edge = -1 if np.argmax(one.rdf) == 0 else 1
-    median = numbers.median if floor else None
     return Record(
-        run,
-        step,
-        layer,
-        scale,
-        curve,
-        float(x[0]),
-        float(x[1]),
-        _or_nan(numbers.peak),
-        edge,
-        _or_nan(median),
-        numbers.resolution,
-        one.floor if floor else float("nan"),
+        run=run,
+        step=step,
+        layer=layer,
+        scale=scale,
+        curve=curve,
+        low=float(x[0]),
+        high=float(x[1]),
+        peak=_or_nan(one.peak),
+        edge=edge,
+        median=_or_nan(one.median if floor else None),
+        resolution=one.resolution,
+        floor=one.floor if floor else float("nan"),
     )
 
 

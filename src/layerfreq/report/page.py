@@ -19,6 +19,7 @@ import yaml
 
 from layerfreq._version import __version__
 from layerfreq.errors import InputError
+from layerfreq.experiments import unit_of
 from layerfreq.report.collect import SCALES, Collection, Shown
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
@@ -27,13 +28,12 @@ from layerfreq.runs import Run
 from layerfreq.speed import depth_of
 
 SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "table.js", "app.js")
-UNITS = {"mlp": "epoch", "resnet": "epoch"}  # what a step is called in the paper's experiments
 
 
 def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
     """Return the whole page as text."""
     pack, heads = packed(found)
-    unit = _unit(sources)
+    unit = unit_of(sources)
     script = "\n".join(_read(name) for name in SCRIPTS)
     plotly = _plotly()
     about = {
@@ -136,12 +136,6 @@ def _plotly() -> str:
 
 def _read(name: str) -> str:
     return files("layerfreq.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _unit(sources: Sequence[Run]) -> str:
-    kinds = {str(run.config.get("experiment")) for run in sources}
-    units = {UNITS.get(kind, "step") for kind in kinds}
-    return units.pop() if len(units) == 1 else "step"
 
 
 def _error(sources: Sequence[Run]) -> float | None:
