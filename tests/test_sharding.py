@@ -151,9 +151,9 @@ def test_extremes_do_not_hang(ranks):
     [
         ({"features": torch.full((4, 2), float("nan"))}, ["features: NaN", "4 of 4", "(on rank 1)"]),
         ({"targets": torch.tensor([0, 1])}, ["targets: 2 entries for 4", "(on rank 1)"]),
-        ({"targets": torch.randn(4, 3)}, ["targets: class ids on rank 0", "3 columns", "rank 1"]),
-        ({"features": torch.randn(4, 3)}, ["features: 2 columns", "3 columns", "rank 1"]),
-        ({"features": torch.randn(4, 2).double()}, ["float32", "float64", "rank 1"]),
+        ({"targets": torch.eye(4, 3)}, ["targets: class ids on rank 0", "3 columns", "rank 1"]),
+        ({"features": torch.eye(4, 3)}, ["features: 2 columns", "3 columns", "rank 1"]),
+        ({"features": torch.eye(4, 2).double()}, ["float32", "float64", "rank 1"]),
         ({"features": torch.full((4, 2), 3e38)}, []),
         ({"options": {"seed": 7}}, ["seed: 0 on rank 0, but 7 on rank 1"]),
         ({"options": {"inv_delta": [1.0, 2.0]}}, ["inv_delta: None on rank 0", "rank 1"]),
