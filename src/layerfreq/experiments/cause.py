@@ -83,7 +83,9 @@ PRESETS = {
             mlp.Config("digits", 1000, 50, 0, 0.5, (0, 60, 240), 500),
         ),
         (3, 5, 7),
-        resnet.Config(CIFAR, 2000, 500, 8, 2, 128, 50, 0.02, 0.0, 8, 6, (0, 2, 8), (0, 8), 1000, 500, 1000, False, (1, 2, 4)),
+        resnet.Config(
+            CIFAR, 2000, 500, 8, 2, 128, 50, 0.02, 0.0, 8, 6, (0, 2, 8), (0, 8), 1000, 500, 1000, False, (1, 2, 4)
+        ),
         Design(
             optimizers=("sgd",),
             seeds=2,
@@ -218,14 +220,13 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     """
     from layerfreq.experiments import cause_figures, cause_tables
 
-    frame = gather(out, seeds)
-    files = []
-    tables = {"results": cause_tables.packed(frame), "league": cause_tables.league_of(frame)}
-    for name, table in tables.items():
-        write_whole(out / f"{name}.parquet", lambda at, table=table: table.to_parquet(at, index=False))
-        files.append(out / f"{name}.parquet")
-    head, rows = cause_tables.primary(tables["league"])
-    return head, rows, [*files, *cause_figures.draw(frame, tables["league"], out / "figures")]
+    table = cause_tables.packed(gather(out, seeds))
+    league = cause_tables.league_of(table)
+    files = [out / "results.parquet", out / "league.parquet"]
+    for file, one in zip(files, (table, league), strict=True):
+        write_whole(file, lambda at, one=one: one.to_parquet(at, index=False))
+    head, rows = cause_tables.primary(league)
+    return head, rows, [*files, *cause_figures.draw(table, league, out / "figures")]
 
 
 def _all(function: Any, jobs: list[Any], what: str, how: dict[str, Any], progress: Progress) -> None:
