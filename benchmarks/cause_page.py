@@ -150,9 +150,8 @@ def whole_seeds(table):
     network = rows["run"].str.replace(r"seed-\d+$", "", regex=True)
     cells = rows.assign(network=network)[["study", "network", "seed", "step", "cut", "scale"]].drop_duplicates()
     counted = cells.groupby(["study", "network", "step"]).size()
-    full = counted[counted % seeds == 0]
-    most = cells.groupby(["study", "network"]).apply(lambda c: c["cut"].nunique() * c["scale"].nunique() * seeds)
-    good = {key for key, count in full.items() if count == most[key[:2]]}
+    cuts = cells.groupby(["study", "network"])["cut"].nunique()
+    good = {key for key, count in counted.items() if count == cuts[key[:2]] * len(OWN) * seeds}
     keep = [key in good for key in zip(rows["study"], network, rows["step"], strict=True)]
     return table[keep].reset_index(drop=True)
 

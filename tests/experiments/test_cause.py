@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ pytest.importorskip("joblib")
 from layerfreq.errors import InputError
 from layerfreq.experiments import cause, cause_tables, mlp
 from layerfreq.experiments.runner import Progress
-from layerfreq.experiments.sweep import sweep
+from layerfreq.experiments.sweep import pool
 from layerfreq.relearn import Design
 from layerfreq.runs import Run
 
@@ -91,8 +92,11 @@ def test_heads_on_the_inputs_are_the_same_wherever_they_are_trained(alone):
 def test_two_workers_give_the_numbers_of_one_process(alone, tmp_path, backend):
     if backend != "loky":
         pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])
+    heads = "relearn", "figures", "results.parquet", "league.parquet"
+    if backend != "loky":  # what is slow there is to begin: the trainings are taken over
+        shutil.copytree(alone[0], tmp_path / "two", ignore=shutil.ignore_patterns(*heads))
     try:
-        table = study(tmp_path / "two", replace(TINY, backend=backend, workers=2))
+        table = study(tmp_path / "two", replace(TINY, backend=backend, workers=2), resume=True)
     except InputError as error:
         if "does not start" not in str(error):
             raise
@@ -196,12 +200,13 @@ def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch):
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "none").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'layerfreq\[ray\]'"):
-        list(sweep(abs, [(1,)], backend="ray"))
+    with pytest.raises(InputError, match=r"pip install 'layerfreq\[ray\]'"), pool("ray"):
+        pass
 
 
-def test_a_sweep_yields_every_result_on_one_thread(monkeypatch):
+def test_a_sweep_yields_every_result_on_one_thread():
     before = torch.get_num_threads()
-    assert list(sweep(torch.get_num_threads, [()] * 3, workers=1)) == [1, 1, 1]
+    with pool(workers=1) as sweep:
+        assert list(sweep(torch.get_num_threads, [()] * 3)) == [1, 1, 1]
+        assert list(sweep(abs, [])) == []
     assert torch.get_num_threads() == before
-    assert list(sweep(abs, [], workers=1)) == []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from layerfreq.errors import InputError
 from layerfreq.experiments import mlp, resnet
 from layerfreq.experiments.runner import Progress, open_experiment
-from layerfreq.experiments.sweep import check_backend, sweep
+from layerfreq.experiments.sweep import Sweep, check_backend, pool
 from layerfreq.relearn import Design, results
 from layerfreq.relearn.sources import source_of
 from layerfreq.relearn.study import cells_of, open_results, train_cells
@@ -38,7 +38,7 @@ class Config:
         resnet: Residual networks and their variants.
         design: What is trained above the cuts of all of them.
         data: Folder with one folder a data set, in the hub's layout; None for the hub itself.
-        backend: What spreads the jobs, as in `sweep`.
+        backend: What spreads the jobs, as in `pool`.
         workers: Number of processes; None means one a core.
     """
 
@@ -74,7 +74,7 @@ PRESETS = {
     "smoke": Config(
         (mlp.Config("digits", 200, 16, 0, 0.5, (0, 20), None),),
         (3, 4),
-        resnet.Config("digits", 200, 100, 4, 2, 16, 50, 0.02, 0.0, 1, 1, (0, 1), (0, 1), 200, None, 100, False, (3, 4)),
+        resnet.Config("digits", 200, 100, 4, 2, 16, 50, 0.02, 0.0, 1, 1, (0, 1), (0, 1), 200, None, 100, False, (4,)),
         Design(optimizers=("sgd",), seeds=1, points=200, budget=40, shares=(0.9, 0.75), rates={"sgd": (0.1, 3.0)}),
     ),
     "small": Config(
@@ -118,29 +118,34 @@ def run(
     """
     check_backend(config.backend, config.workers)
     config = placed(config)
-    how: dict[str, Any] = {"backend": config.backend, "workers": config.workers}
-    plan = {key: value for key, value in asdict(config).items() if key not in how}
+    plan = {key: value for key, value in asdict(config).items() if key not in ("backend", "workers")}
     parts = parts_of(config)
     plan["parts"] = {part.folder: part.study for part in parts}
     open_experiment(out, {"experiment": "cause", "preset": preset, "seeds": seeds, **_plain(plan)}, resume=resume)
-    jobs = [(str(out / part.folder), part, preset, seeds, device) for part in reversed(parts)]  # the longest first
-    _all(train_part, jobs, "training", how, progress)
+    with pool(config.backend, config.workers) as sweep:
+        jobs = [(str(out / part.folder), part, preset, seeds, device) for part in reversed(parts)]  # the longest first
+        _all(sweep, train_part, jobs, "training", progress)
+        _all(sweep, relearn_step, _head_jobs(parts, out, seeds, config.design), "heads", progress)
+
+
+def _head_jobs(parts: list[Part], out: Path, seeds: list[int], design: Design) -> list[tuple[Any, ...]]:
+    """Open the results of every run, and return the arguments of `relearn_step` for each of its steps."""
     chores = []
     for part in parts:
         runs = _runs(out / part.folder, seeds)
         source = source_of(runs[0][0])
         inputs_done = any(known == part.study for _, _, known in chores)
         for one, seed in runs:
-            open_results(one.path / "relearn", config.design, resume=True)
-            cells = cells_of(one, source, config.design, None, None)
+            open_results(one.path / "relearn", design, resume=True)
+            cells = cells_of(one, source, design, None, None)
             for step in sorted({cell.step for cell in cells}):
                 cuts = sorted({cell.cut for cell in cells})
                 # The inputs are the same at every step, depth and seed: heads are trained on them once, see `gather`.
-                job = (str(one.path), config.design, step, cuts[1:] if inputs_done else cuts)
+                job = (str(one.path), design, step, cuts[1:] if inputs_done else cuts)
                 inputs_done = True
                 chores.append((seeds.index(seed), job, part.study))
     chores.sort(key=lambda chore: chore[0])  # seed by seed, so that a sweep that is stopped has whole seeds
-    _all(relearn_step, [job for _, job, _ in chores], "heads", how, progress)
+    return [job for _, job, _ in chores]
 
 
 def placed(config: Config) -> Config:
@@ -229,9 +234,9 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     return head, rows, [*files, *cause_figures.draw(table, league, out / "figures")]
 
 
-def _all(function: Any, jobs: list[Any], what: str, how: dict[str, Any], progress: Progress) -> None:
+def _all(sweep: Sweep, function: Any, jobs: list[Any], what: str, progress: Progress) -> None:
     progress.start(what, len(jobs), 0)
-    for done, name in enumerate(sweep(function, jobs, **how), start=1):
+    for done, name in enumerate(sweep(function, jobs), start=1):
         progress.step(done)
         progress.measuring(f"after {name}")
     progress.finish()

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from layerfreq.errors import InputError
@@ -19,16 +20,17 @@ BACKENDS = ("loky", "dask", "ray")
 NEEDS = {"loky": ("joblib", "study"), "dask": ("distributed", "dask"), "ray": ("ray", "ray")}
 
 
-def sweep(
-    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], *, backend: str = "loky", workers: int | None = None
-) -> Iterator[Any]:
-    """Call a function with the arguments of every job, in several processes; yield what it returns, as jobs end.
+Sweep = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 
-    Each worker computes on one thread, so that how many there are changes no number.
+
+@contextmanager
+def pool(backend: str = "loky", workers: int | None = None) -> Iterator[Sweep]:
+    """Give a function that calls another one with the arguments of every job, and yields what that returns.
+
+    The function must be one of a module, not a local one. Results come as jobs end, in any order. Each worker computes
+    on one thread, so that how many there are changes no number.
 
     Args:
-        function: Of a module, not a local one.
-        jobs: Arguments of each call.
         backend: "loky" (processes of this machine), "dask" (the scheduler that `DASK_SCHEDULER_ADDRESS` names, or a
             local cluster) or "ray" (the cluster that `RAY_ADDRESS` names, or a local one).
         workers: Of a local cluster; None means one a core. With 1 and "loky", everything runs in this process.
@@ -37,23 +39,30 @@ def sweep(
         InputError: If the back end is unknown, its package is missing, or it does not start.
     """
     check_backend(backend, workers)
+    from joblib import cpu_count
+
+    workers = workers or cpu_count()
+    with _cluster(backend, workers):
+        yield partial(_sweep, backend, workers)
+
+
+def _sweep(backend: str, workers: int, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    from joblib import Parallel, delayed, parallel_config
+
     if not jobs:
         return
-    from joblib import Parallel, cpu_count, delayed, parallel_config
-
-    workers = min(workers or cpu_count(), len(jobs))
-    calls = [delayed(_alone)(function, job) for job in jobs]
     if backend == "loky" and workers == 1:
         for job in jobs:
             yield _alone(function, job)
         return
-    with _cluster(backend, workers), parallel_config(backend=backend, n_jobs=workers if backend != "dask" else -1):
+    calls = [delayed(_alone)(function, job) for job in jobs]
+    with parallel_config(backend=backend, n_jobs=-1 if backend == "dask" else min(workers, len(jobs))):
         # Ray hands results back when all are there.
         yield from Parallel(return_as="list" if backend == "ray" else "generator_unordered", batch_size=1)(calls)
 
 
 def check_backend(backend: str, workers: int | None) -> None:
-    """Refuse what `sweep` cannot do, before anything is done.
+    """Refuse what `pool` cannot do, before anything is done.
 
     Raises:
         InputError: If the back end is unknown, its package is missing, or the number of workers is below 1.
