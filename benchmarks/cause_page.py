@@ -14,6 +14,7 @@ from layerfreq.experiments import cause, cause_figures
 from layerfreq.experiments.cause_tables import (
     DIRECTIONS,
     OWN,
+    by_step,
     contests,
     first_look,
     league_of,
@@ -34,35 +35,51 @@ RULES = ("best", "fixed")
 def sections(table):
     """The parts of the page that are written from the data: name -> Markdown."""
     league, found = league_of(table), contests(table)
-    parts = {"counts": counts(table), "answers": answers(league, found), "primary": primary(league, found)}
+    parts = {"counts": counts(table, league), "answers": answers(league, found), "primary": primary(league, found)}
     parts["first look"] = looked(table)
     parts["rivals"] = rivals(found)
+    parts["epochs"] = epochs(by_step(table))
     for study in STUDIES:
         for scale in OWN:
             parts[f"league {study} {scale}"] = one_league(league, study, scale)
     return parts
 
 
-def counts(table):
+def counts(table, league):
     rows = []
     for study, name in STUDIES.items():
         part = unpacked(table)
         part = part[part["study"] == study]
         trained = part[part["cut"] > 0]
         heads = len(trained[["run", "step", "cut", "scale", "head_seed"]].drop_duplicates())
-        best = part[part["rule"] == "best"]
-        rows.append([name, part["seed"].nunique(), part["run"].nunique(), _listed(part["step"]), heads])
-        rows[-1] += [f"{part['censored'].mean():.0%}", f"{(best['rate'] == best['rate'].max()).mean():.0%}"]
-    head = [
-        "study",
-        "seeds",
-        "networks",
-        "epochs",
-        "heads (each at 5 rates)",
-        "not arrived",
-        "best rate is the grid's last",
-    ]
+        best = part[(part["rule"] == "best") & ~part["censored"]]
+        edges = [(best["at_edge"] & (best["rate"] < 1)).mean(), (best["at_edge"] & (best["rate"] > 1)).mean()]
+        networks = trained["run"].str.rpartition("/")[0].nunique()
+        at = league[(league["study"] == study) & (league["pairs_of"] == "within step") & (league["rule"] == "best")]
+        pairs = [at.loc[at["scale"] == scale, "pairs"].iloc[0] for scale in ("rms", "raw")]
+        late = [part.loc[part["scale"] == scale, "censored"].mean() for scale in ("rms", "raw")]
+        rows.append([name, networks, part["seed"].nunique(), _listed(part["step"]), heads, _percents(late)])
+        rows[-1] += [_percents(edges), " / ".join(map(str, pairs))]
+    head = ["study", "networks", "seeds", "epochs", "heads, each at 5 rates", "not arrived (rms / raw)"]
+    head += ["best rate is the grid's first / last", "usable pairs within step, best rate (rms / raw)"]
     return markdown(head, [[str(cell) for cell in row] for row in rows])
+
+
+def epochs(found):
+    """The correlation of each scale's own median within every measured step."""
+    head = ["study", "epoch", *(f"{scale} median, {rule} rate" for rule in RULES for scale in ("rms", "raw"))]
+    rows = []
+    for study, name in STUDIES.items():
+        part = found[found["study"] == study]
+        for step in sorted(part["step"].unique()):
+            cells = []
+            for rule in RULES:
+                for scale in ("rms", "raw"):
+                    own = part[(part["step"] == step) & (part["rule"] == rule) & (part["scale"] == scale)]
+                    one = own[own["predictor"] == OWN[scale]].iloc[0]
+                    cells.append(with_interval(one, "correlation", "low", "high"))
+            rows.append([name, str(step), *cells])
+    return markdown(head, rows)
 
 
 def answers(league, found):
@@ -113,7 +130,7 @@ def rivals(found):
         cells = []
         for study in STUDIES:
             for rule in RULES:
-                one = part.loc[(rival, study, rule)].iloc[0]
+                one = part.loc[(rival, study, rule)]
                 cells.append(f"{one['answer']} {with_interval(one, 'difference', 'low', 'high')}")
         rows.append([cause_figures.NAMES[rival], *cells])
     return markdown(head, rows)
@@ -164,6 +181,10 @@ def _own(league, found, study, pairs, rule):
     )
     contest = found[(found["study"] == study) & (found["pairs_of"] == pairs) & (found["rule"] == rule)]
     return rms, raw, contest[contest["rival"] == "raw_median at raw scale"].iloc[0]
+
+
+def _percents(shares):
+    return " / ".join(f"{share:.0%}" for share in shares)
 
 
 def _listed(values):

@@ -52,6 +52,7 @@ def figure_steps(table: pd.DataFrame) -> Figure:
     """Draw steps over median frequency at the best rate and the middle error: a row a scale, a column a study."""
     from matplotlib import colormaps
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     studies = _studies(table)
     share = sorted(table["share"].unique())[table["share"].nunique() // 2]
@@ -76,6 +77,11 @@ def figure_steps(table: pd.DataFrame) -> Figure:
                     here[OWN[scale]], here["steps"], s=14, facecolors=face, edgecolors=[colour], lw=0.7, label=label
                 )
         ax.set(xscale="log", yscale="log", title=_title(study) if row == 0 else "")
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(f"median 1/δ, {scale} scale")
         if column == 0:
             ax.set_ylabel(f"steps to {share:g} of the constant loss\n(heads at {scale} scale, best rate)")
@@ -100,7 +106,7 @@ def figure_league(league: pd.DataFrame) -> Figure:
             part = rows[(rows["study"] == study) & (rows["rule"] == rule)].set_index("predictor").loc[order]
             _bars(ax, part, np.arange(len(order)) + shift, colour, marker, f"{rule} rate")
         ax.axvline(0, color="0.6", lw=0.8, zorder=0)
-        ax.set(title=_title(study), xlim=(-1.05, 1.05), xlabel="rank correlation with the steps")
+        ax.set(title=_title(study), xlim=(-1.1, 1.1), xlabel="rank correlation with the steps")
     axes[0, 0].set_yticks(range(len(order)), [NAMES[name] for name in order])
     axes[0, 0].legend(fontsize="x-small", loc="upper left")
     return figure
@@ -126,7 +132,7 @@ def figure_within(found: pd.DataFrame) -> Figure:
                 ax.errorbar(at, part["correlation"], yerr=bounds, **style)
             ax.axhline(0, color="0.6", lw=0.8, zorder=0)
             ax.set_xticks(range(len(steps)), [str(step) for step in steps])
-            ax.set(ylim=(-1.05, 1.05), title=_title(study) if row == 0 else "", xlabel="epoch" if row else "")
+            ax.set(ylim=(-1.12, 1.12), title=_title(study) if row == 0 else "", xlabel="epoch" if row else "")
         axes[row, 0].set_ylabel(f"rank correlation\nwithin the epoch, {rule} rate")
     axes[0, 0].legend(fontsize="x-small", loc="lower right")
     return figure
