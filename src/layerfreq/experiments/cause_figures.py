@@ -55,7 +55,8 @@ def figure_steps(table: pd.DataFrame) -> Figure:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     studies = _studies(table)
-    share = sorted(table["share"].unique())[table["share"].nunique() // 2]
+    shares: list[float] = sorted(table["share"].unique())
+    share = shares[len(shares) // 2]
     figure, axes = plt.subplots(2, len(studies), figsize=(3.6 * len(studies), 6.4), squeeze=False, layout="constrained")
     places = [(row, scale, column, study) for row, scale in enumerate(OWN) for column, study in enumerate(studies)]
     for row, scale, column, study in places:

@@ -33,10 +33,11 @@ def packed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `gather` as they are published: single precision, sorted, names as categories."""
     keys = ["study", "run", "seed", "step", "cut", "scale", "optimizer", "head", "rule", "head_seed", "share"]
     kept = [*keys, "layer", "steps", "censored", "rate", "at_edge", *PREDICTORS]
-    table = frame[kept].sort_values(keys, ignore_index=True)
+    part: Any = frame[kept]
+    table = part.sort_values(keys, ignore_index=True)
     single = {name: "float32" for name in ("steps", "rate", *PREDICTORS)}
     small = {"step": "int32", "cut": "int8", "head_seed": "int8"}
-    return table.astype({**single, **small, **dict.fromkeys(LABELS, "category")})  # pyright: ignore[reportArgumentType]
+    return table.astype({**single, **small, **dict.fromkeys(LABELS, "category")})
 
 
 def unpacked(table: pd.DataFrame) -> pd.DataFrame:
@@ -58,12 +59,13 @@ def league_of(table: pd.DataFrame) -> pd.DataFrame:
     first, second = league(rows, by=BY), league(rows, by=BY, fixed=HELD)
     keys = [*BY, "pairs_of", "predictor"]
     new = {"partial": "given", "partial_low": "given_low", "partial_high": "given_high"}
-    return first.merge(second[[*keys, *new]].rename(columns=new), on=keys)
+    more: Any = second[[*keys, *new]]
+    return first.merge(more.rename(columns=new), on=keys)
 
 
 def by_step(table: pd.DataFrame) -> pd.DataFrame:
     """Return the correlations within each measured step: the league with `step` among what makes a table."""
-    found = league(unpacked(table), by=[*BY, "step"])
+    found: Any = league(unpacked(table), by=[*BY, "step"])
     return found[found["pairs_of"] == "within step"]
 
 
@@ -117,7 +119,8 @@ def first_look(table: pd.DataFrame, study: str = "mnist-mlp", hidden: int = 5, s
             values = []
             for _, own in here.groupby("seed"):
                 mean = own.groupby(["step", "cut"])[["steps", OWN[scale]]].mean()
-                values.append(float(spearmanr(mean["steps"], mean[OWN[scale]]).statistic))
+                found: Any = spearmanr(mean["steps"], mean[OWN[scale]])
+                values.append(float(found.statistic))
             out.append([scale, str(step), float(np.mean(values)), min(values), max(values)])
     return pd.DataFrame(out, columns=pd.Index(["scale", "points", "mean", "least", "most"]))
 
@@ -135,7 +138,7 @@ def primary(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         cells = [str(study), str(pairs), f"{optimizer}, {rule}"]
         late = []
         for scale, name in OWN.items():
-            found = part[(part["scale"] == scale) & (part["predictor"] == name)]
+            found: Any = part[(part["scale"] == scale) & (part["predictor"] == name)]
             cells.append(with_interval(found.iloc[0], "correlation", "low", "high") if len(found) else "-")
             late += [f"{found['censored'].iloc[0]:.0%}"] if len(found) else []
         rows.append([*cells, " / ".join(late)])

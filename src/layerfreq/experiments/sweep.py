@@ -58,7 +58,8 @@ def _sweep(backend: str, workers: int, function: Callable[..., Any], jobs: Seque
     calls = [delayed(_alone)(function, job) for job in jobs]
     with parallel_config(backend=backend, n_jobs=-1 if backend == "dask" else min(workers, len(jobs))):
         # Ray hands results back when all are there.
-        yield from Parallel(return_as="list" if backend == "ray" else "generator_unordered", batch_size=1)(calls)
+        how: dict[str, Any] = {"return_as": "list" if backend == "ray" else "generator_unordered", "batch_size": 1}
+        yield from Parallel(**how)(calls)
 
 
 def check_backend(backend: str, workers: int | None) -> None:
@@ -105,14 +106,13 @@ def _cluster(backend: str, workers: int) -> Iterator[None]:
 
 @contextmanager
 def _dask(workers: int) -> Iterator[None]:
-    import dask
+    from dask import config
     from distributed import Client, LocalCluster
 
-    address = dask.config.get("scheduler-address", None)
+    address = config.get("scheduler-address", None)
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
     try:
-        cluster = address or LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
-        )
+        cluster = address or LocalCluster(n_workers=workers, **options)
         client = Client(cluster)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"backend: Dask does not start ({_first(error)}); use --backend loky") from None
