@@ -26,6 +26,14 @@ def test_every_table_is_what_the_data_give(script):
     assert script.filled(page, parts) == page
 
 
+def test_numbers_of_the_summary_are_in_the_tables():
+    summary, _, rest = (ROOT / "docs" / "cause.md").read_text().partition("## Design")
+    tables = " ".join(re.findall(r"<!-- begin .*? -->(.*?)<!-- end -->", rest, re.DOTALL))
+    found = re.findall(r"\d+%|\d\.\d\d", summary.replace("95% intervals", ""))
+    assert len(found) > 15
+    assert not [number for number in found if number not in tables]
+
+
 def test_the_data_are_small_and_whole():
     assert DATA.stat().st_size < 500_000
     table = pd.read_parquet(DATA)

@@ -210,3 +210,29 @@ def test_a_sweep_yields_every_result_on_one_thread():
         assert list(sweep(torch.get_num_threads, [()] * 3)) == [1, 1, 1]
         assert list(sweep(abs, [])) == []
     assert torch.get_num_threads() == before
+
+
+def test_on_the_command_line(tmp_path, monkeypatch, capsys):
+    from layerfreq import cli
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["layerfreq", "reproduce", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, capsys.readouterr()
+
+    monkeypatch.setitem(cause.PRESETS, "smoke", TINY)
+    out = str(tmp_path / "cause")
+    status, said = call("cause", "--preset", "smoke", "--workers", "1", "--seed", "0", "--out", out)
+    assert status == 0, said.err
+    assert "within step" in said.out
+    assert (tmp_path / "cause" / "figures" / "cause-league.png").is_file()
+    for words, message in (
+        (("mlp", "--backend", "dask"), "backend: mlp has none; leave --backend out"),
+        (("cause", "--data", str(tmp_path / "no")), "data: no folder"),
+        (("cause", "--preset", "smoke", "--seed", "0", "--out", out), "holds another run"),
+    ):
+        status, said = call(*words)
+        assert status == 2
+        assert message in said.err
+        assert said.err.count("\n") == 1
