@@ -217,7 +217,7 @@ def test_monitor_under_ddp(ranks, tmp_path):
     last = written.spectra.query("step == 2 and scale == 'raw'")
     np.testing.assert_allclose(last["lfr"], frame["lfr"])
     assert all("holds another run" in text and text.endswith("(on rank 0)") for text in taken), taken
-    assert wrong[0].startswith("RuntimeError")
+    assert wrong[0].startswith("InputError inputs: Sequential does not run on float32")
     assert wrong[0].endswith(f"(on rank {size - 1})")
 
 

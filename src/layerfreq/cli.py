@@ -104,14 +104,16 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
 @app.command()
 def reproduce(
     experiment: Annotated[
-        Literal["depth", "sine", "mlp", "resnet", "controls"],
-        typer.Argument(help="An experiment of the paper, or the controls of the study of cause."),
+        Literal["depth", "sine", "mlp", "resnet", "cause", "controls"],
+        typer.Argument(help="An experiment of the paper; or whether frequency is the cause, and the controls of that."),
     ],
     preset: Annotated[
         Literal["smoke", "small", "paper"],
         typer.Option(help="Seconds; minutes; or the paper's size: on two cores sine 1 min, mlp 30, depth up to 120."),
     ] = "small",
-    data: Annotated[str | None, typer.Option(help="Folder in the hub's layout, hub id, or 'digits'.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder in the hub's layout, hub id, or 'digits'; cause: folder of folders.")
+    ] = None,
     device: DeviceOption = "cpu",
     seed: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times.")] = None,
     out: OutOption = None,
@@ -120,10 +122,17 @@ def reproduce(
         list[int] | None, typer.Option("--variant", help="resnet: -1 .. -4, may be given several times; default: all.")
     ] = None,
     augment: Annotated[bool, typer.Option("--augment", help="resnet: crop and flip images at random.")] = False,
+    backend: Annotated[
+        Literal["loky", "dask", "ray"] | None,
+        typer.Option(help="cause: what spreads its jobs, processes of this machine (loky) or a cluster's workers."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="cause: how many processes; default: one a core.", min=1)] = None,
 ) -> None:
     """Reproduce an experiment of the paper."""
     changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
     changes |= {"augment": True} if augment else {}
+    changes |= {"backend": backend} if backend else {}
+    changes |= {"workers": workers} if workers else {}
     _experiment(experiment, preset, data, device, seed, out, resume, changes)
 
 
@@ -240,7 +249,8 @@ def _experiment(
         config = replace(config, data=data)
     for key in changes or {}:
         if not hasattr(config, key):
-            raise InputError(f"{key.removesuffix('s')}: {name} has none; leave --{key.removesuffix('s')} out")
+            option = "variant" if key == "variants" else key
+            raise InputError(f"{option}: {name} has none; leave --{option} out")
     config = replace(config, **(changes or {}))
     check_device(device)
     seeds = seeds or list(range(module.SEEDS))

@@ -1,5 +1,6 @@
 """Trackers: what is read back is what was measured, and a tracker that fails takes nothing with it."""
 
+import contextlib
 import json
 import random
 import struct
@@ -154,10 +155,14 @@ def records(data):
 
 def history(folder):
     """What a W&B run wrote to its local file: a dict for each call of `log`."""
+    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.rglob("*.wandb")
-    found = [Record.FromString(data) for data in records(path.read_bytes())]
+    found = []
+    for data in records(path.read_bytes()):
+        with contextlib.suppress(DecodeError):  # one of W&B's own that is still being written
+            found.append(Record.FromString(data))
     rows = [record.history.item for record in found if record.WhichOneof("record_type") == "history"]
     return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from layerfreq.runs import Run
 
-NAMES = ("depth", "sine", "mlp", "resnet", "controls")
-UNITS = {"mlp": "epoch", "resnet": "epoch", "controls": "epoch"}  # what a step is called there; elsewhere it is "step"
+NAMES = ("depth", "sine", "mlp", "resnet", "cause", "controls")
+# What a step is called there; elsewhere it is "step".
+UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
 
 
 def unit_of(runs: Sequence[Run]) -> str:

@@ -1,0 +1,149 @@
+"""Jobs of a study spread over processes by joblib: on this machine, or on the workers of Dask or Ray.
+
+A job is a function of a module and its arguments, and leaves its outcome in files. Workers on other machines therefore
+need the same file system and the same layerfreq.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from layerfreq.errors import InputError
+
+BACKENDS = ("loky", "dask", "ray")
+NEEDS = {"loky": ("joblib", "study"), "dask": ("distributed", "dask"), "ray": ("ray", "ray")}
+
+
+Sweep = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
+
+
+@contextmanager
+def pool(backend: str = "loky", workers: int | None = None) -> Iterator[Sweep]:
+    """Give a function that calls another one with the arguments of every job, and yields what that returns.
+
+    The function must be one of a module, not a local one. Results come as jobs end, in any order. Each worker computes
+    on one thread, so that how many there are changes no number.
+
+    Args:
+        backend: "loky" (processes of this machine), "dask" (the scheduler that `DASK_SCHEDULER_ADDRESS` names, or a
+            local cluster) or "ray" (the cluster that `RAY_ADDRESS` names, or a local one).
+        workers: Of a local cluster; None means one a core. With 1 and "loky", everything runs in this process.
+
+    Raises:
+        InputError: If the back end is unknown, its package is missing, or it does not start.
+    """
+    check_backend(backend, workers)
+    from joblib import cpu_count
+
+    workers = workers or cpu_count()
+    with _cluster(backend, workers):
+        yield partial(_sweep, backend, workers)
+
+
+def _sweep(backend: str, workers: int, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    from joblib import Parallel, delayed, parallel_config
+
+    if not jobs:
+        return
+    if backend == "loky" and workers == 1:
+        for job in jobs:
+            yield _alone(function, job)
+        return
+    calls = [delayed(_alone)(function, job) for job in jobs]
+    with parallel_config(backend=backend, n_jobs=-1 if backend == "dask" else min(workers, len(jobs))):
+        # Ray hands results back when all are there.
+        how: dict[str, Any] = {"return_as": "list" if backend == "ray" else "generator_unordered", "batch_size": 1}
+        yield from Parallel(**how)(calls)
+
+
+def check_backend(backend: str, workers: int | None) -> None:
+    """Refuse what `pool` cannot do, before anything is done.
+
+    Raises:
+        InputError: If the back end is unknown, its package is missing, or the number of workers is below 1.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend: unknown {backend!r}; choose among {', '.join(BACKENDS)}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers: {workers} is below 1; pass a number of processes, or leave it out")
+    package, extra = NEEDS[backend]
+    if importlib.util.find_spec(package) is None or importlib.util.find_spec("joblib") is None:
+        raise InputError(f"backend: {backend!r} needs more packages; pip install 'layerfreq[{extra}]'")
+
+
+def _alone(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+    """Call on one thread, whatever the worker's default is, and leave that as it was."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            return function(*job)
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _cluster(backend: str, workers: int) -> Iterator[None]:
+    """Start, or connect to, what the back end needs; a cluster that was started here ends here."""
+    if backend == "dask":
+        with _dask(workers):
+            yield
+    elif backend == "ray":
+        with _ray(workers):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _dask(workers: int) -> Iterator[None]:
+    from dask import config
+    from distributed import Client, LocalCluster
+
+    address = config.get("scheduler-address", None)
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
+    try:
+        cluster = address or LocalCluster(n_workers=workers, **options)
+        client = Client(cluster)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"backend: Dask does not start ({_first(error)}); use --backend loky") from None
+    with client:
+        try:
+            yield
+        finally:
+            if not isinstance(cluster, str):
+                cluster.close()
+
+
+@contextmanager
+def _ray(workers: int) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.util.joblib import register_ray
+
+    own = not ray.is_initialized()
+    try:
+        if own:
+            options: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, **options)
+    except (OSError, RuntimeError, ValueError, ConnectionError) as error:
+        raise InputError(f"backend: Ray does not start ({_first(error)}); use --backend loky") from None
+    register_ray()
+    try:
+        yield
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
