@@ -167,7 +167,8 @@ def _stop(*_: Any) -> None:
 def images(data: str | None, n: int) -> tuple[Tensor, Tensor]:
     """Return CIFAR-10, or random images."""
     if data is not None:
-        return load_images(data, n)
+        loaded, labels = load_images(data, n)
+        return loaded.movedim(-1, 1).contiguous(), labels
     source = torch.Generator().manual_seed(0)
     return torch.rand(n, 3, 32, 32, generator=source), torch.randint(10, (n,), generator=source)
 
