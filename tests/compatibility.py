@@ -2,7 +2,7 @@
 
 Mark a test with `@pytest.mark.compatibility(kind, name, verdict, note)`, or a case of a parametrised test with
 `pytest.param(..., marks=pytest.mark.compatibility(...))`. Verdicts are those in `VERDICTS`; the note is the limit, or
-the message of the refusal. `pytest -m compatibility --compatibility docs/compatibility.md` writes the page.
+the message of the refusal. `pytest -m compatibility --compatibility=docs/compatibility.md` writes the page.
 """
 
 from pathlib import Path
@@ -50,7 +50,7 @@ def page(rows):
         "# Compatibility",
         "",
         "Each row is proved by the tests named in it; the page is written by",
-        "`pytest -m compatibility --compatibility docs/compatibility.md`, and holds only rows whose tests passed.",
+        "`pytest -m compatibility --compatibility=docs/compatibility.md`, and holds only rows whose tests passed.",
     ]
     for kind in KINDS:
         of_kind = {name: row for (k, name), row in sorted(rows.items()) if k == kind}
