@@ -114,7 +114,8 @@ def test_layers_and_both_parts_of_every_cut(name):
         before, after = split(model, layer, inputs)
         value = run(before, inputs)
         assert torch.equal(after(value), run(model, inputs))
-        assert torch.equal(value.flatten(1), features[layer])
+        with torch.no_grad():  # as features are found: a recurrent network then takes another kernel
+            assert torch.equal(run(before, inputs).flatten(1), features[layer])
     for layer, streamed in layer_features(model, inputs, stream=True):
         assert torch.equal(streamed, features[layer])
 

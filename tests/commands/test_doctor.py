@@ -1,7 +1,6 @@
 """`layerfreq doctor`: every module with the reason why it is measured or not, and what measuring it will take."""
 
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
+from layerfreq import Monitor, costs, hidden_layers, layer_features, layer_spectra
 from layerfreq.cli import main
 from layerfreq.errors import InputError
 from layerfreq.example_inputs import example_inputs
@@ -97,20 +96,20 @@ def test_reports_name_what_they_are_the_same_as():
     assert sorted(reasons.values()) == ["", "no activation", "nothing above", "same as inner.1"]
 
 
-def test_estimated_times_are_near_real_ones():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(64, 700), nn.Tanh(), nn.Linear(700, 80), nn.ReLU(), nn.Linear(80, 10))
-    x, y = torch.randn(3000, 64), torch.arange(3000) % 10
-    for rows in (None, 300):
-        layer_spectra(model, x, y, rows=rows)
-        real = []
-        estimate = sum(one.seconds for one in inspect_model(model, x, 3000, rows) if not one.reason)
-        for _ in range(3):
-            started = time.perf_counter()
-            layer_spectra(model, x, y, rows=rows)
-            real.append(time.perf_counter() - started)
-        ratio = estimate / min(real)
-        assert 1 / 3 < ratio < 3, (rows, ratio)
+@pytest.mark.parametrize(
+    ("n", "d", "rows"), [(200, 16, None), (5000, 256, None), (60000, 1024, 500), (3000, 8192, 100)]
+)
+def test_times_are_carried_on_from_points_and_pairs(monkeypatch, n, d, rows):
+    """On a machine that takes 2 us a point and 3 ns a pair and coordinate."""
+    monkeypatch.setattr(costs, "_small", costs._small.__wrapped__)
+
+    def seconds(x, y, rows):
+        return 2e-6 * len(x) + 3e-9 * len(x) * (rows or len(x)) * x.shape[1]
+
+    monkeypatch.setattr(costs, "_seconds", seconds)
+    wide = max(1, d / costs.WIDTHS[-1])
+    expected = wide * (2e-6 * n + 3e-9 * n * (rows or n) * min(d, costs.WIDTHS[-1]))
+    assert costs.engine_seconds(n, d, rows) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import random
 import struct
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -159,10 +160,14 @@ def history(folder):
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.rglob("*.wandb")
-    found = []
-    for data in records(path.read_bytes()):
-        with contextlib.suppress(DecodeError):  # one of W&B's own that is still being written
-            found.append(Record.FromString(data))
+    found, until = [], time.monotonic() + 60
+    while not any(record.WhichOneof("record_type") == "exit" for record in found):  # another process writes the file
+        assert time.monotonic() < until, "the run did not end"
+        time.sleep(0.05)
+        found = []
+        for data in records(path.read_bytes()):
+            with contextlib.suppress(DecodeError):
+                found.append(Record.FromString(data))
     rows = [record.history.item for record in found if record.WhichOneof("record_type") == "history"]
     return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 
