@@ -20,7 +20,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
-    print(f"{machine()}\n\n| images, layers | filter centres | estimated | measured | ratio |\n|---|---:|---:|---:|---:|")
+    print(f"{machine()}\n")
+    print("| images, layers | filter centres | estimated | measured | ratio |\n|---|---:|---:|---:|---:|")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 700), nn.Tanh(), nn.Linear(700, 80), nn.ReLU(), nn.Linear(80, 10)).eval()
     for n in (3000, 10000):

@@ -10,7 +10,7 @@ import torch
 
 from layerfreq.spectrum import spectrum
 
-POINTS = 1024  # of the small measurements
+POINTS = 2048  # of the small measurements
 FEW = 64  # filter centres of those that show what does not grow with them
 WIDTHS = (16, 256, 1024, 4096)
 REPEATS = 3
