@@ -1,6 +1,6 @@
 """How near `layerfreq doctor`'s estimates come: the time it names beside the time that measuring took.
 
-    python benchmarks/doctor.py [--repeats 3]
+python benchmarks/doctor.py [--repeats 3]
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What watching a model costs: unmeasured steps, one layer's features, and ResNet-18 whole, beside the bare passes.
 
     python benchmarks/monitor.py [--images 5000] [--data FOLDER] [--rows 500] [--repeats 15] [--width 64] [--only PART]
+                                  [--device cpu]
 
-Prints Markdown tables. Times are medians of runs in turns; memory is by how much the process grew at most, each in a
-process of its own. `--images 300 --width 16 --repeats 3` takes a minute.
+Prints Markdown tables. Times are medians of runs in turns; memory is by how much the process, or the GPU's part of it,
+grew at most, each in a process of its own. `--images 300 --width 16 --repeats 3` takes a minute.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +31,7 @@ from layerfreq.inputs import BATCH
 from layerfreq.layers import plan
 
 CALLS = 2000
+DEVICE = torch.device("cpu")
 
 
 class Transformer(nn.Module):
@@ -61,11 +64,12 @@ def mlp() -> nn.Module:
 def models() -> dict[str, tuple[nn.Module, Tensor, list[str | None]]]:
     """Models, inputs, and layers to collect; None for all hidden layers."""
     torch.manual_seed(0)
-    return {
+    found: dict[str, tuple[nn.Module, Tensor, list[str | None]]] = {
         "MLP, 5 x 500": (mlp(), torch.randn(2048, 784), ["6", "10", None]),
         "ResNet-18, width 64": (network(1, 64, 512, 10), torch.randn(64, 3, 32, 32), ["stem.2", "blocks.3", None]),
         "transformer, 4 x 128": (Transformer(), torch.randint(1000, (128, 32)), ["blocks.1", "blocks.3", None]),
     }
+    return {name: (model.to(DEVICE), x.to(DEVICE), layers) for name, (model, x, layers) in found.items()}
 
 
 def in_turns(repeats: int, *calls: Callable[[], Any]) -> list[list[float]]:
@@ -73,11 +77,30 @@ def in_turns(repeats: int, *calls: Callable[[], Any]) -> list[list[float]]:
     taken: list[list[float]] = [[] for _ in calls]
     for turn in range(repeats + 1):
         for call, times in zip(calls, taken, strict=True):
-            start = time.perf_counter()
-            call()
+            seconds, _ = timed(call)
             if turn:
-                times.append(time.perf_counter() - start)
+                times.append(seconds)
     return taken
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Return seconds and what comes back, the GPU's work included."""
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
+    wait()
+    start = time.perf_counter()
+    found = call()
+    wait()
+    return time.perf_counter() - start, found
+
+
+def grown(call: Callable[[], Any], device: torch.device) -> tuple[int | None, Any]:
+    """Return the bytes by which the process, or its part of the GPU, grew at most, and what comes back."""
+    if device.type != "cuda":
+        return added_memory(call)
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    found = call()
+    return torch.cuda.max_memory_allocated() - held, found
 
 
 def head(text: str) -> None:
@@ -94,7 +117,7 @@ def row(*values: Any) -> None:
 def unmeasured_steps(repeats: int) -> None:
     """Time `measure` where `when` says no, beside a small training step."""
     print("## A step that is not measured\n")
-    model, x, y = mlp(), torch.randn(64, 784), torch.randint(10, (64,))
+    model, x, y = (a.to(DEVICE) for a in (mlp(), torch.randn(64, 784), torch.randint(10, (64,))))
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     losses: list[Tensor] = []
 
@@ -183,6 +206,7 @@ def whole(job: dict[str, Any], pipe: Any) -> None:
     else:
         model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(65536, 10))
         layers = job["layer"]
+    model, x, y = (a.to(job["device"]) for a in (model, x, y))
     with torch.no_grad():
         model(x[:32])
 
@@ -198,9 +222,8 @@ def whole(job: dict[str, Any], pipe: Any) -> None:
 
     seconds, memory, found = [], [], None
     for call in (bare, measure):
-        start = time.perf_counter()
-        added, found = added_memory(call)
-        seconds.append(time.perf_counter() - start)
+        took, (added, found) = timed(partial(grown, call, job["device"]))
+        seconds.append(took)
         memory.append(added)
     pipe.send((seconds, memory, {name: one.lfr for name, one in (found or {}).items()}))
 
@@ -209,7 +232,9 @@ def apart(**job: Any) -> Any:
     """Run `whole` in a process of its own."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=whole, args=({**job, "threads": torch.get_num_threads()}, theirs))
+    process = context.Process(
+        target=whole, args=({**job, "threads": torch.get_num_threads(), "device": DEVICE}, theirs)
+    )
     process.start()
     found = ours.recv()
     process.join()
@@ -263,8 +288,11 @@ def main() -> None:
     parser.add_argument("--wide-images", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--only", choices=["steps", "features", "resnet", "wide"])
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    print(f"{machine()}\n")
+    global DEVICE
+    DEVICE = torch.device(options.device)
+    print(f"{torch.cuda.get_device_name() + '; ' if DEVICE.type == 'cuda' else ''}{machine()}\n")
     parts: dict[str, Callable[[], None]] = {
         "steps": lambda: unmeasured_steps(options.repeats),
         "features": lambda: one_layer(options.repeats),

@@ -101,11 +101,12 @@ def train(
     ema=False,
     frozen=None,
     parallel=None,
+    device="cpu",
 ):
     """Train for a few steps; returns all that must not depend on the monitor, and the last spectra."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
-    model = NETWORKS[name]()
+    model = NETWORKS[name]().to(device)
     model.reentrant = reentrant
     if frozen == "stem":
         model.stem.requires_grad_(False)
@@ -122,7 +123,7 @@ def train(
     if attached_first:
         trained = compiled(model)
     optimizer = torch.optim.Adam([p for p in trained.parameters() if p.requires_grad], 0.01)
-    scale = torch.amp.GradScaler("cpu", enabled=scaler)
+    scale = torch.amp.GradScaler(device, enabled=scaler)
     losses, seen = [], []
 
     def measure(step, moment):
@@ -132,7 +133,8 @@ def train(
     step = 0
     for _ in range(2):
         for inputs, targets in loader:
-            with nullcontext() if autocast is None else torch.autocast("cpu", autocast):
+            inputs, targets = inputs.to(device), targets.to(device)
+            with nullcontext() if autocast is None else torch.autocast(device, autocast):
                 measure(step, 0)
                 output = trained(inputs)
                 measure(step, 1)
@@ -154,7 +156,11 @@ def train(
         "model": [*model.state_dict().values(), *([] if average is None else average.state_dict().values())],
         "gradients": [p.grad for p in model.parameters()],
         "optimizer": [v for s in optimizer.state.values() for v in s.values()],
-        "random": [torch.get_rng_state(), torch.from_numpy(np.random.get_state()[1].astype(np.int64))],  # noqa: NPY002
+        "random": [
+            torch.get_rng_state(),
+            torch.from_numpy(np.random.get_state()[1].astype(np.int64)),  # noqa: NPY002
+            *(torch.cuda.get_rng_state_all() if device == "cuda" else ()),
+        ],
         "modes": [torch.tensor(m.training) for m in model.modules()],
         "trainable": [torch.tensor(p.requires_grad) for p in model.parameters()],
     }

@@ -32,12 +32,14 @@ def random_state_kept(model: nn.Module, loader: Any = None) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's global state
     generators = _held(model, loader)
     kept = [_state(generator) for generator in generators]
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    gpus = [(generator, generator.graphsafe_get_state()) for generator in _gpus()]
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=[]):
             seed_all(model, loader)
             yield
     finally:
+        for generator, state in gpus:
+            generator.graphsafe_set_state(state)
         for generator, state in zip(generators, kept, strict=True):
             _set(generator, state)
         random.setstate(python)
@@ -46,7 +48,11 @@ def random_state_kept(model: nn.Module, loader: Any = None) -> Iterator[None]:
 
 def seed_all(model: nn.Module, loader: Any = None) -> None:
     """Seed every random generator within reach with one fixed seed; call it inside `random_state_kept`."""
-    torch.manual_seed(SEED)
+    torch.default_generator.manual_seed(SEED)
+    for generator in _gpus():
+        # Another state in its place: seeding it would make the next training step of a recurrent network on a GPU draw
+        # its dropout anew (cuDNN), whatever state is put back.
+        generator.graphsafe_set_state(torch.Generator(generator.device).manual_seed(SEED))
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002
     for generator in _held(model, loader):
@@ -56,6 +62,11 @@ def seed_all(model: nn.Module, loader: Any = None) -> None:
             generator.bit_generator.state = type(generator.bit_generator)(SEED).state
         else:
             generator.seed(SEED)
+
+
+def _gpus() -> tuple[torch.Generator, ...]:
+    """Return the generators of the GPUs in use; seeding the others would be remembered until they are."""
+    return torch.cuda.default_generators if torch.cuda.is_initialized() else ()
 
 
 def _held(model: nn.Module, loader: Any) -> list[Any]:
