@@ -1,6 +1,6 @@
 """What a spectrum costs on a GPU, beside the bare matrix product and float64 tiles, and how far each is off.
 
-    python benchmarks/gpu.py [--n 5000 20000 60000] [--d 512] [--repeats 5] [--tune]
+    python benchmarks/gpu.py [--n 5000 20000 60000] [--d 512] [--repeats 5] [--tune N]
 
 Prints Markdown tables. Times are medians of runs in turns, from features on the GPU to a `Spectrum` on the host.
 """
@@ -24,7 +24,9 @@ from layerfreq.bench import machine
 
 CUTOFFS = np.geomspace(0.01, 100, 50)
 CLASSES = 10
-EXACT = 20000  # points up to which float64 tiles are run, too
+EXACT = 20000  # points up to which float64 tiles are run, too: 13 s
+TILES = 5000  # points up to which float32 tiles are, which take as long
+SMALL = (128, 256, 512, 1024, 2048)
 COLLAPSED = 1e-2  # how wide classes are beside the distance of their centres
 
 
@@ -65,19 +67,21 @@ def table(n: int, d: int, kind: str, repeats: int) -> None:
         "bare product, float32": partial(product, x, tf32=False),
         "bare product, TF32": partial(product, x, tf32=True),
         "cuda": partial(spectrum, x, y, CUTOFFS, engine="cuda"),
-        "blocked, float32": partial(spectrum, x, y, CUTOFFS, engine="blocked"),
     }
+    if n <= TILES:
+        ways["blocked, float32"] = partial(spectrum, x, y, CUTOFFS, engine="blocked")
     if n <= EXACT:
         ways["blocked, float64"] = partial(spectrum, x.double(), y, CUTOFFS, engine="blocked")
-    found, memory, times = {}, {}, {name: [] for name in ways}
+    found, memory, times = {}, {}, {}
     for name, way in ways.items():
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
-        _, found[name] = timed(way)
+        seconds, found[name] = timed(way)
+        times[name] = [seconds] if "blocked" in name else []  # far from the others: once will do
         memory[name] = torch.cuda.max_memory_allocated() - held
-    for turn in range(repeats):
+    for _ in range(repeats):
         for name, way in ways.items():
-            if turn == 0 or "blocked" not in name:  # far from the others: once will do
+            if "blocked" not in name:
                 times[name].append(timed(way)[0])
     exact = found.get("blocked, float64")
     floor = median(times["bare product, float32"])
@@ -115,6 +119,19 @@ def parts(n: int, d: int) -> None:
         print(f"  {name}: {taken * 1e3:.2f} ms", flush=True)
 
 
+def small(d: int, repeats: int) -> None:
+    """Say from how many points on the engine pays."""
+    print(f"\n| n, d={d} | cuda | blocked |\n|---:|---:|---:|")
+    for n in SMALL:
+        x, y = points(n, d, "classes")
+        calls = [partial(spectrum, x, y, CUTOFFS, engine=name) for name in ("cuda", "blocked")]
+        taken = [[timed(call)[0] for call in calls] for _ in range(1 + repeats)][1:]
+        print(
+            f"| {n} | " + " | ".join(f"{median(way) * 1e3:.1f} ms" for way in zip(*taken, strict=True)) + " |",
+            flush=True,
+        )
+
+
 def tune(n: int, d: int) -> None:
     """Time `add` with other tiles and numbers of threads."""
     from layerfreq.engines import as_points, cuda
@@ -143,7 +160,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="+", default=[5000, 20000, 60000])
     parser.add_argument("--d", type=int, nargs="+", default=[512])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--tune", type=int, metavar="N", help="also time other tiles at so many points")
     options = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}; {machine()}; 50 cutoffs, {CLASSES} classes, float32 features\n")
     print("| n | d | targets | way | time | : float32 product | memory | LFR off | RDF off |")
@@ -152,8 +169,10 @@ def main() -> None:
         table(n, d, kind, options.repeats)
     for n, d in itertools.product(options.n, options.d):
         parts(n, d)
+    small(options.d[0], options.repeats)
     if options.tune:
-        tune(options.n[-1], options.d[-1])
+        parts(options.tune, options.d[-1])
+        tune(options.tune, options.d[-1])
 
 
 if __name__ == "__main__":
