@@ -267,10 +267,10 @@ def spectrum(
         center: Subtract the mean target first, so that LFR starts at 0.
         rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
         rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
-        engine: "auto": "cpu" on the CPU above 512 points, else "blocked" (docs/benchmarks.md has the measurements).
-            "cpu": all cutoffs from one pass, LFR to 1e-5. "cuda": the same on one NVIDIA GPU, with Triton; not yet
-            measured on one. "blocked": any device; float64 features keep float64's accuracy. "reference": float64,
-            dense. `Spectrum.engine` says which it was.
+        engine: "auto": "cpu" on the CPU above 512 points, "cuda" on an NVIDIA GPU (Ampere or later, with Triton) above
+            1,024, else "blocked" (docs/benchmarks.md has the measurements). "cpu": all cutoffs from one pass, LFR to
+            1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep float64's accuracy.
+            "reference": float64, dense. `Spectrum.engine` says which it was.
         device: Where to compute; None means where the features are.
         seed: Of the draw of rows, and of the random signs. The global random state is not touched.
         group: A `torch.distributed` process group over whose ranks the points are spread: each rank calls with its

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from layerfreq import spectrum
+from layerfreq.engines import pick_engine
 from layerfreq.engines.base import as_points
 from layerfreq.errors import InputError
 from layerfreq.targets import as_targets
@@ -163,6 +164,24 @@ def test_columns_may_come_block_by_block(vectors):
     parts = engine.curves(rows)
     for name in ("energy", "slope", "self_weight"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "capability", "amd", "triton", "name"),
+    [
+        (2000, (9, 0), None, True, "cuda"),
+        (2000, (8, 0), None, True, "cuda"),
+        (1024, (9, 0), None, True, "blocked"),
+        (2000, (7, 5), None, True, "blocked"),
+        (2000, (9, 4), "6.4", True, "blocked"),
+        (2000, (9, 0), None, False, "blocked"),
+    ],
+)
+def test_auto_takes_it_where_it_is_known_to_pay(monkeypatch, n, capability, amd, triton, name):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.version, "hip", amd)
+    monkeypatch.setattr(cuda, "find_spec", lambda _: triton or None)
+    assert pick_engine("auto", torch.device("cuda"), n)[0] == name
 
 
 def test_features_on_the_cpu(monkeypatch):

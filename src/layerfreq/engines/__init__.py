@@ -7,7 +7,7 @@ import torch
 from layerfreq.engines.base import Engine, Points, RowCurves, as_points, enough_memory
 from layerfreq.engines.blocked import Blocked
 from layerfreq.engines.cpu import Cpu
-from layerfreq.engines.cuda import Cuda
+from layerfreq.engines.cuda import Cuda, can_run
 from layerfreq.engines.reference import Reference
 from layerfreq.errors import InputError, did_you_mean
 
@@ -18,6 +18,7 @@ ENGINES: dict[str, type[Engine]] = {
     "cuda": Cuda,
 }
 SMALL = 512  # points up to which "cpu" does not pay back the loading of its loops, 0.6 s a process (docs/benchmarks.md)
+SMALL_ON_GPU = 1024  # points up to which "cuda", whose coefficients take the host 20 ms, is no faster than "blocked"
 
 
 def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, type[Engine]]:
@@ -27,7 +28,11 @@ def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, type[Engi
         InputError: If no engine has that name.
     """
     if name == "auto":
-        name = "cpu" if device.type == "cpu" and n > SMALL else "blocked"
+        name = "blocked"
+        if device.type == "cpu" and n > SMALL:
+            name = "cpu"
+        elif n > SMALL_ON_GPU and can_run(device):
+            name = "cuda"
     if name not in ENGINES:
         raise InputError(f"engine: unknown {name!r}; {did_you_mean(name, ['auto', *ENGINES])}")
     return name, ENGINES[name]

@@ -6,6 +6,7 @@ import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -273,6 +274,13 @@ class Cuda(Engine):
         )
         columns = [part.by_column for part in found if part.by_column is not None]
         return RowCurves(index, energy, slope, self_weight, torch.stack(columns).sum(dim=0) if columns else None)
+
+
+def can_run(device: torch.device) -> bool:
+    """Return whether this engine runs, as it was measured, on a device: an NVIDIA GPU from Ampere on, with Triton."""
+    if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _tiles(counts: Tensor) -> tuple[int, Tensor]:
