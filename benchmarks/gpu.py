@@ -1,6 +1,6 @@
 """What a spectrum costs on a GPU, beside the bare matrix product and float64 tiles, and how far each is off.
 
-    python benchmarks/gpu.py [--n 5000 20000 60000] [--d 512] [--repeats 5] [--tune N]
+    python benchmarks/gpu.py [--n 5000 20000 60000] [--d 512] [--repeats 5] [--exact 20000] [--tune N]
 
 Prints Markdown tables. Times are medians of runs in turns, from features on the GPU to a `Spectrum` on the host.
 """
@@ -24,7 +24,6 @@ from layerfreq.bench import machine
 
 CUTOFFS = np.geomspace(0.01, 100, 50)
 CLASSES = 10
-EXACT = 20000  # points up to which float64 tiles are run, too: 13 s
 TILES = 5000  # points up to which float32 tiles are, which take as long
 SMALL = (128, 256, 512, 1024, 2048)
 COLLAPSED = 1e-2  # how wide classes are beside the distance of their centres
@@ -61,7 +60,7 @@ def product(x: torch.Tensor, *, tf32: bool) -> None:
         torch.backends.cuda.matmul.allow_tf32 = kept
 
 
-def table(n: int, d: int, kind: str, repeats: int) -> None:
+def table(n: int, d: int, kind: str, repeats: int, most: int) -> None:
     x, y = points(n, d, kind)
     ways: dict[str, Callable[[], Any]] = {
         "bare product, float32": partial(product, x, tf32=False),
@@ -70,7 +69,7 @@ def table(n: int, d: int, kind: str, repeats: int) -> None:
     }
     if n <= TILES:
         ways["blocked, float32"] = partial(spectrum, x, y, CUTOFFS, engine="blocked")
-    if n <= EXACT:
+    if n <= most:
         ways["blocked, float64"] = partial(spectrum, x.double(), y, CUTOFFS, engine="blocked")
     found, memory, times = {}, {}, {}
     for name, way in ways.items():
@@ -160,13 +159,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="+", default=[5000, 20000, 60000])
     parser.add_argument("--d", type=int, nargs="+", default=[512])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--exact", type=int, default=20000, help="points up to which float64 tiles are run: 13 s each")
     parser.add_argument("--tune", type=int, metavar="N", help="also time other tiles at so many points")
     options = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}; {machine()}; 50 cutoffs, {CLASSES} classes, float32 features\n")
     print("| n | d | targets | way | time | : float32 product | memory | LFR off | RDF off |")
     print("|---:|---:|---|---|---:|---:|---:|---:|---:|")
     for n, d, kind in itertools.product(options.n, options.d, ("classes", "vectors", "collapsed")):
-        table(n, d, kind, options.repeats)
+        table(n, d, kind, options.repeats, options.exact)
     for n, d in itertools.product(options.n, options.d):
         parts(n, d)
     small(options.d[0], options.repeats)
