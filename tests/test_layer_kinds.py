@@ -342,7 +342,8 @@ def test_scripted_modules_inside():
 
 @kind("nn.DataParallel")
 def test_data_parallel():
-    plain, x = nn.Sequential(nn.Linear(D, D), nn.ReLU(), nn.Linear(D, 2)), flat()
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # where there are GPUs, the model has to be on one
+    plain, x = nn.Sequential(nn.Linear(D, D), nn.ReLU(), nn.Linear(D, 2)).to(device), flat().to(device)
     assert hidden_layers(nn.DataParallel(plain), x) == ["1"]
     assert torch.equal(layer_features(nn.DataParallel(plain), x)["1"], seen(plain, "1", x))
 
