@@ -1,11 +1,10 @@
 """Processes in a gloo group that run what tests send them."""
 
-import multiprocessing
 import traceback
 from contextlib import contextmanager
 from datetime import timedelta
 
-import tests.conftest  # noqa: F401  (its shape checks, before anything of layerfreq is imported)
+from tests.forked import context
 
 SECONDS = 120  # a rank that has not answered by then hangs
 
@@ -13,7 +12,6 @@ SECONDS = 120  # a rank that has not answered by then hangs
 @contextmanager
 def world(size, folder, backend="gloo"):
     """Start processes that form a group; yields call(function, arguments of rank 0, of rank 1, ...) -> results."""
-    context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(size)]
     at = f"file://{folder}/meet"
     workers = [

@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 pytest.importorskip("lightning_fabric")
 
 from layerfreq.cli import main
+from tests.forked import context, started_server
 
 
 @pytest.fixture
@@ -30,6 +34,12 @@ def cli(capsys, monkeypatch):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No figures, which take longer than all the rest."""
+    monkeypatch.setattr("layerfreq.plots.save", lambda figure, folder, name: plt.close(figure) or [])
 
 
 def process(*args):
@@ -114,7 +124,7 @@ def test_bad_options_are_one_line_and_nothing_is_written(cli, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_output_folders(cli, tmp_path):
+def test_output_folders(cli, tmp_path, undrawn):
     sine = ("reproduce", "sine", "--preset", "smoke", "--out")
     out = tmp_path / "o"
     assert cli(*sine, out)[0] == 0
@@ -137,14 +147,14 @@ def test_smoke_presets(cli, tmp_path, experiment):
         assert picture.name in out.replace("\n", "")
 
 
-def test_stopped_by_the_user_is_one_line_and_can_be_gone_on_with(cli, tmp_path, monkeypatch):
+def test_stopped_by_the_user_is_one_line_and_can_be_gone_on_with(cli, tmp_path, monkeypatch, undrawn):
     mlp = ("reproduce", "mlp", "--preset", "smoke", "--seed", 0, "--out", tmp_path / "o", "--resume")
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr("layerfreq.cli.BarProgress.step", stop)
+    with monkeypatch.context() as stopping:
+        stopping.setattr("layerfreq.cli.BarProgress.step", stop)
         status, _, error = cli(*mlp)
     assert (status, len(error.strip().splitlines())) == (1, 1)
     assert "--resume" in error
@@ -155,22 +165,39 @@ def spectra(folder):
     return pd.read_parquet(folder / "seed-0" / "spectra").sort_values(["step", "layer", "scale", "inv_delta"])
 
 
+def in_a_child(said, *args):
+    """Run a command, its output in a file, without figures: what is killed is then at its training."""
+    with said.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    torch.set_num_threads(1)
+    sys.argv = ["layerfreq", *map(str, args)]
+    with patch("layerfreq.plots.save", return_value=[]):
+        main()
+
+
 def test_killed_and_resumed_mlp_ends_with_the_same_spectra(tmp_path):
     mlp = ("reproduce", "mlp", "--preset", "smoke", "--seed", 0, "--out")
+    started_server()
     started = time.monotonic()
-    whole = process(*mlp, tmp_path / "whole")
-    assert whole.communicate()[1] == ""
-    assert whole.returncode == 0
+    whole = context.Process(target=in_a_child, args=(tmp_path / "said", *mlp, tmp_path / "whole"))
+    whole.start()
+    whole.join()
+    assert whole.exitcode == 0, (tmp_path / "said").read_text()
     duration = time.monotonic() - started
     rng = np.random.default_rng(0)
+    ends = []
     for i in range(3):
-        killed = process(*mlp, tmp_path / "killed", "--resume")
-        time.sleep(duration * (0.4 + 0.6 * rng.random()))
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+        killed = context.Process(target=in_a_child, args=(tmp_path / "said", *mlp, tmp_path / "killed", "--resume"))
+        killed.start()
+        time.sleep(duration * rng.random())
+        killed.kill()
+        killed.join()
+        ends.append(killed.exitcode)
         for part in Path(tmp_path / "killed").rglob("*.parquet"):
             if not part.name.startswith("."):
                 assert len(pd.read_parquet(part)), (i, part)
+    assert -signal.SIGKILL in ends
     last = process(*mlp, tmp_path / "killed", "--resume")
     assert last.communicate()[1] == ""
     assert last.returncode == 0

@@ -273,7 +273,7 @@ def test_a_layer_without_positions_has_all_its_points_as_centres_where_fewer_tha
         nn.Linear(5, 2),
     )
     x, y = torch.randn(20, 1, 6, 6), torch.arange(20) % 2
-    for memory in (None, 400):
+    for memory in (None, 3200):
         found = layer_spectra(model, x, y, reading="positions", rows=100, memory=memory)
         assert (found["1"].rows, found["1"].n) == (100, 320)
         assert (found["5"].rows, found["5"].n, found["5"].stderr) == (20, 20, None)

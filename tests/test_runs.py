@@ -1,6 +1,5 @@
 """A run on disk: whole measurements through failures, kills and concurrent reading."""
 
-import multiprocessing
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from layerfreq import Run
 from layerfreq.errors import InputError
 from layerfreq.runs import write_whole
+from tests.forked import context
 
 COLUMNS = ["step", "layer", "depth", "scale", "inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]
 LAYERS, SCALES, GRID = [f"layer{i}" for i in range(5)], ["raw", "rms"], np.geomspace(1e-3, 1e3, 200)
@@ -46,8 +46,6 @@ def files(folder):
 
 
 def writing(*args):
-    context = multiprocessing.get_context("forkserver")  # a child starts fast, and without this process's threads
-    context.set_forkserver_preload(["layerfreq.runs", "pandas", "pyarrow.parquet"])
     process = context.Process(target=write_many, args=args)
     process.start()
     return process

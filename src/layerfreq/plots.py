@@ -186,6 +186,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     for path in paths:
         write_whole(path, lambda at: figure.savefig(at, dpi=150))
+        figure.set_layout_engine("none")  # that of the first, which takes longer to find than to draw, is kept
     plt.close(figure)
     return paths
 

@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ class Tap(TorchFunctionMode):
             # Scripted modules take no hooks, and a parametrization's output is a weight.
             if name and not isinstance(module, torch.jit.ScriptModule) and "parametrizations" not in name.split("."):
                 self._handles.append(module.register_forward_pre_hook(self._enter_module))
-                self._handles.append(module.register_forward_hook(self._leave_module(name)))
+                self._handles.append(module.register_forward_hook(partial(self._leave_module, name)))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -121,14 +122,11 @@ class Tap(TorchFunctionMode):
         if any(p is not None for p in module._parameters.values()) or "parametrizations" in module._modules:
             self.parameters_used = self._clock
 
-    def _leave_module(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def leave(module: nn.Module, arguments: Any, output: Any) -> Any:
-            _, started = self._running.pop()
-            self._last = name
-            self._calls[name] += 1
-            return self._on_return(Event(name, self._calls[name], module, output, arguments, started, self._tick()))
-
-        return leave
+    def _leave_module(self, name: str, module: nn.Module, arguments: Any, output: Any) -> Any:
+        _, started = self._running.pop()
+        self._last = name
+        self._calls[name] += 1
+        return self._on_return(Event(name, self._calls[name], module, output, arguments, started, self._tick()))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None

@@ -207,15 +207,15 @@ def test_bad_input_is_one_line(cli, tmp_path, monkeypatch):
 @pytest.mark.parametrize("reading", ["flatten", "positions"])
 def test_passes_are_as_many_as_measuring_takes(reading, rows):
     model = nn.Sequential(nn.Conv2d(1, 30, 3, padding=1), nn.ReLU(), nn.Conv2d(30, 2, 1), nn.Flatten())
-    x, y = torch.randn(60, 1, 5, 5), torch.arange(60) % 3
-    runs, rows = [], rows and min(rows, 60 if reading == "flatten" else rows)
+    x, y = torch.randn(40, 1, 5, 5), torch.arange(40) % 3
+    runs, rows = [], rows and min(rows, 40 if reading == "flatten" else rows)
     model[1].register_forward_hook(lambda *_: runs.append(0))
     options = {"reading": reading, "rows": rows, "memory": 100_000}
     monitor = Monitor(model, x, y, layers="1", **options)
     runs.clear()
     monitor.measure(0)
     found = len(runs)
-    report = next(one for one in inspect_model(model, x[:9], 60, classes=3, **options) if one.name == "1")
+    report = next(one for one in inspect_model(model, x[:9], 40, classes=3, **options) if one.name == "1")
     assert report.passes > 1
     assert found <= report.passes <= 1.5 * found  # fewer where the grid has fewer cutoffs than it may have
 

@@ -1,6 +1,5 @@
 """The study of the cause on tiny networks: the same table from every back end and after a kill, and what stops it."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -22,6 +21,7 @@ from layerfreq.experiments.runner import Progress
 from layerfreq.experiments.sweep import pool
 from layerfreq.relearn import Design
 from layerfreq.runs import Run
+from tests.forked import context
 
 TINY = cause.Config(
     (mlp.Config("digits", 60, 8, 0, 0.5, (0, 3), None),),
@@ -125,8 +125,6 @@ def killed(out, stage, jobs):
 
 def test_killed_and_gone_on_with_it_is_the_same_table(alone, tmp_path):
     out = tmp_path / "killed"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["layerfreq.experiments.cause", "layerfreq.relearn", "sklearn.linear_model"])
     for stage, jobs in ((1, 2), (2, 3)):
         child = context.Process(target=killed, args=(out, stage, jobs))
         child.start()

@@ -1,7 +1,6 @@
 import io
 import os
-import subprocess
-import sys
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,28 +21,9 @@ from layerfreq.experiments import minibatch, resnet
 from layerfreq.experiments.residual import CUTS, VARIANTS, Block, network
 from layerfreq.experiments.runner import Progress
 from layerfreq.runs import Run
+from tests.forked import context
 
 CLOCKS = ["epoch_seconds", "measuring_seconds", "measuring_share"]
-KILLED = """
-import os, signal, sys
-from dataclasses import replace
-from pathlib import Path
-from layerfreq.experiments import minibatch, resnet
-from layerfreq.experiments.runner import Progress
-
-left, write = int(sys.argv[3]), minibatch.write_whole
-
-def write_then_die(*arguments):
-    global left
-    write(*arguments)
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-minibatch.write_whole = write_then_die
-config = replace(resnet.PRESETS["smoke"], data=sys.argv[1], variants=(1,), augment=True)
-resnet.run(config, Path(sys.argv[2]), preset="smoke", seeds=[0], device="cpu", resume=True, progress=Progress())
-"""
 
 
 @pytest.fixture(scope="session")
@@ -177,17 +157,34 @@ def test_same_seed_same_run(smoke, whole, tmp_path):
     assert Run(other / resnet.folder(1, 1)).metrics["loss"][0] != Run(whole / resnet.folder(1, 0)).metrics["loss"][0]
 
 
+def killed(config, out, writes, threads):
+    """Train, and die of the last of so many checkpoints."""
+    torch.set_num_threads(threads)
+    write = minibatch.write_whole
+
+    def write_then_die(*arguments):
+        nonlocal writes
+        write(*arguments)
+        writes -= 1
+        if writes == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    minibatch.write_whole = write_then_die
+    run(config, out, resume=True)
+
+
 def test_killed_inside_an_epoch_and_resumed_ends_with_the_same_spectra(smoke, whole, tmp_path):
     # Four steps an epoch, a checkpoint each: the process dies half-way through epoch 2.
-    command = [sys.executable, "-c", KILLED, smoke.data, str(tmp_path / "o"), "6"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == -9, done.stderr
+    config = replace(smoke, variants=(1,), augment=True)
+    child = context.Process(target=killed, args=(config, tmp_path / "o", 6, torch.get_num_threads()))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
     name = resnet.folder(1, 0)
     assert Run(tmp_path / "o" / name).metrics["step"].max() == 1
     state = torch.load(tmp_path / "o" / name / "checkpoints" / "last.ckpt", weights_only=False)
     assert (state["epoch"], state["step"]) == (1, 2)
-    run(replace(smoke, variants=(1,), augment=True), tmp_path / "o", resume=True)
+    run(config, tmp_path / "o", resume=True)
     assert_same(whole, tmp_path / "o")
 
 

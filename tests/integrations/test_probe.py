@@ -101,6 +101,6 @@ def test_generators_of_a_data_set_are_put_back():
     before = data.generator.get_state()
     for probe in (data, DataLoader(data, 16)):
         inputs, _ = probe_set(probe)
-        held, streamed = (layer_spectra(model, inputs, memory=memory)["1"] for memory in (None, 400))
+        held, streamed = (layer_spectra(model, inputs, memory=memory)["1"] for memory in (None, 800))
         assert torch.equal(data.generator.get_state(), before)
         torch.testing.assert_close(torch.tensor(held.lfr), torch.tensor(streamed.lfr), rtol=1e-4, atol=1e-5)

@@ -1,6 +1,5 @@
 """Heads above the cuts of a small run: what the table holds, what it does not depend on, and kills."""
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from layerfreq.relearn import Design, relearn
 from layerfreq.relearn.study import principal
 from layerfreq.verdict import verdict
 from layerfreq.weights import kept_steps, load_weights
+from tests.forked import context
 
 X = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] * X[:, 1] > 0).long()
@@ -129,8 +129,6 @@ def test_killed_and_gone_on_with_it_is_the_same_table(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b")
     whole = relearn(tmp_path / "a", model(), X, Y, design=SMALL)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["layerfreq.relearn", "sklearn.linear_model"])
     for kill_at in (3, 8):
         child = context.Process(target=go_on, args=(tmp_path / "b", kill_at))
         child.start()

@@ -18,8 +18,7 @@ from layerfreq.errors import InputError
 
 BACKENDS = ("loky", "dask", "ray")
 NEEDS = {"loky": ("joblib", "study"), "dask": ("distributed", "dask"), "ray": ("ray", "ray")}
-
-
+ONE_BY_ONE: dict[str, Any] = {"batch_size": 1}
 Sweep = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 
 
@@ -27,8 +26,8 @@ Sweep = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 def pool(backend: str = "loky", workers: int | None = None) -> Iterator[Sweep]:
     """Give a function that calls another one with the arguments of every job, and yields what that returns.
 
-    The function must be one of a module, not a local one. Results come as jobs end, in any order. Each worker computes
-    on one thread, so that how many there are changes no number.
+    The function must be one of a module, not a local one. Results come as jobs end, in any order; from Ray when all
+    have ended. Each worker computes on one thread, so that how many there are changes no number.
 
     Args:
         backend: "loky" (processes of this machine), "dask" (the scheduler that `DASK_SCHEDULER_ADDRESS` names, or a
@@ -39,27 +38,34 @@ def pool(backend: str = "loky", workers: int | None = None) -> Iterator[Sweep]:
         InputError: If the back end is unknown, its package is missing, or it does not start.
     """
     check_backend(backend, workers)
-    from joblib import cpu_count
+    from joblib import Parallel, cpu_count
 
     workers = workers or cpu_count()
     with _cluster(backend, workers):
-        yield partial(_sweep, backend, workers)
+        if backend == "ray":  # one for all sweeps: its processes begin, and import all they need, with each `Parallel`
+            with Parallel(workers, backend="ray", **ONE_BY_ONE) as parallel:
+                yield partial(_spread, parallel)
+        else:
+            yield partial(_sweep, backend, workers)
 
 
-def _sweep(backend: str, workers: int, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    from joblib import Parallel, delayed, parallel_config
+def _spread(parallel: Any, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    from joblib import delayed
 
     if not jobs:
         return
+    yield from parallel(delayed(_alone)(function, job) for job in jobs)
+
+
+def _sweep(backend: str, workers: int, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    from joblib import Parallel, parallel_config
+
     if backend == "loky" and workers == 1:
         for job in jobs:
             yield _alone(function, job)
         return
-    calls = [delayed(_alone)(function, job) for job in jobs]
-    with parallel_config(backend=backend, n_jobs=-1 if backend == "dask" else min(workers, len(jobs))):
-        # Ray hands results back when all are there.
-        how: dict[str, Any] = {"return_as": "list" if backend == "ray" else "generator_unordered", "batch_size": 1}
-        yield from Parallel(**how)(calls)
+    with parallel_config(backend=backend, n_jobs=-1 if backend == "dask" else max(1, min(workers, len(jobs)))):
+        yield from _spread(Parallel(return_as="generator_unordered", **ONE_BY_ONE), function, jobs)
 
 
 def check_backend(backend: str, workers: int | None) -> None:

@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -192,11 +193,11 @@ def _stack(heads: Sequence[nn.Module], rates: int) -> tuple[nn.Module, dict[str,
 
 def _losses(template: nn.Module, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Return the mean loss of each head."""
+    return vmap(partial(_loss, template, x, y), randomness="different")(params)
 
-    def one(own: dict[str, Tensor]) -> Tensor:
-        return point_losses(functional_call(template, own, (x,)), y).mean()
 
-    return vmap(one, randomness="different")(params)
+def _loss(template: nn.Module, x: Tensor, y: Tensor, own: dict[str, Tensor]) -> Tensor:
+    return point_losses(functional_call(template, own, (x,)), y).mean()
 
 
 def _update(

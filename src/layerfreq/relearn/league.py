@@ -98,16 +98,19 @@ def _signs(own: Any, pairs: str, fixed: Sequence[str]) -> tuple[np.ndarray, dict
     """Return, over one seed's pairs of known order, the signs of the steps' and of each predictor's differences."""
     keys = ["head", "scale", "optimizer", "rule", "head_seed", "share"]
     keys += ["run", "step"] if pairs == "within step" else []
-    outcomes, signs = [], {name: [] for name in {*PREDICTORS, *fixed}}
-    for _, group in own.groupby(keys):
-        y, i, j = known_pairs(group["steps"].to_numpy(), group["censored"].to_numpy())
+    steps, censored = own["steps"].to_numpy(), own["censored"].to_numpy()
+    steps, censored = own["steps"].to_numpy(), own["censored"].to_numpy()
+    outcomes, first, second = [], [], []
+    for place in own.groupby(keys).indices.values():
+        y, i, j = known_pairs(steps[place], censored[place])
         outcomes.append(y)
-        for name, kept in signs.items():
-            x = group[name].to_numpy()
-            kept.append(np.sign(x[i] - x[j]))
+        first.append(place[i])
+        second.append(place[j])
     if not outcomes:
-        return np.zeros(0), {name: np.zeros(0) for name in signs}
-    return np.concatenate(outcomes), {name: np.concatenate(kept) for name, kept in signs.items()}
+        return np.zeros(0), {name: np.zeros(0) for name in {*PREDICTORS, *fixed}}
+    i, j = np.concatenate(first), np.concatenate(second)
+    columns = {name: own[name].to_numpy() for name in {*PREDICTORS, *fixed}}
+    return np.concatenate(outcomes), {name: np.sign(x[i] - x[j]) for name, x in columns.items()}
 
 
 def known_pairs(steps: np.ndarray, censored: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
