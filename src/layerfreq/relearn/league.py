@@ -99,7 +99,6 @@ def _signs(own: Any, pairs: str, fixed: Sequence[str]) -> tuple[np.ndarray, dict
     keys = ["head", "scale", "optimizer", "rule", "head_seed", "share"]
     keys += ["run", "step"] if pairs == "within step" else []
     steps, censored = own["steps"].to_numpy(), own["censored"].to_numpy()
-    steps, censored = own["steps"].to_numpy(), own["censored"].to_numpy()
     outcomes, first, second = [], [], []
     for place in own.groupby(keys).indices.values():
         y, i, j = known_pairs(steps[place], censored[place])
