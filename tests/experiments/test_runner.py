@@ -133,9 +133,7 @@ def test_a_disk_that_fills_up_keeps_what_was_measured(tmp_path, monkeypatch, wri
 
     def fills_up(**options):
         handle, name = temporary(**options)
-        if (
-            tmp_path in Path(name).parents
-        ):  # a monitor of the test before may be let go of now, and write its last metrics
+        if tmp_path in Path(name).parents:  # not the last metrics of a monitor that only now is let go of
             made.append(name)
             if len(made) > write:  # the config is the first write; what opens this file writes to a full device
                 os.unlink(name)
