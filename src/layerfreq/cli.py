@@ -108,8 +108,11 @@ def reproduce(
         typer.Argument(help="An experiment of the paper; or whether frequency is the cause, and the controls of that."),
     ],
     preset: Annotated[
-        Literal["smoke", "small", "paper"],
-        typer.Option(help="Seconds; minutes; or the paper's size: on two cores sine 1 min, mlp 30, depth up to 120."),
+        Literal["smoke", "small", "medium", "paper"],
+        typer.Option(
+            help="Seconds; minutes; resnet: two hours; or the paper's size: on two cores sine 1 min, mlp 30, depth up to "
+            "120; resnet: a GPU's."
+        ),
     ] = "small",
     data: Annotated[
         str | None, typer.Option(help="Folder in the hub's layout, hub id, or 'digits'; cause: folder of folders.")
@@ -121,7 +124,6 @@ def reproduce(
     variant: Annotated[
         list[int] | None, typer.Option("--variant", help="resnet: -1 .. -4, may be given several times; default: all.")
     ] = None,
-    augment: Annotated[bool, typer.Option("--augment", help="resnet: crop and flip images at random.")] = False,
     backend: Annotated[
         Literal["loky", "dask", "ray"] | None,
         typer.Option(help="cause: what spreads its jobs, processes of this machine (loky) or a cluster's workers."),
@@ -130,7 +132,6 @@ def reproduce(
 ) -> None:
     """Reproduce an experiment of the paper."""
     changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
-    changes |= {"augment": True} if augment else {}
     changes |= {"backend": backend} if backend else {}
     changes |= {"workers": workers} if workers else {}
     _experiment(experiment, preset, data, device, seed, out, resume, changes)
