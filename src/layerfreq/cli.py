@@ -110,8 +110,8 @@ def reproduce(
     preset: Annotated[
         Literal["smoke", "small", "medium", "paper"],
         typer.Option(
-            help="Seconds; minutes; resnet: two hours; or the paper's size: on two cores sine 1 min, mlp 30, depth up to "
-            "120; resnet: a GPU's."
+            help="Seconds; minutes; two hours (resnet); or the paper's size: on two cores sine 1 min, mlp 30, depth up "
+            "to 120, and a GPU for resnet."
         ),
     ] = "small",
     data: Annotated[

@@ -157,7 +157,7 @@ def test_seeds_split_differently_and_variants_alike(smoke):
 
 
 def test_pixels_are_between_0_and_1_and_nothing_else_is_done_to_them(smoke, folder):
-    x, y = resnet._data(smoke)
+    x, _ = resnet._data(smoke)
     assert x.shape == (200, 3, 16, 16)
     first = pd.read_parquet(folder / "train-00000-of-00001.parquet")["img"][0]["bytes"]
     pixels = np.asarray(Image.open(io.BytesIO(first)))
@@ -177,7 +177,7 @@ def test_published_epochs_of_the_falls():
 
 
 def test_rate_and_state_of_adam_at_the_boundaries(smoke, tmp_path, monkeypatch):
-    """Of 150 images an epoch has four steps of at most 40, the last of 30; Adam counts anew at each fall of the rate."""
+    """Of 150 images an epoch has three steps of 40 and one of 30; Adam counts anew at each fall of the rate."""
     seen, sizes = [], []
 
     class Watched(torch.optim.Adam):

@@ -51,7 +51,7 @@ def frames(runs: Runs) -> tuple[Any, Any]:
 
 
 def fitted_at(metrics: Any) -> float | None:
-    """Return the first epoch that was trained at 99 % accuracy, the mean over seeds; None where one never gets there."""
+    """Return the first epoch trained at 99 % accuracy, the mean over seeds; None where one never gets there."""
     firsts = []
     for _, part in metrics.groupby("seed"):
         there = part.loc[part["running_accuracy"] >= FITTED, "step"]
@@ -122,14 +122,14 @@ def table(medians: Any, metrics: Any) -> tuple[list[str], list[list[str]]]:
     head += [f"median\n{scale}, {ends[1]}" for scale in (PAPER, "rms", "raw")]
     rows = []
     for seed, part in metrics.groupby("seed"):
-        variants = sorted(part["variant"].unique())
-        accuracy = {v: part[part["variant"] == v]["validation_accuracy"].iloc[-1] for v in variants}
+        variants = sorted(part["variant"].unique().tolist())
+        accuracy = {v: float(part[part["variant"] == v]["validation_accuracy"].iloc[-1]) for v in variants}
         for v in variants:
             peaks = [_peak(frame.loc[(PAPER, v, seed)]) for frame in (first, last)]
             found = [f"{last.loc[(scale, v, seed), 'median']:.3g}" for scale in (PAPER, "rms", "raw")]
             rows.append([f"-{v}", str(seed), f"{accuracy[v]:.3f}", *peaks, *found])
         # As published: the deeper network validates better; its peak lies higher before training, and lower after it.
-        places = [{v: frame.loc[(PAPER, v, seed), "peak"] for v in variants} for frame in (first, last)]
+        places = [{v: float(frame.loc[(PAPER, v, seed), "peak"]) for v in variants} for frame in (first, last)]
         orders = [_ordered(accuracy, -1), _ordered(places[0], -1), _ordered(places[1], 1)]
         rows.append(["order as\npublished", str(seed), *orders, "", "", ""])
     return head, rows
