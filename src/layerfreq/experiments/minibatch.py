@@ -26,7 +26,7 @@ from layerfreq.runs import Run, write_whole
 from layerfreq.spectrum import spectrum
 from layerfreq.weights import keep_weights
 
-EVALUATION_BATCH = 1000
+PIECE = 100  # images in a forward pass of eval mode, so that what they leave behind stays in the caches
 
 
 @dataclass
@@ -220,7 +220,8 @@ class _Trainer:
         import pandas as pd
 
         keep_weights(self.folder, epoch, self.network)
-        features = layer_features(self.network, self.images, [*self.task.layers, self.task.output])
+        pieces = list(zip(self.images.split(PIECE), self.labels.split(PIECE), strict=True))
+        features = layer_features(self.network, pieces, [*self.task.layers, self.task.output])
         assert isinstance(features, dict)
         outputs = features.pop(self.task.output)
         frames = []
@@ -259,7 +260,7 @@ def draw(task: Task, epoch: int, devices: int) -> tuple[Int64[Tensor, " n"], Int
 def evaluate(network: nn.Module, fabric: Any, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """Return accuracy and mean loss of a network in eval mode."""
     outputs = []
-    for x in images.split(EVALUATION_BATCH):
+    for x in images.split(PIECE):
         with fabric.autocast():
             outputs.append(network(x.contiguous(memory_format=torch.channels_last)).float())
     return _score(torch.cat(outputs), labels)

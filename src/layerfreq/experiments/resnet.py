@@ -79,7 +79,7 @@ PRESETS = {
         validation=1600,
         width=16,
         epochs=32,
-        measure=(0, 1, 2, 6, 16, 24, 32),
+        measure=(0, 1, 2, 6, 16, 32),
         panels=(0, 1, 2, 6, 32),
     ),
     "medium": Config(
@@ -99,8 +99,7 @@ PRESETS = {
         panels=(0, 1, 2, 15, 80),
     ),
 }
-# The paper's cutoffs are 0.02 to 50; the wider range is for the medians. Raw features get the grid that covers their own
-# distances.
+# The paper's cutoffs are 0.02 to 50; the wider range is for the medians. Raw features get the grid of their distances.
 MAXABS = np.geomspace(0.01, 1000, 121)
 SMALLEST = 16  # pixels: two halvings leave the 4 x 4 that are averaged
 UNIT = "epoch"
