@@ -87,8 +87,8 @@ def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
     """Train, or go on with, one classifier; its run is in `folder`.
 
     The run's metrics, a row an epoch: loss and running_accuracy (over the epoch's steps, with dropout, as Keras has
-    them), validation_accuracy (eval mode), epoch_seconds (training), measuring_seconds (spectra), measuring_share (of
-    both); and where the layers are measured, train_accuracy (eval mode).
+    them; of epoch 0 in eval mode), validation_accuracy (eval mode), epoch_seconds (training), measuring_share (of the
+    time of both); and where the layers are measured, train_accuracy (eval mode) and measuring_seconds.
 
     Raises:
         InputError: If a batch cannot be split evenly over the devices, or the loss diverges.
@@ -131,11 +131,11 @@ class _Trainer:
             self.run.rewind(state["epoch"] if resumed else -1)
         self.progress.start(task.name, task.epochs, state["epoch"])
         if not resumed:
-            self.note(0)
+            self.note(0, *evaluate(self.network, self.fabric, self.images, self.labels))
         while state["epoch"] < task.epochs:
             epoch = state["epoch"] + 1
-            loss, accuracy = self.epoch(epoch)
-            self.note(epoch, loss, accuracy)
+            accuracy, loss = self.epoch(epoch)
+            self.note(epoch, accuracy, loss)
             self.totals.zero_()
             state |= {"epoch": epoch, "step": 0, "seconds": 0.0}
             self.fabric.barrier()
@@ -145,7 +145,7 @@ class _Trainer:
         self.progress.finish()
 
     def epoch(self, epoch: int) -> tuple[float, float]:
-        """Do what is left of an epoch; return its mean loss and its accuracy while it was trained."""
+        """Do what is left of an epoch; return accuracy and mean loss while it was trained."""
         task, state, begun = self.task, self.state, time.perf_counter()
         if state["step"] == 0:
             restart(self.adam, task, epoch)
@@ -163,7 +163,7 @@ class _Trainer:
         state["seconds"] += time.perf_counter() - begun
         if not loss < float("inf"):
             raise InputError(f"{task.name}: the loss is {loss / count} in epoch {epoch}; choose a smaller rate")
-        return loss / count, right / count
+        return right / count, loss / count
 
     def step(self, at: Int64[Tensor, " b"]) -> None:
         """Descend on this device's images of a batch."""
@@ -186,37 +186,29 @@ class _Trainer:
         self.checkpoint.parent.mkdir(exist_ok=True)
         write_whole(self.checkpoint, lambda at: self.fabric.save(at, self.state))
 
-    def note(self, epoch: int, loss: float | None = None, accuracy: float | None = None) -> None:
-        """Note an epoch's metrics, and the spectra if it is their turn; before training, what eval mode gives."""
+    def note(self, epoch: int, accuracy: float, loss: float) -> None:
+        """Note an epoch's metrics, and the spectra if it is their turn."""
         if self.run is None:
             return
-        self.network.eval()
-        noted: dict[str, float] = {}
-        seconds = 0.0
+        noted, begun = {}, time.perf_counter()
         if epoch in self.task.measure_at:
             self.progress.measuring(", ".join(self.task.layers))
-            begun = time.perf_counter()
-            noted["train_accuracy"], seen = self.measure(self.run, epoch)
-            seconds = time.perf_counter() - begun
-        elif epoch == 0:
-            noted["train_accuracy"], seen = evaluate(self.network, self.fabric, self.images, self.labels)
-        if loss is None or accuracy is None:
-            loss, accuracy = seen, noted["train_accuracy"]
+            noted["train_accuracy"] = self.measure(self.run, epoch)
+            noted["measuring_seconds"] = time.perf_counter() - begun
+        taken = noted.get("measuring_seconds", 0.0)
         self.run.log(
             epoch,
             loss=loss,
             running_accuracy=accuracy,
             validation_accuracy=evaluate(self.network, self.fabric, *self.validation)[0],
             epoch_seconds=self.state["seconds"],
-            measuring_seconds=seconds,
-            measuring_share=seconds / max(seconds + self.state["seconds"], 1e-9),
+            measuring_share=taken / max(taken + self.state["seconds"], 1e-9),
             **noted,
         )
         self.run.flush()
-        self.network.train()
 
-    def measure(self, run: Run, epoch: int) -> tuple[float, float]:
-        """Write weights and spectra of the layers, and return accuracy and loss; one forward pass serves all."""
+    def measure(self, run: Run, epoch: int) -> float:
+        """Write weights and spectra of the layers; return the accuracy. One forward pass in eval mode serves all."""
         import pandas as pd
 
         keep_weights(self.folder, epoch, self.network)
@@ -230,7 +222,7 @@ class _Trainer:
             found = LayerSpectra({name: spectrum(f, self.labels, **made) for name, f in features.items()})
             frames += [one.to_frame() for one in found.in_its_scales()]
         run.write_spectra(epoch, pd.concat(frames, ignore_index=True))
-        return _score(outputs, self.labels)
+        return _score(outputs, self.labels)[0]
 
 
 def compiled(network: nn.Module, device: torch.device) -> Any:
@@ -258,11 +250,13 @@ def draw(task: Task, epoch: int, devices: int) -> tuple[Int64[Tensor, " n"], Int
 
 @torch.no_grad()
 def evaluate(network: nn.Module, fabric: Any, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return accuracy and mean loss of a network in eval mode."""
+    """Return accuracy and mean loss of a network in eval mode, which then goes on in training mode."""
+    network.eval()
     outputs = []
     for x in images.split(PIECE):
         with fabric.autocast():
             outputs.append(network(x.contiguous(memory_format=torch.channels_last)).float())
+    network.train()
     return _score(torch.cat(outputs), labels)
 
 
