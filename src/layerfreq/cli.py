@@ -124,6 +124,10 @@ def reproduce(
     variant: Annotated[
         list[int] | None, typer.Option("--variant", help="resnet: -1 .. -4, may be given several times; default: all.")
     ] = None,
+    recipe: Annotated[
+        Literal["code", "readme", "sgd"] | None,
+        typer.Option(help="mlp: as in the authors' code (default) or README, or version 0.1's gradient descent."),
+    ] = None,
     backend: Annotated[
         Literal["loky", "dask", "ray"] | None,
         typer.Option(help="cause: what spreads its jobs, processes of this machine (loky) or a cluster's workers."),
@@ -132,6 +136,7 @@ def reproduce(
 ) -> None:
     """Reproduce an experiment of the paper."""
     changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
+    changes |= {"recipe": recipe} if recipe else {}
     changes |= {"backend": backend} if backend else {}
     changes |= {"workers": workers} if workers else {}
     _experiment(experiment, preset, data, device, seed, out, resume, changes)
