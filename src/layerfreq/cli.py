@@ -108,8 +108,11 @@ def reproduce(
         typer.Argument(help="An experiment of the paper; or whether frequency is the cause, and the controls of that."),
     ],
     preset: Annotated[
-        Literal["smoke", "small", "paper"],
-        typer.Option(help="Seconds; minutes; or the paper's size: on two cores sine 1 min, mlp 30, depth up to 120."),
+        Literal["smoke", "small", "medium", "paper"],
+        typer.Option(
+            help="Seconds; minutes; two hours (resnet); or the paper's size: on two cores sine 1 min, mlp 30, depth up "
+            "to 120, and a GPU for resnet."
+        ),
     ] = "small",
     data: Annotated[
         str | None, typer.Option(help="Folder in the hub's layout, hub id, or 'digits'; cause: folder of folders.")
@@ -125,7 +128,6 @@ def reproduce(
         Literal["code", "readme", "sgd"] | None,
         typer.Option(help="mlp: as in the authors' code (default) or README, or version 0.1's gradient descent."),
     ] = None,
-    augment: Annotated[bool, typer.Option("--augment", help="resnet: crop and flip images at random.")] = False,
     backend: Annotated[
         Literal["loky", "dask", "ray"] | None,
         typer.Option(help="cause: what spreads its jobs, processes of this machine (loky) or a cluster's workers."),
@@ -135,7 +137,6 @@ def reproduce(
     """Reproduce an experiment of the paper."""
     changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
     changes |= {"recipe": recipe} if recipe else {}
-    changes |= {"augment": True} if augment else {}
     changes |= {"backend": backend} if backend else {}
     changes |= {"workers": workers} if workers else {}
     _experiment(experiment, preset, data, device, seed, out, resume, changes)

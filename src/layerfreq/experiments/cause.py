@@ -85,7 +85,7 @@ PRESETS = {
             ),
         ),
         (3, 4),
-        resnet.Config("digits", 200, 100, 4, 2, 16, 50, 0.02, 0.0, 1, 1, (0, 1), (0, 1), 200, None, 100, False, (4,)),
+        replace(resnet.PRESETS["smoke"], epochs=1, measure=(0, 1), panels=(0, 1), variants=(4,)),
         Design(optimizers=("sgd",), seeds=1, points=200, budget=40, shares=(0.9, 0.75), rates={"sgd": (0.1, 3.0)}),
     ),
     "small": Config(
@@ -113,7 +113,15 @@ PRESETS = {
         ),
         (3, 5, 7),
         resnet.Config(
-            CIFAR, 2000, 500, 8, 2, 128, 50, 0.02, 0.0, 8, 6, (0, 2, 8), (0, 8), 1000, 500, 1000, False, (1, 2, 4)
+            images=2500,
+            validation=500,
+            width=8,
+            head=128,
+            epochs=8,
+            measure=(0, 2, 8),
+            panels=(0, 8),
+            batch=50,
+            variants=(1, 2, 4),
         ),
         Design(
             optimizers=("sgd",),
@@ -149,7 +157,7 @@ PRESETS = {
             ),
         ),
         (3, 4, 5, 6, 7),
-        replace(resnet.PRESETS["small"], images=20000, measure=(0, 1, 2, 4, 8, 16, 24)),
+        replace(resnet.PRESETS["small"], images=24000, validation=4000, measure=(0, 1, 2, 4, 8, 16, 32)),
         Design(seeds=3, budget=1500, shares=(0.5, 0.2, 0.05), rates={"sgd": (0.01, 0.03, *GRID, 30.0), "adam": ADAM}),
     ),
 }
