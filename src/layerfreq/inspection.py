@@ -5,18 +5,20 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from layerfreq.costs import engine_seconds
+from layerfreq.costs import count_measurements, engine_seconds
 from layerfreq.errors import InputError
 from layerfreq.inputs import call, count, on_device, take
 from layerfreq.memory import HELD, read_memory
 from layerfreq.network import find_cuts, probe_of, unmeasurable, unwrap
 from layerfreq.passes import count_passes
 from layerfreq.readings import Reading, read_reading
+from layerfreq.spectrum import Scale
 from layerfreq.taps import Event, Tap, first_tensor
 from layerfreq.untouched import untouched
 
@@ -92,6 +94,7 @@ def inspect_model(
     classes: int = 10,
     reading: str = "flatten",
     memory: int | str | None = None,
+    scales: Sequence[Scale] = ("raw",),
 ) -> list[ModuleReport]:
     """Return a report on every module and activation function, in the order in which they return.
 
@@ -105,6 +108,7 @@ def inspect_model(
         classes: Number of classes of the targets.
         reading: One name, as of `layer_spectra`.
         memory: As of `layer_spectra`.
+        scales: To measure at; raw and rms are one measurement.
 
     Raises:
         InputError: If reading or memory are none, or the model does not run on the inputs.
@@ -139,7 +143,7 @@ def inspect_model(
         if size > HELD * budget:
             runs = count_passes(m, rows, one.kind, budget, classes) + (wanted.name == "positions")
         forward = statistics.median(found[i].at for _, found in passes) / n * points
-        seconds = forward * runs + engine_seconds(m, d, rows, classes, device)
+        seconds = count_measurements(scales) * (forward * runs + engine_seconds(m, d, rows, classes, device))
         reports.append(ModuleReport(name, kind, reason, one.shape, d, size, seconds, runs))
     called = {one.event.name for one in seen}
     for name, module in model.named_modules():

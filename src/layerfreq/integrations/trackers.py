@@ -25,6 +25,7 @@ from layerfreq.integrations.mlflow import MLflow
 from layerfreq.integrations.tensorboard import TensorBoard
 from layerfreq.integrations.wandb import WandB
 from layerfreq.layers import LayerSpectra
+from layerfreq.scales import in_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,30 +51,44 @@ class Tracker(Protocol):
         ...
 
 
-def scalars_of(spectra: LayerSpectra) -> dict[str, float]:
+def scalars_of(*measured: LayerSpectra) -> dict[str, float]:
     """Return the numbers of a measurement by name.
 
-    They are `layerfreq/<scale>/<what>/<layer>` with scale raw or rms and what median, peak or resolution, and
-    `layerfreq/floor/<layer>`, which is the same at both scales. What is None (a median outside the cutoffs, the peak of
-    a target that does not vary) is left out.
+    They are `layerfreq/<scale>/<what>/<layer>` with what median, peak or resolution and a scale that was measured:
+    maxabs, the paper's, alone; raw and rms both, where one of them was. `layerfreq/floor/<layer>` is the same at all of
+    them. What is None (a median outside the cutoffs, the peak of a target that does not vary) is left out.
+
+    Args:
+        measured: The layers at one scale; more arguments for other scales that were measured at the same step.
     """
     found = {}
-    for scale in ("raw", "rms"):
-        for layer, one in spectra.to_scale(scale).items():
+    for spectra in scales_of(*measured):
+        for layer, one in spectra.items():
             for what in ("median", "peak", "resolution"):
-                found[f"layerfreq/{scale}/{what}/{layer}"] = getattr(one, what)
-    found |= {f"layerfreq/floor/{layer}": one.floor for layer, one in spectra.items()}
+                found[f"layerfreq/{one.scale}/{what}/{layer}"] = getattr(one, what)
+            found[f"layerfreq/floor/{layer}"] = one.floor
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def figure_of(spectra: LayerSpectra) -> Figure:
-    """Draw the layers at both scales, apart from pyplot's figures, which are the user's."""
+def figure_of(*measured: LayerSpectra) -> Figure:
+    """Draw the layers, a panel a scale as of `scalars_of`, apart from pyplot's figures, which are the user's."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for scale, ax in zip(("raw", "rms"), figure.subplots(1, 2), strict=True):
-        spectra.to_scale(scale).plot(ax)
+    panels = scales_of(*measured)
+    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
+    for spectra, ax in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        spectra.plot(ax)
     return figure
+
+
+def scales_of(*measured: LayerSpectra) -> list[LayerSpectra]:
+    """Return the layers at every scale that follows from what was measured, the paper's first."""
+    found: dict[str, LayerSpectra] = {}
+    for spectra in measured:
+        own = next(iter(spectra.values())).scale
+        for scale in (own,) if own == "maxabs" else ("raw", "rms"):
+            found[scale] = spectra.to_scale(scale)
+    return [found[scale] for scale in in_order(found)]
 
 
 class Trackers:
@@ -95,10 +110,10 @@ class Trackers:
                     "such as layerfreq.integrations.trackers.CSV('spectra.csv')"
                 )
 
-    def log(self, step: int, spectra: LayerSpectra) -> None:
-        """Log one measurement to all of them."""
+    def log(self, step: int, *measured: LayerSpectra) -> None:
+        """Log one measurement, at one scale or several, to all of them."""
         with _random_state_kept():
-            scalars, figure = scalars_of(spectra), cache(lambda: figure_of(spectra))
+            scalars, figure = scalars_of(*measured), cache(lambda: figure_of(*measured))
             for one in self._trackers:
                 self._try(one, lambda one=one: one.log(step, dict(scalars), figure))
 

@@ -1,5 +1,5 @@
 // The controls, and what is drawn when.
-const state = { run: 0, at: 0, scale: 0, axis: "u", focus: -1, all: false };
+const state = { run: 0, at: 0, scale: -1, axis: "u", focus: -1, all: false };
 const find = (id) => document.getElementById(id);
 let timer = 0, waiting = false;
 
@@ -41,11 +41,13 @@ function drawStep() {
 
 function drawAll() {
   const run = runs[state.run], measured = run.steps.length > 0;
-  if (measured && !run.scales[state.scale]) state.scale = 1 - state.scale;
-  document.querySelectorAll('[name="scale"]').forEach((input) => {
+  const scales = [...document.querySelectorAll('[name="scale"]')];
+  if (measured && !run.scales[state.scale]) state.scale = scales.map((input) => Number(input.value)).find((scale) => run.scales[scale]);
+  for (const input of scales) {
     input.disabled = !run.scales[Number(input.value)];
     input.checked = Number(input.value) === state.scale;
-  });
+  }
+  find("scale-says").textContent = measured ? about.explained[state.scale] : "";
   find("step").max = String(Math.max(0, run.steps.length - 1));
   find("step").disabled = find("play").disabled = run.steps.length < 2;
   find("part-spectra").hidden = find("part-map").hidden = !measured;

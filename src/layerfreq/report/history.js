@@ -139,8 +139,10 @@ function drawCompare() {
   const traces = [], cases = [...new Set(runs.map((run) => run.case))], axes = {};
   const withSpectra = runs.some((run) => run.steps.length), counts = new Set(runs.map((run) => run.layers.length));
   const byDepth = new Set(runs.map((run) => run.depth)).size > 1 && runs.every((run) => run.depth !== null);
+  const others = withSpectra ? runs.filter((run) => run.steps.length && !run.scales[state.scale]).map((run) => run.name) : [];
+  document.getElementById("compare-without").replaceChildren(...(others.length ? [`Not measured at ${about.scales[state.scale]} scale: `, bdi(others.join(", "))] : []));
   if (withSpectra) runs.forEach((run, i) => {
-    if (!run.steps.length) return;
+    if (!run.scales[state.scale]) return;
     const at = run.steps.length - 1, colour = colourOf(cases.indexOf(run.case), cases.length);
     traces.push({
       type: "scatter", mode: "lines+markers", name: label(run.name), x: run.layers.map((_, layer) => layer + 1), xaxis: "x", yaxis: "y", opacity: i === state.run ? 1 : 0.65,
