@@ -83,5 +83,5 @@ def test_the_order_of_the_rows_changes_nothing():
 
 
 def test_a_scale_that_is_none_is_one_line():
-    with pytest.raises(InputError, match="scale: 'max' is none of 'raw', 'rms', 'maxabs'; choose one of them"):
+    with pytest.raises(InputError, match="scale: 'max' is none of 'raw', 'rms' and 'maxabs'; choose one of them"):
         list(read_back(frame(0).replace({"scale": {"rms": "max"}})))

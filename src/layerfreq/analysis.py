@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfreq.checkpoints import fingerprint, steps_of
+from layerfreq.checks import Scale
 from layerfreq.errors import InputError
 from layerfreq.experiments.summary import layer_table, summarise
 from layerfreq.factories import Source, load_checkpoint
@@ -20,7 +21,6 @@ from layerfreq.probe_data import in_batches, load_data
 from layerfreq.provenance import environment
 from layerfreq.readings import read_reading
 from layerfreq.runs import Run
-from layerfreq.spectrum import Scale
 
 
 @dataclass(frozen=True)

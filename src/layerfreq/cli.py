@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from layerfreq.arrays import SUFFIXES, read_arrays
+from layerfreq.checks import Scale
 from layerfreq.commands.analyze import analyze
 from layerfreq.commands.doctor import doctor
 from layerfreq.commands.relearn import relearn
@@ -26,7 +27,6 @@ from layerfreq.commands.terminal import check_device, console, default_out, list
 from layerfreq.commands.verdict import verdict
 from layerfreq.errors import InputError, first_line
 from layerfreq.experiments.runner import Progress
-from layerfreq.spectrum import Scale
 from layerfreq.terminal import view_of
 
 app = typer.Typer(
@@ -122,6 +122,10 @@ def reproduce(
     variant: Annotated[
         list[int] | None, typer.Option("--variant", help="resnet: -1 .. -4, may be given several times; default: all.")
     ] = None,
+    recipe: Annotated[
+        Literal["code", "readme", "sgd"] | None,
+        typer.Option(help="mlp: as in the authors' code (default) or README, or version 0.1's gradient descent."),
+    ] = None,
     augment: Annotated[bool, typer.Option("--augment", help="resnet: crop and flip images at random.")] = False,
     backend: Annotated[
         Literal["loky", "dask", "ray"] | None,
@@ -131,6 +135,7 @@ def reproduce(
 ) -> None:
     """Reproduce an experiment of the paper."""
     changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
+    changes |= {"recipe": recipe} if recipe else {}
     changes |= {"augment": True} if augment else {}
     changes |= {"backend": backend} if backend else {}
     changes |= {"workers": workers} if workers else {}

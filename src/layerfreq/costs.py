@@ -9,7 +9,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from layerfreq.spectrum import Scale, spectrum
+from layerfreq.checks import Scale
+from layerfreq.spectrum import spectrum
 
 POINTS = 2048  # of the small measurements
 FEW = 64  # filter centres of those that show what does not grow with them

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from layerfreq.checks import Scale
 from layerfreq.costs import count_measurements, engine_seconds
 from layerfreq.errors import InputError
 from layerfreq.inputs import call, count, on_device, take
@@ -18,7 +19,6 @@ from layerfreq.memory import HELD, read_memory
 from layerfreq.network import find_cuts, probe_of, unmeasurable, unwrap
 from layerfreq.passes import count_passes
 from layerfreq.readings import Reading, read_reading
-from layerfreq.spectrum import Scale
 from layerfreq.taps import Event, Tap, first_tensor
 from layerfreq.untouched import untouched
 

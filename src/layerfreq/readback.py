@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from layerfreq.spectrum import SCALES, Spectrum, check_scale
+from layerfreq.checks import SCALES, as_scale
+from layerfreq.spectrum import Spectrum
 
 _CURVES = ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr")
 
@@ -50,7 +51,7 @@ def read_back(frame: Any) -> Iterator[Measured]:
         return
     about = frame.attrs
     for one in frame["scale"].unique():
-        check_scale(one)
+        as_scale(one)
     layer, names = pd.factorize(frame["layer"])
     scale = pd.Categorical(frame["scale"], SCALES).codes
     step, depth = (frame[name].to_numpy(dtype=np.int64) for name in ("step", "depth"))

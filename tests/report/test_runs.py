@@ -6,10 +6,10 @@ import pytest
 pytest.importorskip("plotly")
 
 from layerfreq import Run
+from layerfreq.checks import SCALES
 from layerfreq.errors import InputError
 from layerfreq.report import write_report
 from layerfreq.scales import NAMES, SENTENCES, TITLES, explained
-from layerfreq.spectrum import SCALES
 from tests.rows import CASES
 
 from .conftest import FACTOR, OTHER, frequency, make, measure, until

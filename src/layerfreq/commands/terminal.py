@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from layerfreq.checks import Scale, as_scale
 from layerfreq.errors import InputError
 from layerfreq.scales import explained, in_order
-from layerfreq.spectrum import Scale, check_scale
 
 console = Console()
 
@@ -36,7 +36,7 @@ def pick_scales(given: list[str] | None) -> list[Scale]:
     Raises:
         InputError: If one is none.
     """
-    return [check_scale(scale) for scale in dict.fromkeys(given or ["raw"])]
+    return [as_scale(scale) for scale in dict.fromkeys(given or ["raw"])]
 
 
 def say_units(head: list[str], scales: Iterable[str] = ()) -> None:

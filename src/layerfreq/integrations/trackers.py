@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,7 +25,6 @@ from layerfreq.integrations.mlflow import MLflow
 from layerfreq.integrations.tensorboard import TensorBoard
 from layerfreq.integrations.wandb import WandB
 from layerfreq.layers import LayerSpectra
-from layerfreq.scales import in_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,17 +51,16 @@ class Tracker(Protocol):
 
 
 def scalars_of(*measured: LayerSpectra) -> dict[str, float]:
-    """Return the numbers of a measurement by name.
+    """Return the numbers of a step's measurements by name.
 
-    They are `layerfreq/<scale>/<what>/<layer>` with what median, peak or resolution and a scale that was measured:
-    maxabs, the paper's, alone; raw and rms both, where one of them was. `layerfreq/floor/<layer>` is the same at all of
-    them. What is None (a median outside the cutoffs, the peak of a target that does not vary) is left out.
-
-    Args:
-        measured: The layers at one scale; more arguments for other scales that were measured at the same step.
+    They are `layerfreq/<scale>/<what>/<layer>` with the scales measured and what median, peak or resolution, and
+    `layerfreq/floor/<layer>`, which is the same at all scales. Of raw (features as they are) and rms (a layer at unit
+    root mean square) one brings the other; maxabs (each dimension over its largest absolute value, the paper's) is
+    there if it was asked for. What is None (a median outside the cutoffs, the peak of a target that does not vary) is
+    left out.
     """
     found = {}
-    for spectra in scales_of(*measured):
+    for spectra in _in_all_scales(measured):
         for layer, one in spectra.items():
             for what in ("median", "peak", "resolution"):
                 found[f"layerfreq/{one.scale}/{what}/{layer}"] = getattr(one, what)
@@ -71,24 +69,18 @@ def scalars_of(*measured: LayerSpectra) -> dict[str, float]:
 
 
 def figure_of(*measured: LayerSpectra) -> Figure:
-    """Draw the layers, a panel a scale as of `scalars_of`, apart from pyplot's figures, which are the user's."""
+    """Draw the layers at all scales measured, apart from pyplot's figures, which are the user's."""
     from matplotlib.figure import Figure
 
-    panels = scales_of(*measured)
-    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
-    for spectra, ax in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+    parts = _in_all_scales(measured)
+    figure = Figure(figsize=(5.5 * len(parts), 4.2), layout="constrained")
+    for spectra, ax in zip(parts, figure.subplots(1, len(parts), squeeze=False)[0], strict=True):
         spectra.plot(ax)
     return figure
 
 
-def scales_of(*measured: LayerSpectra) -> list[LayerSpectra]:
-    """Return the layers at every scale that follows from what was measured, the paper's first."""
-    found: dict[str, LayerSpectra] = {}
-    for spectra in measured:
-        own = next(iter(spectra.values())).scale
-        for scale in (own,) if own == "maxabs" else ("raw", "rms"):
-            found[scale] = spectra.to_scale(scale)
-    return [found[scale] for scale in in_order(found)]
+def _in_all_scales(measured: Iterable[LayerSpectra]) -> list[LayerSpectra]:
+    return [part for spectra in measured for part in spectra.in_its_scales()]
 
 
 class Trackers:
@@ -110,8 +102,8 @@ class Trackers:
                     "such as layerfreq.integrations.trackers.CSV('spectra.csv')"
                 )
 
-    def log(self, step: int, *measured: LayerSpectra) -> None:
-        """Log one measurement, at one scale or several, to all of them."""
+    def log(self, step: int, measured: Sequence[Any]) -> None:
+        """Log what was measured at a step, `LayerSpectra` at one scale or more, to all of them."""
         with _random_state_kept():
             scalars, figure = scalars_of(*measured), cache(lambda: figure_of(*measured))
             for one in self._trackers:

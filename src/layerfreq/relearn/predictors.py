@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerfreq.checks import Scale
 from layerfreq.errors import InputError
 from layerfreq.relearn.heads import fixed_head, point_losses
-from layerfreq.spectrum import Scale, Spectrum
+from layerfreq.spectrum import Spectrum
 
 
 def feature_rms(features: Tensor, targets: Tensor | None = None) -> float:

@@ -12,13 +12,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from layerfreq.checks import Scale
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.features import layer_features
 from layerfreq.relearn.heads import DEPTHS, Curves, fixed_head, train_heads
 from layerfreq.relearn.predictors import constant_loss, outputs_of, predictors, standardise
 from layerfreq.relearn.sources import Source, given, layers_of, source_of
 from layerfreq.runs import Run, sweep, write_whole
-from layerfreq.spectrum import Scale, spectrum
+from layerfreq.spectrum import spectrum
 from layerfreq.splitting import split
 from layerfreq.verdict import expand
 from layerfreq.weights import kept_steps, load_weights

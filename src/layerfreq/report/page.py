@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from layerfreq._version import __version__
+from layerfreq.checks import SCALES
 from layerfreq.errors import InputError
 from layerfreq.experiments import unit_of
 from layerfreq.report.collect import Collection, Shown
@@ -26,7 +27,6 @@ from layerfreq.report.headline import headline
 from layerfreq.report.pack import LEVELS, Pack
 from layerfreq.runs import Run
 from layerfreq.scales import NAMES, SENTENCES, explained, in_order
-from layerfreq.spectrum import SCALES
 from layerfreq.speed import depth_of
 
 SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "table.js", "app.js")
