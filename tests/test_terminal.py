@@ -77,7 +77,7 @@ def test_every_measured_scale_is_shown_the_papers_first_and_explained(scales):
     given = frame({"a": (1, 2), "b": (3, 4)}, scales=scales)
     text = terminal.view({"": given})
     lines = text.splitlines()
-    blocks = [line.split()[0] for line in lines if " scale, 1/δ from " in line]
+    blocks = [line.split()[0] for line in lines if ", 1/δ from " in line]
     assert blocks == [scale for scale in ("maxabs", "raw", "rms") if scale in scales]
     assert [line.split(":")[0] for line in lines if ": " in line] == blocks
     assert ("the paper's" in text) == ("maxabs" in scales)

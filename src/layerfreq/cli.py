@@ -97,8 +97,9 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
     torch.set_num_threads(1)  # so small a network gains nothing from more, and loses much where other programs run
     _experiment("mlp", "demo", None, device, [0], out, False)
     console.print(
-        "Read it so: a peak at low 1/δ means that the layers above have a smooth function left to learn.\n"
-        "Before training deeper layers peak higher; training turns the order round."
+        "Read it so: a peak at low 1/δ means that the layers above have a smooth function\n"
+        "left to learn. Before training deeper layers peak higher; training turns the\n"
+        "order round."
     )
 
 

@@ -139,11 +139,11 @@ def inspect_model(
             reports.append(ModuleReport(name, kind, reason or "axis unclear", one.shape))
             continue
         d, m = one.kind.shape[1], points * one.rows
-        size, runs = m * d * one.kind.element_size(), 1
-        if size > HELD * budget:
-            runs = count_passes(m, rows, one.kind, budget, classes) + (wanted.name == "positions")
+        size, runs, times = m * d * one.kind.element_size(), 1, count_measurements(scales)
+        if size > HELD * budget:  # else the measurements share what one run gives
+            runs = times * (count_passes(m, rows, one.kind, budget, classes) + (wanted.name == "positions"))
         forward = statistics.median(found[i].at for _, found in passes) / n * points
-        seconds = count_measurements(scales) * (forward * runs + engine_seconds(m, d, rows, classes, device))
+        seconds = forward * runs + times * engine_seconds(m, d, rows, classes, device)
         reports.append(ModuleReport(name, kind, reason, one.shape, d, size, seconds, runs))
     called = {one.event.name for one in seen}
     for name, module in model.named_modules():

@@ -144,6 +144,12 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
     """
     from matplotlib.ticker import LogFormatter
 
+    class Plain(LogFormatter):
+        """Its choice of ticks, and 8 or 0.8 where it would write 8 x 10^0 or 8e-01."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     scales = [s for s in LABELS if s in set(summary["scale"])]
     figure, grid = _grid(1, len(scales))
     deepest = int(summary["depth"].max())
@@ -155,8 +161,8 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
             ax.plot(mean.index, mean, label=name, **look)
             ax.fill_between(mean.index, by_step.min(), by_step.max(), color=look["color"], alpha=0.2, lw=0)
         ax.set(yscale="log", xlabel=unit, ylabel=f"median {LABELS[scale]}")
-        ax.yaxis.set_major_formatter("{x:g}")  # 8, not 8 x 10^0
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))
     grid[0][0].legend(fontsize="small", frameon=False, title="layer")
     return figure
 

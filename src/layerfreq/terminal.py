@@ -15,7 +15,7 @@ import numpy as np
 
 from layerfreq.plots import per_octave
 from layerfreq.readback import read_back
-from layerfreq.scales import explained, in_order
+from layerfreq.scales import explained, in_order, spoken
 from layerfreq.spectrum import Spectrum
 
 WIDTH = 80
@@ -113,7 +113,7 @@ def _block(name: str, frame: Any, scales: list[str], unit: str, plain: bool, wid
         part = part[part["step"].isin(ends)]
         found = {(one.step, one.layer): one.spectrum for one in read_back(part)}
         low, high = _range(list(found.values()))
-        title = f"{name}, {scale} scale" if name else f"{scale} scale"
+        title = ", ".join([name, spoken([scale]).removeprefix("at ")][not name :])
         many = f", {len(layers)} of {len(order)} layers" if len(layers) < len(order) else ""
         delta = "1/delta" if plain else "1/δ"
         lines.append(_short(f"{title}, {delta} from {_number(2**low)} to {_number(2**high)}{many}", width, plain))

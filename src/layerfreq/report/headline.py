@@ -42,7 +42,7 @@ def headline(found: Collection, sources: Sequence[Run], unit: str) -> str:
     scales = in_order(scale for _, _, (one, _) in verdicts if one is not None for scale in one.scales)
     rows = "".join(_row(case, runs, *said, scales, unit) for case, runs, said in verdicts)
     counts = [_count([one for _, _, (one, _) in verdicts], scale) for scale in scales]
-    said = f"holds in {', in '.join(counts)}" if counts else "is undecided"
+    said = f"holds in so many of these kinds of run: {', '.join(counts)}" if counts else "is undecided"
     heads = "".join(f'<th title="{escape(SENTENCES[scale])}">{escape(TITLES[scale])}</th>' for scale in scales)
     return (
         f"<h1>The deep frequency principle {escape(said)}</h1>"
@@ -76,9 +76,9 @@ def _title(one: Any) -> str:
 
 
 def _count(verdicts: list[Any], scale: str) -> str:
-    """Return in how many of the kinds of run that were measured at a scale the principle holds there."""
+    """Return in how many of the kinds of run that a scale was measured in the principle holds there."""
     answers = [one.scales[scale].answer for one in verdicts if one is not None and scale in one.scales]
-    return f"{answers.count('yes')} of {len(answers)} kinds of run {spoken([scale])}"
+    return f"{answers.count('yes')} of {len(answers)} {spoken([scale])}"
 
 
 def _card(scale: str, one: Any, unit: str) -> str:

@@ -168,7 +168,7 @@ function drawCompare() {
     axes.xaxis2 = { domain: side && !stacked ? [0.58, 1] : [0, 1], anchor: "y2", title: { text: byDepth ? "depth" : "", standoff: 8 }, ...(byDepth ? { dtick: 1 } : { type: "category" }) };
     axes.yaxis2 = { domain: side && stacked ? [0, 0.38] : [0, 1], anchor: "x2", rangemode: "tozero", title: { text: `${about.unit}s to ${label(metric, 18)}`, standoff: 6 } };
   }
-  document.getElementById("compare-key").replaceChildren(...(withSpectra ? keyOf(cases.map((name, i) => [name, { color: colourOf(i, cases.length), dash: DASHES[i % DASHES.length] }])) : []));
+  document.getElementById("compare-key").replaceChildren(...(withSpectra ? keyOf(cases.map((name, i) => [name, { color: colourOf(i, cases.length), dash: DASHES[i % DASHES.length] }]).filter(([name]) => runs.some((run) => run.case === name && run.scales[state.scale]))) : []));
   return Plotly.react("compare", traces, layout(axes), PLAIN);
 }
 
