@@ -127,7 +127,7 @@ function looksChanged() {
   if (held) drawAll();
 }
 
-function begin() {
+async function begin() {
   looksChanged();
   state.at = Math.max(0, runs[0].steps.length - 1);
   find("levels").textContent = about.levels;
@@ -136,17 +136,15 @@ function begin() {
   find("run").replaceChildren(...runs.map((run, i) => el("option", { value: String(i), dir: "auto" }, run.name)));
   const measured = runs.findIndex((run) => run.steps.length);
   if (measured > 0) { state.run = measured; state.at = runs[measured].steps.length - 1; find("run").value = String(measured); }
-  return unpack().then(() => {
-    const plotly = document.createElement("script");
-    plotly.textContent = find("plotly").textContent;
-    document.head.append(plotly);
-    find("plotly").remove();
-    if (runs.length > 1) prepareCompare();
-    listen();
-    drawAll();
-    for (const name of Object.keys(figures)) watcher.observe(find(name));
-    requestAnimationFrame(() => { document.documentElement.dataset.ready = "yes"; performance.mark("ready"); });
-  });
+  await unpack();
+  const plotly = document.createElement("script");
+  plotly.textContent = await (await inflate("plotly")).text();
+  document.head.append(plotly);
+  if (runs.length > 1) prepareCompare();
+  listen();
+  drawAll();
+  for (const name of Object.keys(figures)) watcher.observe(find(name));
+  requestAnimationFrame(() => { document.documentElement.dataset.ready = "yes"; performance.mark("ready"); });
 }
 
 // Words first: the figures' library is large, so the page is painted before it runs.

@@ -6,14 +6,19 @@ let held = null; // name -> typed array
 
 const TYPES = { f8: Float64Array, f4: Float32Array, i4: Int32Array, u2: Uint16Array, u1: Uint8Array };
 
-async function unpack() {
-  const element = document.getElementById("data");
+// What an element holds as base64 of a zlib stream; the element goes.
+async function inflate(id) {
+  const element = document.getElementById(id);
   const text = atob(element.textContent);
   element.remove();
   const packed = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const buffer = await new Response(stream).arrayBuffer();
+  return new Response(stream);
+}
+
+async function unpack() {
+  const buffer = await (await inflate("data")).arrayBuffer();
   held = {};
   for (const [name, [type, first, length]] of Object.entries(about.index)) held[name] = new TYPES[type](buffer, first, length);
   held.first = new Int32Array(held.size.length); // of each curve, its first entry in the long arrays

@@ -24,7 +24,7 @@ from layerfreq.experiments import unit_of
 from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
-from layerfreq.report.pack import LEVELS, Pack
+from layerfreq.report.pack import LEVELS, Pack, deflated
 from layerfreq.runs import Run
 from layerfreq.scales import NAMES, SENTENCES, explained, in_order
 from layerfreq.speed import depth_of
@@ -58,7 +58,7 @@ def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
         "made": _made(found, sources),
         "about": for_script(about),
         "data": pack.text(),
-        "plotly": plotly,
+        "plotly": deflated(plotly.encode()),
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda hole: fill[hole[1]], _read("page.html"))
