@@ -18,11 +18,12 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from layerfreq.arrays import SUFFIXES, read_arrays
+from layerfreq.checks import Scale
 from layerfreq.commands.analyze import analyze
 from layerfreq.commands.doctor import doctor
 from layerfreq.commands.relearn import relearn
 from layerfreq.commands.report import report
-from layerfreq.commands.terminal import check_device, console, default_out, list_files
+from layerfreq.commands.terminal import check_device, console, default_out, list_files, say_units
 from layerfreq.commands.verdict import verdict
 from layerfreq.errors import InputError, first_line
 from layerfreq.experiments.runner import Progress
@@ -37,7 +38,7 @@ app = typer.Typer(
 
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps or auto.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new one in runs/.")]
-ScaleOption = Annotated[Literal["raw", "rms"], typer.Option(help="Features as they are, or at unit RMS.")]
+ScaleOption = Annotated[Scale, typer.Option(help="Features as they are, at unit RMS, or at the paper's scale, maxabs.")]
 
 
 class BarProgress(Progress):
@@ -96,8 +97,9 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
     torch.set_num_threads(1)  # so small a network gains nothing from more, and loses much where other programs run
     _experiment("mlp", "demo", None, device, [0], out, False)
     console.print(
-        "Read it so: a peak at low 1/δ means that the layers above have a smooth function left to learn.\n"
-        "Before training deeper layers peak higher; training turns the order round."
+        "Read it so: a peak at low 1/δ means that the layers above have a smooth function\n"
+        "left to learn. Before training deeper layers peak higher; training turns the\n"
+        "order round."
     )
 
 
@@ -276,8 +278,8 @@ def _experiment(
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    if any("limit" in title for title in head):
-        console.print("In 1/δ. limit: finer windows hold fewer than 2 points; *: a peak beyond it.")
+    if any("median" in title for title in head):
+        say_units(head)
     list_files([out, *files])
     console.print(view_of(out, module.UNIT, sys.stdout.encoding), highlight=False, markup=False, soft_wrap=True)
 

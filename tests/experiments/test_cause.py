@@ -16,10 +16,11 @@ pytest.importorskip("safetensors")
 pytest.importorskip("joblib")
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import cause, cause_tables, mlp
+from layerfreq.experiments import cause, cause_figures, cause_tables, mlp
 from layerfreq.experiments.runner import Progress
 from layerfreq.experiments.sweep import pool
 from layerfreq.relearn import Design
+from layerfreq.relearn.league import PREDICTORS
 from layerfreq.runs import Run
 from tests.forked import context
 
@@ -152,7 +153,7 @@ def test_tables_figures_and_verdict(alone):
     assert all(len(row) == len(head) for row in rows)
     assert all(file.is_file() for file in files)
     league = pd.read_parquet(out / "league.parquet")
-    assert league.groupby(["study", "scale", "rule", "pairs_of"]).size().eq(11).all()
+    assert league.groupby(["study", "scale", "rule", "pairs_of"]).size().eq(12).all()
     assert verdict(out / "digits-mlp-hidden-2").seeds == 2
     assert Run(out).config["experiment"] == "cause"
 
@@ -164,7 +165,7 @@ def known_table():
     for seed in range(4):
         for scale in ("raw", "rms"):
             for cut in range(6):
-                row = dict.fromkeys(cause_tables.PREDICTORS, 1.0) | {"steps": float(rng.permutation(100)[0])}
+                row = dict.fromkeys(PREDICTORS, 1.0) | {"steps": float(rng.permutation(100)[0])}
                 row |= {"rms_median": row["steps"] if scale == "rms" else -row["steps"], "probe_loss": -row["steps"]}
                 row |= {"raw_median": row["steps"] * (1 if scale == "rms" else -1)}
                 row |= {"study": "a-mlp", "run": f"r-{seed}", "seed": f"seed-{seed}", "step": 0, "cut": cut}
@@ -183,6 +184,19 @@ def test_contests_on_a_table_whose_answer_is_known():
     assert found.loc["depth", "difference"] == pytest.approx(1, abs=1e-9)
     answers = found["answer"].to_dict()
     assert (answers["probe_loss"], answers["raw_median"], answers["depth"]) == ("better", "undecided", "better")
+
+
+def test_a_table_without_the_maxabs_median_loads_as_before(tmp_path):
+    older = known_table().drop(columns="maxabs_median")
+    found = cause_tables.contests(older)
+    assert "maxabs_median" not in set(found["rival"])
+    whole = cause_tables.contests(known_table())
+    pd.testing.assert_frame_equal(found, whole[whole["rival"] != "maxabs_median"].reset_index(drop=True))
+    assert set(cause_tables.league_of(older)["predictor"]) == set(PREDICTORS) - {"maxabs_median"}
+    for table, count in ((older, 11), (known_table(), 12)):
+        figure = cause_figures.figure_league(cause_tables.league_of(table))
+        assert len(figure.axes[0].get_yticks()) == count
+    pd.testing.assert_frame_equal(cause_tables.packed(older)[list(older.columns)], older)
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch):

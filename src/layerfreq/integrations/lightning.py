@@ -59,7 +59,7 @@ class LayerSpectraCallback(Callback):
         run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`; None means the scalars go to the trainer's own loggers.
-        **options: Of `spectrum`.
+        **options: Of `spectrum`; `scale` may name several, as of `Monitor`.
 
     Raises:
         InputError: If `when` is no schedule; for the rest, when training begins.

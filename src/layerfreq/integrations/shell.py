@@ -34,7 +34,7 @@ class Shell:
         layers: As of `Monitor`.
         run: As of `Monitor`; where a checkpoint is resumed, the directory of its run.
         when: As of `Monitor`.
-        options: Of `spectrum`.
+        options: Of `spectrum`; `scale` as of `Monitor`.
 
     Raises:
         InputError: If `when` is no schedule.

@@ -41,7 +41,7 @@ class LayerSpectraCallback(TrainerCallback):
         run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` begins.
-        **options: Of `spectrum`.
+        **options: Of `spectrum`; `scale` may name several, as of `Monitor`.
 
     Raises:
         InputError: If `when` is no schedule; for the rest, when training begins.
