@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxtyping import Float64
+
 from layerfreq.checks import Curve
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.experiments.published import Line, Panel
@@ -20,6 +22,8 @@ from layerfreq.spectrum import Spectrum
 
 NEAR = 0.15  # a peak agrees whose place and height are both within this share of the published ones
 FEWEST = 3  # cells, below which there is no peak to speak of
+Edges = Float64[np.ndarray, " n"]  # where cells meet
+Cells = Float64[np.ndarray, " n-1"]  # a value in each
 FINE = 4001  # cutoffs on which the exact maximum is looked for
 
 
@@ -42,12 +46,12 @@ class Comparison:
     ours: Mapping[str, Curve]
 
 
-def averaged(spectrum: Spectrum, edges: Curve) -> Curve:
+def averaged(spectrum: Spectrum, edges: Edges) -> Cells:
     """Return the RDF averaged over cells of 1/delta, the quotient (LFR(b) - LFR(a)) / (b - a).
 
     Args:
         spectrum: Whose cutoffs cover the cells.
-        edges: (m + 1,) increasing, where the cells meet.
+        edges: (n,) increasing, where the cells meet.
 
     Raises:
         InputError: If an edge lies outside the spectrum's cutoffs.
@@ -72,7 +76,7 @@ def summit(x: Curve, y: Curve) -> tuple[float, float]:
     return float(x[top] - slope / (2 * bend)), float(y[top] - slope**2 / (4 * bend))
 
 
-def area_between(edges: Curve, one: Curve, other: Curve) -> float:
+def area_between(edges: Edges, one: Cells, other: Cells) -> float:
     """Return the area between two curves, each divided by its own area, halved: 0 for the same, 1 for disjoint ones.
 
     A curve is taken as constant in each cell, where it is the average of an RDF; its area is then the rise of LFR from
@@ -80,9 +84,9 @@ def area_between(edges: Curve, one: Curve, other: Curve) -> float:
     of that rise (the total variation distance, where no RDF is negative), and common factors do not matter.
 
     Args:
-        edges: (m + 1,) increasing.
-        one: (m,) heights.
-        other: (m,) heights.
+        edges: (n,) increasing.
+        one: (n - 1,) heights.
+        other: (n - 1,) heights.
 
     Raises:
         InputError: If a curve's area is not positive.
@@ -99,7 +103,9 @@ def area_between(edges: Curve, one: Curve, other: Curve) -> float:
 
 def mean_gap(x: Curve, one: Curve, other: Curve) -> float:
     """Return the mean distance over x of two curves of values in [0, 1], by the trapezoidal rule."""
-    return float(np.trapezoid(np.abs(one - other), x) / (x[-1] - x[0]))
+    from scipy.integrate import trapezoid
+
+    return float(trapezoid(np.abs(one - other), x) / (x[-1] - x[0]))
 
 
 def rank_correlation(ours: Any, theirs: Any) -> float:

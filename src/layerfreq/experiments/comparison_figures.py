@@ -33,7 +33,11 @@ def densities(groups: Sequence[Sequence[Comparison]], names: Mapping[str, str], 
                 look = _look(top[name], len(names))
                 _theirs(ax, panel.x, panel.lines[name], look, lambda y, shown=shown, x=panel.x: shown(x, y))
                 _ours(ax, panel.x, curves, look, names[name])
-        column[0].set(title=panel.name, xlabel="1/δ", ylabel="RDF / its maximum" if panel.relative else "RDF")
+        column[0].set(
+            title=panel.name.replace("epoch", "epoch "),
+            xlabel="1/δ",
+            ylabel="RDF / its maximum" if panel.relative else "RDF",
+        )
         column[1].set(xlabel="1/δ", ylabel=plots.DENSITY, xscale="log")
         column[0].set_xlim(left=0)
     _finish(figure, grid[0][0], title)

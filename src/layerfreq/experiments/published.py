@@ -1,11 +1,11 @@
 """The curves of the published figures as numbers, to be set beside one's own.
 
 The figures are those of the lecture chapter on the deep frequency principle (Xu & Zhou). Their curves were read off its
-images, lossless rasters of 72 dpi: each panel was drawn again by the same renderer, and the heights of its vertices were
-adjusted until the drawing equalled the image, pixel by pixel. What remains uncertain is about a pixel (`y_err`), and
-more where a curve lies behind others (`hidden`); the axes add up to half a per cent. The cutoffs of the ResNet figure are those of
-the authors' code, Johnzhx/DeepFrequencyPrinciple (2020); those of the MNIST figure fit its image to a few hundredths of
-a pixel. In the sine figure, the vertices below 1/delta = 50 are guessed.
+images, lossless rasters of 72 dpi: each panel was drawn again by the same renderer, and the heights of its vertices
+were adjusted until the drawing equalled the image, pixel by pixel. What remains uncertain is about a pixel (`y_err`),
+and more where a curve lies behind others (`hidden`); the axes add up to half a per cent. The cutoffs of the ResNet
+figure are those of the authors' code, Johnzhx/DeepFrequencyPrinciple (2020); those of the MNIST figure fit its image to
+a few hundredths of a pixel. In the sine figure, the vertices below 1/delta = 50 are guessed.
 
 The authors draw the difference quotient (LFR(b) - LFR(a)) / (b - a) between neighbouring cutoffs a < b in 1/delta, at
 the middle of the two (the sine figure: at b, each curve divided by its maximum). Features have the scale "maxabs".
