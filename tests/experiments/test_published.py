@@ -10,18 +10,18 @@ from layerfreq.experiments.comparison import summit
 # Place and height of each peak, refined by a parabola, and the number of hidden points: found by those who digitised
 # the figures, with code of their own, to four digits.
 PEAKS = """
-mnist_rdf 0 layer1 .26 3.165 0 layer2 .2788 3.094 0 layer3 .2946 2.94 0 layer4 .3101 2.769 0 layer5 .3204 2.665 6
-mnist_rdf 200 layer1 .2575 3.02 0 layer2 .2754 2.728 0 layer3 .2825 2.368 0 layer4 .1684 2.148 0 layer5 .1659 2.003 2
-mnist_rdf 400 layer1 .2476 2.881 0 layer2 .153 2.656 0 layer3 .1213 2.864 0 layer4 .104 3.013 0 layer5 .1016 2.871 0
-mnist_rdf 600 layer1 .2328 2.805 0 layer2 .131 2.898 0 layer3 .1014 3.35 0 layer4 .08453 3.657 0 layer5 .07986 3.595 0
-mnist_rdf 800 layer1 .2102 2.761 0 layer2 .1194 3.097 0 layer3 .08878 3.728 0 layer4 .07449 4.152 0 layer5 .06971 4.133 0
+mnist 0 layer1 .26 3.165 0 layer2 .2788 3.094 0 layer3 .2946 2.94 0 layer4 .3101 2.769 0 layer5 .3204 2.665 6
+mnist 200 layer1 .2575 3.02 0 layer2 .2754 2.728 0 layer3 .2825 2.368 0 layer4 .1684 2.148 0 layer5 .1659 2.003 2
+mnist 400 layer1 .2476 2.881 0 layer2 .153 2.656 0 layer3 .1213 2.864 0 layer4 .104 3.013 0 layer5 .1016 2.871 0
+mnist 600 layer1 .2328 2.805 0 layer2 .131 2.898 0 layer3 .1014 3.35 0 layer4 .08453 3.657 0 layer5 .07986 3.595 0
+mnist 800 layer1 .2102 2.761 0 layer2 .1194 3.097 0 layer3 .08878 3.728 0 layer4 .07449 4.152 0 layer5 .06971 4.133 0
 r18_rdf 0 Resnet18-1 2.263 .2609 15 Resnet18-2 1.006 .6043 10 Resnet18-3 .8379 .8192 20 Resnet18-4 .8095 .8877 10
 r18_rdf 1 Resnet18-1 .6162 .02576 16 Resnet18-2 .9753 .00951 20 Resnet18-3 1.05 .01289 22 Resnet18-4 8.3 .0666 16
 r18_rdf 2 Resnet18-1 1.118 .02746 18 Resnet18-2 11.65 .04057 25 Resnet18-3 20 .01894 22 Resnet18-4 8.745 .06812 15
 r18_rdf 15 Resnet18-1 1.48 .1779 17 Resnet18-2 3.359 .0751 23 Resnet18-3 14.31 .04059 29 Resnet18-4 10.54 .06966 25
 r18_rdf 80 Resnet18-1 1.448 .277 16 Resnet18-2 3.381 .09054 22 Resnet18-3 12.22 .0486 26 Resnet18-4 12.85 .04987 0
 """
-CASES = [line.split() for line in PEAKS.strip().splitlines()]
+CASES = [line.replace("mnist ", "mnist_rdf ").split() for line in PEAKS.strip().splitlines()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}")

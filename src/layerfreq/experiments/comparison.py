@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from jaxtyping import Float64
 
 from layerfreq.checks import Curve
