@@ -269,19 +269,31 @@ def _experiment(
     try:
         module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)
         head, rows, files = module.present(out, seeds)
+        theirs = module.beside(out, seeds) if hasattr(module, "beside") else None
     except KeyboardInterrupt:  # Typer would end with 130 and say nothing
         progress.close()
         _fail(f"stopped; {out} keeps what was measured, and reproduce --resume goes on from there", 1)
     finally:
         progress.close()
+    _table(head, rows)
+    if any("median" in title for title in head):
+        say_units(head)
+    if theirs is not None:
+        if theirs.rows:
+            console.print("Beside the published figures:")
+            _table(theirs.head, theirs.rows)
+        for note in theirs.notes:
+            console.print(note, highlight=False)
+        files = [*files, *theirs.files]
+    list_files([out, *files])
+    console.print(view_of(out, module.UNIT, sys.stdout.encoding), highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> None:
     table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    if any("median" in title for title in head):
-        say_units(head)
-    list_files([out, *files])
-    console.print(view_of(out, module.UNIT, sys.stdout.encoding), highlight=False, markup=False, soft_wrap=True)
 
 
 def _arrays(file: Path) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError, did_you_mean
+from layerfreq.experiments.beside import Beside, compare_mlp
 from layerfreq.experiments.data import load_images
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
 from layerfreq.experiments.summary import layer_table, summarise
@@ -227,6 +228,11 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         figure.suptitle(title, fontsize="medium")
         files += plots.save(figure, out / "figures", name)
     return *layer_table(summary, UNIT), files
+
+
+def beside(out: Path, seeds: list[int]) -> Beside:
+    """Set the layers' densities beside the published figure."""
+    return compare_mlp(out, {seed: Run(out / f"seed-{seed}") for seed in seeds}, asdict(PRESETS["paper"]))
 
 
 def _accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:

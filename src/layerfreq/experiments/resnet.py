@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.experiments import resnet_figures
+from layerfreq.experiments.beside import Beside, compare_resnet
 from layerfreq.experiments.data import load_images
 from layerfreq.experiments.minibatch import Task, launch, train
 from layerfreq.experiments.residual import CUTS, VARIANTS, network
@@ -191,15 +192,24 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         Table head, table rows (one a variant and seed, and one a seed on their order), files.
     """
     config = Run(out).config
-    runs = {
+    trained = config["images"] - config["validation"]
+    what = f"resnet, preset {config['preset']}: {trained} images of {Path(config['data']).name}"
+    return resnet_figures.present(_runs(out, seeds), config["panels"], what, out / "figures")
+
+
+def beside(out: Path, seeds: list[int]) -> Beside:
+    """Set densities and accuracies of the variants beside the published figures."""
+    return compare_resnet(out, _runs(out, seeds), asdict(PRESETS["paper"]))
+
+
+def _runs(out: Path, seeds: list[int]) -> dict[tuple[int, int], Run]:
+    """Return the runs that the folder holds, by variant and seed."""
+    return {
         (variant, seed): Run(out / folder(variant, seed))
         for variant in VARIANTS
         for seed in seeds
         if (out / folder(variant, seed) / "config.yaml").exists()
     }
-    trained = config["images"] - config["validation"]
-    what = f"resnet, preset {config['preset']}: {trained} images of {Path(config['data']).name}"
-    return resnet_figures.present(runs, config["panels"], what, out / "figures")
 
 
 def _network(config: Config, variant: int, seed: int, images: Tensor, labels: Tensor) -> nn.Sequential:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from layerfreq.experiments.beside import Beside, compare_sine
 from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.layers import LayerSpectra
 from layerfreq.readback import read_back
@@ -98,3 +99,8 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         plots.frequency_axis(ax)
     head = ["target", "RDF peak", "closed form", "largest LFR error"]
     return head, rows, plots.save(figure, out / "figures", "sine")
+
+
+def beside(out: Path, seeds: list[int]) -> Beside:
+    """Set LFR and RDF beside the published figure."""
+    return compare_sine(out, Run(out), {f"k={k}": f"sin({k}πx)" for k in FREQUENCIES})
