@@ -4,7 +4,6 @@ With the folder of a `layerfreq reproduce mlp` or `resnet`, its data and figure 
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 from shutil import copyfile
 
@@ -69,7 +68,7 @@ def resnet(data):
     summary, metrics = (pd.read_parquet(data / f"{name}.parquet") for name in ("summary", "metrics"))
     at = summary[summary["layer"] == next(iter(CUTS))]
     ends = [int(at["step"].min()), int(at["step"].max())]
-    final = metrics.groupby(["variant", "seed"])["validation_accuracy"].last().unstack("variant")
+    final = metrics.groupby(["seed", "variant"])["validation_accuracy"].last()
     columns = ["seed", *(f"-{variant}" for variant in VARIANTS)]
     places = [
         [scale, str(step), str(seed), *(f"{value:.3g}" for value in part.sort_values("variant")["peak"])]
@@ -89,7 +88,7 @@ def resnet(data):
         "resnet medians": markdown(["scale", *columns], medians),
         "resnet validation": markdown(
             columns,
-            [[str(seed), *(f"{value:.3f}" for value in row)] for seed, row in zip(final.index, final.to_numpy())],
+            [[str(seed), *(f"{value:.3f}" for value in part)] for seed, part in final.groupby("seed")],
         ),
     }
 
@@ -133,11 +132,11 @@ def _agreement(peaks):
     mean = peaks.groupby(["panel", "curve"])[columns].mean()
     near = [(mean[what] / mean[f"their_{what}"] - 1).abs() <= NEAR for what in ("place", "height")]
     ranks = [rank_correlation(mean[what], mean[f"their_{what}"]) for what in ("place", "height")]
-    count = partial(np.count_nonzero)
+    within = [np.count_nonzero(one) for one in (near[0], near[1], near[0] & near[1])]
     return (
-        f"Of {len(mean)} peaks {count(near[0])} lie within {NEAR:.0%} of the published place, {count(near[1])} within "
-        f"{NEAR:.0%} of the published height, and {count(near[0] & near[1])} within both. Spearman's correlation with the "
-        f"published ones is {ranks[0]:.3f} for places and {ranks[1]:.3f} for heights."
+        f"Of {len(mean)} peaks {within[0]} lie within {NEAR:.0%} of the published place, {within[1]} within {NEAR:.0%} "
+        f"of the published height, and {within[2]} within both. Spearman's correlation with the published ones is "
+        f"{ranks[0]:.3f} for places and {ranks[1]:.3f} for heights."
     )
 
 
