@@ -121,7 +121,7 @@ class Config:
 MNIST = "ylecun/mnist"
 PRESETS = {
     "smoke": Config(data="digits", images=200, width=32, hidden=5, epochs=(0, 10, 20)),
-    "small": Config(data=MNIST, images=2000, width=500, hidden=5, epochs=(0, 200, 400, 600, 800)),
+    "small": Config(data=MNIST, images=2000, width=500, hidden=5, epochs=(0, 100, 200, 300, 400)),
     "paper": Config(data=MNIST, images=30_000, width=500, hidden=5, epochs=(0, 200, 400, 600, 800)),
     "demo": Config(data="digits", images=1500, width=100, hidden=5, epochs=(0, 400, 800, 1600), rows=500),
 }
