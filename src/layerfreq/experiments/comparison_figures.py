@@ -82,8 +82,10 @@ def _look(depth: int, deepest: int) -> dict[str, Any]:
 
 
 def _theirs(ax: Any, x: Any, line: Line, look: dict[str, Any], shown: Callable[[Any], Any]) -> None:
-    """Draw a published curve, faint where it lies behind others; a hollow marker is its highest point, wide enough to
-    show around ours where the two agree."""
+    """Draw a published curve, faint where it lies behind others; a hollow marker is its highest point.
+
+    It is wide enough to show around ours where the two agree.
+    """
     y = shown(line.y)
     ax.plot(x, y, color=look["color"], linestyle=THEIRS, linewidth=1.2, alpha=BEHIND, zorder=1)
     ax.plot(x, np.where(line.hidden, np.nan, y), color=look["color"], linestyle=THEIRS, linewidth=1.2, zorder=1.5)
