@@ -162,7 +162,9 @@ def compare_depth(out: Path, layers: Sequence[int], steps: Any, given_up: int) -
         ("hidden layers", f"steps / those of {numbers[0]} layers"),
         f"depth, preset {Run(out).config['preset']}",
     )
-    return Beside(DEPTH_HEAD, rows, plots.save(figure, out / "figures", "theirs-fig1a"), notes)
+    files = plots.save(figure, out / "figures", "theirs-fig1a")
+    written = [{"layers": n, "steps": each, "their_steps": theirs[n]} for n, each in zip(numbers, mean, strict=True)]
+    return Beside(DEPTH_HEAD, rows, [*files, _write(out, "theirs-fig1a", written)], notes)
 
 
 def _by_panel(run: Run, wanted: Mapping[int, int], curves: Mapping[str, str]) -> dict[str, dict[str, Spectrum]]:
@@ -189,9 +191,8 @@ def _densities(out: Path, figure: str, ours: Ours, names: Mapping[str, str], tit
     drawn = comparison_figures.densities([list(group.values()) for group in groups], names, title)
     files = plots.save(drawn, out / "figures", f"theirs-{figure}")
     areas = peaks.groupby("panel", sort=False)["area"].mean()
-    for name, frame in (("peaks", peaks), ("areas", areas.reset_index())):
-        files.append(out / "figures" / f"theirs-{figure}-{name}.csv")
-        write_whole(files[-1], partial(frame.to_csv, index=False))
+    files.append(_write(out, f"theirs-{figure}-peaks", peaks))
+    files.append(_write(out, f"theirs-{figure}-areas", areas.reset_index()))
     relative = next(iter(groups[0].values())).panel.relative
     return Beside(HEAD, _rows(peaks, names), files, [*_summary(peaks, areas, relative), *notes])
 
@@ -253,7 +254,7 @@ def _accuracies(
     out: Path, runs: Mapping[tuple[int, int], Run], names: Mapping[str, str], epochs: int, title: str
 ) -> tuple[list[Path], list[str]]:
     """Draw accuracies beside the published ones; return files, and lines on the end and the mean distance."""
-    panels, notes = [], []
+    panels, notes, written = [], [], []
     for name, column in ACCURACIES.items():
         theirs = published.panel(published.ACCURACY, name).lines
         ours, ends, gaps = {}, [], []
@@ -261,15 +262,18 @@ def _accuracies(
             parts = [run.metrics for (variant, _), run in runs.items() if f"Resnet18-{variant}" == curve]
             line = theirs[curve]
             ours[curve] = x, values = _course(parts, column, len(line.x) / epochs)
-            ends.append(f"{label} {values[:, -1].mean():.3f} : {line.y[-1]:.3f}")
+            end = float(values[:, -1].mean())
+            ends.append(f"{label} {end:.3f} : {line.y[-1]:.3f}")
             inside = (line.x >= x[0]) & (line.x <= x[-1])
             gaps.append(mean_gap(line.x[inside], np.interp(line.x[inside], x, values.mean(axis=0)), line.y[inside]))
+            written.append({"panel": name, "curve": curve, "end": end, "their_end": line.y[-1], "mean_gap": gaps[-1]})
         panels.append((name, theirs, ours))
         notes.append(f"Accuracy ({name}) at the end: {', '.join(ends)}; mean distance {np.mean(gaps):.3f}.")
     if epochs != 80:
         notes.append(f"Our {epochs} epochs are stretched over their 80.")
     figure = comparison_figures.courses(panels, names, ("epoch, as published", "accuracy"), title)
-    return plots.save(figure, out / "figures", "theirs-r18_acc"), notes
+    files = plots.save(figure, out / "figures", "theirs-r18_acc")
+    return [*files, _write(out, "theirs-r18_acc", written)], notes
 
 
 def _course(parts: Sequence[Any], column: str, stretch: float) -> tuple[Any, Any]:
@@ -280,6 +284,15 @@ def _course(parts: Sequence[Any], column: str, stretch: float) -> tuple[Any, Any
     columns = [part[part["step"] >= 1].set_index("step")[column].dropna() for part in parts]
     steps = sorted(set.intersection(*(set(one.index) for one in columns)))
     return np.array(steps) * stretch - 1, np.array([one.loc[steps].to_numpy() for one in columns])
+
+
+def _write(out: Path, name: str, rows: Any) -> Path:
+    """Write rows as CSV among the figures; return where."""
+    import pandas as pd
+
+    path = out / "figures" / f"{name}.csv"
+    write_whole(path, partial(pd.DataFrame(rows).to_csv, index=False))
+    return path
 
 
 def _unlike(config: Mapping[str, Any], paper: Mapping[str, Any], keys: Sequence[str]) -> list[str]:

@@ -38,7 +38,8 @@ def densities(groups: Sequence[Sequence[Comparison]], names: Mapping[str, str], 
             xlabel="1/δ",
             ylabel="RDF / its maximum" if panel.relative else "RDF",
         )
-        column[1].set(xlabel="1/δ", ylabel=plots.DENSITY, xscale="log")
+        octave = "RDF / its maximum, x (1/δ) ln 2" if panel.relative else plots.DENSITY
+        column[1].set(xlabel="1/δ", ylabel=octave, xscale="log")
         column[0].set_xlim(left=0)
     _finish(figure, grid[0][0], title)
     return figure
@@ -81,12 +82,15 @@ def _look(depth: int, deepest: int) -> dict[str, Any]:
 
 
 def _theirs(ax: Any, x: Any, line: Line, look: dict[str, Any], shown: Callable[[Any], Any]) -> None:
-    """Draw a published curve, faint where it lies behind others; a hollow marker is its highest point."""
+    """Draw a published curve, faint where it lies behind others; a hollow marker is its highest point.
+
+    It is wide enough to show around ours where the two agree.
+    """
     y = shown(line.y)
     ax.plot(x, y, color=look["color"], linestyle=THEIRS, linewidth=1.2, alpha=BEHIND, zorder=1)
     ax.plot(x, np.where(line.hidden, np.nan, y), color=look["color"], linestyle=THEIRS, linewidth=1.2, zorder=1.5)
     top = int(np.argmax(y))
-    ax.plot(x[top], y[top], **look, markerfacecolor="white", markersize=6, zorder=1.8)
+    ax.plot(x[top], y[top], **look, markerfacecolor="white", markersize=9, zorder=1.8)
 
 
 def _ours(ax: Any, x: Any, curves: Any, look: dict[str, Any], name: str) -> None:
@@ -104,7 +108,7 @@ def _finish(figure: Any, ax: Any, title: str) -> None:
     from matplotlib.lines import Line2D
 
     handles = ax.get_legend_handles_labels()[0]
-    hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 6}
+    hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 9}
     handles += [
         Line2D([], [], color="0.3", marker="o", markersize=5, linewidth=1.6, label="ours, highest"),
         Line2D([], [], color="0.3", linestyle=THEIRS, linewidth=1.2, **hollow, label="published, highest"),
