@@ -20,7 +20,7 @@ from layerfreq.experiments.summary import summarise
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CURVES = ["lfr", "rdf", "chance", "neighbours", "stderr", "inv_delta"]
 VARIANTS = (1, 2, 3, 4)
-FIGURES = {"mlp": ["theirs-mnist_rdf"], "resnet": ["theirs-r18_rdf", "theirs-r18_acc", "median"]}
+FIGURES = {"mlp": ["theirs-mnist_rdf"], "resnet": ["theirs-r18_rdf", "theirs-r18_acc", "median-frequency"]}
 
 
 def pages():
