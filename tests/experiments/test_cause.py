@@ -194,6 +194,8 @@ def test_a_table_without_the_maxabs_median_loads_as_before(tmp_path):
     pd.testing.assert_frame_equal(found, whole[whole["rival"] != "maxabs_median"].reset_index(drop=True))
     assert set(cause_tables.league_of(older)["predictor"]) == set(PREDICTORS) - {"maxabs_median"}
     for table, count in ((older, 11), (known_table(), 12)):
+        rows = cause_tables.unpacked(table)
+        table = cause_tables.packed(pd.concat([rows, rows.assign(rule="fixed")]))
         figure = cause_figures.figure_league(cause_tables.league_of(table))
         assert len(figure.axes[0].get_yticks()) == count
     pd.testing.assert_frame_equal(cause_tables.packed(older)[list(older.columns)], older)
