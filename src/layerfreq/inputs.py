@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -74,21 +75,25 @@ def take(inputs: Any, at: slice, n: int) -> Any:
     return map_tensors(lambda t: t[at] if t.ndim and t.shape[0] == n else t, inputs)
 
 
-def map_tensors(change: Callable[[Tensor], Any], inputs: Any) -> Any:
-    """Apply a function to every tensor in a tensor, dict, tuple or list."""
+def map_tensors(change: Callable[[Tensor], Any], inputs: Any, other: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Apply a function to every tensor in a tensor, dict, tuple or list, and another to what is none of them."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     if isinstance(inputs, Mapping):
-        return {key: map_tensors(change, value) for key, value in inputs.items()}
+        return {key: map_tensors(change, value, other) for key, value in inputs.items()}
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(map_tensors(change, value) for value in inputs))
+        return type(inputs)(*(map_tensors(change, value, other) for value in inputs))
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(map_tensors(change, value) for value in inputs)
-    return inputs
+        return type(inputs)(map_tensors(change, value, other) for value in inputs)
+    return other(inputs)
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument."""
+    """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument.
+
+    It gets copies: a model may write into its inputs, which are the caller's.
+    """
+    inputs = owned(inputs)
     if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, (tuple, list)):
@@ -96,10 +101,30 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(inputs)
 
 
+def owned(inputs: Any) -> Any:
+    """Return a copy of inputs, tensors, arrays and objects with tensors in them; the same tensor twice stays one."""
+    copies: dict[int, Tensor] = {}
+
+    def clone(t: Tensor) -> Tensor:
+        if id(t) not in copies:
+            copies[id(t)] = t.clone()
+        return copies[id(t)]
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, (Tensor, Mapping, tuple, list)):
+            return map_tensors(clone, value, copied)
+        try:
+            return value if isinstance(value, nn.Module) else copy.deepcopy(value)
+        except Exception:  # what cannot be copied, such as locks, is handed on
+            return value
+
+    return copied(inputs)
+
+
 def on_device(model: nn.Module, inputs: Any) -> Any:
-    """Return the inputs on the device of the model's parameters."""
+    """Return a copy of the inputs, on the device of the model's parameters."""
     tensor = _any_tensor(model)
-    return inputs if tensor is None else map_tensors(lambda t: t.to(tensor.device), inputs)
+    return owned(inputs) if tensor is None else map_tensors(lambda t: t.to(tensor.device, copy=True), inputs)
 
 
 def device_of(model: nn.Module) -> torch.device:
