@@ -154,7 +154,7 @@ def test_what_one_pass_finds_is_what_as_points_finds(offset, size):
         found.see(first, x[first : first + 16])
     points = found.points()
     torch.testing.assert_close(points.shift, whole.shift, rtol=1e-12, atol=0)
-    assert points.gain == whole.gain
+    assert torch.equal(points.gain, whole.gain)
     assert points.spread == pytest.approx(whole.spread, rel=1e-10)
     assert whole.radius <= points.radius * (1 + 1e-12) <= 4 * whole.radius
 

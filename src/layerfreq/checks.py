@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,19 @@ from torch import Tensor
 from layerfreq.errors import InputError, first_line
 
 Curve = Float64[np.ndarray, " m"]
+Scale = Literal["raw", "rms", "maxabs"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+
+def as_scale(scale: Any) -> Scale:
+    """Check a scale.
+
+    Raises:
+        InputError: If it is none of `SCALES`.
+    """
+    if scale not in SCALES:
+        raise InputError(f"scale: {scale!r} is none of 'raw', 'rms' and 'maxabs'; choose one of them")
+    return scale
 
 
 def as_features(features: Any, device: str | torch.device | None = None, *, empty: bool = False) -> Tensor:

@@ -121,6 +121,10 @@ def reproduce(
     variant: Annotated[
         list[int] | None, typer.Option("--variant", help="resnet: -1 .. -4, may be given several times; default: all.")
     ] = None,
+    recipe: Annotated[
+        Literal["code", "readme", "sgd"] | None,
+        typer.Option(help="mlp: as in the authors' code (default) or README, or version 0.1's gradient descent."),
+    ] = None,
     augment: Annotated[bool, typer.Option("--augment", help="resnet: crop and flip images at random.")] = False,
     backend: Annotated[
         Literal["loky", "dask", "ray"] | None,
@@ -130,6 +134,7 @@ def reproduce(
 ) -> None:
     """Reproduce an experiment of the paper."""
     changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
+    changes |= {"recipe": recipe} if recipe else {}
     changes |= {"augment": True} if augment else {}
     changes |= {"backend": backend} if backend else {}
     changes |= {"workers": workers} if workers else {}

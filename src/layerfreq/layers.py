@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from layerfreq.checks import Scale, as_scale
 from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.features import FeatureStream, collect, collect_labels, most_points
 from layerfreq.inputs import device_of, is_loader
@@ -57,8 +58,18 @@ class LayerSpectra(Mapping[str, Spectrum]):
         return len(self._spectra)
 
     def to_scale(self, scale: Any) -> LayerSpectra:
-        """Return the same measurements with 1/delta in the other scale, "raw" or "rms"; exact."""
+        """Return the same measurements with 1/delta in the other scale, "raw" or "rms"; exact.
+
+        Raises:
+            InputError: To or from "maxabs", which is another measurement.
+        """
         return LayerSpectra({name: s.to_scale(scale) for name, s in self.items()}, self.refused)
+
+    def in_its_scales(self) -> list[LayerSpectra]:
+        """Return the measurement in every scale that follows from it: raw and rms from one another, maxabs alone."""
+        if any(one.scale == "maxabs" for one in self.values()):
+            return [self]
+        return [self.to_scale("raw"), self.to_scale("rms")]
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame: layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr.
@@ -146,7 +157,8 @@ def layer_spectra(
     read_memory(memory)
     check_options(options)
     found = plan(model, inputs, layers, options.get("group"), reading)
-    return measure_layers(model, inputs, targets, found, memory=memory, **options)
+    scale = as_scale(options.pop("scale", "raw"))
+    return measure_layers(model, inputs, targets, found, (scale,), memory=memory, **options)[0]
 
 
 @dataclass(frozen=True)
@@ -199,11 +211,15 @@ def measure_layers(
     inputs: Any,
     targets: Any,
     planned: Plan,
+    scales: Sequence[Scale] = ("raw",),
     on_layer: Callable[[str], Any] | None = None,
     memory: int | str | None = None,
     **options: Any,
-) -> LayerSpectra:
+) -> list[LayerSpectra]:
     """Measure planned layers, one after the other, telling the name of each before.
+
+    Returns:
+        The measurement at each of `scales`; all are made while the features are at hand.
 
     Raises:
         InputError: For bad input, or where passes over the inputs see different numbers of points.
@@ -214,17 +230,21 @@ def measure_layers(
     # All ranks plan alike: for the largest part, and the least memory.
     points, budget = round(shards.largest(float(points))), -round(shards.largest(-float(budget)))
     sizes = [(place, points * place.each, _work(points * place.each, points, options)) for place in planned.places]
-    spectra: dict[str, Spectrum] = {}
+    measured: dict[str, list[Spectrum]] = {}
     for places, held in group_by_memory(sizes, budget):
         if held or not shards.alone:
-            spectra.update(_held(model, inputs, targets, places, points, budget, on_layer, options))
+            measured.update(_held(model, inputs, targets, places, scales, points, budget, on_layer, options))
         else:
-            spectra.update(_streamed(model, inputs, targets, places[0], budget, on_layer, options))
-    counted = {p.layer.name: spectra[p.layer.name].n for p in planned.places if p.layer.reading.name != "positions"}
+            measured.update(_streamed(model, inputs, targets, places[0], scales, budget, on_layer, options))
+    whole = [p.layer.name for p in planned.places if p.layer.reading.name != "positions"]
+    counted = {name: measured[name][0].n for name in whole}
     if len(set(counted.values())) > 1:
         counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
         raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
-    return LayerSpectra(spectra, planned.refused)
+    return [
+        LayerSpectra({name: spectra[i] for name, spectra in measured.items()}, planned.refused)
+        for i in range(len(scales))
+    ]
 
 
 def _work(size: int, points: int, options: dict[str, Any]) -> int:
@@ -240,11 +260,12 @@ def _held(
     inputs: Any,
     targets: Any,
     places: Sequence[Place],
+    scales: Sequence[Scale],
     points: int,
     budget: int,
     on_layer: Callable[[str], Any] | None,
     options: dict[str, Any],
-) -> Iterator[tuple[str, Spectrum]]:
+) -> Iterator[tuple[str, list[Spectrum]]]:
     """Measure some layers whose features are held together."""
     with Shards(options.get("group")).together():
         features, labels = collect(model, inputs, targets, places, points)
@@ -258,7 +279,8 @@ def _held(
             if options.get("group") is None and len(one) == 0:
                 raise InputError("targets: -100 at every position, so that none is left; label some")
             ours = _for_layer(place, len(one), _at_home(model, one, options))
-            yield name, measure(one, labels.get(name), room=max(0, room), **ours)
+            room = max(0, room)
+            yield name, [measure(one, labels.get(name), room=room, scale=scale, **ours) for scale in scales]
         del one
 
 
@@ -267,10 +289,11 @@ def _streamed(
     inputs: Any,
     targets: Any,
     place: Place,
+    scales: Sequence[Scale],
     budget: int,
     on_layer: Callable[[str], Any] | None,
     options: dict[str, Any],
-) -> Iterator[tuple[str, Spectrum]]:
+) -> Iterator[tuple[str, list[Spectrum]]]:
     """Measure a layer whose features are too large to be held."""
     name = place.layer.name
     if on_layer is not None:
@@ -279,7 +302,8 @@ def _streamed(
     with blame(name):
         labels = collect_labels(model, inputs, targets, place)
         source = FeatureStream(model, inputs, targets, place, options.get("device"))
-        yield name, measure(source, labels, room=budget, **_for_layer(place, len(labels), options))
+        ours = _for_layer(place, len(labels), options)
+        yield name, [measure(source, labels, room=budget, scale=scale, **ours) for scale in scales]
 
 
 def _for_layer(place: Place, n: int, options: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from layerfreq.checks import Scale, as_scale
 from layerfreq.errors import InputError
 from layerfreq.inputs import is_loader
 from layerfreq.layers import LayerSpectra, check_options, measure_layers, plan
@@ -34,14 +35,16 @@ class Monitor:
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
         layers: Names as from `hidden_layers`; None means all hidden layers.
-        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk. A run gets every
-            measurement in both scales, since one follows from the other.
+        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk. A run gets raw and rms
+            together, since one follows from the other.
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer), or a function of the step.
         reading: How outputs with positions become feature vectors; see `layer_spectra`.
         trackers: Where each measurement is logged besides, such as `layerfreq.integrations.trackers.TensorBoard`; one
             that fails is a warning, and neither training nor run suffers.
         memory: What the features may take at a time while they are measured, see `layer_spectra`.
+        scale: "raw", "rms" or "maxabs", see `spectrum`, or several of them: ("maxabs", "raw") measures twice, at each
+            step from one forward pass; `measure` returns the first.
         checkpoints: Keep the weights of every measured step in the run, as `layerfreq relearn` needs them.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
@@ -66,6 +69,7 @@ class Monitor:
         when: When = 1,
         reading: str | Mapping[str, str] = "flatten",
         memory: int | str | None = None,
+        scale: Scale | Sequence[Scale] = "raw",
         trackers: Iterable[Any] = (),
         checkpoints: bool = False,
         **options: Any,
@@ -79,6 +83,7 @@ class Monitor:
         self._due = schedule(when)
         self._points: int | None = None
         self._noted = 0
+        self._scales = _independent(scale)
         self._plan = plan(unwrap(model), inputs, layers, options.get("group"), reading)
         self.config = self._describe(options)
         shards = Shards(options.get("group"))
@@ -128,7 +133,7 @@ class Monitor:
             "model": type(self._model).__name__,
             "layers": self.layers,
             "reading": {name: one for name, one in readings.items() if one != "flatten"} or "flatten",
-            "options": plain,
+            "options": {"scale": list(self._scales) if len(self._scales) > 1 else self._scales[0], **plain},
             "environment": environment(),
         }
 
@@ -161,7 +166,10 @@ class Monitor:
                 self.run.flush()
         if not self._due(step):
             return None
-        spectra = measure_layers(model, self._inputs, self._targets, self._plan, self.on_layer, **self._options)
+        found = measure_layers(
+            model, self._inputs, self._targets, self._plan, self._scales, self.on_layer, **self._options
+        )
+        spectra = found[0]
         n = next(iter(spectra.values())).n
         if self._points not in (None, n):
             raise InputError(
@@ -174,12 +182,25 @@ class Monitor:
 
             if self._checkpoints:
                 keep_weights(self.run.path, step, model)
-            both = [spectra.to_scale(scale).to_frame() for scale in ("raw", "rms")]
-            self.run.write_spectra(step, pd.concat(both, ignore_index=True))
+            frames = [part.to_frame() for one in found for part in one.in_its_scales()]
+            self.run.write_spectra(step, pd.concat(frames, ignore_index=True))
             self.run.flush()
         if self._trackers is not None:
-            self._trackers.log(step, spectra)
+            self._trackers.log(step, found)
         return spectra
+
+
+def _independent(scale: Any) -> tuple[Scale, ...]:
+    """Return the scales to measure at, the first as asked; of raw and rms one is enough.
+
+    Raises:
+        InputError: If one is unknown, or there is none.
+    """
+    asked = [as_scale(one) for one in ([scale] if isinstance(scale, str) else list(scale))]
+    if not asked:
+        raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
+    kinds = {one == "maxabs": one for one in reversed(asked)}
+    return tuple(one for one in asked if kinds.pop(one == "maxabs", None))
 
 
 def _trackers(trackers: Iterable[Any]) -> Any:

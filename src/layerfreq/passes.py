@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.checks import Curve
+from layerfreq.checks import Curve, Scale
 from layerfreq.engines import Engine, Points, RowCurves, as_points, pick_engine
 from layerfreq.engines.base import FEWEST, chunks
 from layerfreq.engines.blocked import squared_distances
@@ -36,10 +36,13 @@ class Whole:
         shards: The ranks.
         make_engine: Makes an engine for this rank's points.
         targets: The targets of all points.
+        scale: As in `as_points`.
     """
 
-    def __init__(self, features: Tensor, shards: Shards, make_engine: type[Engine], targets: Targets) -> None:
-        self.points, self._shards = as_points(features, shards), shards
+    def __init__(
+        self, features: Tensor, shards: Shards, make_engine: type[Engine], targets: Targets, scale: Scale = "raw"
+    ) -> None:
+        self.points, self._shards = as_points(features, shards, scale), shards
         self._make_engine, self._targets = make_engine, targets
         self._work: Engine | None = None
 
@@ -99,6 +102,7 @@ class Passing:
         make_engine: Makes an engine for some centres.
         targets: The targets of all points.
         cutoffs: How many there will be, at most.
+        scale: As in `as_points`.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Passing:
         make_engine: type[Engine],
         targets: Targets,
         cutoffs: int = CUTOFFS,
+        scale: Scale = "raw",
     ) -> None:
         self._source, self._room, self._targets, self._make_engine = source, room, targets, make_engine
         self._draw, self._n = draw, len(targets.energy)
@@ -116,9 +121,9 @@ class Passing:
         self._gathered: Gather | None = None
         self._samples: Gather | None = None
         if isinstance(source, Held):
-            self.points = as_points(source.features)
+            self.points = as_points(source.features, scale=scale)
             return
-        extent = Extent()
+        extent = Extent(scale)
 
         def see(first: int, block: Tensor) -> None:
             extent.see(first, block)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from layerfreq.checks import as_features
-from layerfreq.engines.base import Points, chunks, extent, power_of_two, sizes
+from layerfreq.checks import Scale, as_features
+from layerfreq.engines.base import Points, chunks, extent, gains, power_of_two, sizes
 from layerfreq.errors import InputError
 from layerfreq.memory import reserve
 
@@ -91,10 +91,12 @@ class Extent:
     """What has to be known of features before they are compared, found in one pass; differences are to the first point.
 
     Attributes:
+        scale: As in `as_points`.
         n: Points so far.
         kind: An empty tensor of the features' width, dtype and device.
     """
 
+    scale: Scale = "raw"
     n: int = 0
     kind: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     _first: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -120,7 +122,9 @@ class Extent:
             self._total = self._total + total
             self._low, self._high = torch.minimum(self._low, low), torch.maximum(self._high, high)
         self.n += len(block)
-        squares = sizes(Points(block, self._first, self._gain, 0.0, 0.0))
+        if self.scale == "maxabs":
+            return
+        squares = sizes(Points(block, self._first, torch.full_like(self._first, self._gain), 0.0, 0.0))
         self._sum += float(squares.sum())
         self._largest = max(self._largest, float(squares.max()))
 
@@ -134,12 +138,14 @@ class Extent:
         assert self._low is not None
         assert self._high is not None
         mean = self._total / self.n
-        largest = float(torch.maximum(self._high - mean, mean - self._low).max())
-        if not (math.isfinite(largest) and math.isfinite(self._sum)):
-            raise InputError("features: differences overflow float64; scale the features down")
-        gain = power_of_two(largest, mean.dtype)
-        offset, change = float((mean * self._gain).square().sum()), gain / self._gain
+        largest = torch.maximum(self._high - mean, mean - self._low).nan_to_num(math.inf, math.inf)
+        if not math.isfinite(self._sum):
+            largest[:] = math.inf
+        gain, shift = gains(largest, self.kind.dtype, self.scale), self._first + mean
+        if self.scale == "maxabs":  # no coordinate is larger than one
+            return Points(self.kind, shift, gain, 0.0, math.sqrt(int((gain > 0).sum())))
+        offset, change = float((mean * self._gain).square().sum()), float(gain[0]) / self._gain
         # The sum of squares about the first point, less what that point is off the mean.
         spread = max(0.0, self._sum / self.n - offset) * change**2
         radius = (math.sqrt(self._largest) + math.sqrt(offset)) * change
-        return Points(self.kind, self._first + mean, gain, spread, radius)
+        return Points(self.kind, shift, gain, spread, radius)

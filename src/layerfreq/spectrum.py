@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.checks import Curve, as_cutoffs, as_features
+from layerfreq.checks import Curve, Scale, as_cutoffs, as_features, as_scale
 from layerfreq.engines import Engine, enough_memory, pick_engine
 from layerfreq.errors import InputError
 from layerfreq.passes import CUTOFFS, Passing, Whole
@@ -26,8 +26,6 @@ from layerfreq.targets import prepare_targets, read_targets
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-Scale = Literal["raw", "rms"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,9 +43,11 @@ class Spectrum:
         n: Number of points.
         d: Number of features.
         rows: Number of filter centres.
-        scale: "raw", or "rms" where features were centred and divided by their root mean square.
+        scale: "raw"; "rms" where features were centred and divided by their root mean square; "maxabs" where every
+            dimension was centred and divided by its largest absolute value.
         floor: LFR as 1/delta goes to 0, |mean y|^2 / mean |y|^2.
-        spread: mean |f - mean f|^2 of the raw features, which turns one scale into the other.
+        spread: mean |f - mean f|^2 of the raw features, which turns "raw" and "rms" into one another; 0.0 at
+            "maxabs", from which no factor leads to them.
         engine: The engine that computed it.
         sketch: Number of random-sign sums that stood for the columns of wide targets, or None.
     """
@@ -177,13 +177,21 @@ class Spectrum:
         )
 
     def to_scale(self, scale: Scale) -> Spectrum:
-        """Return the same measurement with 1/delta in the other scale.
+        """Return the same measurement with 1/delta in the other scale, "raw" or "rms".
 
         Scaling features by c divides 1/delta by c^2 and changes nothing else, so this is exact.
+
+        Raises:
+            InputError: To or from "maxabs", which scales every dimension by itself: it is another measurement.
         """
-        if scale not in ("raw", "rms"):
-            raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
-        if scale == self.scale or self.spread == 0:
+        if as_scale(scale) == self.scale:
+            return self
+        if "maxabs" in (scale, self.scale):
+            raise InputError(
+                f"scale: {self.scale!r} cannot be turned into {scale!r}, since 'maxabs' scales every dimension by "
+                f"itself; measure again with scale={scale!r}"
+            )
+        if self.spread == 0:
             return replace(self, scale=scale)
         factor = self.spread if scale == "rms" else 1 / self.spread
         return replace(self, scale=scale, inv_delta=self.inv_delta * factor, rdf=self.rdf / factor)
@@ -263,7 +271,9 @@ def spectrum(
             columns or 1024 distinct ids, random-sign sums are filtered instead; `stderr` then has what this leaves
             uncertain.
         inv_delta: (m,) increasing, > 0; None picks a logarithmic grid that covers the data's own distances.
-        scale: "raw", or "rms" for features (f - mean f) / sqrt(mean |f - mean f|^2).
+        scale: "raw" takes features as they are; "rms" takes (f - mean f) / sqrt(mean |f - mean f|^2), so that 1/delta
+            is dimensionless; "maxabs", the paper's, takes every dimension centred and divided by its largest absolute
+            value (constant ones stay 0). The authors' code adds 1e-9 to that value; here nothing is added.
         center: Subtract the mean target first, so that LFR starts at 0.
         rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
         rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
@@ -308,8 +318,7 @@ def measure(
     with shards.together():
         x = features if isinstance(features, Source) else as_features(features, device, empty=not shards.alone)
         y = read_targets(targets, len(targets if isinstance(x, Source) else x))
-        if scale not in ("raw", "rms"):
-            raise InputError(f"scale: {scale!r} is neither 'raw' nor 'rms'; choose one of them")
+        as_scale(scale)
         pick_engine(engine, x.device, len(y))
         grid = None if inv_delta is None else as_cutoffs(inv_delta)
     options = {"scale": scale, "center": center, "rows": rows, "rtol": rtol, "engine": engine, "seed": seed}
@@ -322,14 +331,14 @@ def measure(
     chosen = draw(y, shards.n, rows, rtol, seed)
     with torch.no_grad(), enough_memory(shards.n, 0 if isinstance(x, Source) else x.shape[1]):
         if isinstance(x, Source):
-            way = Passing(x, chosen, room or 0, make_engine, y, CUTOFFS if grid is None else len(grid))
+            way = Passing(x, chosen, room or 0, make_engine, y, CUTOFFS if grid is None else len(grid), scale)
         elif room is not None and shards.alone and _copies(x, make_engine) > room:
-            way = Passing(Held(x), chosen, room, make_engine, y)
+            way = Passing(Held(x), chosen, room, make_engine, y, scale=scale)
         else:
-            way = Whole(x, shards, make_engine, y)
+            way = Whole(x, shards, make_engine, y, scale)
         points = way.points
-        spread = points.spread if points.spread > 0 else 1.0
-        unit = spread if scale == "rms" else points.gain**2  # cutoffs in `scale` = unit x those of the points
+        raw = float(points.gain[0]) ** 2  # cutoffs at raw scale = this x those of the points
+        unit = {"raw": raw, "rms": points.spread or 1.0, "maxabs": 1.0}[scale]
         grid = way.own_grid() * unit if grid is None else grid
         grid = np.clip(grid, 1e-300, 1e300)
         with np.errstate(over="ignore"):
@@ -359,7 +368,7 @@ def measure(
         rows=tally.rows,
         scale=scale,
         floor=y.floor,
-        spread=points.spread / points.gain**2,
+        spread=points.spread / raw if points.spread else 0.0,
         engine=name,
         sketch=y.sketch,
     )

@@ -24,7 +24,7 @@ from layerfreq.runs import Run
 from tests.forked import context
 
 TINY = cause.Config(
-    (mlp.Config("digits", 60, 8, 0, 0.5, (0, 3), None),),
+    (mlp.Config(data="digits", images=60, width=8, hidden=0, epochs=(0, 3), recipe="sgd", rate=0.5),),
     (1, 2),
     replace(cause.PRESETS["smoke"].resnet, images=60, validation=20, batch=20, probe=60, measure=(0,), variants=(4,)),
     Design(optimizers=("sgd",), seeds=1, points=60, budget=8, batch=20, shares=(0.95, 0.9), rates={"sgd": (0.1, 3.0)}),

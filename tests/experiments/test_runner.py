@@ -15,6 +15,7 @@ pytest.importorskip("lightning_fabric")
 
 from layerfreq import Run
 from layerfreq.errors import InputError
+from layerfreq.experiments import runner
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
 
 POINTS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
@@ -37,13 +38,13 @@ class Counting(Progress):
         self.open -= 1
 
 
-def halving(rate=0.25, **options):
-    """One weight w from 0 to 1 by gradient descent on (w - 1)^2: the distance takes the factor 1 - 2 rate a step."""
+def halving(lr=0.25, **options):
+    """One weight w from 0 to 1 by gradient descent on (w - 1)^2: the distance takes the factor 1 - 2 lr in each step."""
 
     def build():
         model = nn.Linear(1, 1, bias=False)
         nn.init.zeros_(model.weight)
-        return model, torch.optim.SGD(model.parameters(), lr=rate)
+        return model, torch.optim.SGD(model.parameters(), lr=lr)
 
     one = torch.ones(1, 1)
     return Training("halving", 0, build, one, one, nn.functional.mse_loss, **{"steps": 50, "log_every": 2, **options})
@@ -121,7 +122,7 @@ def test_the_seed_decides_and_the_random_state_stays(tmp_path):
 
 def test_a_diverging_loss_is_one_line(tmp_path):
     with pytest.raises(InputError) as caught:
-        run(halving(rate=1e9), tmp_path / "a")
+        run(halving(lr=1e9), tmp_path / "a")
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in ("halving", "inf at step 3", "smaller learning rate"))
 
@@ -174,3 +175,45 @@ def test_an_experiment_is_gone_on_with_by_the_same_plan_only(tmp_path):
         open_experiment(tmp_path / "o", plan, resume=False)
     assert [p.name for p in Path(tmp_path / "o").iterdir()] == ["config.yaml"]
     assert (tmp_path / "o" / "config.yaml").read_bytes() == before
+
+
+def test_an_early_end_is_measured_too(tmp_path):
+    run(learning(stop_below=0.66), tmp_path / "a")
+    metrics = Run(tmp_path / "a").metrics
+    assert Run(tmp_path / "a").steps() == [0, int(metrics["step"].iloc[-1])]
+    assert metrics["loss"].iloc[-1] < 0.66 < metrics["loss"].iloc[-2]
+
+
+def test_points_in_pieces_are_points_together(tmp_path, monkeypatch):
+    run(learning(), tmp_path / "whole")
+    monkeypatch.setattr(runner, "PIECE", 7)
+    run(learning(), tmp_path / "pieces")
+    (one, losses), (other, same) = frames(tmp_path / "whole"), frames(tmp_path / "pieces")
+    np.testing.assert_allclose(losses["loss"], same["loss"], rtol=1e-5)
+    np.testing.assert_allclose(one["lfr"], other["lfr"], rtol=1e-4)
+
+
+def test_the_rate_follows_the_step(tmp_path):
+    """The distance of `halving` takes the factor 1 - 2 rate in each step."""
+    run(halving(steps=6, log_every=1, rate=lambda step: 0.1 * 0.5**step), tmp_path / "a")
+    factors = np.cumprod([1.0, *(1 - 0.2 * 0.5**step for step in range(6))])
+    np.testing.assert_allclose(Run(tmp_path / "a").metrics["loss"], factors**2, rtol=1e-5)
+
+
+def test_batches_are_updates_of_their_own(tmp_path):
+    run(replace(halving(steps=3, log_every=1, batch=2), inputs=torch.ones(7, 1), targets=torch.ones(7, 1)), tmp_path)
+    np.testing.assert_allclose(Run(tmp_path).metrics["loss"], 0.25 ** (3 * np.arange(4)), rtol=1e-5)  # 3 whole batches
+
+
+def test_batches_are_drawn_by_seed_and_step(tmp_path):
+    class Stopping(Progress):
+        def step(self, step, loss=None):
+            if step == 6:
+                raise KeyboardInterrupt
+
+    run(learning(batch=8), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(learning(batch=8), tmp_path / "stopped", Stopping())
+    torch.manual_seed(77)
+    run(learning(batch=8), tmp_path / "stopped")
+    assert_same(tmp_path / "whole", tmp_path / "stopped")

@@ -271,7 +271,7 @@ def test_logging_leaves_the_random_state_alone():
 
     spectra = Monitor(net(), X, Y, inv_delta=GRID).measure(0)
     before, draws = random_state(), Draws()
-    Trackers([draws]).log(0, spectra)
+    Trackers([draws]).log(0, [spectra])
     assert draws.logged
     assert random_state() == before
 

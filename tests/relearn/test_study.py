@@ -171,7 +171,7 @@ def test_an_experiment_from_training_to_verdict(tmp_path, monkeypatch, capsys):
     from layerfreq.experiments import mlp
     from layerfreq.experiments.runner import Progress
 
-    config = mlp.Config("digits", 60, 8, 2, 0.3, (0, 5), None)
+    config = mlp.Config(data="digits", images=60, width=8, hidden=2, epochs=(0, 5))
     mlp.run(config, tmp_path / "e", preset="t", seeds=[0, 1], device="cpu", resume=False, progress=Progress())
     options = ["--optimizer", "sgd", "--budget", "30", "--batch", "0", "--seeds", "1"]
     monkeypatch.setattr(sys, "argv", ["layerfreq", "relearn", str(tmp_path / "e"), *options])

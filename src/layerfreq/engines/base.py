@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from layerfreq.checks import Scale
 from layerfreq.engines.threads import parts, threads
 from layerfreq.errors import InputError
 from layerfreq.sharding import Shards
@@ -26,16 +27,17 @@ CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
 
 @dataclass(frozen=True)
 class Points:
-    """Features as an engine sees them: centred, and scaled by a power of two to a size near one.
+    """Features as an engine sees them: centred, and scaled to a size near one.
 
-    The features themselves stay as they came; blocks are converted when they are used. Centring happens in
-    float64, so that features far from the origin keep their differences.
+    All dimensions are scaled by one power of two, or, at scale "maxabs", each by its own largest absolute value. The
+    features themselves stay as they came; blocks are converted when they are used. Centring happens in float64, so
+    that features far from the origin keep their differences.
 
     Attributes:
         features: (n, d), any real dtype, any device; where points are spread over ranks, those of this rank.
         shift: (d,) the mean of the features of all ranks, as the numbers below are of all ranks' points.
-        gain: The power of two that the centred features are multiplied by.
-        spread: mean |x - mean x|^2 of the centred and scaled points.
+        gain: (d,) what the centred features are multiplied by.
+        spread: mean |x|^2 of the centred and scaled points; 0.0 at scale "maxabs", where nothing needs it.
         radius: Largest |x| of the centred and scaled points.
         first: Index of the first of these points among all points, where they are a part of them.
         index: (n,) the index of each among all points, where they are not neighbours.
@@ -43,7 +45,7 @@ class Points:
 
     features: Tensor
     shift: Float[Tensor, " d"]
-    gain: float
+    gain: Float[Tensor, " d"]
     spread: float
     radius: float
     first: int = 0
@@ -71,19 +73,20 @@ class Points:
         return (self.features[at].to(self.wide) - self.shift).mul_(self.gain)
 
 
-def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = None) -> Points:
+def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = None, scale: Scale = "raw") -> Points:
     """Find the centre and the size of a set of features.
 
     Args:
         features: (n, d), finite; this rank's part of the set, which may be empty.
         shards: The ranks over which the set is spread; None means that this is all of it.
+        scale: "maxabs" scales every dimension by itself; "raw" and "rms" keep their proportions.
 
     Raises:
         InputError: If the features are so large that their differences overflow.
     """
     shards = Shards(count=len(features)) if shards is None else shards
     wide = torch.float32 if features.device.type == "mps" else torch.float64
-    n, d = features.shape
+    n = len(features)
     # Differences to a point of the set: constant features become exact zeros, whatever their offset.
     holder = next(rank for rank, count in enumerate(shards.counts) if count)
     one = [int(rank == holder) for rank in range(shards.ranks)]
@@ -91,15 +94,33 @@ def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = N
     total, low, high = extent(features, first)
     mean = shards.sum(total) / shards.n
     shift = first + mean
-    largest = float(torch.maximum(high - mean, mean - low).max()) if d else 0.0
-    largest = shards.largest(largest if math.isfinite(largest) else math.inf)
-    if not math.isfinite(largest):
-        raise InputError("features: differences overflow float64; scale the features down")
-    points = Points(features, shift, power_of_two(largest, wide), 0.0, 0.0, shards.first)
+    largest = shards.max(torch.maximum(high - mean, mean - low).nan_to_num(math.inf, math.inf))
+    points = Points(features, shift, gains(largest, features.dtype, scale), 0.0, 0.0, shards.first)
     squares = sizes(points)
-    spread = float(shards.sum(squares.sum().cpu()))
+    spread = 0.0 if scale == "maxabs" else float(shards.sum(squares.sum().cpu())) / shards.n
     radius = shards.largest(float(squares.max()) if n else 0.0)
-    return replace(points, spread=spread / shards.n, radius=math.sqrt(radius))
+    return replace(points, spread=spread, radius=math.sqrt(radius))
+
+
+def gains(largest: Float[Tensor, " d"], dtype: torch.dtype, scale: Scale) -> Float[Tensor, " d"]:
+    """Return what centred features are multiplied by.
+
+    Args:
+        largest: (d,) the largest absolute value of each centred dimension.
+        dtype: Of the features.
+        scale: "maxabs" brings every dimension that varies to a largest absolute value of one; the others bring the
+            largest of all dimensions near one, by a power of two.
+
+    Raises:
+        InputError: If differences of the features overflow.
+    """
+    if not bool(torch.isfinite(largest).all()):
+        raise InputError("features: differences overflow float64; scale the features down")
+    if scale != "maxabs":
+        return torch.full_like(largest, power_of_two(float(largest.max()) if len(largest) else 0.0, largest.dtype))
+    # Below the smallest normal number the reciprocal overflows: such dimensions count as constant.
+    least = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).tiny
+    return torch.where(largest >= least, 1 / largest.clamp(min=least), 0.0)
 
 
 def power_of_two(largest: float, wide: torch.dtype) -> float:
@@ -137,9 +158,9 @@ def sizes(points: Points) -> Float[Tensor, " n"]:
     if _compiled(points.features):
         from layerfreq.engines import kernels
 
-        x, shift, out = points.features.numpy(), points.shift.numpy(), squares.numpy()
+        x, shift, gain, out = (t.numpy() for t in (points.features, points.shift, points.gain, squares))
         with threads() as run:
-            list(run(lambda s: kernels.sizes(x[s], shift, points.gain, out[s]), parts(len(x), len(x))))
+            list(run(lambda s: kernels.sizes(x[s], shift, gain, out[s]), parts(len(x), len(x))))
         return squares
     for s in chunks(len(points), points.features.shape[1], CACHED):
         squares[s] = points.block(s).square_().sum(dim=1)

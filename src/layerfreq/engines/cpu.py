@@ -74,8 +74,8 @@ class Cpu(Engine):
     def __init__(self, points: Points, targets: Targets, inv_delta: Tensor) -> None:
         super().__init__(points, targets, inv_delta)
         self._raw = _numpy(points)
-        self._gain = float(points.gain)
-        self._shift = points.shift.cpu().double().numpy()
+        self._shift, self._gain = (one.cpu().double().numpy() for one in (points.shift, points.gain))
+        self._gain_of_pairs = self._gain.astype(self._raw.dtype)
         with one_blas_thread():
             self._series = self._find_series()
         self._functions: Series | Basis = self._series or self._bins
@@ -162,7 +162,7 @@ class Cpu(Engine):
         index = rows.index[at] - columns.first
         inside = (index >= 0) & (index < len(columns.order))
         own = np.where(inside, columns.place[np.where(inside, index, 0)] - start, -1)
-        row_side = (rows.sizes[at], own, rows.place[at], self._raw, products.dtype.type(self._gain))
+        row_side = (rows.sizes[at], own, rows.place[at], self._raw, self._gain_of_pairs)
         column_side = (columns.sizes[start:stop], columns.order[start:stop], columns.raw)
         if columns.starts is None:
             tail = self._bin_arguments(rows.sums[at])

@@ -25,7 +25,7 @@ _CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the produc
 def _difference(x, y, gain):
     total = x.dtype.type(0)
     for k in range(x.shape[0]):
-        step = (x[k] - y[k]) * gain
+        step = (x[k] - y[k]) * gain[k]
         total += step * step
     return total
 
@@ -119,7 +119,7 @@ def deposit_labels(products, rows, columns, starts, labels, low, high, moments, 
     Args:
         products: (h, w) inner products of centred points.
         rows: (size, own, place, raw, gain): (h,) |x|^2; (h,) each row's own column, which is left out, or a number
-            outside 0 .. w - 1; (h,) places in the features as they came; these; the scale of distances against them.
+            outside 0 .. w - 1; (h,) places in the features as they came; these; (d,) the scale of their differences.
         columns: (size, place, raw): the same of the w columns, which are sorted by class.
         starts: (runs + 1,) where the classes begin among the columns.
         labels: (runs,) the classes.
@@ -355,14 +355,14 @@ def centre(raw, order, shift, gain, x, sizes):
         raw: (n, d) features as they came.
         order: (k,) the points to take.
         shift: (d,) float64, subtracted.
-        gain: float64, multiplied with the difference.
+        gain: (d,) float64, multiplied with the difference.
         x: (k, d) takes the points.
         sizes: (k,) takes |x|^2.
     """
     for i in range(order.shape[0]):
         given, out, size = raw[order[i]], x[i], x.dtype.type(0)
         for k in range(given.shape[0]):
-            value = x.dtype.type((np.float64(given[k]) - shift[k]) * gain)
+            value = x.dtype.type((np.float64(given[k]) - shift[k]) * gain[k])
             out[k] = value
             size += value * value
         sizes[i] = size
@@ -394,6 +394,6 @@ def sizes(x, shift, gain, out):
     for i in range(x.shape[0]):
         point, size = x[i], 0.0
         for k in range(point.shape[0]):
-            value = (np.float64(point[k]) - shift[k]) * gain
+            value = (np.float64(point[k]) - shift[k]) * gain[k]
             size += value * value
         out[i] = size

@@ -72,15 +72,44 @@ GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 ADAM = (0.0003, 0.001, 0.003, 0.01, 0.03)
 PRESETS = {
     "smoke": Config(
-        (mlp.Config("digits", 200, 16, 0, 0.5, (0, 20), None),),
+        (
+            mlp.Config(
+                data="digits",
+                images=200,
+                width=16,
+                hidden=0,
+                epochs=(0, 20),
+                rows=None,
+                recipe="sgd",
+                rate=0.5,
+            ),
+        ),
         (3, 4),
         resnet.Config("digits", 200, 100, 4, 2, 16, 50, 0.02, 0.0, 1, 1, (0, 1), (0, 1), 200, None, 100, False, (4,)),
         Design(optimizers=("sgd",), seeds=1, points=200, budget=40, shares=(0.9, 0.75), rates={"sgd": (0.1, 3.0)}),
     ),
     "small": Config(
         (
-            mlp.Config(MNIST, 1000, 100, 0, 0.5, (0, 60, 120, 240), 500),
-            mlp.Config("digits", 1000, 50, 0, 0.5, (0, 60, 240), 500),
+            mlp.Config(
+                data=MNIST,
+                images=1000,
+                width=100,
+                hidden=0,
+                epochs=(0, 60, 120, 240),
+                rows=500,
+                recipe="sgd",
+                rate=0.5,
+            ),
+            mlp.Config(
+                data="digits",
+                images=1000,
+                width=50,
+                hidden=0,
+                epochs=(0, 60, 240),
+                rows=500,
+                recipe="sgd",
+                rate=0.5,
+            ),
         ),
         (3, 5, 7),
         resnet.Config(
@@ -98,8 +127,26 @@ PRESETS = {
     ),
     "paper": Config(
         (
-            mlp.Config(MNIST, 5000, 200, 0, 0.2, (0, 60, 120, 240, 480), None),
-            mlp.Config("digits", 1500, 100, 0, 0.5, (0, 60, 120, 240, 480), None),
+            mlp.Config(
+                data=MNIST,
+                images=5000,
+                width=200,
+                hidden=0,
+                epochs=(0, 60, 120, 240, 480),
+                rows=None,
+                recipe="sgd",
+                rate=0.2,
+            ),
+            mlp.Config(
+                data="digits",
+                images=1500,
+                width=100,
+                hidden=0,
+                epochs=(0, 60, 120, 240, 480),
+                rows=None,
+                recipe="sgd",
+                rate=0.5,
+            ),
         ),
         (3, 4, 5, 6, 7),
         replace(resnet.PRESETS["small"], images=20000, measure=(0, 1, 2, 4, 8, 16, 24)),

@@ -1,4 +1,4 @@
-"""The small runner under all experiments: train one network full-batch, measure it, and survive a kill."""
+"""The small runner of the fully connected networks: train one, measure it, and survive a kill."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from layerfreq.errors import InputError
 from layerfreq.monitor import Monitor
 from layerfreq.provenance import environment
 from layerfreq.runs import Run, sweep, write_whole
+
+PIECE = 1000  # points that go through the network at a time, so that what they leave behind stays in the caches
 
 
 class Diverged(InputError):
@@ -39,7 +41,7 @@ class Progress:
 
 @dataclass
 class Training:
-    """One network to train by full-batch gradient descent.
+    """One network to train by gradient descent; a step is one pass over all points.
 
     Attributes:
         name: Of the folder it is kept in.
@@ -47,13 +49,15 @@ class Training:
         build: Makes the model and its optimizer, under the seed.
         inputs: (n, ...) tensor.
         targets: (n,) class ids or (n, c) floats.
-        loss: Of outputs and targets.
+        loss: Of outputs and targets, a mean over points.
         steps: Number of steps.
         stop_below: Training error at which it stops early; None for never.
-        measure_at: Steps at which all hidden layers are measured.
+        batch: Points in an update of the parameters, drawn anew in every step; None for one update with all points.
+        rate: Learning rate of a step; None leaves the optimizer's.
+        measure_at: Steps at which all hidden layers are measured; if there are any, so is the last step.
         metrics: More numbers of outputs and targets.
         log_every: Steps between two logged metrics.
-        options: Of `spectrum`.
+        options: Of `Monitor`.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Training:
     loss: Callable[[Tensor, Tensor], Tensor]
     steps: int
     stop_below: float | None = None
+    batch: int | None = None
+    rate: Callable[[int], float] | None = None
     measure_at: tuple[int, ...] = ()
     metrics: Callable[[Tensor, Tensor], dict[str, float]] | None = None
     log_every: int = 10
@@ -95,9 +101,7 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
     monitor = None
     if training.measure_at:
         plain = model.module if hasattr(model, "module") else model
-        monitor = Monitor(
-            plain, inputs, targets, run=run, when=training.measure_at, checkpoints=True, **training.options
-        )
+        monitor = Monitor(plain, inputs, targets, run=run, when=lambda step: True, checkpoints=True, **training.options)
         monitor.on_layer = progress.measuring
 
     def keep() -> None:
@@ -112,30 +116,61 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
     resumed_at = state["step"] if checkpoint.exists() else -1
     while True:
         step = state["step"]
-        outputs = model(inputs)
-        loss = training.loss(outputs, targets)
-        error = float(loss.detach())
+        optimizer.zero_grad()
+        error, outputs = _look(training, model, inputs, targets, fabric)
         if not error < float("inf"):
             raise Diverged(f"{training.name}: the loss is {error} at step {step}; choose a smaller learning rate")
         over = step >= training.steps or (training.stop_below is not None and error < training.stop_below)
         if step != resumed_at:
-            if over or step % training.log_every == 0 or step in training.measure_at:
-                more = training.metrics(outputs.detach(), targets) if training.metrics else {}
+            due = over or step in training.measure_at
+            if due or step % training.log_every == 0:
+                more = training.metrics(outputs, targets) if training.metrics else {}
                 run.log(step, loss=error, **more)
-            if monitor is not None and step in training.measure_at:
+            if monitor is not None and due:
                 monitor.measure(step)
             state["finished"] = over
-            if over or step in training.measure_at or (step and step % checkpoint_every == 0):
+            if due or (step and step % checkpoint_every == 0):
                 keep()
         if over:
             break
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        optimizer.step()
+        if training.rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = training.rate(step)
+        if training.batch is None:
+            optimizer.step()
+        else:
+            _update_in_batches(training, step, model, optimizer, inputs, targets, fabric)
         state["step"] = step + 1
         progress.step(step + 1, error)
     progress.finish()
     return state["step"]
+
+
+def _look(training: Training, model: nn.Module, inputs: Tensor, targets: Tensor, fabric: Any) -> tuple[float, Tensor]:
+    """Return the error over all points and their outputs; gradients are left behind where one update takes them all."""
+    error, outputs, whole = 0.0, [], training.batch is None
+    with torch.set_grad_enabled(whole):
+        for x, y in zip(inputs.split(PIECE), targets.split(PIECE), strict=True):
+            outputs.append(model(x))
+            loss = training.loss(outputs[-1], y) * (len(x) / len(inputs))
+            if whole:
+                fabric.backward(loss)
+            error += float(loss.detach())
+            outputs[-1] = outputs[-1].detach()
+    return error, torch.cat(outputs)
+
+
+def _update_in_batches(
+    training: Training, step: int, model: nn.Module, optimizer: Any, inputs: Tensor, targets: Tensor, fabric: Any
+) -> None:
+    """Update the parameters once for each whole batch, in an order that hangs on seed and step alone."""
+    assert training.batch is not None
+    generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+    order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
+    for at in order.split(training.batch)[: max(1, len(inputs) // training.batch)]:
+        optimizer.zero_grad()
+        fabric.backward(training.loss(model(inputs[at]), targets[at]))
+        optimizer.step()
 
 
 def open_experiment(out: Path, plan: Mapping[str, Any], *, resume: bool) -> Run:

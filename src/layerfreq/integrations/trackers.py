@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -50,30 +50,35 @@ class Tracker(Protocol):
         ...
 
 
-def scalars_of(spectra: LayerSpectra) -> dict[str, float]:
-    """Return the numbers of a measurement by name.
+def scalars_of(*measured: LayerSpectra) -> dict[str, float]:
+    """Return the numbers of a step's measurements by name.
 
-    They are `layerfreq/<scale>/<what>/<layer>` with scale raw or rms and what median, peak or resolution, and
-    `layerfreq/floor/<layer>`, which is the same at both scales. What is None (a median outside the cutoffs, the peak of
+    They are `layerfreq/<scale>/<what>/<layer>` with the scales measured and what median, peak or resolution, and
+    `layerfreq/floor/<layer>`, which is the same at all scales. What is None (a median outside the cutoffs, the peak of
     a target that does not vary) is left out.
     """
     found = {}
-    for scale in ("raw", "rms"):
-        for layer, one in spectra.to_scale(scale).items():
+    for spectra in _in_all_scales(measured):
+        for layer, one in spectra.items():
             for what in ("median", "peak", "resolution"):
-                found[f"layerfreq/{scale}/{what}/{layer}"] = getattr(one, what)
-    found |= {f"layerfreq/floor/{layer}": one.floor for layer, one in spectra.items()}
+                found[f"layerfreq/{one.scale}/{what}/{layer}"] = getattr(one, what)
+            found[f"layerfreq/floor/{layer}"] = one.floor
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def figure_of(spectra: LayerSpectra) -> Figure:
-    """Draw the layers at both scales, apart from pyplot's figures, which are the user's."""
+def figure_of(*measured: LayerSpectra) -> Figure:
+    """Draw the layers at all scales measured, apart from pyplot's figures, which are the user's."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for scale, ax in zip(("raw", "rms"), figure.subplots(1, 2), strict=True):
-        spectra.to_scale(scale).plot(ax)
+    parts = _in_all_scales(measured)
+    figure = Figure(figsize=(5.5 * len(parts), 4.2), layout="constrained")
+    for spectra, ax in zip(parts, figure.subplots(1, len(parts), squeeze=False)[0], strict=True):
+        spectra.plot(ax)
     return figure
+
+
+def _in_all_scales(measured: Iterable[LayerSpectra]) -> list[LayerSpectra]:
+    return [part for spectra in measured for part in spectra.in_its_scales()]
 
 
 class Trackers:
@@ -95,10 +100,10 @@ class Trackers:
                     "such as layerfreq.integrations.trackers.CSV('spectra.csv')"
                 )
 
-    def log(self, step: int, spectra: LayerSpectra) -> None:
-        """Log one measurement to all of them."""
+    def log(self, step: int, measured: Sequence[Any]) -> None:
+        """Log what was measured at a step, `LayerSpectra` at one scale or more, to all of them."""
         with _random_state_kept():
-            scalars, figure = scalars_of(spectra), cache(lambda: figure_of(spectra))
+            scalars, figure = scalars_of(*measured), cache(lambda: figure_of(*measured))
             for one in self._trackers:
                 self._try(one, lambda one=one: one.log(step, dict(scalars), figure))
 
