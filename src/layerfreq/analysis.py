@@ -91,7 +91,8 @@ def analyze(
         warnings.simplefilter("ignore", UserWarning)  # what cannot be measured is listed, with the reason
         cuts = plan(model, batches, layers)
     names = [layer.name for layer in cuts.layers]
-    monitor = Monitor(model, batches, layers=names, reading=reading, memory=memory, rows=rows, seed=seed)
+    options = {"reading": reading, "memory": memory, "rows": rows, "seed": seed}
+    monitor = Monitor(model, batches, layers=names, on_error="raise", **options)
     run = Run.create(
         out,
         {
