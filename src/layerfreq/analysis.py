@@ -113,11 +113,17 @@ def analyze(
         },
     )
     monitor.write_to(run)
-    for i, step in sorted(enumerate(steps), key=lambda pair: pair[1]):
-        if loaded:
-            load_checkpoint(source, checkpoints[i])
-        monitor.on_layer = lambda layer, step=step: progress(f"step {step}: {layer}")
-        monitor.measure(step)
+    try:
+        for i, step in sorted(enumerate(steps), key=lambda pair: pair[1]):
+            if loaded:
+                load_checkpoint(source, checkpoints[i])
+            monitor.on_layer = lambda layer, step=step: progress(f"step {step}: {layer}")
+            monitor.measure(step)
+        if not run.steps():
+            raise InputError(f"model: {name!r} has no layer that can be measured there; see layerfreq doctor")
+    finally:
+        if not run.steps():  # the corrected command wants the same place
+            run.remove()
     return Analysis(run, cuts.refused, told)
 
 

@@ -113,7 +113,8 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
         name = next((name for name in LABELS if batch.get(name) is not None), None)
         if name is None:
             raise InputError(f"inputs: a batch has {', '.join(map(repr, batch))}, but none of {', '.join(LABELS)}")
-        return {key: value for key, value in batch.items() if key != name}, batch[name]
+        inputs = {key: value for key, value in batch.items() if key != name}
+        return {key: value for key, value in inputs.items() if not _is_text(value)} or inputs, batch[name]
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
     size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
@@ -121,6 +122,11 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
         f"inputs: a batch is a {type(batch).__name__}{size}, not a pair; batches must be (inputs, targets), as in "
         "((x, mask), y)"
     )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether this is a column of text, which tables of samples keep beside what a model takes."""
+    return isinstance(value, str) or (isinstance(value, list) and bool(value) and isinstance(value[0], str))
 
 
 def is_record(value: Any) -> bool:

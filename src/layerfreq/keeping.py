@@ -348,6 +348,8 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
 def _same(a: Tensor, b: Tensor) -> bool:
     """Bit for bit."""
     b = b.to(a.device)
+    if a.is_quantized:
+        a, b = a.int_repr(), b.int_repr()
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(a.element_size())
     try:
         if a.is_complex():

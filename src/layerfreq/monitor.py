@@ -121,15 +121,20 @@ class Monitor:
         if steps:
             self._due.go_on(steps[-1])
 
-    def finish(self) -> None:
-        """Measure the last step where `when` is "log", and tell which named steps never came."""
+    def finish(self, step: int | None = None) -> None:
+        """Measure the last step where `when` is "log", and tell which named steps never came.
+
+        Args:
+            step: How many training steps were made; None means as many as the last call of `measure` said, and one more
+                if parameters have been written since.
+        """
         model, last = self._model, self._seen
-        if model is None or last is None:
+        if model is None or last is None or self._policy.full:
             return
         if self._due.missed:
             steps = ", ".join(map(str, self._due.missed[:5]))
             warnings.warn(f"when: steps {steps} never came; the last one was {last}", stacklevel=3)
-        last += _version(model) != self._version  # the training went on after the last call
+        last = last + (_version(model) != self._version) if step is None else step
         if self._due.ends and last != self._measured:
             with self._policy.survived(f"step {last}"):
                 self._measure(last, model)
@@ -145,9 +150,10 @@ class Monitor:
         """
         if self._options.get("group") is None:
             self.finish()
-        self._let_go()
+        self.drop()
 
-    def _let_go(self) -> None:
+    def drop(self) -> None:
+        """Do what `close` does, without measuring once more."""
         self.closed = True
         self._model = self._inputs = self._targets = self.on_layer = None
         self._options, self._due = {}, Schedule([])
@@ -163,7 +169,7 @@ class Monitor:
 
     def __exit__(self, *error: object) -> None:
         if error and error[0] is not None:
-            self._let_go()
+            self.drop()
         else:
             self.close()
 
@@ -213,6 +219,17 @@ class Monitor:
                 spectra = self._measure(step, model)
         return spectra
 
+    def note(self, step: Any, metrics: Mapping[str, Any]) -> None:
+        """Keep metrics of a step in the run, without measuring."""
+        with self._policy.survived(f"step {step}"):
+            self._note(as_step(step), metrics)
+
+    def keep(self) -> None:
+        """Write the metrics noted so far."""
+        if self.run is not None and not self._policy.full:
+            with self._policy.survived("metrics"):
+                self.run.flush()
+
     def _note(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Keep metrics in the run."""
         if self.run is None or not metrics:
@@ -247,7 +264,8 @@ class Monitor:
         with self._policy.survived(f"step {step}"):
             self._write(step, found, model)
         if self._trackers is not None:
-            self._trackers.log(step, found)
+            with self._policy.survived(f"step {step}: trackers"):
+                self._trackers.log(step, found)
         return spectra
 
     def _tell(self, step: int, layer: str, why: str) -> None:

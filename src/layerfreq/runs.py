@@ -175,6 +175,13 @@ class Run:
             elif len(kept) < len(frame):
                 self._write_frame("metrics", part.stem, kept)
 
+    def remove(self) -> None:
+        """Remove the run's files, and its folder if nothing else is there."""
+        _remove(self.path)
+        sweep(self.path)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
     def _spectra_at(self, step: int) -> Path:
         return self.path / "spectra" / f"step-{step:012d}.parquet"
 
