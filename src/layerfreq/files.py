@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from layerfreq.checks import SCALES
 from layerfreq.errors import InputError, first_line
 from layerfreq.notes import shown
 
@@ -188,6 +189,8 @@ def _read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.
         number = pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name])
         if number == (name in ("layer", "scale")) and len(frame):
             raise InputError(f"run: {str(part)!r} has {frame[name].dtype} in column {name!r}; move it away")
+    if "scale" in columns and not frame["scale"].isin(SCALES).all():
+        raise InputError(f"run: {str(part)!r} has other scales than {', '.join(SCALES)}; move it away")
     frame.attrs = _about(frame.attrs)
     return frame
 
