@@ -126,7 +126,7 @@ def rivals(found):
     head = ["rival", *(f"{name}, {rule}" for name in STUDIES.values() for rule in RULES)]
     rows = []
     part = found[found["pairs_of"] == "within step"].set_index(["rival", "study", "rule"]).sort_index()
-    for rival in [name for name in DIRECTIONS if name != "rms_median"]:
+    for rival in [name for name in DIRECTIONS if name in set(found["rival"])]:  # others were not measured then
         cells = []
         for study in STUDIES:
             for rule in RULES:

@@ -1,4 +1,4 @@
-"""What watching a model costs: unmeasured steps, one layer's features, and ResNet-18 whole, beside the bare passes.
+"""What watching a model costs: unmeasured steps, one layer's features, and a ResNet whole, beside the bare passes.
 
     python benchmarks/monitor.py [--images 5000] [--data FOLDER] [--rows 500] [--repeats 15] [--width 64] [--only PART]
                                   [--device cpu]
@@ -66,7 +66,7 @@ def models() -> dict[str, tuple[nn.Module, Tensor, list[str | None]]]:
     torch.manual_seed(0)
     found: dict[str, tuple[nn.Module, Tensor, list[str | None]]] = {
         "MLP, 5 x 500": (mlp(), torch.randn(2048, 784), ["6", "10", None]),
-        "ResNet-18, width 64": (network(1, 64, 512, 10), torch.randn(64, 3, 32, 32), ["stem.2", "blocks.3", None]),
+        "ResNet -1, width 64": (network(1, 64, 1024, 10), torch.randn(64, 3, 32, 32), ["stem.2", "stages.1.1", None]),
         "transformer, 4 x 128": (Transformer(), torch.randint(1000, (128, 32)), ["blocks.1", "blocks.3", None]),
     }
     return {name: (model.to(DEVICE), x.to(DEVICE), layers) for name, (model, x, layers) in found.items()}
@@ -197,12 +197,12 @@ def images(data: str | None, n: int) -> tuple[Tensor, Tensor]:
 
 
 def whole(job: dict[str, Any], pipe: Any) -> None:
-    """Do one measurement of ResNet-18, or one bare forward pass; send seconds and bytes added."""
+    """Do one measurement of the paper's ResNet -1, or one bare forward pass; send seconds and bytes added."""
     torch.set_num_threads(job["threads"])
     torch.manual_seed(0)
     x, y = images(job["data"], job["n"])
     if job["layer"] is None:
-        model, layers = network(1, job["width"], 512, 10).eval(), None
+        model, layers = network(1, job["width"], 1024, 10).eval(), None
     else:
         model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(65536, 10))
         layers = job["layer"]
@@ -244,7 +244,7 @@ def apart(**job: Any) -> Any:
 def resnet(n: int, data: str | None, rows: int, width: int) -> None:
     """Measure all hidden layers within several budgets."""
     kind = "random images" if data is None else data
-    print(f"## All hidden layers of ResNet-18 (width {width}) on {n} images ({kind})\n")
+    print(f"## All hidden layers of the paper's ResNet -1 (width {width}) on {n} images ({kind})\n")
     largest = n * width * 32 * 32 * 4
     print(f"One layer's features: {largest / 2**20:.0f} MiB at most.\n")
     text = "filter centres | `memory` | bare forward | measuring | ratio | memory over the bare forward"

@@ -28,23 +28,24 @@ async (at) => {
 
 
 def grow(path, layers, steps, cutoffs):
-    """A run of noisy sigmoids over log2(1/delta) whose medians move with layer and step."""
+    """A run of noisy sigmoids over log2(1/delta) whose medians move with layer and step; maxabs has its own."""
     run, rng = Run.create(path, {"made": "for benchmarks/report.py"}), np.random.default_rng(0)
     names = [f"block{i // 4}.{('attn', 'norm', 'mlp', 'out')[i % 4]}" for i in range(layers)]
     for step in range(steps):
         frames = []
         for depth, name in enumerate(names, start=1):
-            x = np.linspace(-8, 8, cutoffs) + rng.normal(0, 0.1)
-            middle = 2 - 4 * step / steps * depth / layers
-            kept = 1 / (1 + np.exp(-(x - middle) * (1 + 0.05 * rng.normal())))
-            lfr, u = 0.1 + 0.9 * kept, 2**x
-            rdf = 0.9 * kept * (1 - kept) / (u * np.log(2)) * (1 + 0.001 * rng.normal(size=cutoffs))
-            common = {"layer": name, "depth": depth, "lfr": lfr, "stderr": 0.0}
-            common |= {"chance": 0.1 + 0.9 / (1 + np.exp(5 - x)), "neighbours": 1 + 999 / (1 + np.exp(x + 2))}
-            frames += [
-                pd.DataFrame({**common, "scale": scale, "inv_delta": u * factor, "rdf": rdf / factor})
-                for scale, factor in (("raw", 1.0), ("rms", 3.0))
-            ]
+            for scales in ({"raw": 1.0, "rms": 3.0}, {"maxabs": 1.0}):
+                x = np.linspace(-8, 8, cutoffs) + rng.normal(0, 0.1)
+                middle = 2 - 4 * step / steps * depth / layers
+                kept = 1 / (1 + np.exp(-(x - middle) * (1 + 0.05 * rng.normal())))
+                lfr, u = 0.1 + 0.9 * kept, 2**x
+                rdf = 0.9 * kept * (1 - kept) / (u * np.log(2)) * (1 + 0.001 * rng.normal(size=cutoffs))
+                common = {"layer": name, "depth": depth, "lfr": lfr, "stderr": 0.0}
+                common |= {"chance": 0.1 + 0.9 / (1 + np.exp(5 - x)), "neighbours": 1 + 999 / (1 + np.exp(x + 2))}
+                frames += [
+                    pd.DataFrame({**common, "scale": scale, "inv_delta": u * factor, "rdf": rdf / factor})
+                    for scale, factor in scales.items()
+                ]
         frame = pd.concat(frames, ignore_index=True)
         frame.attrs = {"n": 1000, "rows": 1000, "floor": 0.1}
         run.write_spectra(10 * step, frame)

@@ -16,6 +16,7 @@ import torch
 
 pytest.importorskip("lightning_fabric")
 
+from layerfreq import spectrum
 from layerfreq.cli import main
 from tests.forked import context, started_server
 
@@ -70,6 +71,16 @@ def test_spectrum_of_a_file(cli, tmp_path):
     frame = pd.read_csv(tmp_path / "o" / "spectrum.csv")
     assert frame["lfr"].iloc[-1] > 0.99
     assert (tmp_path / "o" / "spectrum.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("scale", ["raw", "rms", "maxabs"])
+def test_spectrum_of_a_file_at_a_scale(cli, tmp_path, scale):
+    x = np.random.default_rng(0).normal(size=(100, 3)) * [1, 10, 100]
+    status, out, _ = cli("spectrum", saved(tmp_path, features=x, targets=np.arange(100) % 3), "--scale", scale)
+    assert status == 0
+    expected = spectrum(x, np.arange(100) % 3, scale=scale)
+    assert f"{scale} scale" in out
+    assert f"{expected.median:.4g}" in out
 
 
 @pytest.mark.parametrize(

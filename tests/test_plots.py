@@ -1,5 +1,7 @@
 """What figures show: the numbers behind the lines, not their looks."""
 
+from dataclasses import replace
+
 import matplotlib as mpl
 
 mpl.use("agg")
@@ -13,6 +15,7 @@ from PIL import Image
 
 from layerfreq import plots, spectrum
 from layerfreq.layers import LayerSpectra
+from tests.rows import CASES
 
 
 @pytest.fixture(autouse=True)
@@ -114,11 +117,33 @@ def test_panels_are_scales_by_at_most_six_steps_first_and_last_among_them(frame,
     titles = [ax.get_title() for ax in figure.axes]
     assert len(titles) == 2 * plots.PANELS
     assert (titles[0], titles[plots.PANELS - 1]) == ("epoch 0", "epoch 80")
-    assert {ax.get_xlabel() for ax in figure.axes} == set(plots.LABELS.values())
+    assert {ax.get_xlabel() for ax in figure.axes} == {plots.LABELS["raw"], plots.LABELS["rms"]}
     for ax, scale in ((figure.axes[0], "raw"), (figure.axes[-1], "rms")):
         for drawn, lfr, *_ in energies(ax, spectra.to_scale(scale)):
             assert drawn == pytest.approx(lfr, abs=5e-3)
     assert len(plots.figure_epochs(frame[frame["step"] == 0]).axes) == 2
+
+
+@pytest.mark.parametrize("scales", CASES, ids="+".join)
+def test_a_row_a_measured_scale_the_papers_first_whatever_the_order_of_rows(frame, spectra, scales):
+    paper = LayerSpectra({name: replace(one, scale="maxabs", lfr=one.lfr**2) for name, one in spectra.items()})
+    third = pd.concat([paper.to_frame().assign(step=step) for step in (0, 10)])
+    whole = pd.concat([frame[frame["step"] <= 10], third], ignore_index=True)
+    given = whole[whole["scale"].isin(scales)]
+    figure = plots.figure_epochs(given)
+    labels = [ax.get_xlabel() for ax in figure.axes]
+    assert labels == [plots.LABELS[scale] for scale in plots.LABELS if scale in scales for _ in range(2)]
+    assert all(ax.lines for ax in figure.axes)
+    other = plots.figure_epochs(given.sample(frac=1, random_state=0))
+    for ax, same in zip(figure.axes, other.axes, strict=True):
+        for line, again in zip(ax.lines, same.lines, strict=True):
+            np.testing.assert_array_equal(line.get_xydata(), again.get_xydata())
+
+
+def test_a_panel_that_was_not_measured_says_so(frame):
+    partly = frame[(frame["scale"] == "raw") | (frame["step"] == 0)]
+    texts = [[text.get_text() for text in ax.texts] for ax in plots.figure_epochs(partly).axes]
+    assert texts == [[]] * (plots.PANELS + 1) + [["not measured"]] * (plots.PANELS - 1)
 
 
 def test_medians_are_means_with_the_range_over_seeds():

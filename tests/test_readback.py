@@ -6,22 +6,24 @@ import pytest
 from scipy.interpolate import CubicHermiteSpline
 from scipy.optimize import brentq
 
-from layerfreq.experiments.summary import spectrum_of
-from layerfreq.readback import SCALES, read_back
+from layerfreq.errors import InputError
+from layerfreq.readback import read_back
+from tests.rows import CASES, spectrum_of
 
 FACTOR = 3.7
 
 
-def frame(draw, steps=3, layers=4, m=30):
-    """Two scales of LFR curves that rise and fall at random, with stderr in every second step."""
+def frame(draw, scales=("raw", "rms", "maxabs"), steps=3, layers=4, m=30):
+    """LFR curves that rise at random, those of raw and rms the same but for one layer, stderr in every second step."""
     rng = np.random.default_rng(draw)
     parts = []
     for step in range(steps):
         for depth in range(layers):
             u = np.sort(np.exp(rng.uniform(-5, 5, m)))
             lfr, rdf = np.sort(rng.random(m)), rng.random(m) / u
-            for scale, factor in zip(SCALES, (1.0, FACTOR), strict=True):
-                if depth == 1 and scale == "rms":  # measured apart: other curves
+            for scale in scales:
+                factor = FACTOR if scale == "rms" else 1.0
+                if scale == "maxabs" or (depth == 1 and scale == "rms"):  # measured apart: other curves
                     lfr = np.sort(rng.random(m))
                 curves = {"inv_delta": u * factor, "lfr": lfr, "rdf": rdf / factor, "chance": 0.1 + 0.01 * lfr}
                 curves |= {"neighbours": 100 / (1 + u), "stderr": np.full(m, 0.01 * (step % 2))}
@@ -32,12 +34,13 @@ def frame(draw, steps=3, layers=4, m=30):
     return whole
 
 
-@pytest.mark.parametrize("draw", range(10))
-def test_numbers_are_those_of_each_spectrum_alone(draw):
-    given = frame(draw)
+@pytest.mark.parametrize("scales", CASES, ids="+".join)
+@pytest.mark.parametrize("draw", range(5))
+def test_numbers_are_those_of_each_spectrum_alone(draw, scales):
+    given = frame(draw, scales)
     found = [(one, one.spectrum.median, one.spectrum.resolution, one.spectrum.peak) for one in read_back(given)]
     assert [(one.step, one.depth, one.spectrum.scale) for one, *_ in found] == [
-        (step, depth, scale) for step in range(3) for depth in range(1, 5) for scale in SCALES
+        (step, depth, scale) for step in range(3) for depth in range(1, 5) for scale in scales
     ]
     for one, median, resolution, peak in found:
         keys = given[["step", "layer", "scale"]].apply(tuple, axis=1)
@@ -68,3 +71,17 @@ def test_a_frame_without_a_floor_takes_chance_at_the_widest_window():
     for one in read_back(given):
         assert one.spectrum.floor == one.spectrum.chance[0]
     assert list(read_back(given.iloc[:0])) == []
+
+
+def test_the_order_of_the_rows_changes_nothing():
+    given = frame(3)
+    first, again = list(read_back(given)), list(read_back(given.sample(frac=1, random_state=1)))
+    for one, other in zip(first, again, strict=True):
+        assert (one.step, one.layer, one.again) == (other.step, other.layer, other.again)
+        np.testing.assert_array_equal(one.spectrum.rdf, other.spectrum.rdf)
+        assert one.spectrum.median == other.spectrum.median
+
+
+def test_a_scale_that_is_none_is_one_line():
+    with pytest.raises(InputError, match="scale: 'max' is none of 'raw', 'rms' and 'maxabs'; choose one of them"):
+        list(read_back(frame(0).replace({"scale": {"rms": "max"}})))

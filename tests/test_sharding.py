@@ -52,6 +52,8 @@ def same(one, other, limit):
     [
         {},
         {"scale": "rms", "center": True},
+        {"scale": "maxabs"},
+        {"scale": "maxabs", "rows": 47},
         {"rows": 47, "seed": 3},
         {"rtol": 0.05, "inv_delta": [0.01, 0.1, 1.0]},
         {"engine": "reference", "inv_delta": [0.01, 0.1, 1.0]},

@@ -9,6 +9,7 @@ import pytest
 
 from layerfreq import Run, terminal
 from layerfreq.spectrum import Spectrum
+from tests.rows import CASES
 
 
 def wave(k, inv_delta=None, resolved=np.inf):
@@ -21,13 +22,14 @@ def wave(k, inv_delta=None, resolved=np.inf):
     return Spectrum(inv_delta=u.copy(), **curves, **rest)
 
 
-def frame(layers, steps=(0, 10)):
-    """A run's `spectra` of sin(kx), k = layers[name][step]."""
+def frame(layers, steps=(0, 10), scales=("raw", "rms")):
+    """A run's `spectra` of sin(kx), k = layers[name][step]; at maxabs scale of sin(3kx)."""
     parts = []
     for depth, (name, ks) in enumerate(layers.items(), start=1):
         for step, k in zip(steps, ks, strict=True):
-            for scale in ("raw", "rms"):
-                parts.append(wave(k).to_frame().assign(step=step, layer=name, depth=depth, scale=scale))
+            for scale in scales:
+                own = 3 * k if scale == "maxabs" else k
+                parts.append(wave(own).to_frame().assign(step=step, layer=name, depth=depth, scale=scale))
     whole = pd.concat(parts, ignore_index=True)
     whole.attrs = {"n": 9, "rows": 9, "floor": 0.0}
     return whole
@@ -62,12 +64,42 @@ def test_two_steps_stand_side_by_side_within_80_columns():
     names = {"conv": (30, 2), "a.very.long.name.of.a.block.17": (60, 1)}
     lines = terminal.view({"": frame(names)}, "epoch").splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) == 2 * 4 + 1
+    assert len(lines) == 2 * 4 + 2 + 1
     assert "epoch 0" in lines[1]
     assert "epoch 10" in lines[1]
     for line, (first, last) in zip(lines[2:4], names.values(), strict=True):
         medians = [float(word) for word in re.findall(r"(?<=\s)[\d.e+]+(?=\s|$)", line)]
         np.testing.assert_allclose(medians, np.array([first, last]) ** 2 / np.log(2), rtol=5e-3)
+
+
+@pytest.mark.parametrize("scales", CASES, ids="+".join)
+def test_every_measured_scale_is_shown_the_papers_first_and_explained(scales):
+    given = frame({"a": (1, 2), "b": (3, 4)}, scales=scales)
+    text = terminal.view({"": given})
+    lines = text.splitlines()
+    blocks = [line.split()[0] for line in lines if ", 1/δ from " in line]
+    assert blocks == [scale for scale in ("maxabs", "raw", "rms") if scale in scales]
+    assert [line.split(":")[0] for line in lines if ": " in line] == blocks
+    assert ("the paper's" in text) == ("maxabs" in scales)
+    assert max(map(len, lines)) <= 80
+    for i, scale in enumerate(blocks):
+        medians = [
+            float(word) for word in re.findall(r"(?<=\s)[\d.e+]+(?=\s|$)", " ".join(lines[4 * i + 2 : 4 * i + 4]))
+        ]
+        k = np.array([1, 2, 3, 4]) * (3 if scale == "maxabs" else 1)
+        np.testing.assert_allclose(medians, k**2 / np.log(2), rtol=5e-3)
+    shuffled = given.sample(frac=1, random_state=0)
+    assert terminal.view({"": shuffled}) == text
+
+
+def test_several_runs_are_shown_at_the_first_scale_that_all_have():
+    layers = {"a": (1, 2)}
+    for others, expected in ((("raw", "rms"), ["raw", "raw"]), (("maxabs",), ["maxabs", "maxabs"])):
+        runs = {"one": frame(layers, scales=("raw", "rms", "maxabs")), "two": frame(layers, scales=others)}
+        shown = re.findall(r"^\w+, (\w+) scale", terminal.view(runs), re.MULTILINE)
+        assert shown == expected
+    apart = {"one": frame(layers), "two": frame(layers, scales=("maxabs",))}
+    assert re.findall(r"^\w+, (\w+) scale", terminal.view(apart), re.MULTILINE) == ["raw", "maxabs"]
 
 
 def test_without_block_characters_it_is_ascii_and_otherwise_the_same():
@@ -83,7 +115,7 @@ def test_without_block_characters_it_is_ascii_and_otherwise_the_same():
 def test_many_layers_are_thinned_one_step_stands_alone_and_nothing_is_nothing():
     many = terminal.view({"": frame({f"l{i}": (i + 1,) for i in range(100)}, steps=(5,))})
     assert "8 of 100 layers" in many
-    assert len(many.splitlines()) == 2 * (2 + 8) + 1
+    assert len(many.splitlines()) == 2 * (2 + 8) + 2 + 1
     assert max(map(len, many.splitlines())) <= 80
     assert terminal.view({"": pd.DataFrame()}) == ""
 
@@ -111,7 +143,8 @@ def test_reproduce_ends_with_it(tmp_path, monkeypatch, capsys):
         cli.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("RDF per octave")
-    assert "sin(13πx)" in lines[-2]
+    assert "sin(13πx)" in lines[-3]
+    assert lines[-2].startswith("raw: ")
     assert all("\x1b" not in line and len(line) <= 80 for line in lines[-7:])
 
 

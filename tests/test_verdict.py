@@ -11,6 +11,7 @@ from layerfreq.errors import InputError
 from layerfreq.slopes import fit_line, mean_slope
 from layerfreq.speed import judge_speed
 from layerfreq.verdict import expand, judge, medians_of, verdict
+from tests.rows import CASES
 
 GRID = np.geomspace(1e-3, 1e3, 97)
 
@@ -24,14 +25,14 @@ def curves(median, resolution=1e2):
     return frame.assign(chance=np.linspace(0, 0.01, len(GRID)), stderr=0.0)
 
 
-def write_run(path, medians, config=None, losses=None):
-    """A run with medians[step][layer], the same at both scales."""
+def write_run(path, medians, config=None, losses=None, scales=("raw", "rms")):
+    """A run with medians[step][layer], the same at all scales."""
     run = Run.create(path, config or {})
     for step, layers in medians.items():
         parts = [
             curves(m).assign(layer=f"hidden{depth}", depth=depth, scale=scale)
             for depth, m in enumerate(layers, 1)
-            for scale in ("raw", "rms")
+            for scale in scales
         ]
         frame = pd.concat(parts, ignore_index=True)
         frame.attrs = {"n": 100, "rows": 100, "floor": 0.0}
@@ -145,8 +146,11 @@ def test_one_seed_says_that_others_may_differ_and_two_layers_are_undecided():
 
 
 def test_a_scale_or_step_that_is_missing_is_said():
-    found = judge(table([-0.5], 0.0, 2, scales=["raw"]))
-    assert found["rms"].why == "nothing was measured at rms scale"
+    both = pd.concat([table([-0.5], 0.0, 3), table([-0.5], 0.0, 2, scales=["maxabs"])])
+    assert list(judge(both)) == ["maxabs", "raw", "rms"]
+    assert "1 of 3 runs were not measured at this scale" in judge(both)["maxabs"].why
+    assert "not measured" not in judge(both)["raw"].why
+    assert list(judge(both[both["scale"] == "raw"])) == ["raw"]
     apart = table([-0.5, -0.5], 0.0, 2)
     apart = apart[apart["seed"] == apart["step"]]
     assert judge(apart)["raw"].why == "no step was measured in all 2 runs"
@@ -192,6 +196,39 @@ def test_runs_on_disk(tmp_path, draw, capsys, monkeypatch):
     assert len(lines) > 1
     assert max(map(len, lines)) <= 80
     assert " ".join(line.strip() for line in lines) == found.sentences[0]
+
+
+@pytest.mark.parametrize("scales", CASES, ids="+".join)
+def test_each_measured_scale_has_its_own_verdict(tmp_path, scales):
+    """Deeper is higher at maxabs scale and lower at the others; which others there are changes no answer."""
+    for seed in range(3):
+        rng, run = np.random.default_rng(seed), Run.create(tmp_path / f"seed-{seed}")
+        for step in (0, 50):
+            slopes = {"maxabs": 0.5, "raw": -0.5, "rms": -0.25}
+            parts = [
+                curves(2 ** (slopes[scale] * depth + 0.02 * rng.standard_normal())).assign(
+                    layer=f"hidden{depth}", depth=depth, scale=scale
+                )
+                for depth in range(1, 6)
+                for scale in scales
+            ]
+            frame = pd.concat(parts).sample(frac=1, random_state=seed)
+            frame.attrs = {"n": 100, "rows": 100, "floor": 0.0}
+            run.write_spectra(step, frame)
+    found = verdict([tmp_path / f"seed-{seed}" for seed in range(3)])
+    assert set(found.scales) == set(scales)
+    for scale, one in found.scales.items():
+        assert one.answer == ("no" if scale == "maxabs" else "yes")
+        assert one.octaves == pytest.approx(slopes[scale], abs=0.03)
+    assert sum("At maxabs scale, the paper's: no" in sentence for sentence in found.sentences) == ("maxabs" in scales)
+    assert len(found.sentences) == len(scales) + 2
+    assert set(found.to_frame()["scale"]) == set(scales)
+
+
+def test_runs_without_a_measured_layer_say_so(tmp_path):
+    found = verdict(write_run(tmp_path / "a", {}, losses={0: 1.0}))
+    assert (found.scales, len(found.to_frame())) == ({}, 0)
+    assert found.sentences[0].startswith("No layer was measured")
 
 
 def test_variants_of_one_seed_are_one_cluster(tmp_path):

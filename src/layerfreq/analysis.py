@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfreq.checkpoints import fingerprint, steps_of
+from layerfreq.checks import Scale
 from layerfreq.errors import InputError
 from layerfreq.experiments.summary import layer_table, summarise
 from layerfreq.factories import Source, load_checkpoint
@@ -47,6 +48,7 @@ def analyze(
     layers: Sequence[str] | None = None,
     points: int = 2000,
     rows: int | None = None,
+    scales: Sequence[Scale] = ("raw",),
     reading: str = "flatten",
     memory: int | str | None = None,
     batch: int = 256,
@@ -67,6 +69,7 @@ def analyze(
         layers: Names of layers; None means all hidden layers.
         points: Points to measure on, at most.
         rows: Filter centres to draw; None means all points.
+        scales: To measure at, as of `Monitor`.
         reading: One name, as of `layer_spectra`.
         memory: As of `layer_spectra`.
         batch: Points in one forward pass.
@@ -91,7 +94,7 @@ def analyze(
         warnings.simplefilter("ignore", UserWarning)  # what cannot be measured is listed, with the reason
         cuts = plan(model, batches, layers)
     names = [layer.name for layer in cuts.layers]
-    options = {"reading": reading, "memory": memory, "rows": rows, "seed": seed}
+    options = {"reading": reading, "memory": memory, "scale": scales, "rows": rows, "seed": seed}
     monitor = Monitor(model, batches, layers=names, on_error="raise", **options)
     run = Run.create(
         out,
@@ -105,6 +108,7 @@ def analyze(
             "data": data,
             "points": sum(count(x) for x, _ in batches),
             "rows": rows,
+            "scales": list(scales),
             "reading": reading,
             "seed": seed,
             "layers": names,
@@ -127,12 +131,12 @@ def analyze(
     return Analysis(run, cuts.refused, told)
 
 
-def present(run: Run, scale: str) -> tuple[list[str], list[list[str]], list[Path]]:
+def present(run: Run, scales: Sequence[Scale]) -> tuple[list[str], list[list[str]], list[Path]]:
     """Draw the densities and medians of a run.
 
     Args:
         run: A run of one model.
-        scale: "raw" or "rms", of the table; the figures show both.
+        scales: Of the table; the figures show all that the run has.
 
     Returns:
         Table head, table rows (a layer a row, of the first and the last step), files.
@@ -140,10 +144,8 @@ def present(run: Run, scale: str) -> tuple[list[str], list[list[str]], list[Path
     from layerfreq import plots
 
     summary = summarise({0: run}).astype({"peak": float, "median": float})
-    head, rows = layer_table(summary, "step")
-    first = 3 if scale == "raw" else 6
-    shown = [1, 2, *range(first, first + 3)]  # without the seed, and in one scale
+    head, rows = layer_table(summary[summary["scale"].isin(scales)], "step")
     files = plots.save(run.plot(), run.path / "figures", "densities")
     if len(run.steps()) > 1:
         files += plots.save(plots.figure_medians(summary), run.path / "figures", "medians")
-    return [head[k] for k in shown], [[row[k] for k in shown] for row in rows], files
+    return head[1:], [row[1:] for row in rows], files  # without the seed

@@ -18,11 +18,12 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from layerfreq.arrays import SUFFIXES, read_arrays
+from layerfreq.checks import Scale
 from layerfreq.commands.analyze import analyze
 from layerfreq.commands.doctor import doctor
 from layerfreq.commands.relearn import relearn
 from layerfreq.commands.report import report
-from layerfreq.commands.terminal import check_device, console, default_out, list_files
+from layerfreq.commands.terminal import check_device, console, default_out, list_files, say_units
 from layerfreq.commands.verdict import verdict
 from layerfreq.errors import InputError, first_line
 from layerfreq.experiments.runner import Progress
@@ -37,7 +38,7 @@ app = typer.Typer(
 
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps or auto.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new one in runs/.")]
-ScaleOption = Annotated[Literal["raw", "rms"], typer.Option(help="Features as they are, or at unit RMS.")]
+ScaleOption = Annotated[Scale, typer.Option(help="Features as they are, at unit RMS, or at the paper's scale, maxabs.")]
 
 
 class BarProgress(Progress):
@@ -96,8 +97,9 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
     torch.set_num_threads(1)  # so small a network gains nothing from more, and loses much where other programs run
     _experiment("mlp", "demo", None, device, [0], out, False)
     console.print(
-        "Read it so: a peak at low 1/δ means that the layers above have a smooth function left to learn.\n"
-        "Before training deeper layers peak higher; training turns the order round."
+        "Read it so: a peak at low 1/δ means that the layers above have a smooth function\n"
+        "left to learn. Before training deeper layers peak higher; training turns the\n"
+        "order round."
     )
 
 
@@ -108,8 +110,11 @@ def reproduce(
         typer.Argument(help="An experiment of the paper; or whether frequency is the cause, and the controls of that."),
     ],
     preset: Annotated[
-        Literal["smoke", "small", "paper"],
-        typer.Option(help="Seconds; minutes; or the paper's size: on two cores sine 1 min, mlp 30, depth up to 120."),
+        Literal["smoke", "small", "medium", "paper"],
+        typer.Option(
+            help="Seconds; minutes; two hours (resnet); or the paper's size: on two cores sine 1 min, mlp 30, depth up "
+            "to 120, and a GPU for resnet."
+        ),
     ] = "small",
     data: Annotated[
         str | None, typer.Option(help="Folder in the hub's layout, hub id, or 'digits'; cause: folder of folders.")
@@ -125,7 +130,6 @@ def reproduce(
         Literal["code", "readme", "sgd"] | None,
         typer.Option(help="mlp: as in the authors' code (default) or README, or version 0.1's gradient descent."),
     ] = None,
-    augment: Annotated[bool, typer.Option("--augment", help="resnet: crop and flip images at random.")] = False,
     backend: Annotated[
         Literal["loky", "dask", "ray"] | None,
         typer.Option(help="cause: what spreads its jobs, processes of this machine (loky) or a cluster's workers."),
@@ -135,7 +139,6 @@ def reproduce(
     """Reproduce an experiment of the paper."""
     changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
     changes |= {"recipe": recipe} if recipe else {}
-    changes |= {"augment": True} if augment else {}
     changes |= {"backend": backend} if backend else {}
     changes |= {"workers": workers} if workers else {}
     _experiment(experiment, preset, data, device, seed, out, resume, changes)
@@ -280,19 +283,31 @@ def _experiment(
     try:
         module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)
         head, rows, files = module.present(out, seeds)
+        theirs = module.beside(out, seeds) if hasattr(module, "beside") else None
     except KeyboardInterrupt:  # Typer would end with 130 and say nothing
         progress.close()
         _fail(f"stopped; {out} keeps what was measured, and reproduce --resume goes on from there", 1)
     finally:
         progress.close()
+    _table(head, rows)
+    if any("median" in title for title in head):
+        say_units(head)
+    if theirs is not None:
+        if theirs.rows:
+            console.print("Beside the published figures:")
+            _table(theirs.head, theirs.rows)
+        for note in theirs.notes:
+            console.print(note, highlight=False)
+        files = [*files, *theirs.files]
+    list_files([out, *files])
+    console.print(view_of(out, module.UNIT, sys.stdout.encoding), highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> None:
     table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    if any("limit" in title for title in head):
-        console.print("In 1/δ. limit: finer windows hold fewer than 2 points; *: a peak beyond it.")
-    list_files([out, *files])
-    console.print(view_of(out, module.UNIT, sys.stdout.encoding), highlight=False, markup=False, soft_wrap=True)
 
 
 def _arrays(file: Path) -> tuple[Any, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
 import torch
 
+from layerfreq.checks import Scale
 from layerfreq.spectrum import spectrum
 
 POINTS = 2048  # of the small measurements
@@ -36,6 +38,11 @@ def engine_seconds(n: int, d: int, rows: int | None = None, classes: int = 10, d
     a_point, a_pair = (np.exp(np.interp(np.log(d), np.log(widths), np.log(column))) for column in at.T)
     beyond = max(1.0, d / WIDTHS[-1])
     return float((n * a_point + n * min(rows or n, n) * a_pair) * beyond)
+
+
+def count_measurements(scales: Iterable[Scale]) -> int:
+    """Return how many measurements it takes: raw and rms follow from one another, maxabs is another."""
+    return len({"maxabs" if scale == "maxabs" else "raw" for scale in scales})
 
 
 @lru_cache

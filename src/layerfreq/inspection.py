@@ -5,12 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from layerfreq.costs import engine_seconds
+from layerfreq.checks import Scale
+from layerfreq.costs import count_measurements, engine_seconds
 from layerfreq.errors import InputError
 from layerfreq.inputs import call, count, on_device, take
 from layerfreq.memory import HELD, read_memory
@@ -92,6 +94,7 @@ def inspect_model(
     classes: int = 10,
     reading: str = "flatten",
     memory: int | str | None = None,
+    scales: Sequence[Scale] = ("raw",),
 ) -> list[ModuleReport]:
     """Return a report on every module and activation function, in the order in which they return.
 
@@ -105,6 +108,7 @@ def inspect_model(
         classes: Number of classes of the targets.
         reading: One name, as of `layer_spectra`.
         memory: As of `layer_spectra`.
+        scales: To measure at; raw and rms are one measurement.
 
     Raises:
         InputError: If reading or memory are none, or the model does not run on the inputs.
@@ -135,11 +139,11 @@ def inspect_model(
             reports.append(ModuleReport(name, kind, reason or "axis unclear", one.shape))
             continue
         d, m = one.kind.shape[1], points * one.rows
-        size, runs = m * d * one.kind.element_size(), 1
-        if size > HELD * budget:
-            runs = count_passes(m, rows, one.kind, budget, classes) + (wanted.name == "positions")
+        size, runs, times = m * d * one.kind.element_size(), 1, count_measurements(scales)
+        if size > HELD * budget:  # else the measurements share what one run gives
+            runs = times * (count_passes(m, rows, one.kind, budget, classes) + (wanted.name == "positions"))
         forward = statistics.median(found[i].at for _, found in passes) / n * points
-        seconds = forward * runs + engine_seconds(m, d, rows, classes, device)
+        seconds = forward * runs + times * engine_seconds(m, d, rows, classes, device)
         reports.append(ModuleReport(name, kind, reason, one.shape, d, size, seconds, runs))
     called = {one.event.name for one in seen}
     for name, module in model.named_modules():

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 DASHES: list[Any] = ["-", (0, (6, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)), (0, (1, 1))]
 MARKERS = "os^Dv<>pP*"
-LABELS = {"raw": "1/δ", "rms": "1/δ (unit RMS features)"}
+LABELS = {  # in the order of rows and panels, the paper's first
+    "maxabs": "1/δ (each dimension over its\nlargest value, the paper's)",
+    "raw": "1/δ",
+    "rms": "1/δ (unit RMS features)",
+}
 DENSITY = "energy per octave of 1/δ"
 FAINT = 0.3
 PANELS = 6
@@ -87,7 +91,7 @@ def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
 
 
 def figure_epochs(frame: Any, unit: str = "step") -> Figure:
-    """Draw the paper's arrangement: RDF by layer, one panel an epoch; a row for each scale.
+    """Draw the paper's arrangement: RDF by layer, one panel an epoch; a row for each measured scale, the paper's first.
 
     Beyond its own resolution a layer's curve is faint; where no layer is resolved, the ground is shaded.
 
@@ -104,17 +108,21 @@ def figure_epochs(frame: Any, unit: str = "step") -> Figure:
             panel = frame[(frame["scale"] == scale) & (frame["step"] == step)]
             ax.set_xscale("log")
             limits = []
-            for (depth, name), part in panel.groupby(["depth", "layer"]):
+            for (depth, name), part in panel.sort_values("inv_delta").groupby(["depth", "layer"]):
                 u, rdf, chance, neighbours = part[["inv_delta", "rdf", "chance", "neighbours"]].to_numpy().T
                 limits.append(resolution(u, neighbours))
                 _layer_curve(ax, name, depth, deepest, u, rdf, chance, limits[-1])
             whole = frame[frame["scale"] == scale]["inv_delta"]
             ax.set_xlim(whole.min(), whole.max())
-            _shade_unresolved(ax, max(limits), whole.max())
+            if limits:
+                _shade_unresolved(ax, max(limits), whole.max())
+            else:
+                ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", color="0.45")
             ax.set(title=f"{unit} {step}", xlabel=LABELS[scale])
             frequency_axis(ax)
         row[0].set_ylabel(DENSITY)
-    figure.legend(handles=_layer_keys(grid[0][0]), loc="outside right upper", frameon=False, title="layer")
+    fullest = max(grid.flat, key=lambda ax: len(ax.lines))  # a layer may be missing from some
+    figure.legend(handles=_layer_keys(fullest), loc="outside right upper", frameon=False, title="layer")
     return figure
 
 
@@ -136,6 +144,12 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
     """
     from matplotlib.ticker import LogFormatter
 
+    class Plain(LogFormatter):
+        """Its choice of ticks, and 8 or 0.8 where it would write 8 x 10^0 or 8e-01."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     scales = [s for s in LABELS if s in set(summary["scale"])]
     figure, grid = _grid(1, len(scales))
     deepest = int(summary["depth"].max())
@@ -147,8 +161,8 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
             ax.plot(mean.index, mean, label=name, **look)
             ax.fill_between(mean.index, by_step.min(), by_step.max(), color=look["color"], alpha=0.2, lw=0)
         ax.set(yscale="log", xlabel=unit, ylabel=f"median {LABELS[scale]}")
-        ax.yaxis.set_major_formatter("{x:g}")  # 8, not 8 x 10^0
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))
     grid[0][0].legend(fontsize="small", frameon=False, title="layer")
     return figure
 

@@ -1,4 +1,4 @@
-"""Spectra read back from a run's frame: each once, its numbers searched once for both scales."""
+"""Spectra read back from a run's frame: each once, its numbers searched once for raw and rms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from layerfreq.checks import SCALES, as_scale
 from layerfreq.spectrum import Spectrum
 
-SCALES = ("raw", "rms")
 _CURVES = ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr")
 
 
@@ -23,7 +23,7 @@ class Measured:
         layer: Its name.
         depth: Its number, input to output.
         spectrum: As it is in the run; `d`, `spread` and `engine` are not kept there.
-        again: Whether its curves are those of the other scale, which came before, times a factor in 1/delta.
+        again: Whether its curves are those of the scale that came before, times a factor in 1/delta.
     """
 
     step: int
@@ -41,12 +41,17 @@ def read_back(frame: Any) -> Iterator[Measured]:
 
     Args:
         frame: As `Run.spectra`, with what the run says of all its spectra in `attrs`.
+
+    Raises:
+        InputError: If it has a scale that is none.
     """
     import pandas as pd
 
     if len(frame) == 0:
         return
     about = frame.attrs
+    for one in frame["scale"].unique():
+        as_scale(one)
     layer, names = pd.factorize(frame["layer"])
     scale = pd.Categorical(frame["scale"], SCALES).codes
     step, depth = (frame[name].to_numpy(dtype=np.int64) for name in ("step", "depth"))

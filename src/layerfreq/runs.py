@@ -186,7 +186,7 @@ class Run:
         return self.path / "spectra" / f"step-{step:012d}.parquet"
 
     def plot(self) -> Figure:
-        """Draw the density per octave by layer, one panel a measured step, raw scale above rms scale."""
+        """Draw the density per octave by layer, a panel a measured step and a row a scale, the paper's first."""
         from layerfreq.plots import figure_epochs
 
         if not self.steps():

@@ -94,7 +94,7 @@ def depth_of(run: Run) -> int | None:
     if found := DEPTH_IN_NAME.search(run.path.name):
         return int(found[1])
     if found := VARIANT_IN_NAME.search(run.path.name):
-        return 2 * (5 - int(found[1]))  # residual blocks
+        return 2 * (4 - int(found[1]))  # residual blocks
     steps = run.steps()
     return None if not steps else max(run.spectra["depth"].tolist())
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from layerfreq.plots import per_octave
+from layerfreq.readback import read_back
+from layerfreq.scales import explained, in_order, spoken
 from layerfreq.spectrum import Spectrum
 
 WIDTH = 80
@@ -25,6 +28,8 @@ FLAT = 0.02  # of the highest density: less is drawn as nothing
 def view(runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = "utf-8", width: int = WIDTH) -> str:
     """Return the spark lines of runs: a line a layer, the first and the last step side by side on one axis.
 
+    One run is shown at every measured scale, several at one: the first that all of them have, or else each has.
+
     Args:
         runs: What to call a run -> its `spectra` data frame.
         unit: What a step is called.
@@ -36,17 +41,21 @@ def view(runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = 
     """
     plain = not _carries(encoding, BLOCKS + "│·δ…")
     runs = {name: frame for name, frame in runs.items() if len(frame)}
-    scales = ("raw",) if len(runs) > 1 else ("raw", "rms")
-    parts = [_block(name, frame, scales, unit, plain, width) for name, frame in runs.items()]
-    if not parts:
+    if not runs:
         return ""
+    shown = {name: in_order(frame["scale"]) for name, frame in runs.items()}
+    if len(runs) > 1:
+        shared = in_order(set[str].intersection(*map(set, shown.values())))
+        shown = {name: (shared or scales)[:1] for name, scales in shown.items()}
+    parts = [_block(name, frame, shown[name], unit, plain, width) for name, frame in runs.items()]
     bar, dot = ("|", "'") if plain else ("│", "·")
     legend = f"RDF per octave, each line to its own top; {bar} median, {dot} unresolved."
-    return "\n".join([*parts, legend])
+    said = [explained(scale) for scale in in_order(chain.from_iterable(shown.values()))]
+    return "\n".join([*parts, *said, legend])
 
 
 def view_of(out: Path, unit: str, encoding: str | None) -> str:
-    """Return the spark lines of an experiment's folder: of each case the first seed; of several, the raw scale alone.
+    """Return the spark lines of an experiment's folder: of each case the first seed.
 
     Args:
         out: The folder.
@@ -90,30 +99,28 @@ def spark(spectrum: Spectrum, low: float, high: float, cells: int, *, plain: boo
     return "".join(marks)
 
 
-def _block(name: str, frame: Any, scales: tuple[str, ...], unit: str, plain: bool, width: int) -> str:
-    """Return the lines of one run, one scale under the other."""
-    steps = sorted({int(step) for step in frame["step"]})
-    ends = steps[:1] if len(steps) == 1 else [steps[0], steps[-1]]
+def _block(name: str, frame: Any, scales: list[str], unit: str, plain: bool, width: int) -> str:
+    """Return the lines of one run, scale under scale, each at the first and the last step that has it."""
     order = frame.groupby("layer")["depth"].min().sort_values(kind="stable").index
     layers = [order[i] for i in np.unique(np.linspace(0, len(order) - 1, SHOWN).round().astype(int))]
     names = {layer: _short(str(layer), 12, plain) for layer in layers}
     label = max(len(short) for short in names.values())
-    cells = (width - label - len(ends) * 11) // len(ends)
     lines = []
     for scale in scales:
-        part = frame[(frame["scale"] == scale) & frame["step"].isin(ends) & frame["layer"].isin(layers)]
-        if part.empty:
-            continue
-        found = {key: _spectrum(rows, frame.attrs) for key, rows in part.groupby(["step", "layer"])}
+        part = frame[(frame["scale"] == scale) & frame["layer"].isin(layers)]
+        ends = sorted({int(part["step"].min()), int(part["step"].max())})
+        cells = (width - label - len(ends) * 11) // len(ends)
+        part = part[part["step"].isin(ends)]
+        found = {(one.step, one.layer): one.spectrum for one in read_back(part)}
         low, high = _range(list(found.values()))
-        title = f"{name}, {scale} scale" if name else f"{scale} scale"
+        title = ", ".join([name, spoken([scale]).removeprefix("at ")][not name :])
         many = f", {len(layers)} of {len(order)} layers" if len(layers) < len(order) else ""
         delta = "1/delta" if plain else "1/δ"
         lines.append(_short(f"{title}, {delta} from {_number(2**low)} to {_number(2**high)}{many}", width, plain))
         heads = [f"{unit} {step}".ljust(cells) + "  median".rjust(9) for step in ends]
         lines.append((" " * label + "  " + "  ".join(heads)).rstrip())
         for layer in layers:
-            cellwise = [_cell(found.get((step, layer)), low, high, cells, plain) for step in ends]
+            cellwise = [_cell(found.get((step, str(layer))), low, high, cells, plain) for step in ends]
             lines.append(f"{names[layer]:{label}}  " + "  ".join(cellwise))
     return "\n".join(lines)
 
@@ -133,13 +140,6 @@ def _range(spectra: list[Spectrum]) -> tuple[float, float]:
         seen = np.flatnonzero(density > FLAT * density.max()) if density.max() > 0 else np.arange(len(x))
         low, high = min(low, x[seen[0]]), max(high, x[seen[-1]])
     return (float(low), float(high)) if high > low else (float(low) - 1, float(low) + 1)
-
-
-def _spectrum(rows: Any, about: Mapping[str, Any]) -> Spectrum:
-    from layerfreq.experiments.summary import spectrum_of
-
-    known = {"n": 0, "rows": 0, "floor": 0.0}
-    return spectrum_of(rows.sort_values("inv_delta"), {**known, **about})
 
 
 def _carries(encoding: str | None, letters: str) -> bool:

@@ -19,8 +19,9 @@ import numpy as np
 
 from layerfreq.errors import InputError
 from layerfreq.experiments import unit_of
-from layerfreq.readback import SCALES, read_back
+from layerfreq.readback import read_back
 from layerfreq.runs import Run
+from layerfreq.scales import in_order, spoken
 from layerfreq.slopes import LEVEL, Effect, Line, fit_line, mean_slope
 from layerfreq.spectrum import Spectrum
 from layerfreq.speed import Finding, judge_speed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Answer = Literal["yes", "no", "undecided"]
 PERCENT = f"{LEVEL:.0%}"
+STEP_COLUMNS = ["step", "answer", "octaves", "low", "high", "seeds", "resolved", "left_out"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ScaleVerdict:
     """Whether deeper means lower frequency at one scale of the features.
 
     Attributes:
-        scale: "raw" or "rms".
+        scale: "raw", "rms", or "maxabs", which is the paper's.
         answer: At the last measured step: "yes" where the whole interval is below 0, "no" where it is above
             (deeper is higher), else "undecided".
         since: The first step from which on the answer is "yes" to the end; None where the last one is not.
@@ -61,8 +63,9 @@ class ScaleVerdict:
     @property
     def sentence(self) -> str:
         """The verdict as one sentence."""
+        where = spoken([self.scale]).capitalize()
         if self.octaves is None or self.interval is None:
-            return f"At {self.scale} scale: undecided, {self.why}."
+            return f"{where}: undecided, {self.why}."
         size = f"{abs(self.octaves):.2f} octaves a layer"
         low, high = self.interval
         last, first = int(self.steps["step"].iloc[-1]), int(self.steps["step"].iloc[0])
@@ -75,14 +78,14 @@ class ScaleVerdict:
             what = (
                 f"undecided, at {self.unit} {last} the median frequency changes by {self.octaves:+.2f} octaves a layer"
             )
-        return f"At {self.scale} scale: {what} ({PERCENT} interval {low:.2f} to {high:.2f}; {self.why})."
+        return f"{where}: {what} ({PERCENT} interval {low:.2f} to {high:.2f}; {self.why})."
 
 
 class Verdict:
     """What some runs say of depth and frequency.
 
     Attributes:
-        scales: "raw" and "rms" -> `ScaleVerdict`.
+        scales: scale -> `ScaleVerdict`, for every scale that some run was measured at, the paper's first.
         speed: Whether depth shortens training, a `Finding`.
         cause: Whether frequency explains how fast what lies above the cuts learns, a `Finding`.
         runs: Number of runs.
@@ -97,7 +100,8 @@ class Verdict:
     @property
     def sentences(self) -> list[str]:
         """The verdict in plain words: one sentence a scale, one on speed, one on the cause."""
-        return [*(one.sentence for one in self.scales.values()), self.speed.sentence, self.cause.sentence]
+        nothing = [] if self.scales else ["No layer was measured, so nothing is said of frequencies."]
+        return [*nothing, *(one.sentence for one in self.scales.values()), self.speed.sentence, self.cause.sentence]
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each scale and step: answer, octaves, low, high, seeds, resolved, left_out.
@@ -107,6 +111,8 @@ class Verdict:
         import pandas as pd
 
         frames = [one.steps.assign(scale=name) for name, one in self.scales.items()]
+        if not frames:
+            return pd.DataFrame(columns=pd.Index(["scale", *STEP_COLUMNS]))
         whole = pd.concat(frames, ignore_index=True)
         whole.insert(0, "scale", whole.pop("scale"))
         return whole
@@ -197,20 +203,22 @@ def judge(medians: pd.DataFrame, unit: str = "step") -> dict[str, ScaleVerdict]:
     Args:
         medians: Columns seed, step, depth, scale, median, resolution, and maybe run and error.
         unit: What a step is called.
+
+    Returns:
+        A verdict for every scale in the table, the paper's first.
     """
-    return {scale: _judge(medians[medians["scale"] == scale], scale, unit) for scale in SCALES}
-
-
-def _judge(medians: Any, scale: str, unit: str) -> ScaleVerdict:
-    import pandas as pd
-
-    columns = pd.Index(["step", "answer", "octaves", "low", "high", "seeds", "resolved", "left_out"])
-    if len(medians) == 0:
-        why = f"nothing was measured at {scale} scale"
-        return ScaleVerdict(scale, "undecided", None, None, None, why, pd.DataFrame(columns=columns), unit)
     table = medians.assign(run=medians["run"] if "run" in medians else medians["seed"])
     if "error" not in table:
         table = table.assign(error=math.nan)
+    every = len(set(table["run"]))
+    return {scale: _judge(table[table["scale"] == scale], scale, unit, every) for scale in in_order(table["scale"])}
+
+
+def _judge(table: Any, scale: str, unit: str, every: int) -> ScaleVerdict:
+    """Judge the medians of one scale; `every` counts the runs of all scales."""
+    import pandas as pd
+
+    columns = pd.Index(STEP_COLUMNS)
     runs = table["run"].nunique()
     shared = table.groupby("step")["run"].nunique()
     steps = [int(step) for step in shared.index[shared == runs]]
@@ -236,6 +244,8 @@ def _judge(medians: Any, scale: str, unit: str) -> ScaleVerdict:
     held = 0
     while held < len(answers) and answers[-1 - held] == "yes":
         held += 1
+    if runs < every:
+        why += f"; {every - runs} of {every} runs were not measured at this scale"
     if steps[-1] < table["step"].max():
         why += f"; {unit}s after {steps[-1]} were not measured in all runs"
     return ScaleVerdict(

@@ -130,6 +130,25 @@ def test_without_checkpoints_the_model_is_measured_as_it_is(cli, home, undrawn):
     np.testing.assert_allclose(run.spectra.query("scale == 'raw'")["lfr"], expected.lfr, rtol=1e-6)
 
 
+@pytest.mark.parametrize("asked", [("maxabs",), ("rms", "maxabs")], ids="+".join)
+def test_the_papers_scale_is_measured_on_demand(cli, home, undrawn, asked):
+    options = [word for scale in asked for word in ("--scale", scale)]
+    status, out, error = cli("analyze", f"{home}:ready", "--data", f"{home}:points", *options, "--out", "run")
+    assert (status, error) == (0, "")
+    run, expected = Run("run"), {"maxabs"} if asked == ("maxabs",) else {"raw", "rms", "maxabs"}
+    assert (run.config["scales"], set(run.spectra["scale"])) == (list(asked), expected)
+    head = next(line for line in out.splitlines() if "layer" in line)
+    assert head.split()[2:] == [scale for scale in ("maxabs", "rms") if scale in asked for _ in range(3)]
+    assert "maxabs: the paper's;" in out
+    spectra = layer_spectra(make(f"{home}:ready", "model"), *make(f"{home}:points", "data"), scale="maxabs")
+    for name, one in spectra.items():
+        kept = run.spectra.query(f"layer == '{name}' and scale == 'maxabs'")
+        np.testing.assert_allclose(kept["lfr"], one.lfr, rtol=1e-6)
+        assert f"{one.median:.3g}" in out
+    wrong = cli("analyze", f"{home}:ready", "--data", f"{home}:points", "--scale", "max", "--out", "none")
+    assert_one_line(wrong, "scale: 'max' is none of 'raw', 'rms' and 'maxabs'")
+
+
 def test_a_factory_draws_the_same_weights_each_time(home):
     before = torch.get_rng_state()
     first, second, other = (find_model(f"{home}:net", seed).model[0].weight for seed in (0, 0, 1))

@@ -163,6 +163,15 @@ def cli(capsys, monkeypatch):
     return run
 
 
+@pytest.mark.parametrize("scales", [("raw",), ("rms", "raw"), ("maxabs",), ("raw", "maxabs", "rms")], ids="+".join)
+def test_raw_and_rms_are_one_measurement_and_maxabs_is_another(monkeypatch, scales):
+    monkeypatch.setattr("layerfreq.inspection.engine_seconds", lambda *_: 1e6)
+    measured = [one for one in inspect_model(Kinds(), torch.randn(9, 3, 8, 8), 300, scales=scales) if not one.reason]
+    for one in measured:
+        assert one.seconds == pytest.approx(2e6 if len(scales) == 3 else 1e6, rel=1e-3)
+        assert one.passes == 1  # both from one run of the model
+
+
 def test_the_command(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -178,7 +187,11 @@ def test_the_command(cli, tmp_path, monkeypatch):
     for short, meaning in REASONS.items():
         assert (meaning[:30] in out) == any(reason.startswith(short) for reason, _ in EXPECTED.values())
     assert "2 of 14 are measured" in out
-    assert "300 points" in out
+    assert "300 points at raw scale" in out
+    asked = ("--scale", "raw", "--scale", "maxabs")
+    status, out, error = cli("doctor", "doctored:Kinds", "--input-shape", "3,8,8", "--points", 300, *asked)
+    assert (status, error) == (0, "")
+    assert "300 points at maxabs and raw scale" in " ".join(out.split())
     np.savez("data.npz", inputs=np.zeros((40, 3, 8, 8), np.float32), targets=np.arange(40) % 4)
     assert "40 points, 9 filter centres" in " ".join(
         cli("doctor", "doctored:Kinds", "--data", "data.npz", "--rows", 9)[1].split()
@@ -197,25 +210,29 @@ def test_bad_input_is_one_line(cli, tmp_path, monkeypatch):
         (["--device", "tpu"], ["unknown 'tpu'"]),
         (["--memory", "much"], ["memory: 'much'"]),
         (["--reading", "median"], ["reading: 'median'"]),
+        (["--scale", "max"], ["scale: 'max' is none of"]),
     ):
         status, _, error = cli("doctor", "doctored2:Kinds", *options)
         assert (status, len(error.strip().splitlines())) == (2, 1)
         assert all(word in error for word in words), error
 
 
+@pytest.mark.parametrize("scales", [("raw",), ("maxabs",), ("maxabs", "rms")], ids="+".join)
 @pytest.mark.parametrize("rows", [None, 100])
 @pytest.mark.parametrize("reading", ["flatten", "positions"])
-def test_passes_are_as_many_as_measuring_takes(reading, rows):
+def test_passes_are_as_many_as_measuring_takes(reading, rows, scales):
     model = nn.Sequential(nn.Conv2d(1, 30, 3, padding=1), nn.ReLU(), nn.Conv2d(30, 2, 1), nn.Flatten())
     x, y = torch.randn(40, 1, 5, 5), torch.arange(40) % 3
     runs, rows = [], rows and min(rows, 40 if reading == "flatten" else rows)
     model[1].register_forward_hook(lambda *_: runs.append(0))
     options = {"reading": reading, "rows": rows, "memory": 100_000}
-    monitor = Monitor(model, x, y, layers="1", **options)
+    monitor = Monitor(model, x, y, layers="1", scale=scales, **options)
     runs.clear()
     monitor.measure(0)
     found = len(runs)
-    report = next(one for one in inspect_model(model, x[:9], 40, classes=3, **options) if one.name == "1")
+    report = next(
+        one for one in inspect_model(model, x[:9], 40, classes=3, scales=scales, **options) if one.name == "1"
+    )
     assert report.passes > 1
     assert found <= report.passes <= 1.5 * found  # fewer where the grid has fewer cutoffs than it may have
 

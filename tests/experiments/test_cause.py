@@ -16,17 +16,18 @@ pytest.importorskip("safetensors")
 pytest.importorskip("joblib")
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import cause, cause_tables, mlp
+from layerfreq.experiments import cause, cause_figures, cause_tables, mlp
 from layerfreq.experiments.runner import Progress
 from layerfreq.experiments.sweep import pool
 from layerfreq.relearn import Design
+from layerfreq.relearn.league import PREDICTORS
 from layerfreq.runs import Run
 from tests.forked import context
 
 TINY = cause.Config(
     (mlp.Config(data="digits", images=60, width=8, hidden=0, epochs=(0, 3), recipe="sgd", rate=0.5),),
     (1, 2),
-    replace(cause.PRESETS["smoke"].resnet, images=60, validation=20, batch=20, probe=60, measure=(0,), variants=(4,)),
+    replace(cause.PRESETS["smoke"].resnet, images=80, validation=20, batch=20, measure=(0,), variants=(4,)),
     Design(optimizers=("sgd",), seeds=1, points=60, budget=8, batch=20, shares=(0.95, 0.9), rates={"sgd": (0.1, 3.0)}),
     workers=1,
 )
@@ -49,7 +50,7 @@ def test_the_table_has_every_cut_and_the_inputs_everywhere(alone):
     rows = cause_tables.unpacked(table)
     cuts = rows.groupby(["run", "step"])["cut"].agg(lambda cut: sorted(set(cut)))
     for (run, _), found in cuts.items():
-        assert found == list(range({"1/": 2, "2/": 3}.get(run.partition("hidden-")[2][:2], 4)))
+        assert found == list(range({"1/": 2, "2/": 3}.get(run.partition("hidden-")[2][:2], 3)))
     assert set(cuts.index.get_level_values("run")) == {
         *(f"digits-mlp-hidden-{n}/seed-{s}" for n in (1, 2) for s in SEEDS),
         *(f"digits-resnet-4/variant-4-seed-{s}" for s in SEEDS),
@@ -152,7 +153,7 @@ def test_tables_figures_and_verdict(alone):
     assert all(len(row) == len(head) for row in rows)
     assert all(file.is_file() for file in files)
     league = pd.read_parquet(out / "league.parquet")
-    assert league.groupby(["study", "scale", "rule", "pairs_of"]).size().eq(11).all()
+    assert league.groupby(["study", "scale", "rule", "pairs_of"]).size().eq(12).all()
     assert verdict(out / "digits-mlp-hidden-2").seeds == 2
     assert Run(out).config["experiment"] == "cause"
 
@@ -164,7 +165,7 @@ def known_table():
     for seed in range(4):
         for scale in ("raw", "rms"):
             for cut in range(6):
-                row = dict.fromkeys(cause_tables.PREDICTORS, 1.0) | {"steps": float(rng.permutation(100)[0])}
+                row = dict.fromkeys(PREDICTORS, 1.0) | {"steps": float(rng.permutation(100)[0])}
                 row |= {"rms_median": row["steps"] if scale == "rms" else -row["steps"], "probe_loss": -row["steps"]}
                 row |= {"raw_median": row["steps"] * (1 if scale == "rms" else -1)}
                 row |= {"study": "a-mlp", "run": f"r-{seed}", "seed": f"seed-{seed}", "step": 0, "cut": cut}
@@ -183,6 +184,21 @@ def test_contests_on_a_table_whose_answer_is_known():
     assert found.loc["depth", "difference"] == pytest.approx(1, abs=1e-9)
     answers = found["answer"].to_dict()
     assert (answers["probe_loss"], answers["raw_median"], answers["depth"]) == ("better", "undecided", "better")
+
+
+def test_a_table_without_the_maxabs_median_loads_as_before(tmp_path):
+    older = known_table().drop(columns="maxabs_median")
+    found = cause_tables.contests(older)
+    assert "maxabs_median" not in set(found["rival"])
+    whole = cause_tables.contests(known_table())
+    pd.testing.assert_frame_equal(found, whole[whole["rival"] != "maxabs_median"].reset_index(drop=True))
+    assert set(cause_tables.league_of(older)["predictor"]) == set(PREDICTORS) - {"maxabs_median"}
+    for table, count in ((older, 11), (known_table(), 12)):
+        rows = cause_tables.unpacked(table)
+        table = cause_tables.packed(pd.concat([rows, rows.assign(rule="fixed")]))
+        figure = cause_figures.figure_league(cause_tables.league_of(table))
+        assert len(figure.axes[0].get_yticks()) == count
+    pd.testing.assert_frame_equal(cause_tables.packed(older)[list(older.columns)], older)
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ def test_every_recipe_trains_and_is_measured_at_three_scales(tmp_path, recipe):
     assert run.steps() == [0, 3]
     loss = run.metrics["loss"]
     assert loss.iloc[-1] < loss.iloc[0]
-    with pytest.raises(InputError, match="recipe: unknown 'coed'; .*code"):
+    with pytest.raises(InputError, match=r"recipe: unknown 'coed'; .*code"):
         mlp.run(
             mlp.Config(data="digits", images=60, width=8, hidden=1, epochs=(0,), recipe="coed"),
             tmp_path / "f",

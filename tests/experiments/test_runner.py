@@ -39,7 +39,7 @@ class Counting(Progress):
 
 
 def halving(lr=0.25, **options):
-    """One weight w from 0 to 1 by gradient descent on (w - 1)^2: the distance takes the factor 1 - 2 lr in each step."""
+    """One weight w from 0 to 1 by gradient descent on (w - 1)^2: its distance takes the factor 1 - 2 lr each step."""
 
     def build():
         model = nn.Linear(1, 1, bias=False)

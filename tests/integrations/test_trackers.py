@@ -15,7 +15,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import nn
 
-from layerfreq import Monitor, Run
+from layerfreq import Monitor, Run, layer_spectra
 from layerfreq.errors import InputError
 from layerfreq.integrations.trackers import CSV, MLflow, TensorBoard, Trackers, WandB, figure_of, scalars_of
 
@@ -69,7 +69,7 @@ class Broken(Told):
         raise OSError(28, "No space left\non device")
 
 
-def test_scalars_are_the_layers_numbers_at_both_scales_and_nothing_that_is_none():
+def test_scalars_are_the_layers_numbers_at_raw_and_rms_scale_and_nothing_that_is_none():
     told = Told()
     model = net()
     monitor = Monitor(model, X, Y, trackers=[told], inv_delta=[1.0, 2.0], scale="rms")
@@ -86,6 +86,21 @@ def test_scalars_are_the_layers_numbers_at_both_scales_and_nothing_that_is_none(
     assert constant["1"].median is constant["1"].peak is None
     assert not any("median" in name or "peak" in name for name in told.logged[6][0])
     assert np.isfinite(list(told.logged[6][0].values())).all()
+
+
+@pytest.mark.parametrize("scale", ["raw", "maxabs", ("maxabs", "rms")], ids=str)
+def test_scalars_and_panels_are_of_the_scales_that_were_measured(scale):
+    told, model = Told(), net()
+    Monitor(model, X, Y, trackers=[told], scale=scale).measure(0)
+    scalars, figure = told.logged[0]
+    measured = {one.split("/")[1] for one in scalars} - {"floor"}
+    expected = {"raw": {"raw", "rms"}, "maxabs": {"maxabs"}}.get(scale, {"raw", "rms", "maxabs"})
+    assert measured == expected
+    for one in expected:
+        for layer, alone in layer_spectra(model, X, Y, scale=one).items():
+            assert scalars[f"layerfreq/{one}/median/{layer}"] == pytest.approx(alone.median, rel=1e-6)
+    assert len(figure().axes) == len(expected)
+    assert all(len(ax.get_lines()) > 3 for ax in figure().axes)
 
 
 def test_the_figure_is_drawn_once_only_if_wanted_and_apart_from_pyplot():

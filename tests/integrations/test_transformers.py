@@ -126,6 +126,22 @@ def test_what_is_kept_is_what_the_model_has_and_what_the_trainer_logs(tmp_path):
 
 
 @works
+def test_several_scales_are_measured_and_the_config_says_so(tmp_path):
+    options = {"when": [12], "scale": ("maxabs", "raw"), "inv_delta": GRID}
+    trainer = fit(tmp_path, [LayerSpectraCallback({"x": X}, Y, run=tmp_path / "run", **options)])
+    model = trainer.model
+    measured = {s: layer_spectra(model, {"x": X}, Y, inv_delta=GRID, scale=s) for s in ("raw", "maxabs")}
+    run = Run(tmp_path / "run")
+    assert run.config["options"]["scale"] == ["maxabs", "raw"]
+    last = run.spectra[run.spectra["step"] == 12]
+    assert set(last["scale"]) == {"raw", "rms", "maxabs"}
+    for scale, spectra in measured.items():
+        for layer, one in spectra.items():
+            kept = last[(last["scale"] == scale) & (last["layer"] == layer)]
+            np.testing.assert_array_equal(kept["lfr"], one.lfr)
+
+
+@works
 @pytest.mark.parametrize("saved", [4, 8])
 def test_a_resumed_checkpoint_resumes_the_run(tmp_path, saved):
     def callback(name):

@@ -64,9 +64,12 @@ def test_probes_of_what_says_all_and_what_says_nothing():
 
 def test_scale_is_seen_at_raw_and_not_at_rms_scale():
     x = torch.randn(60, 4, generator=GENERATOR)
-    a, b = (
-        predictors(s * x, LABELS, "rms", depth=2, found=spectrum(s * x, LABELS, engine="reference")) for s in (1.0, 8.0)
-    )
+
+    def known(x):
+        raw, paper = (spectrum(x, LABELS, scale=scale, engine="reference") for scale in ("raw", "maxabs"))
+        return predictors(x, LABELS, "rms", depth=2, found=raw, paper=paper)
+
+    a, b = known(x), known(8 * x)
     assert b["feature_rms"] == pytest.approx(8 * a["feature_rms"])
     assert b["raw_median"] == pytest.approx(a["raw_median"] / 64, rel=1e-3)
     for name in set(a) - {"feature_rms", "raw_median"}:
@@ -77,6 +80,12 @@ def test_scale_is_seen_at_raw_and_not_at_rms_scale():
     assert float(unit.square().sum(dim=1).mean()) == pytest.approx(1)
     own = spectrum(unit, LABELS, engine="reference").median
     assert a["rms_median"] == pytest.approx(own, rel=1e-3)
+    x = x.double() - x.double().mean(dim=0)
+    x /= x.abs().amax(dim=0)
+    assert a["maxabs_median"] == pytest.approx(spectrum(x, LABELS, engine="reference").median, rel=1e-3)
+    c = known(8 * x * torch.tensor([1.0, 2.0, 4.0, 8.0]))  # that of the paper's scale does not see a dimension's range
+    assert c["maxabs_median"] == pytest.approx(a["maxabs_median"], rel=1e-3)
+    assert c["rms_median"] != pytest.approx(a["rms_median"], rel=0.05)
 
 
 def test_shuffled_labels_have_no_energy_above_chance():

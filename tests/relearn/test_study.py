@@ -196,7 +196,7 @@ def test_an_experiments_network_and_data_are_built_anew(tmp_path, name):
     from layerfreq.relearn.sources import layers_of, source_of
 
     module = importlib.import_module(f"layerfreq.experiments.{name}")
-    changes = {"epochs": (0, 3)} if name == "mlp" else {"epochs": 1, "drop": 1, "measure": (0, 1), "variants": (4,)}
+    changes = {"epochs": (0, 3)} if name == "mlp" else {"epochs": 1, "measure": (0, 1), "variants": (4,)}
     config = replace(module.PRESETS["smoke"], images=100, **changes)
     module.run(config, tmp_path / "e", preset="t", seeds=[3], device="cpu", resume=False, progress=Progress())
     run = Run(tmp_path / "e" / ("seed-3" if name == "mlp" else "variant-4-seed-3"))

@@ -10,12 +10,13 @@ from layerfreq import Run
 from layerfreq.spectrum import Spectrum
 
 CHROMIUM = shutil.which("chromium")
-FACTOR = 3.0  # between the scales
+FACTOR = 3.0  # from raw to rms scale
+OTHER = 1.7  # of the waves at maxabs scale, which is another measurement
 
 
 def spectrum(k, scale="raw", cutoffs=60):
     """The spectrum of a balanced target (floor 0.1) that is a wave of frequency k; chance rises at k = 30."""
-    factor = FACTOR if scale == "rms" else 1.0
+    factor, k = FACTOR if scale == "rms" else 1.0, k * OTHER if scale == "maxabs" else k
     u = np.geomspace(0.02, 5000, cutoffs)
     lfr, chance = 0.1 + 0.9 * np.exp(-(k**2) / u), 0.1 + 0.9 * np.exp(-900 / u)
     rest = {"stderr": None, "n": 500, "d": 2, "rows": 200, "scale": scale, "floor": 0.1, "spread": 1.0, "engine": ""}

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfreq import Run
-from layerfreq.experiments.summary import spectrum_of
-from layerfreq.report.collect import METRIC_POINTS, SCALES, collect
+from layerfreq.checks import SCALES
+from layerfreq.report.collect import METRIC_POINTS, collect
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.pack import LEVELS, Pack, code, decode
+from tests.rows import CASES, spectrum_of
 
-from .conftest import FACTOR, frequency, make, spectrum
+from .conftest import FACTOR, OTHER, frequency, make, spectrum
 
 numbers = st.floats(-1e6, 1e6)
 
@@ -41,11 +42,13 @@ def test_arrays_come_back_from_the_text():
         np.testing.assert_array_equal(np.frombuffer(raw, "<" + kind, length, first), values)
 
 
-def test_both_scales_share_their_curves_and_have_the_numbers_of_their_own_spectra(tmp_path):
-    run = make(tmp_path / "run", steps=(0, 10))
+@pytest.mark.parametrize("scales", CASES, ids="+".join)
+def test_raw_and_rms_share_their_curves_and_every_scale_has_the_numbers_of_its_own_spectra(tmp_path, scales):
+    run = make(tmp_path / "run", steps=(0, 10), scales=scales)
     found = collect([run], ["run"], ["run"])
-    assert len(found.curves) == 6
-    assert len(found.records) == 12
+    assert len(found.curves) == 6 * len({"raw" if scale == "rms" else scale for scale in scales})
+    assert len(found.records) == 6 * len(scales)
+    assert {SCALES[record.scale] for record in found.records} == set(scales)
     frame = run.spectra
     for record in found.records:
         step, scale = found.runs[0].steps[record.step], SCALES[record.scale]
@@ -58,7 +61,7 @@ def test_both_scales_share_their_curves_and_have_the_numbers_of_their_own_spectr
         curves = found.curves[record.curve]
         np.testing.assert_allclose(curves.density, one.rdf * one.inv_delta * np.log(2), rtol=1e-12)
         np.testing.assert_array_equal(curves.lfr, one.lfr)
-        k = frequency(step, record.layer + 1)
+        k = frequency(step, record.layer + 1) * (OTHER if scale == "maxabs" else 1)
         assert record.median == pytest.approx(k**2 / np.log(2) * (FACTOR if scale == "rms" else 1), rel=1e-3)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("plotly")
 
-from layerfreq.experiments.summary import spectrum_of
+
+from tests.rows import spectrum_of
 
 from .conftest import FACTOR, frequency, make, until
 

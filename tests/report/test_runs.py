@@ -1,14 +1,18 @@
 """Reports of runs that are unfinished, short, uneven or hostile: what is there is shown, as text."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("plotly")
 
 from layerfreq import Run
+from layerfreq.checks import SCALES
 from layerfreq.errors import InputError
 from layerfreq.report import write_report
+from layerfreq.scales import NAMES, SENTENCES, TITLES, explained
+from tests.rows import CASES
 
-from .conftest import make, measure, until
+from .conftest import FACTOR, OTHER, frequency, make, measure, until
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -138,7 +142,7 @@ def test_an_experiment_brings_its_seeds_and_one_verdict(see, tmp_path):
         make(top.path / f"seed-{seed}", steps=(0, 10))
     page = see(top.report())
     assert page.locator("#run option").all_inner_texts() == ["seed-0", "seed-1", "seed-10"]
-    assert page.locator("h1").inner_text() == "The deep frequency principle holds, at raw and at rms scale"
+    assert page.locator("h1").inner_text() == "The deep frequency principle holds at raw and rms scale"
     assert page.locator(".card.yes").count() == 2
     assert page.locator("#now").inner_text().startswith("epoch 10")
 
@@ -158,11 +162,50 @@ def test_trainings_without_spectra_are_compared_by_their_steps(see, tmp_path):
     assert "Does depth shorten training" in page.locator(".lede").last.inner_text()
 
 
-def test_only_one_scale_leaves_no_switch(see, tmp_path):
-    page = see(make(tmp_path / "run", scales=("rms",)).report())
-    assert page.locator('[name="scale"][value="1"]').is_checked()
-    assert page.locator('[name="scale"][value="0"]').is_disabled()
-    assert page.locator("#page").inner_text() == "12 rows, page 1 of 1"
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("scales", [("rms",), *CASES], ids="+".join)
+def test_a_page_has_the_measured_scales_and_opens_with_the_papers(see, tmp_path, scales, width):
+    page = see(make(tmp_path / "run", scales=scales).report(), width)
+    shown = [scale for scale in SENTENCES if scale in scales]
+    assert page.locator('#controls label:has([name="scale"])').all_inner_texts() == [NAMES[scale] for scale in shown]
+    assert page.locator('[name="scale"]').first.is_checked()
+    for i, scale in enumerate(shown):
+        if i:
+            page.keyboard.press("ArrowRight")
+        else:
+            page.locator('[name="scale"]').first.focus()
+        assert page.locator("#scale-says").inner_text() == explained(scale)
+        page.locator("#spectra").scroll_into_view_if_needed()
+        until(page, f"state.scale === {SCALES.index(scale)} && document.getElementById('spectra').data.length > 3")
+        for figure in ("map", "history"):
+            plotted(page, figure)
+            assert page.evaluate(f"document.getElementById('{figure}').data.some((d) => d.y.some((v) => v > 0))")
+        median = page.evaluate("document.getElementById('history').data[0].y[3]")
+        k = frequency(30, 1) * (OTHER if scale == "maxabs" else 1)
+        assert median == pytest.approx(k**2 / np.log(2) * (FACTOR if scale == "rms" else 1), rel=1e-2)
+    for scale in SENTENCES:  # all are explained, measured or not
+        assert explained(scale) in page.locator("#part-read").inner_text()
+    cards = page.locator(".card h2").all_inner_texts()
+    assert cards == [TITLES[scale] for scale in shown]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("#page").inner_text().startswith(f"{12 * len(scales)} rows")
+
+
+def test_runs_of_different_scales_stand_side_by_side(see, tmp_path):
+    runs = [make(tmp_path / name, "vwxyz", scales=scales) for name, scales in zip("abc", CASES, strict=True)]
+    page = see(write_report(runs))
+    said = "2 of 2 at maxabs scale, the paper's, 2 of 2 at raw scale, 2 of 2 at rms scale"
+    assert page.locator("h1").inner_text().endswith(said)
+    assert page.locator(".verdicts td.quiet").count() == 1 + 2  # a has no maxabs, b neither raw nor rms
+    assert page.locator("#now").inner_text().startswith("step 30")
+    lines = "document.getElementById('compare').data.filter((d) => d.xaxis === 'x').length"
+    for run, without in ((0, "b"), (1, "a"), (2, "a")):
+        page.locator("#run").select_option(str(run))
+        plotted(page, "compare")
+        assert page.evaluate(lines) == 2
+        assert page.locator("#compare-without").inner_text().endswith(f"scale: {without}")
+        plotted(page, "spectra")
+        assert page.evaluate("document.getElementById('spectra').data.length") > 3
 
 
 def test_many_layers_are_thinned_until_all_are_asked_for(see, tmp_path):
@@ -170,8 +213,7 @@ def test_many_layers_are_thinned_until_all_are_asked_for(see, tmp_path):
     assert page.locator("#legend button").count() == 12
     page.locator("#all").press("Space")
     assert page.locator("#legend button").count() == 0
-    tops = page.evaluate("document.getElementById('spectra').data.at(-1).x.length")
-    assert tops == 30
+    until(page, "document.getElementById('spectra').data.at(-1).x.length === 30")
     page.locator("#focus").select_option("7")
     assert (
         page.evaluate(

@@ -6,13 +6,13 @@ import re
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich import box
 from rich.table import Table
 
-from layerfreq.commands.terminal import console, default_out, list_files, pick_device
+from layerfreq.commands.terminal import console, default_out, list_files, pick_device, pick_scales, say_units
 
 ModelArgument = Annotated[
     str,
@@ -25,6 +25,12 @@ ReadingOption = Annotated[
 ]
 MemoryOption = Annotated[
     str | None, typer.Option(help="Budget of features, as in 2GiB; default: a quarter of what is free.")
+]
+ScalesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="raw, rms, or the paper's, maxabs; may be given several times; default: raw.", show_default=False
+    ),
 ]
 SeedOption = Annotated[
     int, typer.Option(help="Of drawn rows, and of weights that a factory draws.", min=0, max=2**63 - 1)
@@ -47,7 +53,7 @@ def analyze(
     ] = None,
     points: Annotated[int, typer.Option(help="Points to measure on, at most.", min=1)] = 2000,
     rows: Annotated[int | None, typer.Option(help="Filter centres to draw; default: all points.", min=1)] = None,
-    scale: Annotated[Literal["raw", "rms"], typer.Option(help="Of the table; the run has both.")] = "raw",
+    scale: ScalesOption = None,
     reading: ReadingOption = "flatten",
     memory: MemoryOption = None,
     batch: Annotated[int, typer.Option(help="Points in one forward pass.", min=1)] = 256,
@@ -60,6 +66,7 @@ def analyze(
     from layerfreq.analysis import present
     from layerfreq.factories import find_model
 
+    scales = pick_scales(scale)
     device = pick_device(device)
     source = find_model(model, seed)
     out = out or default_out(f"analyze-{source.name}")
@@ -74,6 +81,7 @@ def analyze(
                 layers=layers,
                 points=points,
                 rows=rows,
+                scales=scales,
                 reading=reading,
                 memory=memory,
                 batch=batch,
@@ -82,7 +90,7 @@ def analyze(
                 progress=status.update,
             )
             status.update("drawing")
-            head, lines, files = present(found.run, scale)
+            head, lines, files = present(found.run, scales)
     except KeyboardInterrupt:  # Typer would end with 130 and say nothing
         print(f"layerfreq: stopped; what was measured, if anything, is in {out}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -91,7 +99,7 @@ def analyze(
     for line in lines:
         table.add_row(*line)
     console.print(table)
-    console.print("In 1/δ. limit: finer windows hold fewer than 2 points; *: a peak beyond it.")
+    say_units(head, scales)
     if found.told:
         console.print(f"Steps are from {found.told}.", highlight=False)
     by_kind = defaultdict(list)

@@ -8,9 +8,17 @@ import typer
 from rich import box
 from rich.table import Table
 
-from layerfreq.commands.analyze import DataHelp, MemoryOption, ModelArgument, ReadingOption, SeedOption
-from layerfreq.commands.terminal import console, pick_device
+from layerfreq.commands.analyze import (
+    DataHelp,
+    MemoryOption,
+    ModelArgument,
+    ReadingOption,
+    ScalesOption,
+    SeedOption,
+)
+from layerfreq.commands.terminal import console, pick_device, pick_scales
 from layerfreq.errors import InputError
+from layerfreq.scales import in_order
 
 
 def doctor(
@@ -22,6 +30,7 @@ def doctor(
     ] = None,
     points: Annotated[int, typer.Option(help="Points that shall be measured.", min=2)] = 2000,
     rows: Annotated[int | None, typer.Option(help="Filter centres to draw; default: all points.", min=1)] = None,
+    scale: ScalesOption = None,
     reading: ReadingOption = "flatten",
     memory: MemoryOption = None,
     seed: SeedOption = 0,
@@ -38,7 +47,7 @@ def doctor(
 
     read_reading(reading)
     budget = read_memory(memory)
-    device = pick_device(device)
+    device, scales = pick_device(device), pick_scales(scale)
     if data is not None and input_shape is not None:
         raise InputError(f"input-shape: {input_shape!r} given beside --data, which has its own; leave one out")
     source = find_model(model, seed)
@@ -54,7 +63,7 @@ def doctor(
             classes = len(set(targets.tolist())) if getattr(targets, "ndim", 0) == 1 else classes
     source.model.to(device)
     with console.status("timing"):
-        reports = inspect_model(source.model, inputs, points, rows, min(classes, 128), reading, budget)
+        reports = inspect_model(source.model, inputs, points, rows, min(classes, 128), reading, budget, scales)
     head = ("layer", "measured", "output", "d", "memory", "time")
     table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.columns[0].overflow = table.columns[1].overflow = "fold"
@@ -76,6 +85,7 @@ def doctor(
         console.print(f"*: more than fits; instead the model is run up to {runs} times for a layer.", highlight=False)
     total = sum(one.seconds or 0 for one in chosen)
     at = f"{points} points" + ("" if rows is None else f", {min(rows, points)} filter centres")
+    at += f" at {' and '.join(in_order(scales))} scale"
     console.print(
         f"{len(chosen)} of {len(reports)} are measured by default: about {duration(total)} for {at}, the features of "
         f"as many layers at a time as fit into {size(budget)}. Times are estimates from small measurements on this "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 
+from layerfreq.checks import Scale, as_scale
 from layerfreq.errors import InputError
+from layerfreq.scales import explained, in_order
 
 console = Console()
 
@@ -25,6 +28,24 @@ def list_files(files: list[Path]) -> None:
     """Print where files lie, a line each."""
     for file in files:
         console.print(str(file), highlight=False, soft_wrap=True)
+
+
+def pick_scales(given: list[str] | None) -> list[Scale]:
+    """Return the scales that were asked for, each once; raw where there are none.
+
+    Raises:
+        InputError: If one is none.
+    """
+    return [as_scale(scale) for scale in dict.fromkeys(given or ["raw"])]
+
+
+def say_units(head: list[str], scales: Iterable[str] = ()) -> None:
+    """Print what the numbers of a table of layers are, and what its scales."""
+    some = any("limit" in title for title in head)
+    limit = "limit: finer windows hold fewer than 2 points; *: a peak beyond it."
+    console.print(f"In 1/δ. {limit if some else '*: a peak where windows hold fewer than 2 points.'}")
+    for scale in in_order(scales):
+        console.print(explained(scale), highlight=False)
 
 
 def check_device(device: str) -> None:

@@ -19,12 +19,13 @@ def verdict(
     table: Annotated[bool, typer.Option("--table", help="Also a row for each scale and step.")] = False,
 ) -> None:
     """Say whether deeper means lower frequency in these runs, from which step on, and how sure that is."""
+    from layerfreq.scales import explained
     from layerfreq.verdict import verdict as judge
 
     result = judge(runs, error=error)
     counts = ((result.runs, "run"), (result.seeds, "seed"))
     print(", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts))
-    for sentence in result.sentences:
+    for sentence in [*result.sentences, *map(explained, result.scales)]:
         print(_fitted(sentence))
     if table:
         print(f"\n{result.to_frame().to_string(index=False, float_format='{:.3g}'.format)}")

@@ -19,6 +19,7 @@ SCALES = {"rms": ("#0072B2", "o"), "raw": ("#D55E00", "s")}
 NAMES = {
     "rms_median": "rms median frequency",
     "raw_median": "raw median frequency",
+    "maxabs_median": "maxabs median frequency (the paper's)",
     "rdf_peak": "RDF peak",
     "energy_above_chance": "energy above chance",
     "depth": "depth of the cut",
@@ -99,7 +100,8 @@ def figure_league(league: pd.DataFrame) -> Figure:
         (league["scale"] == "rms") & (league["pairs_of"] == "within step") & (league["optimizer"] == "sgd")
     ]
     studies = _studies(rows)
-    order = [*DIRECTIONS, *(name for name in PREDICTORS if name not in DIRECTIONS)][::-1]
+    measured = set(rows["predictor"])
+    order = [name for name in dict.fromkeys([*DIRECTIONS, *PREDICTORS]) if name in measured][::-1]
     figure, axes = plt.subplots(1, len(studies), figsize=(3 + 2.7 * len(studies), 4.4), sharey=True, squeeze=False)
     figure.set_layout_engine("constrained")
     for ax, study in zip(axes[0], studies, strict=True):

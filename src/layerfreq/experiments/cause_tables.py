@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerfreq.relearn import league
-from layerfreq.relearn.league import PREDICTORS, SETUP, bootstrap
+from layerfreq.relearn.league import SETUP, bootstrap, ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +18,7 @@ OWN = {"raw": "raw_median", "rms": "rms_median"}  # scale of the heads -> the fr
 DIRECTIONS = {
     "rms_median": 1,
     "raw_median": 1,
+    "maxabs_median": 1,
     "rdf_peak": 1,
     "energy_above_chance": -1,
     "depth": -1,
@@ -32,10 +33,11 @@ LABELS = ["study", "run", "seed", "layer", "scale", "optimizer", "rule", "head"]
 def packed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `gather` as they are published: single precision, sorted, names as categories."""
     keys = ["study", "run", "seed", "step", "cut", "scale", "optimizer", "head", "rule", "head_seed", "share"]
-    kept = [*keys, "layer", "steps", "censored", "rate", "at_edge", *PREDICTORS]
+    numbers = ranked(frame)
+    kept = [*keys, "layer", "steps", "censored", "rate", "at_edge", *numbers]
     part: Any = frame[kept]
     table = part.sort_values(keys, ignore_index=True)
-    single = {name: "float32" for name in ("steps", "rate", *PREDICTORS)}
+    single = {name: "float32" for name in ("steps", "rate", *numbers)}
     small = {"step": "int32", "cut": "int8", "head_seed": "int8"}
     return table.astype({**single, **small, **dict.fromkeys(LABELS, "category")})
 
@@ -91,7 +93,8 @@ def contests(table: pd.DataFrame) -> pd.DataFrame:
             continue
         own = value["rms"]["rms_median"]
         rivals = {"raw_median at raw scale": value["raw"]["raw_median"]}
-        rivals |= {name: value["rms"][name] for name in DIRECTIONS if name != "rms_median"}
+        measured = set(part["predictor"])
+        rivals |= {name: value["rms"][name] for name in DIRECTIONS if name != "rms_median" and name in measured}
         for rival, other in rivals.items():
             half = ((own - other) / 2).to_numpy()  # `bootstrap` keeps within -1 .. 1
             difference, low, high = (2 * x for x in bootstrap(half))

@@ -1,8 +1,9 @@
 """Depth and speed: steps to a training error, for 3 to 7 hidden layers, and for targets of rising frequency.
 
-Experiment 1 of the method: target cos(3x) + cos(5x), equal-width layers. Width, learning rate, initialisation
-and error are not published and are chosen here because they show the published order. Which others do and do
-not is in docs/depth.md.
+Experiment 1 of the paper: target cos(3x) + cos(5x), equal-width layers. It is the one whose settings are still
+unknown: width, samples, optimizer, initialisation, rate and threshold are neither in the paper nor in the authors'
+repository, Johnzhx/DeepFrequencyPrinciple (2020). They are chosen here because they show the published order. Which
+others do and do not is in docs/depth.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from layerfreq.experiments.beside import Beside, compare_depth
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
 from layerfreq.runs import Run
 
@@ -97,7 +99,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         (axes[0], "layers", "hidden layers"),
         (axes[1], "frequencies", "frequency k of cos(kx)"),
     ):
-        steps = np.array([[_steps(out / f"{key}-{value}-seed-{s}") for s in seeds] for value in config[key]])
+        steps = _all_steps(out, key, config[key], seeds)
         mean, spread = steps.mean(axis=1), steps.std(axis=1, ddof=1 if len(seeds) > 1 else 0)
         ax.errorbar(config[key], mean, yerr=spread, color="black", marker="o", capsize=3)
         ax.plot(config[key], steps, ".", color="0.6", zorder=0)
@@ -111,6 +113,12 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         f"depth, preset {config['preset']}, seeds {' '.join(map(str, seeds))} (mean and s.d.)", fontsize="medium"
     )
     return ["case", "steps, mean", "s.d.", "each seed"], rows, plots.save(figure, out / "figures", "steps")
+
+
+def beside(out: Path, seeds: list[int]) -> Beside:
+    """Set the steps over depth beside the published ones."""
+    config = Run(out).config
+    return compare_depth(out, config["layers"], _all_steps(out, "layers", config["layers"], seeds), config["steps"])
 
 
 def _cases(config: Config) -> Iterator[tuple[str, int, tuple[int, ...]]]:
@@ -153,6 +161,11 @@ def network(width: int, hidden: int, init: str) -> nn.Sequential:
             nn.init.zeros_(linear.bias)
         parts += [linear, activation()] if i < hidden else [linear]
     return nn.Sequential(*parts)
+
+
+def _all_steps(out: Path, key: str, values: list[int], seeds: list[int]) -> np.ndarray:
+    """Return (values, seeds) steps."""
+    return np.array([[_steps(out / f"{key}-{value}-seed-{seed}") for seed in seeds] for value in values])
 
 
 def _steps(folder: Path) -> int:

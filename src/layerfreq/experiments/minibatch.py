@@ -1,14 +1,15 @@
 """Minibatch training of one image classifier, on any number of devices: measured every few epochs, safe from kills.
 
-What is random in an epoch (order, crops, flips) comes from a generator seeded by the run's seed and the epoch, and a
-checkpoint holds the step inside the epoch, so that a killed training goes on as if nothing had been.
+What is random in an epoch (the order of the images, and the seeds of each step's dropout) comes from a generator seeded
+by the run's seed and the epoch, and a checkpoint holds the step inside the epoch, so that a killed training goes on as
+if nothing had been.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,33 +26,29 @@ from layerfreq.runs import Run, write_whole
 from layerfreq.spectrum import spectrum
 from layerfreq.weights import keep_weights
 
-EVALUATION_BATCH = 1000
-MARGIN = 4  # pixels by which a crop may move
+PIECE = 100  # images in a forward pass of eval mode, so that what they leave behind stays in the caches
 
 
 @dataclass
 class Task:
-    """One classifier to train by SGD with momentum 0.9, its rate falling to a tenth once.
+    """One classifier to train by Adam (0.9, 0.999, 1e-7) on cross-entropy.
 
     Attributes:
         name: Of the training, as shown.
-        seed: Of the initialisation, the order of the images and their augmentation.
-        network: The model, initialised under the seed.
+        seed: Of the order of the images and of dropout.
+        network: The model, initialised.
         layers: Modules whose outputs are measured, input to output.
         output: The module that puts out what is trained.
-        images: (n, 3, h, w) training images, normalised.
+        images: (n, 3, h, w) training images; all of them are measured, in eval mode.
         labels: (n,) their class ids.
         validation: Images and labels that are not trained on.
-        batch: Images in a step, over all devices; the incomplete last batch of an epoch is left out.
-        rate: Learning rate.
-        drop: Epochs after which it falls to a tenth.
-        decay: Weight decay.
+        batch: Images in a step, over all devices; an epoch's last batch holds what is left.
+        rate: Learning rate of the first epoch.
+        restarts: Epochs after which it falls to a tenth, and Adam forgets what it has averaged.
         epochs: Number of epochs.
         measure_at: Epochs at which the layers are measured.
-        probe: The first so many training images are what is measured, in eval mode.
-        augment: Whether images are cropped and flipped at random.
         checkpoint_every: Steps between checkpoints.
-        options: Of `spectrum`.
+        options: Of `spectrum`, for each scale that is measured.
     """
 
     name: str
@@ -64,14 +61,11 @@ class Task:
     validation: tuple[Tensor, Tensor]
     batch: int
     rate: float
-    drop: int
-    decay: float
+    restarts: Sequence[int]
     epochs: int
     measure_at: Sequence[int]
-    probe: int
-    augment: bool = False
     checkpoint_every: int = 100
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"raw": {}})
 
 
 def launch(device: str) -> Any:
@@ -92,166 +86,178 @@ def launch(device: str) -> Any:
 def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
     """Train, or go on with, one classifier; its run is in `folder`.
 
-    The run's metrics, a row an epoch: loss and running_accuracy (over the epoch's steps), train_accuracy (probe, eval
-    mode), validation_accuracy, epoch_seconds (training), measuring_seconds (spectra), measuring_share (of both).
+    The run's metrics, a row an epoch: loss and running_accuracy (over the epoch's steps, with dropout, as Keras has
+    them; of epoch 0 in eval mode), validation_accuracy (eval mode), epoch_seconds (training), measuring_share (of the
+    time of both); and where the layers are measured, train_accuracy (eval mode) and measuring_seconds.
 
     Raises:
-        InputError: If a batch cannot be split over the devices, or the loss diverges.
+        InputError: If a batch cannot be split evenly over the devices, or the loss diverges.
     """
-    if task.batch % fabric.world_size or task.batch > len(task.images):
-        raise InputError(
-            f"batch: {task.batch} of {len(task.images)} images on {fabric.world_size} devices; choose other devices"
-        )
-    run = None
-    if fabric.is_global_zero:
-        run = Run(folder) if (folder / "config.yaml").exists() else Run.create(folder, {"name": task.name})
-    fabric.barrier()
-    network = task.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.SGD(network.parameters(), lr=task.rate, momentum=0.9, weight_decay=task.decay)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [task.drop], 0.1)
-    model, optimizer = fabric.setup(compiled(network, fabric.device), optimizer)
-    images, labels = (fabric.to_device(t) for t in (task.images, task.labels))
-    validation = [fabric.to_device(t) for t in task.validation]
-    totals = torch.zeros(3, device=fabric.device)  # loss, right answers and images of the epoch so far
-    state: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    state |= {"epoch": 0, "step": 0, "seconds": 0.0, "totals": totals, "rng": torch.get_rng_state()}
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    resumed = checkpoint.exists()
-    if resumed:
-        fabric.load(checkpoint, state)
-        torch.set_rng_state(state["rng"])
+    n, devices = len(task.images), fabric.world_size
+    if task.batch > n or task.batch % devices or n % task.batch % devices:
+        raise InputError(f"batch: {task.batch} of {n} images on {devices} devices; choose other devices")
+    cuda = fabric.device.type == "cuda"
+    with torch.random.fork_rng([fabric.device] if cuda else []):  # dropout draws from the global state
+        _Trainer(task, folder, fabric, progress).fit()
+
+
+class _Trainer:
+    """One task in progress; `state` is what a checkpoint holds."""
+
+    def __init__(self, task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
+        self.task, self.folder, self.fabric, self.progress = task, folder, fabric, progress
+        self.run: Run | None = None  # the first device's
         if fabric.is_global_zero:
-            totals.copy_(state["totals"])
-    if run is not None:
-        run.rewind(state["epoch"] if resumed else -1)
+            self.run = Run(folder) if (folder / "config.yaml").exists() else Run.create(folder, {"name": task.name})
+        fabric.barrier()
+        self.network: Any = task.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.adam = torch.optim.Adam(self.network.parameters(), lr=task.rate, eps=1e-7)
+        self.model, self.optimizer = fabric.setup(compiled(self.network, fabric.device), self.adam)
+        self.images, self.labels = fabric.to_device(task.images), fabric.to_device(task.labels)
+        self.validation = [fabric.to_device(t) for t in task.validation]
+        self.totals = torch.zeros(3, device=fabric.device)  # loss, right answers and images of the epoch so far
+        self.state: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
+        self.state |= {"epoch": 0, "step": 0, "seconds": 0.0, "totals": self.totals}
+        self.checkpoint = folder / "checkpoints" / "last.ckpt"
 
-    def keep() -> None:
-        state["totals"] = fabric.all_reduce(totals.clone(), reduce_op="sum")
-        state["rng"] = torch.get_rng_state()
-        if run is None:
-            fabric.save(checkpoint, state)  # writes nothing here, but is awaited
-        else:
-            run.flush()
-            checkpoint.parent.mkdir(exist_ok=True)
-            write_whole(checkpoint, lambda at: fabric.save(at, state))
+    def fit(self) -> None:
+        """Do all epochs that are left."""
+        task, state, resumed = self.task, self.state, self.checkpoint.exists()
+        if resumed:
+            self.fabric.load(self.checkpoint, state)
+            if self.run is not None:  # what all devices had summed up counts once
+                self.totals.copy_(state["totals"])
+        if self.run is not None:
+            self.run.rewind(state["epoch"] if resumed else -1)
+        self.progress.start(task.name, task.epochs, state["epoch"])
+        if not resumed:
+            self.note(0, *evaluate(self.network, self.fabric, self.images, self.labels))
+        while state["epoch"] < task.epochs:
+            epoch = state["epoch"] + 1
+            accuracy, loss = self.epoch(epoch)
+            self.note(epoch, accuracy, loss)
+            self.totals.zero_()
+            state |= {"epoch": epoch, "step": 0, "seconds": 0.0}
+            self.fabric.barrier()
+            if epoch == task.epochs:
+                self.keep()
+            self.progress.step(epoch, loss)
+        self.progress.finish()
 
-    def measure(epoch: int, loss: float, running: float) -> None:
-        """Note the epoch's metrics, and the spectra if it is their turn; on the first device alone."""
-        if run is None:
-            return
-        network.eval()
-        probe = images[: task.probe], labels[: task.probe]
-        begun = time.perf_counter()
-        if epoch in task.measure_at:
-            progress.measuring(", ".join(task.layers))
-            keep_weights(folder, epoch, network)
-            seen, seen_loss = _measure(network, *probe, task, run, epoch)
-            measuring = time.perf_counter() - begun
-        else:
-            (seen, seen_loss), measuring = evaluate(network, fabric, *probe), 0.0
-        run.log(
-            epoch,
-            loss=loss if epoch else seen_loss,
-            running_accuracy=running if epoch else seen,
-            train_accuracy=seen,
-            validation_accuracy=evaluate(network, fabric, *validation)[0],
-            epoch_seconds=state["seconds"],
-            measuring_seconds=measuring,
-            measuring_share=measuring / (measuring + state["seconds"]),
-        )
-        run.flush()
-        network.train()
-
-    progress.start(task.name, task.epochs, state["epoch"])
-    if not resumed:
-        measure(0, 0.0, 0.0)
-    share = slice(fabric.global_rank, None, fabric.world_size)
-    while state["epoch"] < task.epochs:
-        epoch, begun = state["epoch"] + 1, time.perf_counter()
-        order, moves, flips = (fabric.to_device(drawn) for drawn in draw(task, epoch))
-        batches = order.split(task.batch)[: len(order) // task.batch]
-        for batch in batches[state["step"] :]:
-            at = batch[share]
-            x, y = images[at], labels[at]
-            if task.augment:
-                x = crop_and_flip(x, moves[at], flips[at])
-            outputs = model(x.contiguous(memory_format=torch.channels_last))
-            loss = nn.functional.cross_entropy(outputs, y)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            right = (outputs.detach().argmax(dim=1) == y).sum()
-            totals += torch.stack([loss.detach() * len(y), right, torch.full_like(right, len(y))])
+    def epoch(self, epoch: int) -> tuple[float, float]:
+        """Do what is left of an epoch; return accuracy and mean loss while it was trained."""
+        task, state, begun = self.task, self.state, time.perf_counter()
+        if state["step"] == 0:
+            restart(self.adam, task, epoch)
+        order, seeds = draw(task, epoch, self.fabric.world_size)
+        batches = list(zip(self.fabric.to_device(order).split(task.batch), seeds.tolist(), strict=True))
+        for batch, each in batches[state["step"] :]:
+            torch.manual_seed(each[self.fabric.global_rank])
+            self.step(batch[self.fabric.global_rank :: self.fabric.world_size])
             state["step"] += 1
             if state["step"] % task.checkpoint_every == 0:
                 state["seconds"] += time.perf_counter() - begun
-                keep()
+                self.keep()
                 begun = time.perf_counter()
-        summed, right, count = fabric.all_reduce(totals.clone(), reduce_op="sum").tolist()
+        loss, right, count = self.fabric.all_reduce(self.totals.clone(), reduce_op="sum").tolist()
         state["seconds"] += time.perf_counter() - begun
-        if not summed < float("inf"):
-            raise InputError(f"{task.name}: the loss is {summed / count} in epoch {epoch}; choose a smaller rate")
-        scheduler.step()
-        measure(epoch, summed / count, right / count)
-        totals.zero_()
-        state |= {"epoch": epoch, "step": 0, "seconds": 0.0}
-        fabric.barrier()
-        if epoch == task.epochs:
-            keep()
-        progress.step(epoch, summed / count)
-    progress.finish()
+        if not loss < float("inf"):
+            raise InputError(f"{task.name}: the loss is {loss / count} in epoch {epoch}; choose a smaller rate")
+        return right / count, loss / count
+
+    def step(self, at: Int64[Tensor, " b"]) -> None:
+        """Descend on this device's images of a batch."""
+        x, y = self.images[at], self.labels[at]
+        outputs = self.model(x.contiguous(memory_format=torch.channels_last))
+        loss = nn.functional.cross_entropy(outputs, y)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        right = (outputs.detach().argmax(dim=1) == y).sum()
+        self.totals += torch.stack([loss.detach() * len(y), right, torch.full_like(right, len(y))])
+
+    def keep(self) -> None:
+        """Write a checkpoint, whole or not at all."""
+        self.state["totals"] = self.fabric.all_reduce(self.totals.clone(), reduce_op="sum")
+        if self.run is None:
+            self.fabric.save(self.checkpoint, self.state)  # writes nothing here, but is awaited
+            return
+        self.run.flush()
+        self.checkpoint.parent.mkdir(exist_ok=True)
+        write_whole(self.checkpoint, lambda at: self.fabric.save(at, self.state))
+
+    def note(self, epoch: int, accuracy: float, loss: float) -> None:
+        """Note an epoch's metrics, and the spectra if it is their turn."""
+        if self.run is None:
+            return
+        noted, begun = {}, time.perf_counter()
+        if epoch in self.task.measure_at:
+            self.progress.measuring(", ".join(self.task.layers))
+            noted["train_accuracy"] = self.measure(self.run, epoch)
+            noted["measuring_seconds"] = time.perf_counter() - begun
+        taken = noted.get("measuring_seconds", 0.0)
+        self.run.log(
+            epoch,
+            loss=loss,
+            running_accuracy=accuracy,
+            validation_accuracy=evaluate(self.network, self.fabric, *self.validation)[0],
+            epoch_seconds=self.state["seconds"],
+            measuring_share=taken / max(taken + self.state["seconds"], 1e-9),
+            **noted,
+        )
+        self.run.flush()
+
+    def measure(self, run: Run, epoch: int) -> float:
+        """Write weights and spectra of the layers; return the accuracy. One forward pass in eval mode serves all."""
+        import pandas as pd
+
+        keep_weights(self.folder, epoch, self.network)
+        pieces = list(zip(self.images.split(PIECE), self.labels.split(PIECE), strict=True))
+        features = layer_features(self.network, pieces, [*self.task.layers, self.task.output])
+        assert isinstance(features, dict)
+        outputs = features.pop(self.task.output)
+        frames = []
+        for scale, options in self.task.options.items():
+            made: Any = {"scale": scale, **options}
+            found = LayerSpectra({name: spectrum(f, self.labels, **made) for name, f in features.items()})
+            frames += [one.to_frame() for one in found.in_its_scales()]
+        run.write_spectra(epoch, pd.concat(frames, ignore_index=True))
+        return _score(outputs, self.labels)[0]
 
 
 def compiled(network: nn.Module, device: torch.device) -> Any:
-    """Return a network to train, compiled on a GPU: compiling takes a minute, and an epoch has hundreds of steps."""
-    return torch.compile(network) if device.type == "cuda" else network
+    """Return a network to train, compiled on a GPU: compiling takes a minute, and an epoch has hundreds of steps.
+
+    An epoch's last batch is compiled by itself, so that the smaller one makes the others no slower.
+    """
+    return torch.compile(network, dynamic=False) if device.type == "cuda" else network
 
 
-def draw(task: Task, epoch: int) -> tuple[Int64[Tensor, " n"], Int64[Tensor, "n 2"], Tensor]:
-    """Return an epoch's order of the images, and for each image its crop's position and whether it is flipped."""
+def restart(adam: torch.optim.Adam, task: Task, epoch: int) -> None:
+    """Set the rate of an epoch (its first is 1); where the rate falls, Adam begins with a new state."""
+    adam.param_groups[0]["lr"] = task.rate * 0.1 ** sum(epoch > end for end in task.restarts)
+    if epoch - 1 in task.restarts:
+        adam.state.clear()
+
+
+def draw(task: Task, epoch: int, devices: int) -> tuple[Int64[Tensor, " n"], Int64[Tensor, "steps devices"]]:
+    """Return an epoch's order of the images, and the seeds of its steps on each device."""
     generator = torch.Generator().manual_seed(task.seed * 1_000_003 + epoch)
     n = len(task.images)
     order = torch.randperm(n, generator=generator)
-    moves = torch.randint(0, 2 * MARGIN + 1, (n, 2), generator=generator)
-    return order, moves, torch.rand(n, generator=generator) < 0.5
-
-
-def crop_and_flip(
-    x: Float32[Tensor, "n c h w"], moves: Int64[Tensor, "n 2"], flips: Tensor
-) -> Float32[Tensor, "n c h w"]:
-    """Pad the images by `MARGIN` zeros, cut each at its own position, and mirror some, as one gather."""
-    n, _, h, w = x.shape
-    padded = nn.functional.pad(x, (MARGIN,) * 4)
-    rows = moves[:, :1] + torch.arange(h, device=x.device)
-    columns = moves[:, 1:] + torch.arange(w, device=x.device)
-    columns = torch.where(flips[:, None], columns.flip(1), columns)
-    each = torch.arange(n, device=x.device)[:, None, None]
-    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return order, torch.randint(2**62, (-(-n // task.batch), devices), generator=generator)
 
 
 @torch.no_grad()
 def evaluate(network: nn.Module, fabric: Any, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return accuracy and mean loss of a network in eval mode."""
+    """Return accuracy and mean loss of a network in eval mode, which then goes on in training mode."""
+    network.eval()
     outputs = []
-    for x in images.split(EVALUATION_BATCH):
+    for x in images.split(PIECE):
         with fabric.autocast():
             outputs.append(network(x.contiguous(memory_format=torch.channels_last)).float())
+    network.train()
     return _score(torch.cat(outputs), labels)
-
-
-def _measure(
-    network: nn.Module, images: Tensor, labels: Tensor, task: Task, run: Run, epoch: int
-) -> tuple[float, float]:
-    """Write the spectra of the layers, and return accuracy and loss; one forward pass serves all."""
-    import pandas as pd
-
-    features = layer_features(network, images, [*task.layers, task.output])
-    assert isinstance(features, dict)
-    outputs = features.pop(task.output)
-    spectra = LayerSpectra({name: spectrum(features.pop(name), labels, **task.options) for name in task.layers})
-    both = [spectra.to_scale(scale).to_frame() for scale in ("raw", "rms")]
-    run.write_spectra(epoch, pd.concat(both, ignore_index=True))
-    return _score(outputs, labels)
 
 
 def _score(outputs: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError, did_you_mean
+from layerfreq.experiments.beside import Beside, compare_mlp
 from layerfreq.experiments.data import load_images
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
 from layerfreq.experiments.summary import layer_table, summarise
@@ -120,7 +121,7 @@ class Config:
 MNIST = "ylecun/mnist"
 PRESETS = {
     "smoke": Config(data="digits", images=200, width=32, hidden=5, epochs=(0, 10, 20)),
-    "small": Config(data=MNIST, images=2000, width=500, hidden=5, epochs=(0, 200, 400, 600, 800)),
+    "small": Config(data=MNIST, images=2000, width=500, hidden=5, epochs=(0, 100, 200, 300, 400)),
     "paper": Config(data=MNIST, images=30_000, width=500, hidden=5, epochs=(0, 200, 400, 600, 800)),
     "demo": Config(data="digits", images=1500, width=100, hidden=5, epochs=(0, 400, 800, 1600), rows=500),
 }
@@ -227,6 +228,11 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         figure.suptitle(title, fontsize="medium")
         files += plots.save(figure, out / "figures", name)
     return *layer_table(summary, UNIT), files
+
+
+def beside(out: Path, seeds: list[int]) -> Beside:
+    """Set the layers' densities beside the published figure."""
+    return compare_mlp(out, {seed: Run(out / f"seed-{seed}") for seed in seeds}, asdict(PRESETS["paper"]))
 
 
 def _accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:

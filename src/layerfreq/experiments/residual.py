@@ -1,4 +1,10 @@
-"""ResNet-18 for small images, and its variants with fewer residual blocks under one and the same head."""
+"""The paper's four residual networks for small images: from three stages of blocks down to none, under one head.
+
+As in the authors' repository, Johnzhx/DeepFrequencyPrinciple (2020). That is written in Keras; what its code leaves to
+Keras is inferred: biases begin at zero, and the constants of batch normalisation. Two details are not carried over:
+convolutions have no biases, which the batch normalisation after each would subtract again, and those of stride 2 are
+padded alike on both sides.
+"""
 
 from __future__ import annotations
 
@@ -6,60 +12,57 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-CUTS = {"features": "S^[-3]", "hidden1": "S^[-2]", "hidden2": "S^[-1]"}  # module -> the data set that it puts out
+CUTS = {"hidden1": "S^[-3]", "hidden2": "S^[-2]"}  # module -> the data set that it puts out
 VARIANTS = (1, 2, 3, 4)
-# What the last block puts out is averaged over a grid, chosen such that every variant's head has 8 x width inputs.
-GRIDS = {1: (1, 1), 2: (1, 2), 3: (2, 2), 4: (2, 4)}
+DROPOUT = 0.1
+POOL = 4
 
 
 class Block(nn.Module):
-    """A basic residual block: two 3 x 3 convolutions and a shortcut."""
+    """A residual block: two 3 x 3 convolutions, each normalised and cut by a ReLU, and a shortcut; ReLU of the sum.
+
+    Where the stride is 2 the shortcut is a 1 x 1 convolution, normalised and cut too.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
+        self.first = _convolution(inputs, outputs, 3, stride)
+        self.second = _convolution(outputs, outputs, 3, 1)
+        self.shortcut = nn.Identity() if stride == 1 else _convolution(inputs, outputs, 1, stride)
         self.relu = nn.ReLU()
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""  # no shapes in the signature: checking them breaks tracing by torch.compile
-        inside = self.relu(self.norm1(self.conv1(x)))
-        return self.relu(self.norm2(self.conv2(inside)) + self.shortcut(x))
+        return self.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
-def network(variant: int, width: int, head: int, classes: int, *, stride: int = 1) -> nn.Sequential:
-    """Return a variant: stem, residual blocks, features, and the fully connected head of three layers.
+def network(variant: int, width: int, head: int, classes: int, size: tuple[int, int] = (32, 32)) -> nn.Sequential:
+    """Return a variant: stem, stages of two residual blocks, and the fully connected head of three layers.
 
-    Variant 1 has ResNet-18's four stages of two blocks (width, 2, 4 and 8 x width channels; the stem is the usual
-    one for small images: 3 x 3, no pooling). Each next variant lacks one more of the last stages: 8, 6, 4 and 2
-    blocks. The head is the same in all: 8 x width inputs, two hidden layers, one output a class.
+    Variant 1 has three stages (width, 2 and 4 x width channels, each after the first at half the resolution). Each
+    next variant lacks one more of the last: 6, 4, 2 and 0 blocks. The head is the same but for its inputs: 16, 32, 64
+    and 64 x width numbers from images of 32 x 32 pixels.
 
     Args:
         variant: 1 to 4; the paper calls them -1 to -4.
-        width: Channels of the first stage; ResNet-18 has 64.
-        head: Width of the head's hidden layers.
-        classes: Number of outputs.
-        stride: Of the stem's convolution.
+        width: Channels of stem and first stage; the paper has 64.
+        head: Width of the head's two hidden layers; the paper has 1024.
+        classes: Number of outputs, logits.
+        size: Height and width of the images, multiples of 4 and at least 16.
     """
-    blocks: list[nn.Module] = []
-    channels = width
-    for stage in range(5 - variant):
-        for first in (True, False):
-            blocks.append(Block(channels, width << stage, 2 if first and stage else 1))
-            channels = width << stage
-    stem = nn.Conv2d(3, width, 3, stride, padding=1, bias=False)
+    stages: list[nn.Module] = []
+    channels, (rows, columns) = width, size
+    for stage in range(4 - variant):
+        stride, outputs = (2, 2 * channels) if stage else (1, channels)
+        stages.append(nn.Sequential(Block(channels, outputs, stride), Block(outputs, outputs, 1), nn.Dropout(DROPOUT)))
+        channels, rows, columns = outputs, rows // stride, columns // stride
     model = nn.Sequential(
         OrderedDict(
-            stem=nn.Sequential(stem, nn.BatchNorm2d(width), nn.ReLU()),
-            blocks=nn.Sequential(*blocks),
-            pool=nn.AdaptiveAvgPool2d(GRIDS[variant]),
+            stem=nn.Sequential(*_convolution(3, width, 3, 1), nn.Dropout(DROPOUT)),
+            stages=nn.Sequential(*stages),
+            pool=nn.Sequential(nn.AvgPool2d(POOL), nn.Dropout(DROPOUT)),
             features=nn.Flatten(),
-            linear1=nn.Linear(8 * width, head),
+            linear1=nn.Linear(channels * (rows // POOL) * (columns // POOL), head),
             hidden1=nn.ReLU(),
             linear2=nn.Linear(head, head),
             hidden2=nn.ReLU(),
@@ -67,9 +70,17 @@ def network(variant: int, width: int, head: int, classes: int, *, stride: int = 
         )
     )
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return model
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    """Return convolution, batch normalisation with Keras' constants (its momentum .99 is 0.01 here), and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
+        nn.ReLU(),
+    )

@@ -1,21 +1,24 @@
-"""ResNet-18 and its variants with fewer residual blocks: what the same head still has to learn above each.
+"""Residual networks with ever fewer blocks: what the same head still has to learn above each.
 
-Experiment 3 of the method. How the blocks are removed, the head's widths, rate, batch and initialisation are not
-published: these are chosen. Whole stages of two blocks are removed from the end (see `residual.network`), since the
-published accuracies of the shallow variants are out of reach of networks that keep a block in each stage.
+Experiment 3 of the paper. Networks, split and training are those of the authors' repository,
+Johnzhx/DeepFrequencyPrinciple (2020), whole in the preset `paper`; the others scale width, images and epochs down.
+`residual` says what is inferred.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.experiments import resnet_figures
+from layerfreq.experiments.beside import Beside, compare_resnet
 from layerfreq.experiments.data import load_images
 from layerfreq.experiments.minibatch import Task, launch, train
 from layerfreq.experiments.residual import CUTS, VARIANTS, network
@@ -24,60 +27,82 @@ from layerfreq.relearn.sources import Source
 from layerfreq.runs import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
-    """Chosen values: SGD with momentum 0.9 on cross-entropy, He initialisation everywhere, no augmentation.
+    """One size of the experiment.
 
     Attributes:
         data: Where the images come from, as in `load_images`.
-        images: Number of training images.
-        validation: Number of validation images, from the test split.
-        width: Channels of the first stage; ResNet-18 has 64.
-        stride: Of the stem; 2 halves the resolution of everything after it.
+        images: Number of images, the first of the training split; the seed permutes them.
+        validation: How many of them, the last, are not trained on.
+        width: Channels of stem and first stage.
         head: Width of the head's two hidden layers.
-        batch: Images in a step.
-        rate: Learning rate.
-        decay: Weight decay.
-        epochs: Number of epochs.
-        drop: Epochs after which the rate falls to a tenth.
+        epochs: Number of epochs; the rate falls to a tenth after half and after three quarters of them.
         measure: Epochs at which the spectra are measured.
         panels: Those of them that the figure of densities shows.
-        probe: The first so many training images are what is measured.
-        rows: Filter centres of each measurement; None for all of the probe.
+        batch: Images in a step.
+        rate: Learning rate of the first half.
         checkpoint_every: Steps between checkpoints.
-        augment: Whether images are cropped and flipped at random.
         variants: Which of 1 to 4 to train.
     """
 
-    data: str
+    data: str = "uoft-cs/cifar10"
     images: int
     validation: int
     width: int
-    stride: int
-    head: int
-    batch: int
-    rate: float
-    decay: float
+    head: int = 1024
     epochs: int
-    drop: int
     measure: tuple[int, ...]
     panels: tuple[int, ...]
-    probe: int
-    rows: int | None
-    checkpoint_every: int
-    augment: bool = False
+    batch: int = 256
+    rate: float = 1e-3
+    checkpoint_every: int = 500
     variants: tuple[int, ...] = VARIANTS
 
 
-CIFAR = "uoft-cs/cifar10"
-# images, validation, width, stride, head, batch, rate, decay, epochs, drop, measure, panels, probe, rows, checkpoints
-# From 8 channels on: PyTorch's gradient of a 1 x 1 convolution of stride 2 with fewer inputs, channels last, writes out
-# of bounds on processors with AVX2 and no AVX-512.
-SMOKE = (200, 100, 8, 1, 32, 50, 0.02, 0.0, 3, 2, (0, 1, 2, 3), (0, 1, 3), 200, None, 1)
-SMALL = (5000, 2000, 16, 2, 512, 50, 0.02, 0.0, 24, 16, (0, 1, 2, 3, *range(4, 25, 2)), (0, 1, 2, 8, 24), 2000, 500, 50)
-EVERY = (*range(21), *range(25, 81, 5))
-PAPER = (50000, 10000, 64, 1, 512, 128, 0.05, 5e-4, 80, 40, EVERY, (0, 1, 2, 15, 80), 5000, 1000, 2000)
-PRESETS = {"smoke": Config("digits", *SMOKE), "small": Config(CIFAR, *SMALL), "paper": Config(CIFAR, *PAPER)}
+PRESETS = {
+    "smoke": Config(
+        data="digits",
+        images=200,
+        validation=50,
+        # From 8 channels on: PyTorch's gradient of a 1 x 1 convolution of stride 2 with fewer inputs, channels last,
+        # writes out of bounds on processors with AVX2 and no AVX-512.
+        width=8,
+        head=32,
+        epochs=4,
+        measure=(0, 1, 2, 4),
+        panels=(0, 1, 4),
+        batch=40,
+        checkpoint_every=1,
+    ),
+    "small": Config(
+        images=8000,
+        validation=1600,
+        width=16,
+        epochs=32,
+        measure=(0, 1, 2, 6, 16, 32),
+        panels=(0, 1, 2, 6, 32),
+    ),
+    "medium": Config(
+        images=50000,
+        validation=10000,
+        width=16,
+        epochs=48,
+        measure=(0, 1, 2, 5, 15, 24, 36, 48),
+        panels=(0, 1, 2, 15, 48),
+    ),
+    "paper": Config(
+        images=50000,
+        validation=10000,
+        width=64,
+        epochs=80,
+        measure=(0, 1, 2, 3, 4, 5, 10, 15, 20, 40, 50, 60, 70, 80),
+        panels=(0, 1, 2, 15, 80),
+    ),
+}
+# The paper's cutoffs are 0.02 to 50; the wider range is for the medians. Raw features get the grid of their distances.
+MAXABS = np.geomspace(0.01, 1000, 121)
+SMALLEST = 16  # pixels: two halvings leave the 4 x 4 that are averaged
 UNIT = "epoch"
 SEEDS = 1
 
@@ -95,42 +120,50 @@ def run(
     unknown = [v for v in config.variants if v not in VARIANTS]
     if unknown:
         raise InputError(f"variant: unknown {unknown[0]}; choose among -1, -2, -3 and -4")
-    (images, labels), validation = _data(config)
+    images, labels = _data(config)
     fabric = launch(device)
     out = Path(fabric.broadcast(str(out)))
     if fabric.is_global_zero:
         plan = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items() if key != "variants"}
         open_experiment(out, {"experiment": "resnet", "preset": preset, "seeds": seeds, **plan}, resume=resume)
     fabric.barrier()
-    classes = int(max(labels.max(), validation[1].max())) + 1
     for seed in seeds:
+        trained, validation = split(images, labels, config.validation, seed)
         for variant in config.variants:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                model = network(variant, config.width, config.head, classes, stride=config.stride)
             task = Task(
                 name=f"variant -{variant}, seed {seed}",
                 seed=seed,
-                network=model,
+                network=_network(config, variant, seed, images, labels),
                 layers=list(CUTS),
                 output="output",
-                images=images,
-                labels=labels,
+                images=trained[0],
+                labels=trained[1],
                 validation=validation,
                 batch=config.batch,
                 rate=config.rate,
-                drop=config.drop,
-                decay=config.decay,
+                restarts=restarts(config.epochs),
                 epochs=config.epochs,
                 measure_at=config.measure,
-                probe=config.probe,
-                augment=config.augment,
                 checkpoint_every=config.checkpoint_every,
-                options={"rows": config.rows, "seed": seed},
+                options={"maxabs": {"inv_delta": MAXABS}, "raw": {}},
             )
             train(task, out / folder(variant, seed), fabric, progress if fabric.is_global_zero else Progress())
     if not fabric.is_global_zero:
         raise SystemExit(0)  # the first process alone goes on, to draw
+
+
+def restarts(epochs: int) -> tuple[int, int]:
+    """Return the epochs after which the rate falls: a half and three quarters, 40 and 60 of the paper's 80."""
+    return math.ceil(epochs / 2), math.ceil(3 * epochs / 4)
+
+
+def split(
+    images: Tensor, labels: Tensor, validation: int, seed: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Permute images and labels under the seed; return those to train on, and the last ones to validate on."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    first, last = order[: len(order) - validation], order[len(order) - validation :]
+    return (images[first], labels[first]), (images[last], labels[last])
 
 
 def source(run: Run, config: dict[str, Any]) -> Source:
@@ -141,16 +174,10 @@ def source(run: Run, config: dict[str, Any]) -> Source:
         if key in Config.__dataclass_fields__
     }
     made = Config(**known)
-    (images, labels), validation = _data(made)
-    variant = int(run.path.name.split("-")[1])
-    classes = int(max(labels.max(), validation[1].max())) + 1
-
-    def fresh(seed: int) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return network(variant, made.width, made.head, classes, stride=made.stride)
-
-    return Source(images[: made.probe], labels[: made.probe], fresh)
+    _, variant, _, own_seed = run.path.name.split("-")
+    images, labels = _data(made)
+    trained, _ = split(images, labels, made.validation, int(own_seed))
+    return Source(*trained, lambda seed: _network(made, int(variant), seed, images, labels))
 
 
 def folder(variant: int, seed: int) -> str:
@@ -162,32 +189,47 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     """Draw the accuracies, densities and medians of the variants that the folder holds.
 
     Returns:
-        Table head, table rows (one a variant and seed, after the last epoch), files.
+        Table head, table rows (one a variant and seed, and one a seed on their order), files.
     """
     config = Run(out).config
-    runs = {
+    trained = config["images"] - config["validation"]
+    what = f"resnet, preset {config['preset']}: {trained} images of {Path(config['data']).name}"
+    return resnet_figures.present(_runs(out, seeds), config["panels"], what, out / "figures")
+
+
+def beside(out: Path, seeds: list[int]) -> Beside:
+    """Set densities and accuracies of the variants beside the published figures."""
+    return compare_resnet(out, _runs(out, seeds), asdict(PRESETS["paper"]))
+
+
+def _runs(out: Path, seeds: list[int]) -> dict[tuple[int, int], Run]:
+    """Return the runs that the folder holds, by variant and seed."""
+    return {
         (variant, seed): Run(out / folder(variant, seed))
         for variant in VARIANTS
         for seed in seeds
         if (out / folder(variant, seed) / "config.yaml").exists()
     }
-    what = f"resnet, preset {config['preset']}: {config['images']} images of {Path(config['data']).name}"
-    return resnet_figures.present(runs, config["panels"], what, out / "figures")
 
 
-def _data(config: Config) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return normalised training and validation images, channels first, and their labels."""
-    if config.data == "digits":
-        x, y = load_images("digits", config.images + config.validation)
-        x = x.reshape(-1, 8, 8)
-        pictures, labels = x.split([config.images, config.validation]), y.split([config.images, config.validation])
-    else:
-        train_set = load_images(config.data, config.images)
-        test_set = load_images(config.data, config.validation, "test")
-        pictures, labels = (train_set[0], test_set[0]), (train_set[1], test_set[1])
-    pictures = [x[..., None].expand(*x.shape, 3) if x.ndim == 3 else x for x in pictures]
-    if any(x.ndim != 4 or x.shape[-1] != 3 for x in pictures):
-        raise InputError(f"data: {config.data!r} holds images of shape {tuple(pictures[0].shape[1:])}; RGB is needed")
-    mean, spread = pictures[0].mean(dim=(0, 1, 2)), pictures[0].std(dim=(0, 1, 2))
-    first, second = (((x - mean) / spread).permute(0, 3, 1, 2) for x in pictures)
-    return (first, labels[0]), (second, labels[1])
+def _network(config: Config, variant: int, seed: int, images: Tensor, labels: Tensor) -> nn.Sequential:
+    """Return a network for images and labels, initialised under the seed."""
+    height, width = images.shape[-2:]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return network(variant, config.width, config.head, int(labels.max()) + 1, (height, width))
+
+
+def _data(config: Config) -> tuple[Tensor, Tensor]:
+    """Return images in [0, 1], channels first, and their labels."""
+    x, labels = load_images(config.data, config.images)
+    if config.data == "digits":  # 8 x 8 pixels in a row, each of which becomes four
+        x = x.reshape(-1, 8, 8).repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    if x.ndim == 3:
+        x = x[..., None].expand(*x.shape, 3)
+    if x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < SMALLEST or any(side % 4 for side in x.shape[1:3]):
+        shape = tuple(x.shape[1:])
+        raise InputError(
+            f"data: {config.data!r} holds images of shape {shape}; RGB is needed, of at least 16 x 16, multiples of 4"
+        )
+    return x.permute(0, 3, 1, 2), labels

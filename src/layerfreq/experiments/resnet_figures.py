@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from layerfreq.runs import Run, write_whole
 
 Runs = Mapping[tuple[int, int], Run]  # (variant, seed) -> run
 FITTED = 0.99  # training accuracy at which a variant counts as fitted
-HEAD_INPUT = next(iter(CUTS))
+CUT = next(iter(CUTS))  # the one of the published figure
+PAPER = "maxabs"  # the published scale
 
 
 def present(
@@ -26,7 +28,7 @@ def present(
     every = f"{what}, seeds {' '.join(map(str, seeds))}"
     figures = {
         "accuracy": (accuracy(metrics), f"{every}\n(line: mean, band: range)"),
-        "rdf-by-variant": (densities(runs, panels, seeds[0]), f"{what}, seed {seeds[0]}: {CUTS[HEAD_INPUT]}"),
+        "rdf-by-variant": (densities(runs, panels, seeds[0]), f"{what}, seed {seeds[0]}: {CUTS[CUT]}"),
         "median-frequency": (median_frequency(medians, metrics), f"{every}\n(line: mean, band: range)"),
     }
     files: list[Path] = []
@@ -49,10 +51,10 @@ def frames(runs: Runs) -> tuple[Any, Any]:
 
 
 def fitted_at(metrics: Any) -> float | None:
-    """Return the first epoch with a training accuracy of 99 %, the mean over seeds; None where one never gets there."""
+    """Return the first epoch trained at 99 % accuracy, the mean over seeds; None where one never gets there."""
     firsts = []
     for _, part in metrics.groupby("seed"):
-        there = part.loc[part["train_accuracy"] >= FITTED, "step"]
+        there = part.loc[part["running_accuracy"] >= FITTED, "step"]
         if there.empty:
             return None
         firsts.append(there.min())
@@ -60,11 +62,10 @@ def fitted_at(metrics: Any) -> float | None:
 
 
 def accuracy(metrics: Any) -> Any:
-    """Draw training and validation accuracy over epochs, one line a variant."""
+    """Draw accuracy over epochs, of the epoch's steps (as Keras has it) and in validation, one line a variant."""
     figure, grid = _row(2)
-    for ax, column, name in zip(
-        grid, ("train_accuracy", "validation_accuracy"), ("training", "validation"), strict=True
-    ):
+    columns = {"running_accuracy": "training", "validation_accuracy": "validation"}
+    for ax, (column, name) in zip(grid, columns.items(), strict=True):
         for variant, part in metrics.groupby("variant"):
             _band(ax, part.groupby("step")[column], variant)
         ax.set(xlabel="epoch", ylabel=f"{name} accuracy", ylim=(0, 1.02))
@@ -73,14 +74,14 @@ def accuracy(metrics: Any) -> Any:
 
 
 def densities(runs: Runs, panels: Sequence[int], seed: int) -> Any:
-    """Draw the density of S^[-3], one panel an epoch with all variants; raw scale above rms scale."""
+    """Draw the density of S^[-3], one panel an epoch with all variants, a row for each scale."""
     import pandas as pd
 
     parts = []
     for (variant, one), run in runs.items():
         if one == seed:
             frame = run.spectra
-            frame = frame[(frame["layer"] == HEAD_INPUT) & frame["step"].isin(panels)]
+            frame = frame[(frame["layer"] == CUT) & frame["step"].isin(panels)]
             parts.append(frame.assign(depth=variant, layer=f"-{variant}"))
     figure = plots.figure_epochs(pd.concat(parts, ignore_index=True), "epoch")
     figure.legends[0].set_title("variant")
@@ -93,7 +94,7 @@ def median_frequency(medians: Any, metrics: Any) -> Any:
 
     scales = [scale for scale in plots.LABELS if scale in set(medians["scale"])]
     figure, grid = _row(len(scales))
-    medians = medians[medians["layer"] == HEAD_INPUT]
+    medians = medians[medians["layer"] == CUT]
     for ax, scale in zip(grid, scales, strict=True):
         for variant, part in medians[medians["scale"] == scale].groupby("variant"):
             look = _band(ax, part.groupby("step")["median"], variant)
@@ -101,7 +102,7 @@ def median_frequency(medians: Any, metrics: Any) -> Any:
             mean = part.groupby("step")["median"].mean()
             if at is not None:
                 ax.plot(at, np.interp(at, mean.index, mean), look["marker"], color=look["color"], markersize=9)
-        ax.set(yscale="log", xlabel="epoch", ylabel=plots.LABELS[scale], title=f"median of {CUTS[HEAD_INPUT]}, {scale}")
+        ax.set(yscale="log", xlabel="epoch", ylabel=plots.LABELS[scale], title=f"median of {CUTS[CUT]}, {scale}")
     handles, labels = grid[0].get_legend_handles_labels()
     handles.append(grid[0].plot([], [], "ok", markersize=9)[0])
     labels.append("99 % of the training\nset right")
@@ -110,23 +111,44 @@ def median_frequency(medians: Any, metrics: Any) -> Any:
 
 
 def table(medians: Any, metrics: Any) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows: one row a variant and seed, after its last epoch."""
-    head = ["variant", "seed", "epoch", "train", "validation", "99 % at"]
-    head += [f"{number}\n{scale}" for scale in ("raw", "rms") for number in ("peak", "median")]
+    """Return head and rows: one a variant and seed, and one a seed that compares their order with the published one.
+
+    Peaks that are bounds are given as such; those where no window holds two points are marked with a star.
+    """
+    own = medians[medians["layer"] == CUT]
+    first, last = (own[own["step"] == step].set_index(["scale", "variant", "seed"]) for step in _ends(own))
+    ends = f"epoch {_ends(own)[0]}", f"epoch {_ends(own)[1]}"
+    head = ["variant", "seed", "validation", *(f"{CUTS[CUT]} peak\n{PAPER}, {end}" for end in ends)]
+    head += [f"median\n{scale}, {ends[1]}" for scale in (PAPER, "rms", "raw")]
     rows = []
-    for (variant, seed), part in metrics.groupby(["variant", "seed"]):
-        last, at = part.iloc[-1], fitted_at(part)
-        cells = [f"-{variant}", str(seed), str(int(last["step"]))]
-        cells += [f"{last['train_accuracy']:.3f}", f"{last['validation_accuracy']:.3f}"]
-        cells.append("-" if at is None else f"{at:.0f}")
-        own = medians[(medians["variant"] == variant) & (medians["seed"] == seed) & (medians["layer"] == HEAD_INPUT)]
-        own = own[own["step"] == own["step"].max()]
-        for scale in ("raw", "rms"):
-            one = own[own["scale"] == scale].iloc[0]
-            star = "*" if one["peak"] > one["resolution"] else ""
-            cells += [f"{one['peak']:.3g}{star}", f"{one['median']:.3g}"]
-        rows.append(cells)
+    for seed, part in metrics.groupby("seed"):
+        variants = sorted(part["variant"].unique().tolist())
+        accuracy = {v: float(part[part["variant"] == v]["validation_accuracy"].iloc[-1]) for v in variants}
+        for v in variants:
+            peaks = [_peak(frame.loc[(PAPER, v, seed)]) for frame in (first, last)]
+            found = [f"{last.loc[(scale, v, seed), 'median']:.3g}" for scale in (PAPER, "rms", "raw")]
+            rows.append([f"-{v}", str(seed), f"{accuracy[v]:.3f}", *peaks, *found])
+        # As published: the deeper network validates better; its peak lies higher before training, and lower after it.
+        places = [{v: float(frame.loc[(PAPER, v, seed), "peak"]) for v in variants} for frame in (first, last)]
+        orders = [_ordered(accuracy, -1), _ordered(places[0], -1), _ordered(places[1], 1)]
+        rows.append(["order as\npublished", str(seed), *orders, "", "", ""])
     return head, rows
+
+
+def _ends(frame: Any) -> tuple[int, int]:
+    """Return the first and the last measured epoch."""
+    return int(frame["step"].min()), int(frame["step"].max())
+
+
+def _peak(one: Any) -> str:
+    return f"{'>= ' if one['at_edge'] else ''}{one['peak']:.3g}{'*' if one['peak'] > one['resolution'] else ''}"
+
+
+def _ordered(values: Mapping[int, float], sign: int) -> str:
+    """Return of how many pairs of variants the numbers rise (sign 1) or fall (-1) from -1 to -4."""
+    pairs = list(combinations(sorted(values), 2))
+    right = sum(sign * (values[b] - values[a]) > 0 for a, b in pairs)
+    return f"{right} of {len(pairs)} pairs"
 
 
 def _row(panels: int) -> tuple[Any, Any]:

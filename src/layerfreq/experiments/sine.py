@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from layerfreq.experiments.beside import Beside, compare_sine
 from layerfreq.experiments.runner import Progress, open_experiment
-from layerfreq.experiments.summary import spectrum_of
 from layerfreq.layers import LayerSpectra
+from layerfreq.readback import read_back
 from layerfreq.runs import Run
 from layerfreq.spectrum import spectrum
 
@@ -87,7 +88,8 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         left.plot(u, part["lfr"], label=str(name), **look)
         left.plot(u[::16], exact[::16], ".", color="black", markersize=3, zorder=3)
         right.plot(u, part["rdf"] / part["rdf"].max(), label=str(name), **look)
-        peak, error = spectrum_of(part, frame.attrs).peak or 0.0, np.abs(part["lfr"].to_numpy() - exact).max()
+        (measured,) = read_back(part)
+        peak, error = measured.spectrum.peak or 0.0, np.abs(part["lfr"].to_numpy() - exact).max()
         rows.append([str(name), f"{peak:.4g}", f"{(k * math.pi) ** 2 / 2:.4g}", f"{error:.2g}"])
     left.set(xlabel=plots.LABELS["raw"], ylabel="LFR (dots: closed form)", ylim=(0, 1.02))
     right.set(xlabel=plots.LABELS["raw"], ylabel="RDF / its maximum")
@@ -97,3 +99,8 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         plots.frequency_axis(ax)
     head = ["target", "RDF peak", "closed form", "largest LFR error"]
     return head, rows, plots.save(figure, out / "figures", "sine")
+
+
+def beside(out: Path, seeds: list[int]) -> Beside:
+    """Set LFR and RDF beside the published figure."""
+    return compare_sine(out, Run(out), {f"k={k}": f"sin({k}πx)" for k in FREQUENCIES})

@@ -8,7 +8,7 @@ import numpy as np
 
 from layerfreq.readback import read_back
 from layerfreq.runs import Run
-from layerfreq.spectrum import Spectrum
+from layerfreq.scales import in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,48 +45,40 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spectrum_of(part: Any, attrs: dict[str, Any]) -> Spectrum:
-    """Read a spectrum back from its rows in a run, and what the run's frame says of all its spectra."""
-    names = ["inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]
-    column = {name: part[name].to_numpy(dtype=np.float64, copy=True) for name in names}
-    stderr = column["stderr"]
-    return Spectrum(
-        inv_delta=column["inv_delta"],
-        lfr=column["lfr"],
-        rdf=column["rdf"],
-        chance=column["chance"],
-        neighbours=column["neighbours"],
-        stderr=stderr if stderr.any() else None,
-        n=attrs["n"],
-        d=0,
-        rows=attrs["rows"],
-        scale="rms" if (part["scale"] == "rms").all() else "raw",
-        floor=attrs["floor"],
-        spread=0.0,
-        engine="",
-    )
-
-
 def layer_table(summary: Any, unit: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table, a layer a row, of the first and the last measured step.
 
-    Peaks beyond the cutoffs are given as bounds, and those beyond the resolution (head: limit) are marked with
-    a star.
+    Peaks beyond the cutoffs are given as bounds, and those beyond the resolution are marked with a star; of one scale
+    or two there is room for the resolution itself (head: limit).
+
+    Args:
+        summary: As from `summarise`; of the scales that are in it, the paper's is first.
+        unit: What a step is called.
     """
-    head = ["seed", unit, "layer"]
-    head += [f"{what}\n{scale}" for scale in ("raw", "rms") for what in ("peak", "median", "limit")]
+    scales = in_order(summary["scale"])
+    numbers = ("peak", "median", "limit") if len(scales) < 3 else ("peak", "median")
+    head = ["seed", unit, "layer", *(f"{number}\n{scale}" for scale in scales for number in numbers)]
     ends = summary[summary["step"].isin([summary["step"].min(), summary["step"].max()])]
     rows = []
     for (seed, step, _, layer), part in ends.groupby(["seed", "step", "depth", "layer"]):
-        cells = [str(seed), str(step), str(layer)]
-        for scale in ("raw", "rms"):
-            one = part[part["scale"] == scale].iloc[0]
-            star = "*" if one["peak"] > one["resolution"] else ""
-            bound = ">= " if one["at_edge"] else ""
-            cells += [f"{bound}{_number(one['peak'])}{star}", _number(one["median"]), _number(one["resolution"])]
-        rows.append(cells)
+        found = {one["scale"]: _cells(one) for one in part.to_dict("records")}
+        cells = [found[scale][number] if scale in found else "-" for scale in scales for number in numbers]
+        rows.append([str(seed), str(step), str(layer), *cells])
     return head, rows
 
 
-def _number(value: float) -> str:
+def _cells(one: dict[str, Any]) -> dict[str, str]:
+    """Return what the table says of one spectrum."""
+    star = "*" if one["peak"] is not None and one["peak"] > one["resolution"] else ""
+    bound = ">= " if one["at_edge"] else ""
+    return {
+        "peak": f"{bound}{_number(one['peak'])}{star}",
+        "median": _number(one["median"]),
+        "limit": _number(one["resolution"]),
+    }
+
+
+def _number(value: float | None) -> str:
+    if value is None or not np.isfinite(value):
+        return "-"
     return np.format_float_positional(value, precision=3, fractional=False, trim="-")

@@ -54,8 +54,10 @@ def scalars_of(*measured: LayerSpectra) -> dict[str, float]:
     """Return the numbers of a step's measurements by name.
 
     They are `layerfreq/<scale>/<what>/<layer>` with the scales measured and what median, peak or resolution, and
-    `layerfreq/floor/<layer>`, which is the same at all scales. What is None (a median outside the cutoffs, the peak of
-    a target that does not vary) is left out.
+    `layerfreq/floor/<layer>`, which is the same at all scales. Of raw (features as they are) and rms (a layer at unit
+    root mean square) one brings the other; maxabs (each dimension over its largest absolute value, the paper's) is
+    there if it was asked for. What is None (a median outside the cutoffs, the peak of a target that does not vary) is
+    left out.
     """
     found = {}
     for spectra in _in_all_scales(measured):

@@ -34,6 +34,7 @@ PREDICTORS = (
     "initial_loss",
     "raw_median",
     "rms_median",
+    "maxabs_median",
     "rdf_peak",
     "energy_above_chance",
 )
@@ -46,7 +47,8 @@ def league(results: pd.DataFrame, *, by: Sequence[str] = SETUP, fixed: Sequence[
     """Rank the predictors by their rank correlation with the steps.
 
     Args:
-        results: As from `relearn`: a row for each cut and head, with steps, censored, and a column a predictor.
+        results: As from `relearn`: a row for each cut and head, with steps, censored, and a column a predictor; those
+            of earlier versions have fewer predictors, and only these are ranked.
         by: Columns that make a table of their own; "share" may be among them, to look at one error alone.
         fixed: Predictors that the partial correlation holds fixed.
 
@@ -67,12 +69,17 @@ def league(results: pd.DataFrame, *, by: Sequence[str] = SETUP, fixed: Sequence[
     return pd.DataFrame(rows)
 
 
+def ranked(results: Any) -> list[str]:
+    """Return the predictors that a table of results has."""
+    return [name for name in PREDICTORS if name in results]
+
+
 def _of_setup(part: Any, pairs: str, fixed: Sequence[str]) -> list[dict[str, Any]]:
     seeds = list(part.groupby("seed"))
     signs = [_signs(own, pairs, fixed) for _, own in seeds]
     censored = float(part["censored"].mean())
     found = []
-    for name in PREDICTORS:
+    for name in ranked(part):
         plain = np.array([correlation(y, s[name]) for y, s in signs])
         others = [other for other in fixed if other != name]
         partial = np.array([partial_correlation(y, s[name], [s[o] for o in others]) for y, s in signs])
@@ -98,6 +105,7 @@ def _signs(own: Any, pairs: str, fixed: Sequence[str]) -> tuple[np.ndarray, dict
     """Return, over one seed's pairs of known order, the signs of the steps' and of each predictor's differences."""
     keys = ["head", "scale", "optimizer", "rule", "head_seed", "share"]
     keys += ["run", "step"] if pairs == "within step" else []
+    names = {*ranked(own), *fixed}
     steps, censored = own["steps"].to_numpy(), own["censored"].to_numpy()
     outcomes, first, second = [], [], []
     for place in own.groupby(keys).indices.values():
@@ -106,9 +114,9 @@ def _signs(own: Any, pairs: str, fixed: Sequence[str]) -> tuple[np.ndarray, dict
         first.append(place[i])
         second.append(place[j])
     if not outcomes:
-        return np.zeros(0), {name: np.zeros(0) for name in {*PREDICTORS, *fixed}}
+        return np.zeros(0), {name: np.zeros(0) for name in names}
     i, j = np.concatenate(first), np.concatenate(second)
-    columns = {name: own[name].to_numpy() for name in {*PREDICTORS, *fixed}}
+    columns = {name: own[name].to_numpy() for name in names}
     return np.concatenate(outcomes), {name: np.sign(x[i] - x[j]) for name, x in columns.items()}
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerfreq.checks import Scale
 from layerfreq.errors import InputError
 from layerfreq.relearn.heads import fixed_head, point_losses
-from layerfreq.spectrum import Scale, Spectrum
+from layerfreq.spectrum import Spectrum
 
 
 def feature_rms(features: Tensor, targets: Tensor | None = None) -> float:
@@ -82,7 +83,9 @@ def energy_above_chance(spectrum: Spectrum) -> float:
     return float(trapezoid(spectrum.lfr - spectrum.chance, np.log(spectrum.inv_delta)))
 
 
-def predictors(features: Tensor, targets: Tensor, scale: Scale, *, depth: int, found: Spectrum) -> dict[str, float]:
+def predictors(
+    features: Tensor, targets: Tensor, scale: Scale, *, depth: int, found: Spectrum, paper: Spectrum
+) -> dict[str, float]:
     """Return every predictor of one cut, by name; NaN where there is none.
 
     Args:
@@ -91,7 +94,8 @@ def predictors(features: Tensor, targets: Tensor, scale: Scale, *, depth: int, f
         scale: Of the features that the heads get; the frequencies of peak and energy are in it, and so is the loss of
             the head before training.
         depth: Number of the cut.
-        found: The spectrum of these features and targets, in either scale.
+        found: The spectrum of these features and targets, in raw or rms scale.
+        paper: The same at maxabs scale.
     """
     raw, rms = found.to_scale("raw"), found.to_scale("rms")
     own = raw if scale == "raw" else rms
@@ -106,6 +110,7 @@ def predictors(features: Tensor, targets: Tensor, scale: Scale, *, depth: int, f
         "initial_loss": initial_loss(given, targets),
         "raw_median": _known(raw.median),
         "rms_median": _known(rms.median),
+        "maxabs_median": _known(paper.median),
         "rdf_peak": _known(own.peak),
         "energy_above_chance": energy_above_chance(own),
     }

@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from layerfreq.checks import Scale
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.features import layer_features
 from layerfreq.relearn.heads import DEPTHS, Curves, fixed_head, train_heads
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 RATES = {"sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "adam": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)}
 FIXED = {"sgd": 0.1, "adam": 0.001}  # the rates of the rule "fixed"
 ROWS = 1000  # filter centres of the predictors' spectra
+SPECTRA: dict[str, Scale] = {"found": "raw", "paper": "maxabs"}  # what is measured for `predictors`
 PRINCIPAL = 1e-10  # share of the features' energy that may be left out when they are turned to fewer coordinates
 
 
@@ -234,7 +236,7 @@ def train_cells(run: Run, source: Source, design: Design, cells: Sequence[Cell])
     x, y = source.inputs[:n], source.targets[:n]
     network = source.fresh(0).eval()
     at: tuple[int, int] | None = None
-    features, known = torch.zeros(0), {}
+    features, known, spectra = torch.zeros(0), {}, {}
     errors = [share * constant_loss(y) for share in design.shares]
     for cell in cells:
         yield cell
@@ -244,9 +246,12 @@ def train_cells(run: Run, source: Source, design: Design, cells: Sequence[Cell])
             load_weights(run.path, cell.step, network)
             features, known = _features(network, x, cell.layer, cell.cut), {}
             at = (cell.step, cell.cut)
-            found = spectrum(features.flatten(1), y, rows=None if n <= ROWS else ROWS)
+            rows = None if n <= ROWS else ROWS
+            spectra = {
+                name: spectrum(features.flatten(1), y, scale=scale, rows=rows) for name, scale in SPECTRA.items()
+            }
         if cell.scale not in known:
-            known[cell.scale] = predictors(features.flatten(1), y, cell.scale, depth=cell.cut, found=found)  # pyright: ignore
+            known[cell.scale] = predictors(features.flatten(1), y, cell.scale, depth=cell.cut, **spectra)  # pyright: ignore
         rates = design.rates[cell.optimizer]
         inputs, heads = _heads(source, network, x, features, y, cell, design.seeds)
         fixed = min(range(len(rates)), key=lambda i: abs(np.log(rates[i] / FIXED[cell.optimizer])))

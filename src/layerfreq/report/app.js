@@ -1,5 +1,5 @@
 // The controls, and what is drawn when.
-const state = { run: 0, at: 0, scale: 0, axis: "u", focus: -1, all: false };
+const state = { run: 0, at: 0, scale: -1, axis: "u", focus: -1, all: false };
 const find = (id) => document.getElementById(id);
 let timer = 0, waiting = false;
 
@@ -41,11 +41,13 @@ function drawStep() {
 
 function drawAll() {
   const run = runs[state.run], measured = run.steps.length > 0;
-  if (measured && !run.scales[state.scale]) state.scale = 1 - state.scale;
-  document.querySelectorAll('[name="scale"]').forEach((input) => {
+  const scales = [...document.querySelectorAll('[name="scale"]')];
+  if (measured && !run.scales[state.scale]) state.scale = scales.map((input) => Number(input.value)).find((scale) => run.scales[scale]);
+  for (const input of scales) {
     input.disabled = !run.scales[Number(input.value)];
     input.checked = Number(input.value) === state.scale;
-  });
+  }
+  find("scale-says").textContent = measured ? about.explained[state.scale] : "";
   find("step").max = String(Math.max(0, run.steps.length - 1));
   find("step").disabled = find("play").disabled = run.steps.length < 2;
   find("part-spectra").hidden = find("part-map").hidden = !measured;
@@ -125,7 +127,7 @@ function looksChanged() {
   if (held) drawAll();
 }
 
-function begin() {
+async function begin() {
   looksChanged();
   state.at = Math.max(0, runs[0].steps.length - 1);
   find("levels").textContent = about.levels;
@@ -134,17 +136,15 @@ function begin() {
   find("run").replaceChildren(...runs.map((run, i) => el("option", { value: String(i), dir: "auto" }, run.name)));
   const measured = runs.findIndex((run) => run.steps.length);
   if (measured > 0) { state.run = measured; state.at = runs[measured].steps.length - 1; find("run").value = String(measured); }
-  return unpack().then(() => {
-    const plotly = document.createElement("script");
-    plotly.textContent = find("plotly").textContent;
-    document.head.append(plotly);
-    find("plotly").remove();
-    if (runs.length > 1) prepareCompare();
-    listen();
-    drawAll();
-    for (const name of Object.keys(figures)) watcher.observe(find(name));
-    requestAnimationFrame(() => { document.documentElement.dataset.ready = "yes"; performance.mark("ready"); });
-  });
+  await unpack();
+  const plotly = document.createElement("script");
+  plotly.textContent = await (await inflate("plotly")).text();
+  document.head.append(plotly);
+  if (runs.length > 1) prepareCompare();
+  listen();
+  drawAll();
+  for (const name of Object.keys(figures)) watcher.observe(find(name));
+  requestAnimationFrame(() => { document.documentElement.dataset.ready = "yes"; performance.mark("ready"); });
 }
 
 // Words first: the figures' library is large, so the page is painted before it runs.

@@ -1,4 +1,4 @@
-"""What a report shows of runs: every spectrum once, its numbers in both scales, and the metrics."""
+"""What a report shows of runs: every spectrum once, its numbers in every measured scale, and the metrics."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from layerfreq.checks import SCALES
 from layerfreq.plots import per_octave
-from layerfreq.readback import SCALES, read_back
+from layerfreq.readback import read_back
 from layerfreq.runs import Run
 from layerfreq.spectrum import Spectrum
 
@@ -19,7 +20,7 @@ METRIC_POINTS = 3000  # of a longer series every k-th point is shown
 
 @dataclass
 class Curves:
-    """The curves of one spectrum, the same in both scales.
+    """The curves of one spectrum, the same in raw and rms scale.
 
     Attributes:
         shape: (m,) log2 of the cutoffs, from 0 for the first to 1 for the last.
@@ -121,7 +122,7 @@ def _read_spectra(shown: Shown, number: int, into: Collection) -> None:
     shown.refused = {str(name): str(why) for name, why in about.get("refused", {}).items()}
     shown.points, shown.rows = int(about.get("n", 0)), int(about.get("rows", 0))
     shown.steps = sorted({int(step) for step in frame["step"].unique()})
-    order = frame.groupby("layer", sort=False)["depth"].min().sort_values(kind="stable")
+    order = frame.groupby("layer")["depth"].min().sort_values(kind="stable")
     shown.layers = [str(name) for name in order.index]
     places = {name: i for i, name in enumerate(order.index)}
     steps = {step: i for i, step in enumerate(shown.steps)}

@@ -6,14 +6,19 @@ let held = null; // name -> typed array
 
 const TYPES = { f8: Float64Array, f4: Float32Array, i4: Int32Array, u2: Uint16Array, u1: Uint8Array };
 
-async function unpack() {
-  const element = document.getElementById("data");
+// What an element holds as base64 of a zlib stream; the element goes.
+async function inflate(id) {
+  const element = document.getElementById(id);
   const text = atob(element.textContent);
   element.remove();
   const packed = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const buffer = await new Response(stream).arrayBuffer();
+  return new Response(stream);
+}
+
+async function unpack() {
+  const buffer = await (await inflate("data")).arrayBuffer();
   held = {};
   for (const [name, [type, first, length]] of Object.entries(about.index)) held[name] = new TYPES[type](buffer, first, length);
   held.first = new Int32Array(held.size.length); // of each curve, its first entry in the long arrays
@@ -24,16 +29,19 @@ async function unpack() {
   runs.forEach((run, i) => {
     run.series = {};
     run.metrics.forEach((name, j) => { run.series[name] = held[`metric.${i}.${j}`]; });
-    run.records = new Int32Array(2 * run.steps.length * run.layers.length).fill(-1);
+    run.records = new Int32Array(about.scales.length * run.steps.length * run.layers.length).fill(-1);
   });
   for (let i = 0; i < held.run.length; i++) {
     const run = runs[held.run[i]];
     run.records[(held.scale[i] * run.steps.length + held.step[i]) * run.layers.length + held.layer[i]] = i;
   }
-  for (const run of runs) run.scales = [0, 1].map((scale) => {
-    const half = run.records.length / 2;
-    return run.records.subarray(scale * half, (scale + 1) * half).some((record) => record >= 0);
-  });
+  for (const run of runs) run.scales = about.scales.map((_, scale) => recordsAt(run, scale).some((record) => record >= 0));
+}
+
+// The records of a run in one scale, step by step; -1 where there is none.
+function recordsAt(run, scale) {
+  const size = run.records.length / about.scales.length;
+  return run.records.subarray(scale * size, (scale + 1) * size);
 }
 
 function recordOf(run, scale, at, layer) {
@@ -87,8 +95,7 @@ function extentOf(run, scale) {
   run.extent ??= [];
   if (!run.extent[scale]) {
     let low = Infinity, high = -Infinity, top = 0, steepest = 0, least = 0, lfr = 1;
-    const half = run.records.length / 2;
-    for (const record of run.records.subarray(scale * half, (scale + 1) * half)) {
+    for (const record of recordsAt(run, scale)) {
       if (record < 0) continue;
       const curve = held.curve[record];
       low = Math.min(low, held.low[record]);

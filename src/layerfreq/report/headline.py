@@ -7,9 +7,10 @@ from html import escape
 from typing import Any
 
 from layerfreq.errors import InputError
-from layerfreq.report.collect import SCALES, Collection, Shown
+from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import text
 from layerfreq.runs import Run
+from layerfreq.scales import SENTENCES, TITLES, in_order, spoken
 from layerfreq.speed import judge_speed
 from layerfreq.verdict import PERCENT, expand, verdict
 
@@ -36,15 +37,17 @@ def headline(found: Collection, sources: Sequence[Run], unit: str) -> str:
         lede = f'<div class="lede">{lede}</div>'
         if one is None:
             return f"<h1>Whether the deep frequency principle holds here is undecided</h1>{lede}"
-        cards = "".join(_card(scale, one.scales[scale], unit) for scale in SCALES if scale in one.scales)
+        cards = "".join(_card(scale, its, unit) for scale, its in one.scales.items())
         return f'<h1>{escape(_title(one))}</h1><div class="cards">{cards}</div>{lede}'
-    rows = "".join(_row(case, runs, *said, unit) for case, runs, said in verdicts)
-    count = {scale: sum(_answer(said, scale) == "yes" for _, _, (said, _) in verdicts) for scale in SCALES}
+    scales = in_order(scale for _, _, (one, _) in verdicts if one is not None for scale in one.scales)
+    rows = "".join(_row(case, runs, *said, scales, unit) for case, runs, said in verdicts)
+    counts = [_count([one for _, _, (one, _) in verdicts], scale) for scale in scales]
+    said = f"holds in so many of these kinds of run: {', '.join(counts)}" if counts else "is undecided"
+    heads = "".join(f'<th title="{escape(SENTENCES[scale])}">{escape(TITLES[scale])}</th>' for scale in scales)
     return (
-        f"<h1>The deep frequency principle holds in {count['raw']} of {len(verdicts)} kinds of run at raw scale, "
-        f"and in {count['rms']} at rms scale</h1>"
+        f"<h1>The deep frequency principle {escape(said)}</h1>"
         '<div class="scroll" tabindex="0" role="region" aria-label="verdicts"><table class="verdicts">'
-        "<thead><tr><th>runs</th><th>raw scale</th><th>unit RMS features</th></tr></thead>"
+        f"<thead><tr><th>runs</th>{heads}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{_speed(sources)}"
     )
 
@@ -64,34 +67,37 @@ def _verdict(runs: list[Shown]) -> tuple[Any, list[str]]:
 
 
 def _title(one: Any) -> str:
-    raw, rms = (one.scales[scale].answer if scale in one.scales else None for scale in SCALES)
-    if raw is None or rms is None:
-        only = "raw" if rms is None else "rms"
-        return f"The deep frequency principle {ANSWERS[raw or rms or 'undecided']} at {only} scale"
-    if raw == rms:
-        return f"The deep frequency principle {ANSWERS[raw]}, at raw and at rms scale"
-    return f"The deep frequency principle {ANSWERS[raw]} at raw scale and {ANSWERS[rms]} at rms scale"
+    """Return the answers in a sentence, scales of one answer together."""
+    answers: dict[str, list[str]] = {}
+    for scale, found in one.scales.items():
+        answers.setdefault(found.answer, []).append(scale)
+    said = [f"{ANSWERS[answer]} {spoken(scales)}" for answer, scales in answers.items()]
+    return f"The deep frequency principle {', and '.join(said)}"
 
 
-def _answer(one: Any, scale: str) -> str:
-    return one.scales[scale].answer if one is not None and scale in one.scales else "undecided"
+def _count(verdicts: list[Any], scale: str) -> str:
+    """Return in how many of the kinds of run that a scale was measured in the principle holds there."""
+    answers = [one.scales[scale].answer for one in verdicts if one is not None and scale in one.scales]
+    return f"{answers.count('yes')} of {len(answers)} {spoken([scale])}"
 
 
 def _card(scale: str, one: Any, unit: str) -> str:
-    name = {"raw": "Raw scale", "rms": "Unit RMS features"}[scale]
     return (
-        f'<section class="card {escape(one.answer)}"><h2>{name}</h2>'
+        f'<section class="card {escape(one.answer)}"><h2>{escape(TITLES[scale])}</h2>'
         f'<p class="answer"><span class="sign" aria-hidden="true">{SIGNS[one.answer]}</span> '
         f"{ANSWERS[one.answer].removeprefix('is ')}{_since(one, unit)}</p>{_effect(one)}</section>"
     )
 
 
-def _row(case: str, runs: list[Shown], found: Any, sentences: list[str], unit: str) -> str:
+def _row(case: str, runs: list[Shown], found: Any, sentences: list[str], scales: list[str], unit: str) -> str:
     seeds = f' <span class="quiet">{len(runs)} runs</span>' if len(runs) > 1 else ""
     cells = ""
-    for scale in SCALES:
-        if found is None or scale not in found.scales:
+    for scale in scales:
+        if found is None:
             cells += f"<td>{SIGNS['undecided']} undecided<p>{escape(' '.join(sentences))}</p></td>"
+            continue
+        if scale not in found.scales:
+            cells += '<td class="quiet">not measured</td>'
             continue
         one = found.scales[scale]
         said = f"{SIGNS[one.answer]} {ANSWERS[one.answer].removeprefix('is ')}{_since(one, unit)}"

@@ -139,8 +139,10 @@ function drawCompare() {
   const traces = [], cases = [...new Set(runs.map((run) => run.case))], axes = {};
   const withSpectra = runs.some((run) => run.steps.length), counts = new Set(runs.map((run) => run.layers.length));
   const byDepth = new Set(runs.map((run) => run.depth)).size > 1 && runs.every((run) => run.depth !== null);
+  const others = withSpectra ? runs.filter((run) => run.steps.length && !run.scales[state.scale]).map((run) => run.name) : [];
+  document.getElementById("compare-without").replaceChildren(...(others.length ? [`Not measured at ${about.scales[state.scale]} scale: `, bdi(others.join(", "))] : []));
   if (withSpectra) runs.forEach((run, i) => {
-    if (!run.steps.length) return;
+    if (!run.scales[state.scale]) return;
     const at = run.steps.length - 1, colour = colourOf(cases.indexOf(run.case), cases.length);
     traces.push({
       type: "scatter", mode: "lines+markers", name: label(run.name), x: run.layers.map((_, layer) => layer + 1), xaxis: "x", yaxis: "y", opacity: i === state.run ? 1 : 0.65,
@@ -166,7 +168,7 @@ function drawCompare() {
     axes.xaxis2 = { domain: side && !stacked ? [0.58, 1] : [0, 1], anchor: "y2", title: { text: byDepth ? "depth" : "", standoff: 8 }, ...(byDepth ? { dtick: 1 } : { type: "category" }) };
     axes.yaxis2 = { domain: side && stacked ? [0, 0.38] : [0, 1], anchor: "x2", rangemode: "tozero", title: { text: `${about.unit}s to ${label(metric, 18)}`, standoff: 6 } };
   }
-  document.getElementById("compare-key").replaceChildren(...(withSpectra ? keyOf(cases.map((name, i) => [name, { color: colourOf(i, cases.length), dash: DASHES[i % DASHES.length] }])) : []));
+  document.getElementById("compare-key").replaceChildren(...(withSpectra ? keyOf(cases.map((name, i) => [name, { color: colourOf(i, cases.length), dash: DASHES[i % DASHES.length] }]).filter(([name]) => runs.some((run) => run.case === name && run.scales[state.scale]))) : []));
   return Plotly.react("compare", traces, layout(axes), PLAIN);
 }
 

@@ -79,9 +79,10 @@ function toAxis(x) {
 function perOctave() {
   return state.axis === "k" ? 2 : 1;
 }
+const AXES = { raw: "", rms: " (unit RMS features)", maxabs: " (maxabs, the paper's)" };
 function frequencyAxis(extent, more) {
   const power = (state.axis === "k" ? 0.5 : 1) * Math.log10(2);
-  const scale = state.scale ? " (unit RMS features)" : "";
+  const scale = AXES[about.scales[state.scale]];
   return {
     type: "log", range: [extent.low * power, extent.high * power], tickformat: "~g", minor: { ticks: "outside", ticklen: 3, tickcolor: ink("line") },
     dtick: (extent.high - extent.low) * power > 8 ? 2 : 1, ticks: "outside", tickcolor: ink("line"),

@@ -49,7 +49,12 @@ class Pack:
 
     def text(self) -> str:
         """Return all arrays as base64 of a zlib stream."""
-        return base64.b64encode(zlib.compress(b"".join(self._parts), 9)).decode("ascii")
+        return deflated(b"".join(self._parts))
+
+
+def deflated(raw: bytes) -> str:
+    """Return bytes as base64 of a zlib stream, as the page's script inflates them."""
+    return base64.b64encode(zlib.compress(raw, 9)).decode("ascii")
 
 
 def code(curve: Any, low: float, high: float) -> Any:

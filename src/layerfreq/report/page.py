@@ -18,13 +18,15 @@ from typing import Any
 import yaml
 
 from layerfreq._version import __version__
+from layerfreq.checks import SCALES
 from layerfreq.errors import InputError
 from layerfreq.experiments import unit_of
-from layerfreq.report.collect import SCALES, Collection, Shown
+from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
-from layerfreq.report.pack import LEVELS, Pack
+from layerfreq.report.pack import LEVELS, Pack, deflated
 from layerfreq.runs import Run
+from layerfreq.scales import NAMES, SENTENCES, explained, in_order
 from layerfreq.speed import depth_of
 
 SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "table.js", "app.js")
@@ -42,6 +44,7 @@ def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
         "error": _error(sources),
         "levels": LEVELS,
         "scales": SCALES,
+        "explained": [explained(scale) for scale in SCALES],
         "runs": heads,
         "index": {name: list(where) for name, where in pack.index.items()},
     }
@@ -50,10 +53,12 @@ def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
         "policy": escape(_policy(script, plotly)),
         "style": _read("style.css"),
         "headline": headline(found, sources, unit),
+        "switch": _switch(found),
+        "scales": "".join(f"<li>{escape(explained(scale))}</li>" for scale in SENTENCES),
         "made": _made(found, sources),
         "about": for_script(about),
         "data": pack.text(),
-        "plotly": plotly,
+        "plotly": deflated(plotly.encode()),
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda hole: fill[hole[1]], _read("page.html"))
@@ -110,6 +115,16 @@ _RECORDS = {
     "resolution": "f4",
     "floor": "f4",
 }
+
+
+def _switch(found: Collection) -> str:
+    """Return a radio button for every scale that some run was measured at, the paper's first, as HTML."""
+    measured = in_order({SCALES[one.scale] for one in found.records})
+    return "".join(
+        f'<label title="{escape(SENTENCES[scale])}">'
+        f'<input type="radio" name="scale" value="{SCALES.index(scale)}"><span>{NAMES[scale]}</span></label>'
+        for scale in measured
+    )
 
 
 def np_concatenate(parts: Sequence[Any]) -> Any:
