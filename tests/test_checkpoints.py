@@ -225,7 +225,15 @@ def test_bad_files_are_one_line(model, tmp_path):
 @pytest.mark.parametrize(
     ("names", "counts", "expected"),
     [
-        (["step-000200.pt", "epoch=3-step=500.ckpt"], [1, 2], [200, 500]),
+        (["step-000200.pt", "epoch=3-step=500.ckpt"], [1, 2], [1, 2]),  # the files' own counters first
+        (["step-000200.pt", "epoch=3-step=500.ckpt"], [3, 3], [200, 500]),  # unless they are no help
+        (["epoch=0-step=10-v1.ckpt", "epoch=1-step=20-v1.ckpt"], [None, None], [10, 20]),
+        (["epoch=3-val_loss=0.25.ckpt", "epoch=4-val_loss=0.125.ckpt"], [None, None], [3, 4]),
+        (["loss0.91-global_step300.pt", "loss0.45-global_step9.pt"], [None, None], [300, 9]),
+        (["resnet18_epoch_7_acc0.93.pth", "resnet18_epoch_12_acc0.99.pth"], [None, None], [7, 12]),
+        (["model-7-v1.pt", "model-8.pt"], [None, None], [7, 8]),
+        (["loss-0.5.pt", "loss-0.25.pt"], [None, None], [1, 2]),
+        (["misstep5-12.pt", "misstep5-13.pt"], [None, None], [12, 13]),
         (["a/last.ckpt", "b/best.ckpt"], [30, 10], [30, 10]),
         (["checkpoint-100/model.safetensors", "checkpoint-50/model.safetensors"], [None, None], [100, 50]),
         (["early.pt", "late.pt"], [None, None], [1, 2]),

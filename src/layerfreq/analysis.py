@@ -94,7 +94,8 @@ def analyze(
         warnings.simplefilter("ignore", UserWarning)  # what cannot be measured is listed, with the reason
         cuts = plan(model, batches, layers)
     names = [layer.name for layer in cuts.layers]
-    monitor = Monitor(model, batches, layers=names, reading=reading, memory=memory, scale=scales, rows=rows, seed=seed)
+    options = {"reading": reading, "memory": memory, "scale": scales, "rows": rows, "seed": seed}
+    monitor = Monitor(model, batches, layers=names, on_error="raise", **options)
     run = Run.create(
         out,
         {
@@ -116,11 +117,17 @@ def analyze(
         },
     )
     monitor.write_to(run)
-    for i, step in sorted(enumerate(steps), key=lambda pair: pair[1]):
-        if loaded:
-            load_checkpoint(source, checkpoints[i])
-        monitor.on_layer = lambda layer, step=step: progress(f"step {step}: {layer}")
-        monitor.measure(step)
+    try:
+        for i, step in sorted(enumerate(steps), key=lambda pair: pair[1]):
+            if loaded:
+                load_checkpoint(source, checkpoints[i])
+            monitor.on_layer = lambda layer, step=step: progress(f"step {step}: {layer}")
+            monitor.measure(step)
+        if not run.steps():
+            raise InputError(f"model: {name!r} has no layer that can be measured there; see layerfreq doctor")
+    finally:
+        if not run.steps():  # the corrected command wants the same place
+            run.remove()
     return Analysis(run, cuts.refused, told)
 
 

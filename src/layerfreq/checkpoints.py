@@ -27,6 +27,7 @@ WEIGHTS = (
 )
 HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 COUNTERS = ("global_step", "step", "epoch")
+WORDS = ("step", "iter", "epoch")  # after which names say how far the training was
 PARTS = 4  # dotted parts that a prefix may have
 
 
@@ -107,6 +108,10 @@ def fit(wanted: Mapping[str, Any], state: Mapping[str, Tensor], what: str, model
     Raises:
         InputError: If they do not fit.
     """
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            kind = "on meta" if value.is_meta else "quantized" if value.is_quantized else "sparse"
+            raise InputError(f"{what} has {name} {kind}; save plain numbers")
     plain = {".".join(part for part in name.split(".") if part != "_orig_mod"): value for name, value in state.items()}
     places = {name: _place(value) for name, value in wanted.items()}
     ways = _without_prefixes(plain)
@@ -166,8 +171,9 @@ def _place(value: Any) -> Any:
 def steps_of(checkpoints: Sequence[Checkpoint]) -> tuple[list[int], str]:
     """Return the training step of each checkpoint, and where the steps come from.
 
-    The first of these that says one for each: the last number in the file's name (the folder's, where all files
-    are called the same), the checkpoints' own counters, their places in the order given.
+    The first of these that says one for each: the checkpoints' own counters; the number after "step", then after
+    "epoch", in the file's name (the folder's, where all files are called the same); the last number there, but no
+    digits after a decimal point (a loss) nor a version ("-v1"); their places in the order given.
 
     Raises:
         InputError: If two of them have the same.
@@ -175,18 +181,33 @@ def steps_of(checkpoints: Sequence[Checkpoint]) -> tuple[list[int], str]:
     names = [c.path.name if c.path.is_dir() else c.path.stem for c in checkpoints]
     if len(names) > 1 and len(set(names)) == 1:
         names = [c.path.absolute().parent.name for c in checkpoints]
-    numbers = [re.findall(r"\d+", name) for name in names]
-    if all(numbers):
-        steps, source = [int(found[-1]) for found in numbers], "the last number in each name"
-    elif all(c.count is not None and c.counter == checkpoints[0].counter for c in checkpoints):
-        steps, source = [c.count or 0 for c in checkpoints], f"the checkpoints' entry {checkpoints[0].counter!r}"
-    else:
-        steps, source = list(range(1, len(checkpoints) + 1)), "the order given"
+    found = {f"the number after {word!r} in each name": [_after(word, name) for name in names] for word in WORDS}
+    found["the last number in each name"] = [_last_number(name) for name in names]
+    if all(c.count is not None and c.counter == checkpoints[0].counter for c in checkpoints):
+        found = {f"the checkpoints' entry {checkpoints[0].counter!r}": [c.count for c in checkpoints], **found}
+    found["the order given"] = list(range(1, len(checkpoints) + 1))
+    whole = {what: [n for n in numbers if n is not None] for what, numbers in found.items() if None not in numbers}
+    # Where one says the same of two (an epoch's number, within it), the next may tell them apart.
+    source = next((what for what, numbers in whole.items() if len(set(numbers)) == len(numbers)), "")
+    if source == "the order given" and len(whole) > 1:
+        source = next(iter(whole))
+    steps = whole[source]
     for i, step in enumerate(steps):
         if step in steps[:i]:
             first, second = (str(checkpoints[k].path) for k in (steps.index(step), i))
             raise InputError(f"checkpoint: {first!r} and {second!r} are both step {step} ({source}); rename one")
     return steps, source
+
+
+def _after(word: str, name: str) -> int | None:
+    found = re.search(rf"(?:^|[^a-z]|global|train){word}s?[-_=. ]?(\d+)(?![.\d])", name.lower())
+    return None if found is None else int(found[1])
+
+
+def _last_number(name: str) -> int | None:
+    plain = re.sub(r"\d*\.\d+|[-_.]v\d+$", " ", name)
+    found = re.findall(r"\d+", plain)
+    return int(found[-1]) if found else None
 
 
 def fingerprint(path: Path) -> str:
@@ -207,12 +228,12 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     if file.suffix != ".json":
         return read_checkpoint(file).state
     try:
-        parts = sorted(set(json.loads(file.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError):
+        parts = sorted({Path(part) for part in json.loads(file.read_text())["weight_map"].values()})
+    except (ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError):
         raise InputError(f"checkpoint: {str(file)!r} is damaged; save the checkpoint again") from None
     state: dict[str, Tensor] = {}
     for part in parts:
-        state |= read_checkpoint(folder / Path(part).name).state
+        state |= read_checkpoint(folder / part.name).state
     return state
 
 

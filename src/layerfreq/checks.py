@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from layerfreq.arraylike import as_array
 from layerfreq.errors import InputError, first_line
 
 Curve = Float64[np.ndarray, " m"]
@@ -40,11 +41,11 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
         InputError: On anything that is not n > 0 points of finite numbers.
     """
     try:
-        if isinstance(features, np.ndarray) and not features.flags.writeable:
-            features = features.copy()
-        x = torch.as_tensor(features).detach()
+        x = torch.as_tensor(as_array(features, "features")).detach()
         x = x if device is None else x.to(device)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         first = first_line(error)
         raise InputError(f"features: cannot be used ({first}); pass a numeric tensor or array (n, ...)") from None
     if empty and x.ndim and x.shape[0] == 0:
@@ -76,8 +77,10 @@ def as_cutoffs(inv_delta: Any) -> Curve:
     try:
         if isinstance(inv_delta, Tensor):
             inv_delta = inv_delta.detach().cpu().double().numpy()
-        grid = np.array(inv_delta, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
+        grid = np.array(as_array(inv_delta, "inv_delta"), dtype=np.float64).reshape(-1)
+    except InputError:
+        raise
+    except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"inv_delta: cannot be read as numbers ({error}); pass increasing floats > 0") from None
     if len(grid) == 0:
         raise InputError("inv_delta: empty; pass increasing floats > 0, or None for a grid of its own")

@@ -203,7 +203,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without δ gets ?, not an error
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(_run())
     except InputError as error:
         _fail(str(error), 2)
     except OSError as error:
@@ -220,6 +220,20 @@ def main() -> None:
         _fail(f"{first_line(error, kind=True)} (set LAYERFREQ_DEBUG=1 for the traceback)", 1)
 
 
+def _run() -> int:
+    """Run a command; only it says how the program ends, and not the code of a model or of data."""
+    try:
+        return app(standalone_mode=False) or 0
+    except _Over:
+        raise
+    except SystemExit as error:
+        raise InputError(f"model or data: its code ended the program (sys.exit({error.code!r})); mend it") from None
+
+
+class _Over(SystemExit):
+    pass
+
+
 def _wrong_usage(error: Any) -> NoReturn:
     """Say in one line what Typer would in a box; without a command it has shown the help already."""
     said = " ".join(error.format_message().split()).rstrip(".")
@@ -232,7 +246,7 @@ def _wrong_usage(error: Any) -> NoReturn:
 def _fail(message: str, status: int) -> NoReturn:
     print(f"layerfreq: {' '.join(message.split())}", file=sys.stderr)
     warnings.simplefilter("ignore")  # what else fails on the way out has the same cause
-    sys.exit(status)
+    raise _Over(status)
 
 
 def _experiment(

@@ -82,7 +82,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
         raise InputError(
             f"{argument}: no module {error.name!r} for {name!r}; start in the folder that holds it, or install it"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{argument}: importing {home!r} failed ({first_line(error, kind=True)}); mend it") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -97,7 +97,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
         return found()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{argument}: calling {name!r} without arguments failed ({first_line(error, kind=True)}); "
             "name one that needs none and works"
@@ -127,7 +127,11 @@ def pretrained(name: str) -> nn.Module:
         config = _loaded(name, lambda: transformers.AutoConfig.from_pretrained(name, **local))
     except Exception as error:
         raise _refusal(name, error) from None
-    kind = getattr(transformers, (getattr(config, "architectures", None) or ["AutoModel"])[0], transformers.AutoModel)
+    named = getattr(config, "architectures", None)
+    name_of_kind = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else "AutoModel"
+    kind = getattr(transformers, name_of_kind, transformers.AutoModel)
+    if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
+        raise InputError(f"model: {name!r} says its architecture is {name_of_kind!r}, which is none; mend config.json")
     model, info = _loaded(
         name, lambda: kind.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **local)
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from layerfreq.checks import Scale, as_scale
-from layerfreq.errors import InputError, blame, did_you_mean
+from layerfreq.errors import InputError, blame
 from layerfreq.features import FeatureStream, collect, collect_labels, most_points
 from layerfreq.inputs import device_of, is_loader
 from layerfreq.memory import group_by_memory, read_memory
@@ -24,9 +24,11 @@ from layerfreq.network import (
     unwrap,
     with_readings,
 )
+from layerfreq.notes import shown
+from layerfreq.options import check_options
 from layerfreq.passes import SHARE
 from layerfreq.sharding import Shards
-from layerfreq.spectrum import Spectrum, describe_peak, measure, spectrum
+from layerfreq.spectrum import Spectrum, describe_peak, measure
 from layerfreq.untouched import untouched
 from layerfreq.watching import Place, find_places
 
@@ -41,11 +43,17 @@ class LayerSpectra(Mapping[str, Spectrum]):
     Attributes:
         depths: name -> 1 for the first of these layers, 2 for the next, and so on.
         refused: name -> reason, for activations and blocks of the model that are no cut.
+        failed: name -> reason, for layers that could not be measured this time, such as those with NaN in them.
     """
 
-    def __init__(self, spectra: Mapping[str, Spectrum], refused: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        spectra: Mapping[str, Spectrum],
+        refused: Mapping[str, str] | None = None,
+        failed: Mapping[str, str] | None = None,
+    ) -> None:
         self._spectra = dict(spectra)
-        self.refused = dict(refused or {})
+        self.refused, self.failed = dict(refused or {}), dict(failed or {})
         self.depths = {name: depth for depth, name in enumerate(self._spectra, start=1)}
 
     def __getitem__(self, name: str) -> Spectrum:
@@ -63,7 +71,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
         Raises:
             InputError: To or from "maxabs", which is another measurement.
         """
-        return LayerSpectra({name: s.to_scale(scale) for name, s in self.items()}, self.refused)
+        return LayerSpectra({name: s.to_scale(scale) for name, s in self.items()}, self.refused, self.failed)
 
     def in_its_scales(self) -> list[LayerSpectra]:
         """Return the measurement in every scale that follows from it: raw and rms from one another, maxabs alone."""
@@ -88,6 +96,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
         whole = pd.concat(frames, ignore_index=True)
         first = next(iter(self.values()))
         whole.attrs = {"n": first.n, "rows": first.rows, "floor": first.floor, "refused": self.refused}
+        whole.attrs |= {"failed": self.failed} if self.failed else {}
         return whole
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -103,6 +112,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
             median = "-" if s.median is None else f"{s.median:.4g}"
             lines.append(f"{name:{width}}  {describe_peak(s):>18}  {median:>10}  {s.resolution:10.4g}")
         lines += [f"not a cut: {name!r}: {reason}" for name, reason in self.refused.items()]
+        lines += [f"not measured: {name!r}: {reason}" for name, reason in self.failed.items()]
         return "\n".join(lines)
 
 
@@ -155,7 +165,7 @@ def layer_spectra(
     if targets is None and not is_loader(inputs):
         raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
     read_memory(memory)
-    check_options(options)
+    options = check_options(options)
     found = plan(model, inputs, layers, options.get("group"), reading)
     scale = as_scale(options.pop("scale", "raw"))
     return measure_layers(model, inputs, targets, found, (scale,), memory=memory, **options)[0]
@@ -191,6 +201,10 @@ def plan(
     Raises:
         InputError: If there are none, or the ranks of the group find different ones.
     """
+    if layers is not None and not isinstance(layers, str):
+        layers = list(layers) if isinstance(layers, Iterable) else [layers]
+        if not layers or not all(isinstance(name, str) for name in layers):
+            raise InputError(f"layers: {shown(layers)} has no names; pass some of hidden_layers(model, inputs)")
     shards = Shards(group)
     with shards.together(), untouched(model, inputs):
         probe = probe_of(model, inputs)
@@ -214,12 +228,14 @@ def measure_layers(
     scales: Sequence[Scale] = ("raw",),
     on_layer: Callable[[str], Any] | None = None,
     memory: int | str | None = None,
+    failed: dict[str, str] | None = None,
     **options: Any,
 ) -> list[LayerSpectra]:
     """Measure planned layers, one after the other, telling the name of each before.
 
     Returns:
-        The measurement at each of `scales`; all are made while the features are at hand.
+        The measurement at each of `scales`; all are made while the features are at hand. With `failed`, layers that
+        cannot be measured are left out and named there, with the reason; without, the first of them is an error.
 
     Raises:
         InputError: For bad input, or where passes over the inputs see different numbers of points.
@@ -233,16 +249,16 @@ def measure_layers(
     measured: dict[str, list[Spectrum]] = {}
     for places, held in group_by_memory(sizes, budget):
         if held or not shards.alone:
-            measured.update(_held(model, inputs, targets, places, scales, points, budget, on_layer, options))
+            measured.update(_held(model, inputs, targets, places, scales, points, budget, on_layer, failed, options))
         else:
-            measured.update(_streamed(model, inputs, targets, places[0], scales, budget, on_layer, options))
-    whole = [p.layer.name for p in planned.places if p.layer.reading.name != "positions"]
+            measured.update(_streamed(model, inputs, targets, places[0], scales, budget, on_layer, failed, options))
+    whole = [p.layer.name for p in planned.places if p.layer.reading.name != "positions" and p.layer.name in measured]
     counted = {name: measured[name][0].n for name in whole}
     if len(set(counted.values())) > 1:
         counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
         raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
     return [
-        LayerSpectra({name: spectra[i] for name, spectra in measured.items()}, planned.refused)
+        LayerSpectra({name: spectra[i] for name, spectra in measured.items()}, planned.refused, failed)
         for i in range(len(scales))
     ]
 
@@ -264,6 +280,7 @@ def _held(
     points: int,
     budget: int,
     on_layer: Callable[[str], Any] | None,
+    failed: dict[str, str] | None,
     options: dict[str, Any],
 ) -> Iterator[tuple[str, list[Spectrum]]]:
     """Measure some layers whose features are held together."""
@@ -275,7 +292,7 @@ def _held(
             on_layer(name)
         room = budget - sum(one.nbytes for one in features.values())
         one = features.pop(name)
-        with blame(name):
+        with _noting(failed, name), blame(name):
             if options.get("group") is None and len(one) == 0:
                 raise InputError("targets: -100 at every position, so that none is left; label some")
             ours = _for_layer(place, len(one), _at_home(model, one, options))
@@ -292,6 +309,7 @@ def _streamed(
     scales: Sequence[Scale],
     budget: int,
     on_layer: Callable[[str], Any] | None,
+    failed: dict[str, str] | None,
     options: dict[str, Any],
 ) -> Iterator[tuple[str, list[Spectrum]]]:
     """Measure a layer whose features are too large to be held."""
@@ -299,11 +317,22 @@ def _streamed(
     if on_layer is not None:
         on_layer(name)
     reject_one_pass(inputs)
-    with blame(name):
+    with _noting(failed, name), blame(name):
         labels = collect_labels(model, inputs, targets, place)
         source = FeatureStream(model, inputs, targets, place, options.get("device"))
         ours = _for_layer(place, len(labels), options)
         yield name, [measure(source, labels, room=budget, scale=scale, **ours) for scale in scales]
+
+
+@contextmanager
+def _noting(failed: dict[str, str] | None, name: str) -> Iterator[None]:
+    """Note that a layer cannot be measured, and why, instead of raising; without a dict to note it in, raise."""
+    try:
+        yield
+    except InputError as error:
+        if failed is None:
+            raise
+        failed[name] = str(error)
 
 
 def _for_layer(place: Place, n: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -311,14 +340,6 @@ def _for_layer(place: Place, n: int, options: dict[str, Any]) -> dict[str, Any]:
     reading, rows = place.layer.reading, options.get("rows")
     fewer = isinstance(rows, int) and rows > n and options.get("group") is None
     return {**options, "rows": None} if fewer and reading.name == "positions" and reading.axis is None else options
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raise an InputError for an option that `spectrum` has not, before a model has been run for nothing."""
-    known = [*signature(spectrum).parameters][2:]
-    unknown = next((name for name in options if name not in known), None)
-    if unknown is not None:
-        raise InputError(f"options: no {unknown!r}; {did_you_mean(unknown, known)}")
 
 
 def _at_home(model: nn.Module, features: Tensor, options: dict[str, Any]) -> dict[str, Any]:

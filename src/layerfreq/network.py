@@ -343,7 +343,7 @@ def _agree(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def _run(model: nn.Module, probe: Any) -> Any:
-    seed_all(model)  # inside `untouched`: the same noise, if there is any, in every run
+    seed_all()  # inside `untouched`: the same noise, if there is any, in every run
     return call(model, map_tensors(torch.clone, probe))
 
 

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerfreq.arraylike import as_array
 from layerfreq.arrays import SUFFIXES, read_arrays
 from layerfreq.errors import InputError, first_line
 from layerfreq.factories import Source, make, processor
-from layerfreq.inputs import count, is_loader, take
+from layerfreq.inputs import batches, count, is_loader, take
+from layerfreq.notes import shown
 from layerfreq.tables import class_ids, open_table, pictures, pixels, readable, texts
 
 LENGTH = 128  # tokens of a text, at most
@@ -49,8 +51,7 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
             raise InputError(
                 f"data: {name!r} gives a {type(found).__name__}; it must give (inputs, targets) or a loader of them"
             )
-        inputs, targets = found
-        inputs = _as_tensors(inputs)
+        inputs, targets = _as_tensors(found[0]), as_array(found[1], "data")
     elif name == "digits":
         from layerfreq.experiments.data import load_images
 
@@ -58,6 +59,8 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
     else:
         inputs, targets = _from_table(name, source, points, reading)
     n = count(inputs)
+    if not hasattr(targets, "__len__") or getattr(targets, "ndim", 1) == 0:
+        raise InputError(f"data: {name!r} has {shown(targets)} for targets; give one for each of {n} inputs")
     if len(targets) != n:
         raise InputError(f"data: {name!r} has {len(targets)} targets for {n} inputs; they need the same length")
     if n == 0:
@@ -84,18 +87,14 @@ def _from_file(path: Path) -> tuple[Any, Any]:
 
 
 def _first_batches(loader: Iterable[Any], points: int) -> list[tuple[Any, Any]]:
-    batches, left = [], points
-    for batch in loader:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(f"data: a batch is a {type(batch).__name__}; the loader must give (inputs, targets) pairs")
-        n = count(batch[0])
-        batches.append((take(batch[0], slice(0, left), n), batch[1][:left]))
+    found, left = [], points
+    for x, y in batches(loader):
+        n = count(x)
+        found.append((take(x, slice(0, left), n), as_array(y, "data")[:left]))
         left -= n
         if left <= 0:
             break
-    if not batches:
-        raise InputError("data: the loader gives no batches; pass one that does")
-    return batches
+    return found
 
 
 def _as_tensors(inputs: Any) -> Any:
@@ -103,6 +102,7 @@ def _as_tensors(inputs: Any) -> Any:
         return {key: _as_tensors(value) for key, value in inputs.items()}
     if isinstance(inputs, tuple):
         return tuple(map(_as_tensors, inputs))
+    inputs = as_array(inputs, "data")
     try:
         return torch.as_tensor(inputs) if isinstance(inputs, (np.ndarray, list)) else inputs
     except (TypeError, ValueError, RuntimeError) as error:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerfreq.arraylike import as_array
 from layerfreq.errors import InputError, did_you_mean, first_line
 
 NAMES = ("flatten", "mean", "max", "positions")
@@ -152,8 +153,10 @@ class Layout:
             InputError: If targets and positions do not fit together.
         """
         try:
-            y = torch.as_tensor(targets).detach().cpu()
-        except (TypeError, ValueError, RuntimeError) as error:
+            y = torch.as_tensor(as_array(targets, "targets")).detach().cpu()
+        except InputError:
+            raise
+        except (OverflowError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
         ids = not y.is_floating_point() and not y.is_complex()
         if self.reading != "positions":

@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
+
+
+class Flag:
+    """A setting of the whole process, which several threads want otherwise for a while: the last one out restores it.
+
+    Args:
+        get: Returns it.
+        put: Sets it.
+    """
+
+    def __init__(self, get: Callable[[], Any], put: Callable[[Any], Any]) -> None:
+        self._get, self._put, self._lock = get, put, threading.RLock()
+        self._inside, self._before = 0, None
+
+    @contextmanager
+    def at(self, value: Any) -> Iterator[None]:
+        """Set it to a value; all who do so at a time have to want the same."""
+        with self._lock:
+            if not self._inside:
+                self._before = self._get()
+                self._put(value)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._put(self._before)
+
+
+plain_products = Flag(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
+fused_encoders = Flag(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled)
+default_dtype = Flag(torch.get_default_dtype, torch.set_default_dtype)
 
 
 @contextmanager
 def own_settings() -> Iterator[None]:
     """Compute without the caller's autocast, default dtype and default device; also a decorator of functions."""
     with ExitStack() as stack:
-        _default_dtype(stack, torch.float32)
+        stack.enter_context(default_dtype.at(torch.float32))
         for kind in _kinds():
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

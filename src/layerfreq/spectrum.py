@@ -16,6 +16,7 @@ from torch import Tensor
 from layerfreq.checks import Curve, Scale, as_cutoffs, as_features, as_scale
 from layerfreq.engines import Engine, enough_memory, pick_engine
 from layerfreq.errors import InputError
+from layerfreq.options import check_options
 from layerfreq.passes import CUTOFFS, Passing, Whole
 from layerfreq.sampling import Tally, draw
 from layerfreq.settings import own_settings
@@ -294,7 +295,8 @@ def spectrum(
         InputError: One line naming the argument, the value and the remedy.
     """
     options = {"scale": scale, "center": center, "rows": rows, "rtol": rtol, "engine": engine, "seed": seed}
-    return measure(features, targets, inv_delta, device=device, group=group, **options)
+    options = check_options({**options, "device": device, "group": group})
+    return measure(features, targets, inv_delta, **options)
 
 
 @own_settings()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from layerfreq.arraylike import as_array
 from layerfreq.errors import InputError, first_line
 from layerfreq.sharding import Shards
 from layerfreq.sketch import Sketched, sketch, sketch_classes
@@ -105,8 +106,10 @@ def read_targets(targets: Any, n: int) -> Tensor:
         InputError: See `as_targets`.
     """
     try:
-        y = torch.as_tensor(targets).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
+        y = torch.as_tensor(as_array(targets, "targets")).detach().cpu()
+    except InputError:
+        raise
+    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
     if y.ndim == 0 or y.shape[0] != n:
         got = "a single number" if y.ndim == 0 else f"{y.shape[0]} entries"

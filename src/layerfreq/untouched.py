@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,33 +11,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils.data import DataLoader
 
 from layerfreq.generators import random_state_kept
+from layerfreq.keeping import Kept
+from layerfreq.reach import Found, reached
 
-_OWN = frozenset(vars(nn.Module()))  # attributes that every module has, hooks and parameters among them
+_one_at_a_time = threading.RLock()  # random state and modes are one for all threads
 
 
 @contextmanager
 def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
     """Evaluate a model in eval mode without gradients, and leave everything bit for bit as it was.
 
-    Put back are: train/eval mode of every module, buffers, other attributes of modules that are tensors, are bound
-    anew, or are lists, dicts or sets; the random state (see `random_state_kept`; inside the block it starts from one
-    fixed seed, so that a loader that shuffles gives the same points every time); workers of a loader that keeps
-    them. Parameters and gradients are not written at all. What is compiled runs eagerly. Under the caller's autocast
-    the model runs as it trains, but leaves nothing in the cache of cast weights, which would have no gradient.
+    Put back is what the model's modules and the loader hold: train/eval mode, parameters, gradients and which
+    parameters are trained, buffers and other attributes; containers, arrays, tensors and plain objects in them, however
+    deep; the random state (see `random_state_kept`; inside the block it starts from one fixed seed, so that a loader
+    that shuffles gives the same points every time); workers of loaders that keep them. Structure is kept by reference,
+    numbers by copy. What is compiled runs eagerly. Under the caller's autocast the model runs as it trains, but leaves
+    nothing in the cache of cast weights, which would have no gradient.
 
-    What hooks, closures and objects of the user's own remember cannot be put back.
+    What functions close over, globals, attributes of classes, open files, iterators and cached results cannot be put
+    back: where they change, a warning names the module. Not looked at are containers in containers of more than 1024
+    entries, data sets' numbers beyond 64 MiB, and what is not Python's: files by path, other programs.
 
     Args:
         model: The model that is evaluated inside the block.
-        loader: What batches come from, if it has generators or workers of its own.
+        loader: What batches come from, if it has generators, state or workers of its own.
     """
-    with ExitStack() as stack:
+    with _one_at_a_time, ExitStack() as stack:
+        found = list(reached(model, loader))
         # In a module's mode only the flag is changed: the user's own train() and eval() may do more than that.
-        stack.enter_context(_modules_kept(model))
-        stack.enter_context(random_state_kept(model, loader))
-        stack.enter_context(_workers_kept(loader))
+        stack.enter_context(_state_kept(model, found))
+        stack.enter_context(random_state_kept(found))
+        stack.enter_context(_workers_kept(found))
         stack.enter_context(_shards_kept(model))
         stack.enter_context(_nothing_compiled())
         stack.enter_context(_nothing_cached(model))
@@ -49,61 +57,16 @@ def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
 
 
 @contextmanager
-def _modules_kept(model: nn.Module) -> Iterator[None]:
-    """Put back what a forward pass may change in modules; what it leaves alone is not written."""
+def _state_kept(model: nn.Module, found: list[Found]) -> Iterator[None]:
+    """Put back what a forward pass may change; what it leaves alone is not written."""
     modes = [(module, module.training) for module in model.modules()]
-    kept = [_Attributes(module) for module in model.modules()]
+    kept = Kept(found, sharded=bool(sharded_modules(model)))
     try:
         yield
     finally:
-        for module, training in modes:
+        for module, training in modes:  # of scripted modules no attribute
             module.training = training
-        for one in kept:
-            one.put_back()
-
-
-class _Attributes:
-    """The buffers and attributes of one module, as they are now."""
-
-    def __init__(self, module: nn.Module) -> None:
-        own = {name: value for name, value in vars(module).items() if name != "training"}
-        buffers = dict(module._buffers.items())
-        self._homes = [(vars(module), own)]
-        if not isinstance(module, torch.jit.ScriptModule):  # whose buffers cannot be bound anew
-            self._homes.append((module._buffers, buffers))
-        # A module may bind a buffer anew or write into it; both are undone.
-        values = [*buffers.values(), *(value for name, value in own.items() if name not in _OWN)]
-        self._tensors = [(v, v.detach().clone()) for v in values if isinstance(v, Tensor) and _is_filled(v)]
-        self._containers = [(v, v.copy()) for v in values if type(v) in (list, dict, set)]
-
-    def put_back(self) -> None:
-        for home, before in self._homes:
-            for name in [name for name in home if name not in before and name != "training"]:
-                del home[name]
-            for name, value in before.items():
-                if name not in home or home[name] is not value:
-                    home[name] = value
-        for tensor, before in self._tensors:
-            if not _same(tensor, before):
-                with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-                    tensor.copy_(before)
-        for container, before in self._containers:
-            now, then = _items(container), _items(before)
-            if len(now) != len(then) or any(a is not b for a, b in zip(now, then, strict=True)):
-                container.clear()
-                container.extend(before) if isinstance(container, list) else container.update(before)
-
-
-def _items(container: Any) -> list[Any]:
-    return [*container, *container.values()] if isinstance(container, dict) else list(container)
-
-
-def _is_filled(tensor: Tensor) -> bool:
-    """Whether a tensor holds numbers of its own now: not one on "meta", and none whose memory has been given back."""
-    try:
-        return not tensor.is_meta and tensor.untyped_storage().nbytes() > 0
-    except (RuntimeError, NotImplementedError, ValueError):  # kinds of tensors without a storage, or lazy ones
-        return False
+        kept.put_back(model)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -134,17 +97,19 @@ def _shards_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _workers_kept(loader: Any) -> Iterator[None]:
-    """Leave the workers that a loader keeps to the loop that goes through it now, and start others."""
-    workers = getattr(loader, "_iterator", None)
-    if workers is None:
-        yield
-        return
+def _workers_kept(found: list[Found]) -> Iterator[None]:
+    """Leave the workers that loaders keep to the loop that goes through them now, and start others, for this once."""
+    loaders = [one.value for one in found if isinstance(one.value, DataLoader)]
+    kept = [loader._iterator for loader in loaders]
     try:
-        loader._iterator = None
+        for loader in loaders:
+            loader._iterator = None
         yield
     finally:
-        loader._iterator = workers
+        for loader, workers in zip(loaders, kept, strict=True):
+            ours, loader._iterator = loader._iterator, workers
+            if ours is not None and hasattr(ours, "_shutdown_workers"):
+                ours._shutdown_workers()  # they were seeded by the measurement
 
 
 @contextmanager
@@ -179,8 +144,3 @@ def _nothing_cached(model: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
         parametrize._cache, parametrize._cache_enabled = computed
         torch.set_autocast_cache_enabled(cached)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Bitwise equal, NaN counting as itself."""
-    return torch.equal(a, b) or (a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all()))

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from layerfreq.errors import InputError
 from layerfreq.inputs import call, count
 from layerfreq.network import Layer, unmeasurable
+from layerfreq.settings import fused_encoders
 from layerfreq.taps import Event, Tap, first_tensor, named_layers
 from layerfreq.untouched import sharded_modules
 
@@ -107,12 +107,8 @@ def watch(model: nn.Module, places: Sequence[Place], on_output: Callable[[str, A
 @contextmanager
 def _plain_attention() -> Iterator[None]:
     """Let every encoder block run its modules: where none of them has hooks, PyTorch fuses it and rounds otherwise."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
+    with fused_encoders.at(False):
         yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

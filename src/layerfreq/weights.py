@@ -33,6 +33,12 @@ def keep_weights(folder: Path, step: int, model: nn.Module) -> Path:
     return path
 
 
+def check_keeping(checkpoints: bool) -> None:
+    """Raise an InputError if weights are to be kept and the package for it is missing."""
+    if checkpoints:
+        _safetensors()
+
+
 def kept_steps(folder: Path) -> list[int]:
     """Return the steps whose weights a run has kept, in order."""
     return sorted(int(p.stem.removeprefix("step-")) for p in (folder / "checkpoints").glob("step-*.safetensors"))

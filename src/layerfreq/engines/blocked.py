@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layerfreq.engines.base import Engine, Points, RowCurves, chunks
 from layerfreq.engines.reference import Sums
+from layerfreq.settings import plain_products
 
 TILE = 1 << 18  # kernel entries in a tile: it should stay in cache
 HEIGHT = 256  # rows in a tile
@@ -89,10 +90,5 @@ def squared_distances(x: Tensor, y: Tensor, rows: Tensor, start: int) -> Tensor:
 @contextmanager
 def _full_precision(device: str) -> Iterator[None]:
     """Keep the caller's reduced-precision settings (TF32, bfloat16 products, autocast) out of the sums."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.autocast(device_type=device, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with plain_products.at("highest"), torch.no_grad(), torch.autocast(device_type=device, enabled=False):
+        yield

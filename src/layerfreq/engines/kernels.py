@@ -7,9 +7,9 @@ buffers that stay in the first-level cache; with bins, one scalar step adds to t
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from layerfreq.engines.basis import PLACE_BITS, PLACE_SHIFT
+from layerfreq.engines.compiling import loop
 from layerfreq.engines.series import STEP
 
 CHUNK = 512  # pairs whose three moments fit a 64-bit word: 10 + 21 + 33 bits
@@ -21,7 +21,7 @@ _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"}  # all that is co
 _CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+@loop(fastmath={"reassoc", "contract", "nsz"})
 def _difference(x, y, gain):
     total = x.dtype.type(0)
     for k in range(x.shape[0]):
@@ -30,7 +30,7 @@ def _difference(x, y, gain):
     return total
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _distances(products, i, start, width, size, sizes, squared):
     """Turn inner products of a row into squared distances; return whether some have lost digits."""
     two, close, found = products.dtype.type(2), products.dtype.type(_CLOSE), np.int32(0)
@@ -44,7 +44,7 @@ def _distances(products, i, start, width, size, sizes, squared):
     return found
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _close_distances(products, i, start, width, rows, columns, squared):
     """Take the distances that have lost digits from the features themselves."""
     sizes, place, raw = columns
@@ -55,7 +55,7 @@ def _close_distances(products, i, start, width, rows, columns, squared):
             squared[j - start] = np.float32(_difference(x, raw[place[j]], gain))
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _to_bins(bits, width, lowest, highest, bins, places):
     """Split the bit patterns of distances into bin and place; return the first and last bin."""
     first, last = np.int32(1 << 30), np.int32(0)
@@ -68,7 +68,7 @@ def _to_bins(bits, width, lowest, highest, bins, places):
     return first, last
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _count(bins, places, width, words, table):
     """Add count, place and squared place of every pair to its bin, in one 64-bit addition each."""
     for j in range(width):
@@ -83,13 +83,13 @@ def _count(bins, places, width, words, table):
         even[bins[width - 1]] += words[width - 1]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@loop(fastmath={"contract"})
 def _add(sums, n, p, q, moments):
     for g in range(sums.shape[0]):
         sums[g] += n * moments[0, g] + p * moments[1, g] + q * moments[2, g]
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _empty(table, first, last, moments, sums):
     """Move the counted moments on to the functions' sums."""
     for k in range(first, last + 1):
@@ -101,7 +101,7 @@ def _empty(table, first, last, moments, sums):
             table[0, k] = table[1, k] = np.uint64(0)
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _leave_out(own, squared, start, width):
     """Give the row's own point the distance of a neighbour, so that it widens no range, and return where it is."""
     at = own - start
@@ -112,7 +112,7 @@ def _leave_out(own, squared, start, width):
     return at
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def deposit_labels(products, rows, columns, starts, labels, low, high, moments, sums):
     """Add the pairs of a tile to the bins' sums, class by class.
 
@@ -154,7 +154,7 @@ def deposit_labels(products, rows, columns, starts, labels, low, high, moments, 
                 _empty(table, first, last, moments, into)
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def deposit_vectors(products, rows, columns, targets, low, high, moments, sums):
     """Add the pairs of a tile to the bins' sums, weighted by each target column and by one.
 
@@ -203,7 +203,7 @@ def deposit_vectors(products, rows, columns, targets, low, high, moments, sums):
             part[:] = 0
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def _to_places(squared, bits, width, low, high, centre, offset, slope, place, before, last):
     """Write t, T_0 and T_1 of every pair; return the sum of t, and whether a distance is out of range."""
     total, one = np.float32(0), np.float32(1)
@@ -217,7 +217,7 @@ def _to_places(squared, bits, width, low, high, centre, offset, slope, place, be
     return total, shortest < low or longest > high
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@loop(fastmath=_FAST)
 def _next_eight(place, before, last, width, sums, run, k):
     """Add the next eight Chebyshev polynomials of all pairs to sums[run, k:], by T_(k+1) = 2 t T_k - T_(k-1)."""
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
@@ -250,7 +250,7 @@ def _next_eight(place, before, last, width, sums, run, k):
     sums[run, k + 7] += s7
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def deposit_series(products, rows, columns, starts, labels, low, high, centre, offset, slope, sums, beyond):
     """Add the pairs of a tile to the polynomials' sums, class by class.
 
@@ -299,7 +299,7 @@ def deposit_series(products, rows, columns, starts, labels, low, high, centre, o
                     sums[i, labels[run], k] += found[run, k]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@loop(fastmath={"contract"})
 def curves(values, squares, targets, offset, energy, change, self_weight, by_column):
     """Turn the sums over the other points at all cutoffs into the energies of every row.
 
@@ -337,7 +337,7 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
                     by_column[1, k, q] += 2.0 * low * speed
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def transpose(block, out):
     """Write the transpose of a block, a few cache lines at a time."""
     step = 64
@@ -347,7 +347,7 @@ def transpose(block, out):
                 out[i, j] = block[j, i]
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@loop(fastmath=_FAST)
 def centre(raw, order, shift, gain, x, sizes):
     """Write centred and scaled points in another order, and their squared sizes.
 
@@ -368,7 +368,7 @@ def centre(raw, order, shift, gain, x, sizes):
         sizes[i] = size
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@loop(fastmath=_FAST)
 def extent(x, origin, total, low, high):
     """Add up the differences of points to an origin, column by column, and find their smallest and largest.
 
@@ -388,7 +388,7 @@ def extent(x, origin, total, low, high):
             high[k] = max(high[k], value)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@loop(fastmath=_FAST)
 def sizes(x, shift, gain, out):
     """Write |(x - shift) gain|^2 of every point in float64."""
     for i in range(x.shape[0]):

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from threadpoolctl import ThreadpoolController
 
+from layerfreq.settings import Flag
+
 
 @contextmanager
 def threads() -> Iterator[Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]]:
@@ -36,12 +38,16 @@ def parts(n: int, most: int, even: int = 1) -> list[slice]:
 
 def one_blas_thread() -> Any:
     """Keep BLAS to one thread for a while: threads that it wakes would still be spinning when ours start."""
-    return _controller().limit(limits=1, user_api="blas")
+    return _limit.at(None)
 
 
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+# Setting this "flag" is making the limiter, which remembers what was before.
+_limit = Flag(lambda: _controller().limit(limits=1, user_api="blas"), lambda limiter: limiter and limiter.unregister())
 
 
 @cache

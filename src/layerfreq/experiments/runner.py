@@ -101,7 +101,8 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
     monitor = None
     if training.measure_at:
         plain = model.module if hasattr(model, "module") else model
-        monitor = Monitor(plain, inputs, targets, run=run, when=lambda step: True, checkpoints=True, **training.options)
+        always = {"when": lambda step: True, "checkpoints": True, "on_error": "raise"}
+        monitor = Monitor(plain, inputs, targets, run=run, **always, **training.options)
         monitor.on_layer = progress.measuring
 
     def keep() -> None:

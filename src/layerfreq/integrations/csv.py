@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from layerfreq.files import as_path
+
 
 class CSV:
     """Appends a line `step,name,value` for each number to a file, which is made, with a header, if it is not there.
@@ -17,7 +19,7 @@ class CSV:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, "path")
 
     def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Any]) -> None:
         """Append the numbers; the figure is not drawn."""

@@ -7,12 +7,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.integrations.shell import Shell
-from layerfreq.monitor import Monitor, When
+from layerfreq.monitor import Monitor
+from layerfreq.notes import as_metrics
 from layerfreq.runs import Run
+from layerfreq.schedules import When
 
 
 def _callbacks() -> tuple[Any, ...]:
@@ -59,10 +59,10 @@ class LayerSpectraCallback(Callback):
         run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`; None means the scalars go to the trainer's own loggers.
-        **options: Of `spectrum`; `scale` may name several, as of `Monitor`.
+        **options: Of `spectrum`, and `reading`, `memory`, `scale`, `checkpoints`, `on_error`, `overwrite` of `Monitor`.
 
     Raises:
-        InputError: If `when` is no schedule; for the rest, when training begins.
+        InputError: For a bad option; where the model is to blame, when training begins.
     """
 
     def __init__(
@@ -95,7 +95,9 @@ class LayerSpectraCallback(Callback):
         return self._generate_state_key(module=self._module, run=self._shell.name)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin."""
+        """Begin, but not in a `fast_dev_run`, which writes nothing."""
+        if trainer.fast_dev_run:
+            return
         model = pl_module
         if self._module is not None:
             known = dict(pl_module.named_modules())
@@ -150,7 +152,7 @@ class LayerSpectraCallback(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Write what is left."""
-        self._shell.close()
+        self._shell.close(whole=False)
 
 
 class TrainerLoggers:
@@ -169,8 +171,4 @@ class TrainerLoggers:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
-    }
+    return as_metrics({name: value for name, value in values.items() if name != "step"})[0]

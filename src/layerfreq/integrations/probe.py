@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, RandomSampler, Subset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, Subset
 
 from layerfreq.errors import InputError
-from layerfreq.inputs import BATCH, count, is_loader, take
-
-LABELS = ("labels", "label", "label_ids")
+from layerfreq.inputs import BATCH, count, is_dataset, is_loader, pair_of, take
 
 
 def probe_set(
@@ -41,7 +39,7 @@ def probe_set(
     Raises:
         InputError: If there are no targets, fewer points than ranks, or a shuffled loader for several ranks.
     """
-    dataset = isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
+    dataset = is_dataset(inputs)
     if targets is None and dataset and not isinstance(inputs, IterableDataset):
         at = _run(len(inputs), rank, ranks)  # pyright: ignore[reportArgumentType]
         return Batches(DataLoader(Subset(inputs, range(at.start, at.stop)), BATCH, collate_fn=collate), convert), None
@@ -104,10 +102,5 @@ class Batches:
 
 
 def _pair(batch: Any, convert: Callable[[Any], Any] | None) -> Any:
-    if not isinstance(batch, Mapping):
-        return batch if convert is None or len(batch) != 2 else (convert(batch[0]), batch[1])
-    name = next((name for name in LABELS if name in batch), None)
-    if name is None:
-        raise InputError(f"inputs: a batch has {', '.join(map(repr, batch))}, but none of {', '.join(LABELS)}")
-    inputs = {key: value for key, value in batch.items() if key != name}
-    return inputs if convert is None else convert(inputs), batch[name]
+    x, y = pair_of(batch)
+    return (x if convert is None else convert(x)), y

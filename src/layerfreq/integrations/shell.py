@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,16 @@ import torch.distributed as dist
 from torch import nn
 
 from layerfreq.errors import InputError
+from layerfreq.files import as_path
 from layerfreq.integrations.probe import probe_set
-from layerfreq.monitor import Monitor, When, schedule
+from layerfreq.monitor import Monitor
+from layerfreq.options import check_options
+from layerfreq.policy import Policy
 from layerfreq.runs import Run
+from layerfreq.schedules import Schedule, When
 from layerfreq.sharding import Shards
 
+OURS = ("reading", "memory", "scale", "checkpoints", "on_error", "overwrite")  # options of `Monitor` itself
 KEY = "training"  # of a run's config, and of a trainer's checkpoint: which training it is
 
 
@@ -34,10 +39,10 @@ class Shell:
         layers: As of `Monitor`.
         run: As of `Monitor`; where a checkpoint is resumed, the directory of its run.
         when: As of `Monitor`.
-        options: Of `spectrum`; `scale` as of `Monitor`.
+        options: Of `spectrum`, and of `Monitor` those in `OURS`.
 
     Raises:
-        InputError: If `when` is no schedule.
+        InputError: If `when` is no schedule, or for a bad option.
     """
 
     def __init__(
@@ -49,9 +54,14 @@ class Shell:
         when: When,
         options: dict[str, Any],
     ) -> None:
-        schedule(when)  # bad input is said at once
-        if not callable(when) and not isinstance(when, (int, str)):
+        if isinstance(when, Iterator):
             when = list(when)
+        Schedule(when)  # bad input is said at once
+        Policy(options.get("on_error", "warn"))
+        check_options({name: value for name, value in options.items() if name not in OURS})
+        if run is not None and not isinstance(run, Run):
+            run = as_path(run, "run")
+        self._overwrite = options.get("overwrite", False)
         self.monitor: Monitor | None = None
         self._inputs, self._targets, self._run = inputs, targets, run
         self._asked = {"layers": layers, "when": when, **options}
@@ -117,7 +127,7 @@ class Shell:
             return self._run, False
         if self._opened is not None and self._last <= step:  # the same trainer goes on
             return self._opened, step == self._last
-        return Run.create(path, {KEY: uuid.uuid4().hex, **self._described()}), False
+        return Run.create(path, {KEY: uuid.uuid4().hex, **self._described()}, overwrite=self._overwrite), False
 
     def _described(self) -> dict[str, Any]:
         return {} if self.monitor is None else self.monitor.config
@@ -134,8 +144,8 @@ class Shell:
 
     def note(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep metrics in the run."""
-        if metrics and self.monitor is not None and self.monitor.run is not None:
-            self.monitor.run.log(step, **metrics)
+        if metrics and self.monitor is not None:
+            self.monitor.note(step, metrics)
 
     def measure(self, step: int, numbers: Callable[[bool], Mapping[str, float]] | None = None) -> None:
         """Measure at a step, if it has come since the last call and `when` says so.
@@ -153,11 +163,17 @@ class Shell:
 
     def keep(self) -> None:
         """Write what was noted, because a checkpoint is written."""
-        if self.monitor is not None and self.monitor.run is not None:
-            self.monitor.run.flush()
-
-    def close(self) -> None:
-        """Write what was noted, and drop the monitor, and with it the model."""
         if self.monitor is not None:
-            self.monitor.close()
+            self.monitor.keep()
+
+    def close(self, *, whole: bool = True) -> None:
+        """Measure the last step, if it is due, write what was noted, and drop the monitor, and with it the model.
+
+        Args:
+            whole: Whether the training has come to its end.
+        """
+        if self.monitor is not None:
+            if whole and self._last >= 0:
+                self.monitor.finish(self._last)
+            self.monitor.drop()
             self.monitor = None

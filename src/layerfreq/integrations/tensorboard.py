@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from layerfreq.files import as_path
 from layerfreq.integrations.extras import needs
 
 
@@ -21,7 +22,7 @@ class TensorBoard:
 
     def __init__(self, writer: Any) -> None:
         self._board = needs("torch.utils.tensorboard", "tensorboard")
-        self._folder = Path(writer) if isinstance(writer, (str, Path)) else None
+        self._folder = as_path(writer, "writer") if isinstance(writer, (str, Path)) else None
         self._writer: Any = writer if self._folder is None else None
 
     def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Any]) -> None:

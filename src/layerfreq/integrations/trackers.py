@@ -118,7 +118,7 @@ class Trackers:
     def _try(self, tracker: Any, work: Callable[[], Any]) -> None:
         try:
             work()
-        except Exception as error:  # whatever a tracker may meet, hours of training are worth more
+        except (Exception, SystemExit) as error:  # whatever a tracker may meet, hours of training are worth more
             if id(tracker) not in self._failed:
                 said = first_line(error)
                 name = type(tracker).__name__

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch.utils.data import default_collate
+
+from layerfreq.inputs import LABELS
 from layerfreq.integrations.extras import needs
 from layerfreq.integrations.shell import Shell
-from layerfreq.monitor import Monitor, When
+from layerfreq.monitor import Monitor
+from layerfreq.network import unwrap
+from layerfreq.notes import as_metrics
 from layerfreq.runs import Run
+from layerfreq.schedules import When
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -41,10 +48,10 @@ class LayerSpectraCallback(TrainerCallback):
         run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` begins.
-        **options: Of `spectrum`; `scale` may name several, as of `Monitor`.
+        **options: Of `spectrum`, and `reading`, `memory`, `scale`, `checkpoints`, `on_error`, `overwrite` of `Monitor`.
 
     Raises:
-        InputError: If `when` is no schedule; for the rest, when training begins.
+        InputError: For a bad option; where the model is to blame, when training begins.
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class LayerSpectraCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin."""
         states = state.stateful_callbacks.setdefault(STATE, {})
-        collate = getattr(kwargs.get("train_dataloader"), "collate_fn", None)
+        collate = _Collate(kwargs["model"], getattr(kwargs.get("train_dataloader"), "collate_fn", None))
         self._shell.begin(kwargs["model"], state.global_step, states.get(self._shell.name), self._trackers, collate)
         states[self._shell.name] = self._shell.state
 
@@ -84,7 +91,7 @@ class LayerSpectraCallback(TrainerCallback):
         logs = logs or {}
         if "train_runtime" in logs:
             return
-        numbers = {name: float(value) for name, value in logs.items() if isinstance(value, (int, float))}
+        numbers, _ = as_metrics({name: value for name, value in logs.items() if name != "step"})
         self._shell.note(state.global_step, {n: v for n, v in numbers.items() if not n.endswith(TIMINGS)})
         if control.should_save:
             self._shell.keep()
@@ -96,3 +103,32 @@ class LayerSpectraCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write what is left."""
         self._shell.close()
+
+
+class _Collate:
+    """Makes batches as the trainer does, of those columns that the model takes.
+
+    Args:
+        model: The model.
+        collate: The trainer's own collator; None means PyTorch's.
+    """
+
+    def __init__(self, model: Any, collate: Callable[[Any], Any] | None) -> None:
+        self._model, self._collate = unwrap(model), collate or default_collate
+        known = inspect.signature(self._model.forward).parameters
+        self._any = any(one.kind is one.VAR_KEYWORD for one in known.values())
+        self._names = {*known, *LABELS}
+
+    def __call__(self, items: Any) -> Any:
+        if isinstance(items[0], Mapping):
+            items = [{name: one for name, one in item.items() if self._takes(name, one)} for item in items]
+        batch = self._collate(items)
+        # An encoder-decoder gets its inputs from the labels, which a measurement keeps to itself.
+        prepare = getattr(self._model, "prepare_decoder_input_ids_from_labels", None)
+        if prepare is not None and isinstance(batch, Mapping) and "decoder_input_ids" not in batch:
+            labels = next((batch[name] for name in LABELS if batch.get(name) is not None), None)
+            batch = batch if labels is None else {**batch, "decoder_input_ids": prepare(labels=labels)}
+        return batch
+
+    def _takes(self, name: str, value: Any) -> bool:
+        return name in self._names or (self._any and not isinstance(value, (str, bytes)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+from layerfreq.errors import first_line
 from layerfreq.integrations.extras import needs
 
 
@@ -26,7 +29,7 @@ class WandB:
         self._wandb = needs("wandb", "wandb")
         self._given, self._init = run, init
         self._run: Any = None
-        self._own = False
+        self._own, self._drawn = False, True
 
     def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Any]) -> None:
         """Log one measurement."""
@@ -37,8 +40,21 @@ class WandB:
                 self._run = self._wandb.init(**self._init)
             self._run.define_metric("layerfreq/step")
             self._run.define_metric("layerfreq/*", step_metric="layerfreq/step")
-        image = self._wandb.Image(figure())
-        self._run.log({**scalars, "layerfreq/layers": image, "layerfreq/step": step})
+        self._run.log({**scalars, **self._picture(figure), "layerfreq/step": step})
+
+    def _picture(self, figure: Callable[[], Any]) -> dict[str, Any]:
+        """Return the figure as pixels, since W&B takes matplotlib's own only with pyplot; nothing if that fails."""
+        try:
+            from PIL import Image
+
+            pixels = io.BytesIO()
+            figure().savefig(pixels, format="png")
+            return {"layerfreq/layers": self._wandb.Image(Image.open(pixels))}
+        except Exception as error:  # the numbers are worth more
+            if self._drawn:
+                warnings.warn(f"trackers: WandB gets no figure ({first_line(error)}), but numbers", stacklevel=5)
+            self._drawn = False
+            return {}
 
     def close(self) -> None:
         """Finish the run, if it is our own."""

@@ -1,0 +1,61 @@
+"""What people hold their numbers in, as arrays that PyTorch takes: data frames, odd strides and byte orders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfreq.errors import InputError, first_line
+
+
+def is_table(value: Any) -> bool:
+    """Whether this is a data frame or a series, of pandas or of others that have `to_numpy`."""
+    return callable(getattr(value, "to_numpy", None)) and not isinstance(value, (Tensor, type))
+
+
+def as_array(value: Any, argument: str) -> Any:
+    """Return a table or array as an array that `torch.as_tensor` takes; anything else as it is.
+
+    Args:
+        value: What the user passed.
+        argument: What to blame in a message.
+
+    Raises:
+        InputError: For masked arrays, and tables of something else than numbers.
+    """
+    if is_table(value):
+        try:
+            value = np.asarray(value.to_numpy())
+        except Exception as error:  # of libraries that are not ours
+            kind = type(value).__name__
+            raise InputError(f"{argument}: a {kind} without numbers ({first_line(error)}); pass an array") from None
+        if value.dtype == object:
+            value = _numbers(value, argument)
+    if isinstance(value, Tensor):
+        kinds = {"sparse": value.layout != torch.strided, "quantized": value.is_quantized, "meta": value.is_meta}
+        kind = next((name for name, is_so in kinds.items() if is_so), None)
+        if kind is not None:
+            remedy = {"sparse": "pass its .to_dense()", "quantized": "pass its .dequantize()"}.get(kind, "pass numbers")
+            raise InputError(f"{argument}: a {kind} tensor; {remedy}")
+    if not isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{argument}: a masked array; drop or fill what is masked, and pass a plain array")
+    value = np.asarray(value)
+    if value.dtype.kind == "f" and value.dtype.itemsize > 8:
+        return value.astype(np.float64)
+    if not value.dtype.isnative:
+        return value.astype(value.dtype.newbyteorder("="))
+    odd = any(step < 0 or step % max(1, value.itemsize) for step in value.strides) or not value.flags.writeable
+    return value.copy() if odd else value
+
+
+def _numbers(value: np.ndarray, argument: str) -> np.ndarray:
+    try:
+        found = value.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{argument}: a table with other than numbers ({first_line(error)}); encode them") from None
+    return found.astype(np.int64) if all(isinstance(one, int) for one in value.flat) else found

@@ -1,0 +1,63 @@
+"""Steps and metrics as they come in from a training loop, checked before they are kept."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from layerfreq.errors import InputError
+
+MOST = 10**12  # steps; their files have so many digits
+
+
+def as_step(step: Any) -> int:
+    """Return a step as an int.
+
+    Raises:
+        InputError: If it is no whole number from 0 on.
+    """
+    number = _plain(step)
+    whole = isinstance(number, Integral) or (isinstance(number, Real) and float(number).is_integer())
+    if not whole or isinstance(number, (bool, np.bool_)) or not 0 <= number < MOST:
+        raise InputError(f"step: {shown(step)} is no whole number >= 0; pass how many training steps are done")
+    return int(number)
+
+
+def as_metrics(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the metrics that can be kept, as floats, and of the others why not."""
+    kept: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    for name, value in metrics.items():
+        number = _plain(value)
+        if not isinstance(name, str) or name == "step":
+            refused[str(name)] = "a run has its steps under this name; choose another"
+        elif isinstance(number, (Real, np.bool_)):
+            kept[name] = float(number)
+        else:
+            refused[name] = f"{shown(value)} is no number"
+    return kept, refused
+
+
+def shown(value: Any) -> str:
+    """Return a short text for a value, whatever it is."""
+    try:
+        text = reprlib.repr(value)
+    except Exception:  # of anybody's classes
+        text = f"a {type(value).__name__}"
+    return " ".join(text.split())[:80]
+
+
+def _plain(value: Any) -> Any:
+    """Return the number in a tensor or array of one number, and anything else as it is."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)) and getattr(value, "size", None) is not None:
+        size = value.numel() if isinstance(value, Tensor) else value.size
+        try:
+            return value.item() if size == 1 else value
+        except (RuntimeError, ValueError):  # without a value, such as one on "meta"
+            return value
+    return value

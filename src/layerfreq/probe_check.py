@@ -1,0 +1,52 @@
+"""A probe set, gone through once before anything is measured or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerfreq.inputs import batches, count
+from layerfreq.network import unwrap
+from layerfreq.options import check_options
+from layerfreq.readings import Layout
+from layerfreq.sharding import Shards
+from layerfreq.targets import EXACT, prepare_targets, read_targets
+from layerfreq.untouched import untouched
+from layerfreq.watching import Place
+
+
+def check_points(
+    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Place], options: Mapping[str, Any]
+) -> int:
+    """Check all targets, and that as many rows can be drawn as are asked for.
+
+    Args:
+        model: What the points are for.
+        inputs: As of `Monitor`.
+        targets: As of `Monitor`.
+        places: The layers; those read by positions have more rows, and targets of their own.
+        options: Of `spectrum`.
+
+    Returns:
+        The number of points.
+
+    Raises:
+        InputError: For points, targets, `rows` or `center` that no measurement takes.
+    """
+    positions = any(place.layer.reading.name == "positions" for place in places)
+    n, labels = 0, []
+    with untouched(unwrap(model), inputs):
+        for x, y in batches(inputs, targets):
+            n += count(x)
+            if not positions:
+                labels.append(Layout(count(x)).label(y)[0])
+    if positions or options.get("group") is not None:  # as many rows as positions, or the other ranks' points besides
+        return n
+    check_options(options, n)
+    y = read_targets(torch.cat(labels), n)
+    if y.ndim == 1 or y.shape[1] <= EXACT:
+        prepare_targets(y, Shards(count=n), center=bool(options.get("center")), seed=options.get("seed", 0))
+    return n

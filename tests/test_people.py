@@ -1,0 +1,144 @@
+"""Inputs in the forms that people have them: taken, with the same numbers, or refused in one line."""
+
+# ruff: noqa: PT017  some of several reads may fail, and then with one line
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from jaxtyping import config
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from layerfreq import hidden_layers, layer_features, layer_spectra, split
+from layerfreq.errors import InputError
+from layerfreq.spectrum import spectrum
+
+X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long()
+GRID = {"inv_delta": [0.1, 1.0], "engine": "reference"}
+MODEL = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+x, y = X.numpy(), Y.numpy()
+
+
+class Pairs(Dataset):
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return X[i], Y[i]
+
+
+class Stream(IterableDataset):
+    def __init__(self, ragged=False):
+        self.ragged = ragged
+
+    def __iter__(self):
+        yield from ((X[i][: 4 - (self.ragged and i % 2)], Y[i]) for i in range(30))
+
+
+@dataclass
+class Batch:
+    input: torch.Tensor
+    labels: torch.Tensor
+
+
+class Raising:
+    def __iter__(self):
+        yield X[:5], Y[:5]
+        raise OSError("the disk is gone")
+
+
+TAKEN = {
+    "a data frame and a series": (pd.DataFrame(x), pd.Series(y)),
+    "after a split": (pd.DataFrame(x, index=range(40, 70)), pd.Series(y, index=range(40, 70))),
+    "negative strides": (x[::-1].copy()[::-1], y[::-1].copy()[::-1]),
+    "big endian": (x.astype(">f4"), y.astype(">i8")),
+    "a view of a record": (np.rec.fromarrays([x], names="a", formats="(4,)f4").a, y),
+    "read-only": (np.broadcast_to(x, (1, 30, 4))[0], y),
+    "Fortran's order": (np.asfortranarray(x), y),
+    "nested lists": (x.tolist(), y.tolist()),
+    "nullable integers": (X, pd.Series(y, dtype="Int64")),
+    "categories' codes": (X, pd.Series(y).astype("category")),
+    "objects that are numbers": (pd.DataFrame(x).astype(object).astype("float32"), pd.Series(y).astype(object)),
+    "unsigned": (X, y.astype(np.uint16)),
+    "booleans": (X, Y.bool()),
+    "a data set": (Pairs(), None),
+    "a stream": (Stream(), None),
+    "arrays and lists in batches": ([(x[:20], y[:20].tolist()), (x[20:], pd.Series(y[20:]))], None),
+    "lists in batches": ([(x.tolist(), y.tolist())], None),
+    "dicts": ([{"input": X, "labels": Y, "text": ["a"] * 30}], None),
+    "dataclasses": ([Batch(X, Y)], None),
+    "a loader": (DataLoader(Pairs(), 7), None),
+    "a dict of a data frame": ({"input": pd.DataFrame(x)}, Y),
+}
+REFUSED = {
+    "masked": (np.ma.masked_array(x, x > 1), Y),
+    "masked targets": (X, np.ma.masked_array(y, y > 0)),
+    "text": (pd.DataFrame({"a": ["x"] * 30}), Y),
+    "targets that are text": (X, ["a"] * 30),
+    "missing targets": (X, pd.Series([None, *y[1:]], dtype="Int64")),
+    "three in a batch": (DataLoader([(X[i], Y[i], Y[i]) for i in range(30)], 8), None),
+    "inputs only": (DataLoader(X, 8), None),
+    "ragged": (Stream(ragged=True), None),
+    "a loader that raises": (Raising(), None),
+    "used up": (iter([(X, Y)]), None),
+    "nothing": (None, Y),
+    "an object": (object(), Y),
+    "characters": ("abc", Y),
+    "bytes": (b"abc", Y),
+    "a set": ({1, 2}, Y),
+    "a module": (MODEL, Y),
+    "no points": (X[:0], Y[:0]),
+    "one number": (torch.tensor(3.0), Y),
+    "sparse": (X.to_sparse(), Y),
+    "quantized": (torch.quantize_per_tensor(X, 0.1, 0, torch.quint8), Y),
+    "meta": (X.to("meta"), Y),
+    "complex": (X.to(torch.complex64), Y),
+    "half": (X.half(), Y),
+    "extended": (x.astype(np.longdouble), Y),
+    "ragged lists": ([[1, 2], [3]], Y),
+    "a class id too large": (X, [2**70] * 30),
+    "one target": (X, np.array(3)),
+    "a dict of targets": (X, {"a": 1}),
+    "a list of dicts without labels": ([{"input": X}], None),
+    "no batches": ([], None),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it():
+    """Without the tests' own check of types."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_taken_with_the_same_numbers(name):
+    inputs, targets = TAKEN[name]
+    found = layer_spectra(MODEL, inputs, targets, **GRID)["1"]
+    np.testing.assert_allclose(found.lfr, layer_spectra(MODEL, X, Y, **GRID)["1"].lfr, rtol=1e-6)
+    assert hidden_layers(MODEL, inputs) == ["1"]
+    if targets is not None and not isinstance(inputs, dict):
+        np.testing.assert_allclose(spectrum(inputs, targets, **GRID).lfr, spectrum(X, Y, **GRID).lfr, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_in_one_line(name):
+    inputs, targets = REFUSED[name]
+    with pytest.raises(InputError) as caught:
+        layer_spectra(MODEL, inputs, targets, **GRID)
+    assert "\n" not in str(caught.value)
+    for function in (
+        lambda: spectrum(inputs, targets, **GRID),
+        lambda: hidden_layers(MODEL, inputs),
+        lambda: layer_features(MODEL, inputs),
+        lambda: split(MODEL, "1", inputs),
+    ):
+        try:
+            function()  # right where it takes fewer arguments, or other features
+        except InputError as error:
+            assert "\n" not in str(error)
