@@ -112,7 +112,7 @@ def test_nothing_is_written_without_a_run_or_for_bad_input(tmp_path, monkeypatch
         with pytest.raises(InputError, match=words) as caught:
             Monitor(net(), X, **{"targets": Y, "run": tmp_path / "run", **options})
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="inv_delta: 1 is followed by 0.5"):
+    with pytest.raises(InputError, match=r"inv_delta: 1 is followed by 0\.5"):
         Monitor(net(), X, Y, inv_delta=[1.0, 0.5]).measure(0)
     assert not list(tmp_path.iterdir())
 
