@@ -209,7 +209,7 @@ def test_features_are_off_the_graph_and_hooks_go_also_when_the_model_raises():
 
     for memory in ("1GB", 400_000):
         for names in (["act"], ["act", "second.relu"]):
-            monitor = Monitor(model, X, Y, layers=names, memory=memory, inv_delta=GRID, rows=30)
+            monitor = Monitor(model, X, Y, layers=names, memory=memory, inv_delta=GRID, rows=30, on_error="raise")
             model.train()
             handle = model.second.register_forward_pre_hook(fail)
             late = model.first.register_forward_pre_hook(fail)
@@ -290,7 +290,7 @@ def test_a_probe_set_that_changes_size_is_one_line():
             return iter([(X[:n], Y[:n])])
 
     loader = Growing([60])
-    options = {"inv_delta": GRID, "layers": ["second.relu", "last"]}
+    options = {"inv_delta": GRID, "layers": ["second.relu", "last"], "on_error": "raise"}
     monitor, streaming = (Monitor(net(), loader, memory=memory, **options) for memory in ("1GB", 100_000))
     monitor.measure(0)
     loader.sizes = [50]
@@ -301,7 +301,7 @@ def test_a_probe_set_that_changes_size_is_one_line():
         streaming.measure(0)
     states = shrinking()
     x, y = next(states)
-    monitor = Monitor(net(), x, y, inv_delta=GRID)
+    monitor = Monitor(net(), x, y, inv_delta=GRID, on_error="raise")
     monitor.measure(0)
     next(states)
     with pytest.raises(InputError, match=r"^targets: 60 entries for 50 inputs"):
@@ -310,7 +310,7 @@ def test_a_probe_set_that_changes_size_is_one_line():
 
 def test_a_layer_that_vanished_is_one_line():
     model = net()
-    monitor = Monitor(model, X, Y, layers=["act", "last"], inv_delta=GRID)
+    monitor = Monitor(model, X, Y, layers=["act", "last"], inv_delta=GRID, on_error="raise")
     monitor.measure(0)
     del model.act
     with pytest.raises(InputError, match=r"^layer 'act': no longer in Convolutions; [^\n]*$"):

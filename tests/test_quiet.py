@@ -53,6 +53,7 @@ COMPANY = pytest.mark.filterwarnings("ignore:layer '[a-z0-9]+'.* its features of
 
 
 @COMPANY
+@pytest.mark.compatibility("set-up", "a model that keeps state of any kind", "works")
 @pytest.mark.parametrize("name", HELD)
 def test_state_of_every_kind_is_put_back_without_a_word(name):
     with warnings.catch_warnings():
@@ -60,6 +61,12 @@ def test_state_of_every_kind_is_put_back_without_a_word(name):
         assert train(HELD[name], True) == train(HELD[name], False)
 
 
+@pytest.mark.compatibility(
+    "set-up",
+    "a model that writes into globals, closures or files",
+    "works with a limit",
+    "a warning names the module",
+)
 @pytest.mark.parametrize("name", LOST)
 def test_what_cannot_be_put_back_is_said_once_by_the_name_of_the_module(name):
     with pytest.warns(UserWarning, match="cannot put back") as said:
@@ -152,6 +159,12 @@ LOADERS = {
 }
 
 
+@pytest.mark.compatibility(
+    "set-up",
+    "a loader with state or generators of its own",
+    "works with a limit",
+    "arrays of a data set beyond 64 MiB are not kept",
+)
 @pytest.mark.parametrize("name", LOADERS)
 @pytest.mark.parametrize("kind", [Net, nn.Sequential])
 def test_what_a_loader_leads_to_is_put_back(name, kind):

@@ -208,7 +208,7 @@ class Monitor:
         step = metrics.pop("step", None) if step is None else step
         if model is None:
             raise InputError(f"monitor: closed, and step {step} is to be measured; measure before close()")
-        if self._policy.full:
+        if self._policy.full and self._options.get("group") is None:  # other ranks would wait for this one
             return None
         spectra = None
         with self._policy.survived(f"step {step}"):
@@ -298,7 +298,7 @@ def _independent(scale: Any) -> tuple[Scale, ...]:
         InputError: If one is unknown, or there is none.
     """
     several = isinstance(scale, Iterable) and not isinstance(scale, str)
-    asked = [as_scale(one) for one in (list(scale) if several else [scale])]
+    asked: list[Scale] = [as_scale(one) for one in (list(scale) if several else [scale])]
     if not asked:
         raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
     kinds = {one == "maxabs": one for one in reversed(asked)}

@@ -21,11 +21,11 @@ def as_step(step: Any) -> int:
     Raises:
         InputError: If it is no whole number from 0 on.
     """
-    number = _plain(step)
-    whole = isinstance(number, Integral) or (isinstance(number, Real) and float(number).is_integer())
-    if not whole or isinstance(number, (bool, np.bool_)) or not 0 <= number < MOST:
+    number: Any = _plain(step)
+    whole = isinstance(number, (Integral, Real)) and float(number).is_integer()
+    if not whole or isinstance(number, (bool, np.bool_)) or not 0 <= number < MOST:  # pyright: ignore[reportOperatorIssue]
         raise InputError(f"step: {shown(step)} is no whole number >= 0; pass how many training steps are done")
-    return int(number)
+    return int(number)  # pyright: ignore[reportArgumentType]
 
 
 def as_metrics(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, str]]:

@@ -74,8 +74,8 @@ class Run:
             _remove(path)
         if (path / "config.yaml").exists():
             raise InputError(
-                f"run: {str(path)!r} holds another run; choose another directory, go on with it by "
-                f"run=Run({str(path)!r}), or replace it by overwrite=True"
+                f"run: {str(path)!r} holds another run; choose another directory, or resume that one "
+                f"(run=Run({str(path)!r}) goes on with it, overwrite=True replaces it)"
             )
         if path.is_dir() and all(part.name.startswith(".partial-") for part in path.iterdir()):
             sweep(path)

@@ -37,7 +37,7 @@ class Schedule:
             when = when.item()
         if callable(when):
             self._decide: Callable[[int, int], Any] = lambda step, _: when(step)
-        elif isinstance(when, Integral) and not isinstance(when, bool) and when > 0:
+        elif isinstance(when, Integral) and not isinstance(when, bool) and int(when) > 0:
             every = int(when)
             self._decide = lambda step, last: step % every == 0 or last // every < step // every
         elif self.ends:

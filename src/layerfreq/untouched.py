@@ -109,7 +109,7 @@ def _workers_kept(found: list[Found]) -> Iterator[None]:
         for loader, workers in zip(loaders, kept, strict=True):
             ours, loader._iterator = loader._iterator, workers
             if ours is not None and hasattr(ours, "_shutdown_workers"):
-                ours._shutdown_workers()  # they were seeded by the measurement
+                ours._shutdown_workers()  # pyright: ignore  they were seeded by the measurement
 
 
 @contextmanager
