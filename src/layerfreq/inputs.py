@@ -25,13 +25,14 @@ def is_loader(inputs: Any) -> bool:
     return isinstance(inputs, Iterable)
 
 
-def batches(inputs: Any, targets: Any = None) -> Iterator[tuple[Any, Any]]:
+def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterator[tuple[Any, Any]]:
     """Iterate over (inputs, targets) batches; targets are None where none were given.
 
     Args:
         inputs: A tensor or array (n, ...), a dict or tuple of them as the model's forward takes, or an
             iterable of (inputs, targets) batches.
         targets: (n, ...) or None; must be None for an iterable of batches.
+        whole: Take what is in one piece as one batch, however many points it has.
 
     Raises:
         InputError: On empty data, or on batches that are not pairs.
@@ -56,14 +57,15 @@ def batches(inputs: Any, targets: Any = None) -> Iterator[tuple[Any, Any]]:
         raise InputError("inputs: 0 points; pass at least one")
     if targets is not None and len(targets) != n:
         raise InputError(f"targets: {len(targets)} entries for {n} inputs; they need the same length")
-    for start in range(0, n, BATCH):
-        at = slice(start, start + BATCH)
+    size = n if whole else BATCH
+    for start in range(0, n, size):
+        at = slice(start, start + size)
         yield take(inputs, at, n), None if targets is None else targets[at]
 
 
 def count(inputs: Any) -> int:
     """Number of points n in one batch of inputs: the first dimension of its first tensor."""
-    for tensor in _tensors(inputs):
+    for tensor in tensors_of(inputs):
         if tensor.ndim:
             return tensor.shape[0]
     raise InputError(f"inputs: a {type(inputs).__name__} without tensors; pass what the model's forward takes")
@@ -87,13 +89,23 @@ def map_tensors(change: Callable[[Tensor], Any], inputs: Any) -> Any:
     return inputs
 
 
-def call(model: nn.Module, inputs: Any) -> Any:
-    """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument."""
+def call(model: nn.Module, inputs: Any, gradients: bool = False) -> Any:
+    """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument.
+
+    With `gradients`, which a model needs that differentiates inside its forward, they flow from copies of the inputs.
+    """
+    if gradients:
+        with torch.enable_grad():
+            return call(model, map_tensors(_differentiable, inputs))
     if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, (tuple, list)):
         return model(*inputs)
     return model(inputs)
+
+
+def _differentiable(x: Tensor) -> Tensor:
+    return x.detach().clone().requires_grad_() if x.is_floating_point() else x
 
 
 def on_device(model: nn.Module, inputs: Any) -> Any:
@@ -113,21 +125,21 @@ def _any_tensor(model: nn.Module) -> Tensor | None:
 
 
 @contextmanager
-def blaming_inputs(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Say of what a model raises when it is first run which inputs it got."""
+def blaming_inputs(model: nn.Module, inputs: Any, also: str = "") -> Iterator[None]:
+    """Say of what a model raises when it is first run which inputs it got, and `also` on what it did not run."""
     try:
         yield
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model raises for inputs that are not its own
-        given = _tensors(inputs)
+        given = tensors_of(inputs)
         kinds = ", ".join(f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in given[:3]) or "no tensors"
         floats = {t.dtype for t in given if t.is_floating_point()}
         own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         other = own is not None and floats and floats != {own}
         remedy = f"its parameters are {own}, convert the inputs" if other else "pass what its forward takes"
         raise InputError(
-            f"inputs: {type(model).__name__} does not run on {kinds} ({first_line(error, kind=True)}); {remedy}"
+            f"inputs: {type(model).__name__} does not run on {kinds}{also} ({first_line(error, kind=True)}); {remedy}"
         ) from error
 
 
@@ -150,7 +162,8 @@ def _as_tensors(inputs: Any) -> Any:
     return inputs
 
 
-def _tensors(inputs: Any) -> list[Tensor]:
+def tensors_of(inputs: Any) -> list[Tensor]:
+    """Return every tensor in a tensor, dict, tuple or list."""
     found: list[Tensor] = []
     map_tensors(found.append, inputs)
     return found

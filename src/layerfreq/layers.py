@@ -9,25 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from layerfreq.cuts import Cut as Place
 from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.features import FeatureStream, collect, collect_labels, most_points
 from layerfreq.inputs import device_of, is_loader
 from layerfreq.memory import group_by_memory, read_memory
-from layerfreq.network import (
-    Cuts,
-    Layer,
-    choose_layers,
-    find_cuts,
-    probe_of,
-    reject_one_pass,
-    unwrap,
-    with_readings,
-)
+from layerfreq.network import choose_layers, reject_one_pass, unwrap
 from layerfreq.passes import SHARE
 from layerfreq.sharding import Shards
 from layerfreq.spectrum import Spectrum, describe_peak, measure, spectrum
 from layerfreq.untouched import untouched
-from layerfreq.watching import Place, find_places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,9 +153,9 @@ class Plan:
     refused: dict[str, str]
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Place]:
         """The layers, input to output."""
-        return [place.layer for place in self.places]
+        return self.places
 
 
 def plan(
@@ -181,9 +172,7 @@ def plan(
     """
     shards = Shards(group)
     with shards.together(), untouched(model, inputs):
-        probe = probe_of(model, inputs)
-        cuts = find_cuts(model, probe) if layers is None else Cuts(choose_layers(model, probe, layers), {}, {})
-        places = find_places(model, probe, with_readings(model, probe, cuts.layers, reading))
+        cuts = choose_layers(model, inputs, layers, reading)
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
     if other is not None:
@@ -191,7 +180,7 @@ def plan(
             f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
             "name the layers yourself"
         )
-    return Plan(places, cuts.refused)
+    return Plan(cuts.layers, cuts.refused)
 
 
 def measure_layers(
