@@ -106,8 +106,10 @@ def choose(found: Trace, faults: dict[str, str]) -> tuple[list[Value], dict[str,
 
 
 def _named_best(values: Sequence[Value], kinds: Kinds) -> Value:
-    once = [v for v in values if v.module is not None and v.once]
-    return next(iter([v for v in once if kinds.is_candidate(v)] or once or values))
+    modules = [v for v in values if v.module is not None]
+    once = [v for v in modules if v.once]
+    mostly = [v for v in modules if kinds.is_candidate(v)]
+    return next(iter([v for v in once if v in mostly] or once or mostly or values))
 
 
 class Kinds:
@@ -120,7 +122,8 @@ class Kinds:
 
     def __init__(self, values: Sequence[Value], found: Trace) -> None:
         self._flow, self._chain = found.flow, set(found.flow.chain)
-        self._modules = {v.name if v.once else v.base: v.module for v in values if v.module is not None}
+        self._modules = {v.base: v.module for v in values if v.module is not None}
+        self._repeated = {v.base for v in values if not v.once}
         self._classes = [type(module) for module in self._modules.values()]
         self.by_node: dict[int, list[Value]] = {}
         for value in values:
@@ -158,10 +161,11 @@ class Kinds:
         return any(self._flow.counts(i) for i in range(value.started, value.ended))
 
     def _is_block(self, name: str) -> bool:
-        """Whether a module is one of several of its kind, whose inside is not looked into for sums."""
+        """Whether a module is one of several of its kind, or called again, so that its inside is not looked into for sums."""
         module = self._modules.get(name)
         return module is not None and (
             name.split(".")[-1].isdigit()
+            or name in self._repeated
             or type(module).__module__.startswith("torch.nn.")
             or self._classes.count(type(module)) > 1
         )

@@ -72,6 +72,7 @@ class Tap(TorchFunctionMode):
         self._calls: Counter[str] = Counter()
         self._running: list[tuple[str, nn.Module, int]] = []
         self._last = ""
+        self._telling = False  # the callback is running: what it computes is not the model's
         self._handles: list[Any] = []
 
     def __enter__(self) -> Tap:
@@ -99,7 +100,9 @@ class Tap(TorchFunctionMode):
         *_, started = self._running.pop()
         self._last = name
         changed = self._returned(name, module, arguments, output, started)
+        self._telling = True
         state = state_of(module, output if changed is None else changed)
+        self._telling = False
         if state is not None:
             put = self._returned(f"{name}.{STATE}", None, arguments, state, started)
             if put is not None:
@@ -109,13 +112,18 @@ class Tap(TorchFunctionMode):
     def _returned(self, name: str, module: nn.Module | None, arguments: Any, output: Any, started: int) -> Any:
         self._calls[name] += 1
         inside = self._running[-1][0] if self._running else ""
-        return self._on_return(
-            Event(name, self._calls[name], module, output, arguments, started, self._tick(), inside)
-        )
+        event = Event(name, self._calls[name], module, output, arguments, started, self._tick(), inside)
+        self._telling = True
+        try:
+            return self._on_return(event)
+        finally:
+            self._telling = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if self._telling:
+            return func(*args, **(kwargs or {}))
         graph, started = self._graph, self._tick()
         if graph is not None:
             if args and getattr(func, "__name__", "") in _ESCAPES and isinstance(args[0], Tensor):

@@ -151,11 +151,14 @@ def _shape(value: Tensor) -> tuple[int, ...]:
 
 def _may_be_held(inputs: Any, graph: Graph) -> frozenset[int]:
     """The inputs that look like masks, lengths, positions or ids rather than points: how they are used decides."""
-    return frozenset(graph.node_of(t) for t in tensors_of(inputs) if not t.is_floating_point() or _is_mask(t))
+    n = count(inputs)
+    return frozenset(graph.node_of(t) for t in tensors_of(inputs) if not t.is_floating_point() or _is_mask(t, n))
 
 
-def _is_mask(x: Tensor) -> bool:
-    """Whether there are zeros, and either ones or very negative numbers, and nothing else."""
+def _is_mask(x: Tensor, n: int) -> bool:
+    """Whether it may say which points or positions belong together: zeros and ones, zeros and very negative, (n, n)."""
+    if x.layout != torch.strided or tuple(x.shape) == (n, n) or x.ndim == 0 or x.shape[0] != n:
+        return True
     zero = x == 0
     return bool((zero | (x == 1)).all()) or bool((zero.any() & (zero | (x < -1e4)).all()))
 
