@@ -217,12 +217,19 @@ def vae(m, x):
     return torch.sigmoid(m.out(F.relu(m.dec(z)))), mu, logvar
 
 
+def sparse_experts(m, x):
+    h = F.relu(m.a(x))
+    best, out = m.gate(h).argmax(-1), torch.zeros_like(h)
+    for k, expert in enumerate(m.experts):
+        out[best == k] = F.relu(expert(h[best == k]))
+    return m.head(out)
+
+
 def both(m, image, numbers):
     a, b = F.relu(m.a(image)), F.relu(m.b(numbers))
     return m.head(F.relu(m.fc(torch.cat([a, b], 1))))
 
 
-PINN = nn.Tanh
 STYLES = [
     Style("LeNet with dropout", "PyTorch's MNIST example",
           lambda: Net(lenet, conv1=nn.Conv2d(3, 4, 3), dropout1=nn.Dropout(), fc1=fc(36, D), dropout2=nn.Dropout(),
@@ -305,6 +312,13 @@ STYLES = [
         lambda m, x: ["abc"[i] for i in m.net(x).argmax(-1).tolist()], net=mlp()), flat, ["net.1", "net.3"]),
     Style("nothing of the inputs", "stubs", lambda: Net(lambda m, x: (m.net(x), 3.0)[1], net=mlp()), flat,
           "has nothing of the inputs"),
+    Style("maxout", "hand-written activations", lambda: Net(
+        lambda m, x: m.head(m.a(x).view(-1, 4, 2).amax(-1)), a=fc(), head=fc(4, 2)), flat, ["a.amax"]),
+    Style("mixture of experts, sparse", "large models", lambda: Net(
+        sparse_experts, a=fc(), gate=fc(D, 3), experts=many(fc, 3), head=fc(D, 2)), flat,
+          ["a.relu", "experts.2.setitem"]),
+    Style("torch.func.vmap", "functional libraries", lambda: Net(
+        lambda m, x: torch.func.vmap(m.net)(x), net=mlp()), flat, "sees one point at a time"),
     Style("linear network", "baselines", lambda: nn.Sequential(fc(), fc(D, 2)), flat, "no activation before parameters"),
     Style("shared module, several calls", "weight sharing", lambda: Net(
         lambda m, x: m.out(m.act(m.f(m.act(m.f(x))))), f=fc(), act=nn.ReLU(), out=fc(D, 2)), flat, ["act:1", "act:2"]),

@@ -94,10 +94,9 @@ def choose(found: Trace, faults: dict[str, str]) -> tuple[list[Value], dict[str,
         if node in chain:
             if kinds.gives_way(value):
                 continue
-        elif reason or kinds.tells(value):
-            reason = reason or (DERIVED if flow.derivatives else AROUND)
-        else:
+        elif not kinds.tells(value):
             continue
+        reason = reason or ("" if node in chain else DERIVED if flow.derivatives else AROUND)
         if reason:
             refused[value.name] = reason
         else:

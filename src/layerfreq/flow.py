@@ -182,6 +182,8 @@ class Flow:
         node, of = self.nodes[i], self.parents(i)
         if not of or not self.weighed[i]:
             return False
+        if node.op in ("amax", "max") and any(self.weight[p] for p in self.nodes[of[0]].parents):
+            return True  # maxout
         twice = len(of) < sum(self.content[p] for p in node.parents) and node.op in ("mul", "div")
         chooses = node.op in _CHOOSES and self.content[node.parents[0 if node.op == "where" else 1]]
         if not (twice or chooses or (node.pointwise and node.op not in _LINEAR)):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
-from layerfreq.cuts import DERIVED, Cut, Cuts, choose, cut_of
+from layerfreq.cuts import DERIVED, Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.inputs import batches, count, is_loader, on_device, take
 from layerfreq.ownrows import ELSEWHERE, TOGETHER, fault_of_rows, sample_of, turned, unmeasurable
@@ -87,6 +87,9 @@ def _why_none(found: Trace, refused: Mapping[str, str]) -> str:
     why = "; ".join(f"{name!r}: {reason}" for name, reason in list(refused.items())[:3])
     if not why and flow.derivatives:
         why = DERIVED
+    if not why:
+        mute = [v for v in found.values if v.trouble and Kinds(found.values, found).is_activation(v)]
+        why = "; ".join(f"{v.name!r}: {v.trouble}" for v in mute[:3])
     return why or "no activation before parameters"
 
 

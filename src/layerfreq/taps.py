@@ -134,10 +134,14 @@ class Tap(TorchFunctionMode):
         finally:
             if graph is not None:
                 graph.derivative -= func in _DIFFERENTIATES
-        name = _function_name(func, output)
+        into = args[0] if func is Tensor.__setitem__ else None  # what is written into counts as what is returned
+        name = _function_name(func, output if into is None else into)
         if name is not None and not self._hidden():
-            changed = self._returned(self._prefix() + name, None, args, output, started)
-            output = output if changed is None else changed
+            changed = self._returned(self._prefix() + name, None, args, output if into is None else into, started)
+            if changed is not None and into is not None:
+                into.copy_(changed)
+            elif changed is not None:
+                output = changed
         return output
 
     def _hidden(self) -> bool:
