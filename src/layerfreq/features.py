@@ -15,6 +15,7 @@ from layerfreq.inputs import batches, call, count, device_of, is_loader, on_devi
 from layerfreq.memory import group_by_memory, read_memory, reserve
 from layerfreq.network import choose_layers, reject_one_pass, unwrap
 from layerfreq.ownrows import unmeasurable
+from layerfreq.padding import tokens_there
 from layerfreq.readings import Layout
 from layerfreq.settings import CallersSettings, own_settings
 from layerfreq.sources import Source
@@ -36,7 +37,7 @@ def layer_features(
     inputs: Any,
     layers: Sequence[str] | str | None = None,
     *,
-    reading: str | Mapping[str, str] = "flatten",
+    reading: Any = "flatten",
     stream: bool = False,
     memory: int | str | None = None,
 ) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
@@ -48,9 +49,11 @@ def layer_features(
         model: Any module; it is left as it was.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         layers: Names as from `hidden_layers`, or any other module of the model; None means the hidden layers.
-        reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean" or "max" over the
-            positions (padding is one like any other), or "positions", every one a row of its own, those of the first
-            sample first. One name, or a mapping from layers to names, others being flattened. Features are on axis 1
+        reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten"; "mean" or "max" over the
+            positions, without padding where an input named as a mask says which tokens are there; "cls", the first
+            token, or "last", the last one that is not padding; or "positions", every one a row of its own, those of
+            the first sample first. Or a function of the output (n, ...) that makes features (n, ...). One of these,
+            or a mapping from layers to them, others being flattened. Features are on axis 1
             of what convolutions, batch norms and poolings return, on the last axis of what linear, embedding,
             attention and recurrent modules and layer norms return; "mean:1" or "positions:-1" says it where it cannot
             be told. Outputs (n, d) have no positions: one name for all leaves them as they are, a mapping must not
@@ -138,6 +141,7 @@ def run_through(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cu
 def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Cut], take: Take) -> None:
     layers = {place.name: place for place in places}
     missing, n = set(layers), count(x)
+    there = tokens_there(model, x, n)
     whole = bool(sharded_modules(model))  # what is left half-way would not be shared out over the ranks again
     last: list[tuple[str, Tensor, int, Tensor | None]] = []
 
@@ -150,7 +154,7 @@ def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Cut], take: Ta
             reason = unmeasurable(value, n)
             if reason or value is None:
                 raise InputError(reason)
-            rows, layout = layers[name].reading.read(value.detach())
+            rows, layout = layers[name].reading.read(value.detach(), there)
             label, kept = (None, None) if y is None else layout.label(y)
         rows = rows if kept is None else rows[kept.to(rows.device)]
         if missing or whole:

@@ -32,6 +32,8 @@ _CHOOSES = frozenset({"where", "masked_fill"})  # linear unless what chooses com
 _COMPARE = frozenset("eq ne lt le gt ge argmax argmin logical_not logical_and logical_or isin nonzero bitwise_not".split())
 _REDUCES = frozenset("mean sum var var_mean std std_mean norm linalg_vector_norm amax max logsumexp prod cumsum".split())
 
+_PARTS = frozenset({"select", "slice", "index", "index_select", "gather"})
+
 
 class Flow:
     """What flows where.
@@ -218,6 +220,18 @@ class Flow:
 
     def _attends(self, i: int) -> bool:
         return self.content[i] and (self.nodes[i].op in ATTENTION or "attention" in self.nodes[i].op)
+
+    def takes_a_part(self, i: int) -> bool:
+        """Whether all that goes on of a value, a norm behind it included, is a part of it."""
+        while True:
+            following = self.children.get(i, [])
+            if len(following) != 1 or len(self.parents(following[0])) != 1:
+                return False
+            i = following[0]
+            if self.nodes[i].op in _PARTS:
+                return True
+            if self.nodes[i].op != "native_layer_norm":
+                return False
 
     def next_bends(self, i: int) -> bool:
         """Whether all that a value goes into is an activation, straight or by a factor, a sign or a shift."""

@@ -92,7 +92,7 @@ def layer_spectra(
     targets: Any = None,
     layers: Sequence[str] | str | None = None,
     *,
-    reading: str | Mapping[str, str] = "flatten",
+    reading: Any = "flatten",
     memory: int | str | None = None,
     **options: Any,
 ) -> LayerSpectra:
@@ -163,7 +163,7 @@ def plan(
     inputs: Any,
     layers: Sequence[str] | str | None,
     group: Any = None,
-    reading: str | Mapping[str, str] = "flatten",
+    reading: Any = "flatten",
 ) -> Plan:
     """Find out which layers to measure, once for many measurements.
 

@@ -64,7 +64,7 @@ class Monitor:
         layers: Sequence[str] | str | None = None,
         run: str | Path | Run | None = None,
         when: When = 1,
-        reading: str | Mapping[str, str] = "flatten",
+        reading: Any = "flatten",
         memory: int | str | None = None,
         trackers: Iterable[Any] = (),
         checkpoints: bool = False,

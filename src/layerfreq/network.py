@@ -72,6 +72,7 @@ def find_cuts(model: nn.Module, inputs: Any, *, whole: bool = False, some: bool 
         if value.trouble or reason == ELSEWHERE:
             warnings.warn(f"layer {name!r} cannot be measured: {reason}", stacklevel=4)
     _warn_of_company([v.name for v in chosen if faults.get(v.name) == TOGETHER])
+    _tell_of_tokens(chosen, found)
     if not chosen and some:
         raise InputError(
             f"model: no hidden layer found in {type(model).__name__} ({_why_none(found, refused)}); "
@@ -203,6 +204,17 @@ def _warn_of_company(names: list[str]) -> None:
         warnings.warn(f"layer {names[0]!r}{more}: {TOGETHER}", stacklevel=5)
 
 
+def _tell_of_tokens(chosen: Sequence[Value], found: Trace) -> None:
+    """Tell of a row of tokens of which the network above reads one."""
+    for value in chosen:
+        if len(value.shape) == 3 and found.flow.takes_a_part(value.node):
+            warnings.warn(
+                f"layer {value.name!r}: what is above reads a part of it, such as one token; reading={{{value.name!r}: "
+                "'cls'} (or 'last', or a function) measures that alone",
+                stacklevel=4,
+            )
+
+
 def _with_readings(cuts: Cuts, reading: Any) -> list[Cut]:
     """Give cuts their readings, from one name for all or a mapping, and say how large they are.
 
@@ -220,11 +232,13 @@ def _with_readings(cuts: Cuts, reading: Any) -> list[Cut]:
         made_by.extend([] if value.module is None else [value.module])
         if value.name not in wanted:
             continue
+        each = 0
         with blame(value.name):
             one = readings[value.name].settle(value.shape, made_by) if value.node >= 0 else FLATTEN
-        each = 0
-        if not value.trouble:
-            each = one.read(torch.empty(value.shape, dtype=value.dtype, device="meta"))[0].nbytes // n
+            # A function of the user's own gets numbers: what it does with shapes alone nobody knows.
+            kind = "meta" if one.function is None else "cpu"
+            if not value.trouble:
+                each = one.read(torch.zeros(value.shape, dtype=value.dtype, device=kind))[0].nbytes // n
         read[value.name] = replace(wanted[value.name], reading=one, each=each)
     return [read[cut.name] for cut in cuts.layers]
 
