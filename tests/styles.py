@@ -1,4 +1,4 @@
-"""Models in the styles of public repositories, and the cuts that a person would name in each: images, flat and physics."""
+"""Models in the styles of public repositories, and the cuts that a person would name: images, numbers, physics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -151,8 +151,8 @@ def cifar_resnet():
         out = F.relu(m.bn1(m.conv1(x)))
         return m.linear(F.avg_pool2d(m.layer2(m.layer1(out)), 4).flatten(1))
 
-    return Net(run, conv1=nn.Conv2d(3, 4, 3, 1, 1), bn1=nn.BatchNorm2d(4), layer1=nn.Sequential(Basic(4, 4), Basic(4, 4)),
-               layer2=nn.Sequential(Basic(4, 8, 2)), linear=nn.Linear(8, 3))  # fmt: skip
+    one, two = nn.Sequential(Basic(4, 4), Basic(4, 4)), nn.Sequential(Basic(4, 8, 2))
+    return Net(run, conv1=nn.Conv2d(3, 4, 3, 1, 1), bn1=nn.BatchNorm2d(4), layer1=one, layer2=two, linear=nn.Linear(8, 3))
 
 
 def changed(model, change):
@@ -278,8 +278,8 @@ STYLES = [
           ["a.where", "b.where"]),
     Style("gated product, inline", "gated networks", lambda: Net(
         lambda m, x: m.c(F.silu(m.a(x)) * m.b(x)), a=fc(), b=fc(), c=fc(D, 2)), flat, ["b.mul"], ("a.silu",)),
-    Style("inline residuals", "hand-written residual networks", lambda: Net(inline, fs=many(fc, 4), head=fc(D, 2)), flat,
-          ["fs.0.add", "fs.1.add", "fs.2.add", "fs.3.add"], ("fs.0.relu",)),
+    Style("inline residuals", "hand-written residual networks", lambda: Net(inline, fs=many(fc, 4), head=fc(D, 2)),
+          flat, ["fs.0.add", "fs.1.add", "fs.2.add", "fs.3.add"], ("fs.0.relu",)),
     Style("inline residuals in place, one activation", "hand-written residual networks", lambda: Net(
         inline_in_place, stem=fc(), fs=many(fc, 3), act=nn.GELU(), head=fc(D, 2)), flat,
           ["act.add:1", "act.add:2", "act.add:3"], ("act:1",)),
@@ -291,14 +291,15 @@ STYLES = [
         derived, net=nn.Sequential(fc(), nn.Tanh(), fc(), nn.Tanh(), fc(D, 1))), flat, ["net.1", "net.3"]),
     Style("physics-informed, residual alone", "PINNs", lambda: Net(
         lambda m, x: (lambda u, g: g[:, :1] + u)(*derived(m, x)),
-        net=nn.Sequential(fc(), nn.Softplus(), fc(), nn.Softplus(), fc(D, 1))), flat, "derivatives with respect to the"),
+        net=nn.Sequential(fc(), nn.Softplus(), fc(), nn.Softplus(), fc(D, 1))), flat, "derivatives with respect to"),
     Style("force field", "interatomic potentials", lambda: Net(
         lambda m, x: (lambda e, g: {"energy": e, "forces": -g})(*derived(m, x)),
         net=nn.Sequential(fc(), nn.SiLU(), fc(D, 1))), flat, ["net.1"]),
     Style("hard boundary values", "PINNs", lambda: Net(
         lambda m, x: x[:, :1] * (1 - x[:, :1]) * m.net(x), net=mlp()), flat, "another way"),
     Style("variational autoencoder", "generative models", lambda: Net(
-        vae, enc=fc(), mu=fc(D, 4), logvar=fc(D, 4), dec=fc(4, D), out=fc()), flat, ["enc.relu", "logvar.add", "dec.relu"]),
+        vae, enc=fc(), mu=fc(D, 4), logvar=fc(D, 4), dec=fc(4, D), out=fc()), flat,
+          ["enc.relu", "logvar.add", "dec.relu"]),
     Style("two inputs", "multimodal", lambda: Net(both, a=fc(), b=fc(4, D), fc=fc(2 * D, D), head=fc(D, 2)),
           lambda: (flat(), torch.randn(N, 4)), ["b.cat", "fc.relu"], ("a.relu", "b.relu")),
     Style("an object of one's own", "libraries", lambda: Net(lambda m, x: Result(m.net(x)), net=mlp()), flat,
@@ -319,7 +320,8 @@ STYLES = [
           ["a.relu", "experts.2.setitem"]),
     Style("torch.func.vmap", "functional libraries", lambda: Net(
         lambda m, x: torch.func.vmap(m.net)(x), net=mlp()), flat, "sees one point at a time"),
-    Style("linear network", "baselines", lambda: nn.Sequential(fc(), fc(D, 2)), flat, "no activation before parameters"),
+    Style("linear network", "baselines", lambda: nn.Sequential(fc(), fc(D, 2)), flat,
+          "no activation before parameters"),
     Style("shared module, several calls", "weight sharing", lambda: Net(
         lambda m, x: m.out(m.act(m.f(m.act(m.f(x))))), f=fc(), act=nn.ReLU(), out=fc(D, 2)), flat, ["act:1", "act:2"]),
     Style("random Fourier features", "implicit representations", lambda: Fourier(), flat, ["cat", "net.1"]),

@@ -1,4 +1,4 @@
-"""Models in the styles of public repositories, and the cuts that a person would name in each: texts, series, graphs."""
+"""Models in the styles of public repositories, and the cuts that a person would name: texts, series, graphs."""
 
 import torch
 from torch import nn
@@ -219,7 +219,8 @@ STYLES = [
         at_state_of_lstm, rnn=nn.LSTM(D, 6, 2, batch_first=True, bidirectional=True), fc=fc(12, D), head=fc(D, 2)),
           sequence, ["rnn.h_n", "fc.relu"]),
     Style("LSTM, last step", "time series", lambda: Net(
-        lambda m, x: m.head(m.rnn(x)[0][:, -1]), rnn=nn.LSTM(D, 6, batch_first=True), head=fc(6, 2)), sequence, ["rnn"]),
+        lambda m, x: m.head(m.rnn(x)[0][:, -1]), rnn=nn.LSTM(D, 6, batch_first=True), head=fc(6, 2)), sequence,
+          ["rnn"]),
     Style("cells in a loop", "time series", lambda: Net(last_of_cells, cell=nn.GRUCell(D, D), head=fc(D, 2)), sequence,
           [f"cell:{T}"]),
     Style("packed, sorted lengths", "text classification", packed(True),

@@ -1,9 +1,9 @@
 """The places in a network at which it can be cut, as a person would name them.
 
 A cut is a value through which everything flows that the output has of the points, behind an activation and before
-parameters. Of those values a person names activations, the ends of blocks (residual, attention, dense), and sums written
-out in a forward that is no block itself. Names are found last: of the modules that have made a value, the innermost that
-is called once; else `<module that returned last>.<function>`.
+parameters. Of those values a person names activations, the ends of blocks (residual, attention, dense), and sums
+written out in a forward that is no block itself. Names are found last: of the modules that have made a value, the
+innermost that is called once; else `<module that returned last>.<function>`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from layerfreq.flow import STRONG
+from layerfreq.operators import STRONG
 from layerfreq.ownrows import ELSEWHERE
 from layerfreq.readings import FLATTEN, Reading
 from layerfreq.tracing import Trace, Value
@@ -160,7 +160,7 @@ class Kinds:
         return any(self._flow.counts(i) for i in range(value.started, value.ended))
 
     def _is_block(self, name: str) -> bool:
-        """Whether a module is one of several of its kind, or called again, so that its inside is not looked into for sums."""
+        """Whether a module is one of several of its kind, or called again: its inside is not searched for sums."""
         module = self._modules.get(name)
         return module is not None and (
             name.split(".")[-1].isdigit()

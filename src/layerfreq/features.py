@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -40,6 +40,7 @@ def layer_features(
     reading: Any = "flatten",
     stream: bool = False,
     memory: int | str | None = None,
+    whole: bool = False,
 ) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
     """Return the features at layers: their outputs in eval mode, without gradients, flattened to (n, d).
 
@@ -62,6 +63,7 @@ def layer_features(
             `memory`, at least one, at the cost of one forward pass (up to the last of them) for each lot.
         memory: With `stream`, bytes for features, or text such as "500MB" or "2GiB"; None means a quarter of the
             memory that is free, and no more than 4 GiB.
+        whole: Run the model on all inputs at once, see `hidden_layers`.
 
     Returns:
         name -> (n, d) tensor, (n x positions, d) with "positions", or the iterator. Features are on the model's device;
@@ -75,8 +77,10 @@ def layer_features(
         raise InputError("memory: given without stream=True; all features are returned at once, whatever they take")
     if stream:
         reject_one_pass(inputs)
+    if whole and not is_loader(inputs):
+        inputs = list(batches(inputs, whole=True))
     with untouched(model, inputs):
-        places = choose_layers(model, inputs, layers, reading).layers
+        places = choose_layers(model, inputs, layers, reading, whole=whole).layers
     if stream:
         return _one_by_one(model, inputs, places, read_memory(memory))
     return collect(model, inputs, None, places)[0]

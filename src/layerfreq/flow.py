@@ -10,29 +10,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from layerfreq.graph import Node
+from layerfreq.operators import CHOOSES, COMPARES, LINEAR, NORMALISES, REDUCES, STRONG, TAKES_A_PART
 
 ROOT = -1  # what comes before all points
-
-# Activations by the names of their operators; recurrent layers are gated by some inside them.
-STRONG = frozenset(
-    "relu relu6 tanh sigmoid gelu silu elu leaky_relu hardtanh hardswish hardsigmoid mish softplus softsign log_sigmoid "
-    "log_sigmoid_forward prelu _prelu_kernel rrelu rrelu_with_noise softshrink hardshrink threshold celu selu sin cos "
-    "tan sinh cosh asinh atan erf sinc glu "
-    "lstm gru rnn_tanh rnn_relu mkldnn_rnn_layer _cudnn_rnn miopen_rnn _thnn_fused_lstm_cell _thnn_fused_gru_cell "
-    "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
-)
-ATTENTION = frozenset({"_softmax", "softmax", "_log_softmax", "log_softmax"})  # and other normalising
-# Of element by element, those that are linear in each argument.
-_LINEAR = frozenset(
-    "add sub rsub mul div neg positive clone _to_copy copy lerp addcmul addcdiv fill zero lift_fresh detach alias "
-    "bitwise_and bitwise_or bitwise_xor bitwise_not logical_and logical_or logical_not logical_xor isnan isinf "
-    "real imag conj view_as_real dropout native_dropout nan_to_num masked_fill where".split()
-)
-_CHOOSES = frozenset({"where", "masked_fill"})  # linear unless what chooses comes of the points
-_COMPARE = frozenset("eq ne lt le gt ge argmax argmin logical_not logical_and logical_or isin nonzero bitwise_not".split())
-_REDUCES = frozenset("mean sum var var_mean std std_mean norm linalg_vector_norm amax max logsumexp prod cumsum".split())
-
-_PARTS = frozenset({"select", "slice", "index", "index_select", "gather"})
 
 
 class Flow:
@@ -94,13 +74,13 @@ class Flow:
         return met
 
     def _content(self, points: set[int], structure: bool) -> list[bool]:
-        """Which nodes hold something of the points; which of the whole numbers equal another is only their structure."""
+        """Which nodes hold something of the points; what whole numbers are equal to is only their structure."""
         found: list[bool] = []
         met: list[bool] = []
         for i, node in enumerate(self.nodes):
             of = [p for p in node.parents if found[p]]
             weighed = any(met[p] for p in of) or bool(of and any(self.weight[p] for p in node.parents))
-            only_structure = structure and node.op in _COMPARE and not any(self.nodes[p].floating or met[p] for p in of)
+            only_structure = structure and node.op in COMPARES and not any(self.nodes[p].floating or met[p] for p in of)
             found.append(i in points or (bool(of) and not only_structure))
             met.append(weighed)
         self.weighed = met
@@ -133,7 +113,7 @@ class Flow:
 
     @cached_property
     def children(self) -> dict[int, list[int]]:
-        """node -> the nodes on the way to the output that are computed from it."""
+        """Node -> the nodes on the way to the output that are computed from it."""
         found: dict[int, list[int]] = {}
         for i in sorted(self.above):
             for p in self.parents(i):
@@ -142,7 +122,7 @@ class Flow:
 
     @cached_property
     def before(self) -> dict[int, int]:
-        """node -> the last value before it through which everything in it flows (its immediate dominator)."""
+        """Node -> the last value before it through which everything in it flows (its immediate dominator)."""
         found: dict[int, int] = {}
         for i in sorted(self.above):
             found[i] = self._common(found, self.parents(i))
@@ -173,7 +153,7 @@ class Flow:
 
     def is_activation(self, i: int) -> bool:
         """Whether a node bends what flows through it, element by element or in normalising."""
-        return self.content[i] and (self.nodes[i].op in STRONG or self.nodes[i].op in ATTENTION or self.bends(i))
+        return self.content[i] and (self.nodes[i].op in STRONG or self.nodes[i].op in NORMALISES or self.bends(i))
 
     def counts(self, i: int) -> bool:
         """Whether a node makes the block around it more than a linear map: an activation, but no part of a norm."""
@@ -187,14 +167,14 @@ class Flow:
         if node.op in ("amax", "max") and any(self.weight[p] for p in self.nodes[of[0]].parents):
             return True  # maxout
         twice = len(of) < sum(self.content[p] for p in node.parents) and node.op in ("mul", "div")
-        chooses = node.op in _CHOOSES and self.content[node.parents[0 if node.op == "where" else 1]]
-        if not (twice or chooses or (node.pointwise and node.op not in _LINEAR)):
+        chooses = node.op in CHOOSES and self.content[node.parents[0 if node.op == "where" else 1]]
+        if not (twice or chooses or (node.pointwise and node.op not in LINEAR)):
             return False
-        reduced = any(self.nodes[c].op in _REDUCES for c in self._children_of_all.get(i, ()))
+        reduced = any(self.nodes[c].op in REDUCES for c in self._children_of_all.get(i, ()))
         return not reduced and not self._from_reduction(of[0])
 
     def _from_reduction(self, i: int) -> bool:
-        while self.nodes[i].op not in _REDUCES:
+        while self.nodes[i].op not in REDUCES:
             of = self.parents(i)
             if len(of) != 1 or not self.nodes[i].pointwise:
                 return False
@@ -219,7 +199,7 @@ class Flow:
         return any(self.counts(p) or (sums and self._attends(p)) for p in between)
 
     def _attends(self, i: int) -> bool:
-        return self.content[i] and (self.nodes[i].op in ATTENTION or "attention" in self.nodes[i].op)
+        return self.content[i] and (self.nodes[i].op in NORMALISES or "attention" in self.nodes[i].op)
 
     def takes_a_part(self, i: int) -> bool:
         """Whether all that goes on of a value, a norm behind it included, is a part of it."""
@@ -228,7 +208,7 @@ class Flow:
             if len(following) != 1 or len(self.parents(following[0])) != 1:
                 return False
             i = following[0]
-            if self.nodes[i].op in _PARTS:
+            if self.nodes[i].op in TAKES_A_PART:
                 return True
             if self.nodes[i].op != "native_layer_norm":
                 return False

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from layerfreq.untouched import sharded_modules
+
 # They take of a tensor its shape and type, not its numbers.
 _SHAPE_ONLY = frozenset(
     f"{how}_like" for how in ("zeros", "ones", "empty", "full", "rand", "randn", "randint", "randperm")
@@ -55,7 +57,11 @@ class Graph(TorchDispatchMode):
         self.derivative = 0  # how deep inside of torch.autograd.grad
         self.escaped: list[int] = []  # nodes whose numbers went to Python or NumPy
         self._now: dict[int, int] = {}  # memory -> its latest node
-        self._parts: dict[tuple[int, int, int, int], tuple[int, int]] = {}  # part of memory -> its node, and that of the whole
+        self._parts: dict[
+            tuple[int, int, int, int], tuple[int, int]
+        ] = {}  # part of memory -> its node, and that of the whole
+        # Where parameters are shared out over ranks, they are put together in memory of which the model knows nothing.
+        self._unknown = "weight" if sharded_modules(model) else "constant"
         self._without_memory: list[Tensor] = []  # sparse ones and the like, whose identities must not be given away
         for p in model.parameters():
             self._begin(p, "weight")
@@ -75,7 +81,7 @@ class Graph(TorchDispatchMode):
         memory = self._memory(t)
         whole = self._now.get(memory)
         if whole is None:
-            return self._begin(t, "constant")
+            return self._begin(t, self._unknown if t.is_floating_point() else "constant")
         part, of = self._parts.get(_part(memory, t), (-1, -1))
         return part if of == whole else whole
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layerfreq.cuts import Cut as Place
 from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.features import FeatureStream, collect, collect_labels, most_points
-from layerfreq.inputs import device_of, is_loader
+from layerfreq.inputs import batches, device_of, is_loader
 from layerfreq.memory import group_by_memory, read_memory
 from layerfreq.network import choose_layers, reject_one_pass, unwrap
 from layerfreq.passes import SHARE
@@ -94,6 +94,7 @@ def layer_spectra(
     *,
     reading: Any = "flatten",
     memory: int | str | None = None,
+    whole: bool = False,
     **options: Any,
 ) -> LayerSpectra:
     """Measure the effective target function {(features at a layer, targets)} of every layer.
@@ -118,6 +119,8 @@ def layer_spectra(
             "500MB" or "2GiB". None means a quarter of the memory that is free, and no more than 4 GiB. Some 50 MiB
             for tiles of the work, and 16 filter centres, are taken whatever the budget. With `group`, a layer's
             features are always held.
+        whole: Run the model on all inputs at once, as a graph network wants it, whose points depend on one another;
+            so does a list of one batch, `[(inputs, targets)]`, here and for a `Monitor`.
         **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
             every rank calls with its own part of the inputs, and all get the spectra of the whole.
 
@@ -136,6 +139,8 @@ def layer_spectra(
         raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
     read_memory(memory)
     check_options(options)
+    if whole and not is_loader(inputs):
+        inputs, targets = list(batches(inputs, targets, whole=True)), None
     found = plan(model, inputs, layers, options.get("group"), reading)
     return measure_layers(model, inputs, targets, found, memory=memory, **options)
 

@@ -14,15 +14,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.cuts import DERIVED, Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.errors import InputError, blame, did_you_mean
-from layerfreq.inputs import batches, count, is_loader, on_device, take
-from layerfreq.ownrows import ELSEWHERE, TOGETHER, fault_of_rows, sample_of, turned, unmeasurable
+from layerfreq.inputs import count, is_loader
+from layerfreq.ownrows import ELSEWHERE, TOGETHER, fault_of_rows, sample_of, turned
 from layerfreq.readings import FLATTEN, assign
 from layerfreq.taps import Event, first_tensor
-from layerfreq.tracing import PROBE, Trace, Value, run_again, trace
+from layerfreq.tracing import Trace, Value, run_again, trace
 from layerfreq.untouched import untouched
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
-COMPANY = 32  # points of which it is tried, at most, whether their rows hang on the others
 
 
 def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list[str]:
@@ -241,14 +240,6 @@ def _with_readings(cuts: Cuts, reading: Any) -> list[Cut]:
                 each = one.read(torch.zeros(value.shape, dtype=value.dtype, device=kind))[0].nbytes // n
         read[value.name] = replace(wanted[value.name], reading=one, each=each)
     return [read[cut.name] for cut in cuts.layers]
-
-
-def probe_of(model: nn.Module, inputs: Any) -> Any:
-    """Return the first few points of the inputs, on the model's device."""
-    reject_one_pass(inputs)
-    x, _ = next(iter(batches(inputs)))
-    n = count(x)
-    return on_device(model, take(x, slice(0, min(n, PROBE)), n))
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -77,7 +77,7 @@ def fault_of_rows(
     noise = 64 * torch.finfo(torch.float32).eps if before.dtype.itemsize >= 4 else 8 * torch.finfo(before.dtype).eps
     before, after = (torch.nan_to_num(t.double()) for t in (before, after))
     limit = 1e-3 * float((before - before.mean(dim=0)).abs().max()) + noise * float(before.abs().max())
-    wrong = [i for i in range(len(again)) if float((after[i] - before[again[i]]).abs().max()) > limit]
+    wrong = ((after - before[again]).abs().amax(dim=1) > limit).nonzero().flatten().tolist()
     if not wrong:
         return ""
     elsewhere = all(bool(((before - after[i]).abs().amax(dim=1) <= limit).any()) for i in wrong[:SOUGHT])

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from layerfreq.cuts import Cut
 from layerfreq.errors import InputError
 from layerfreq.inputs import call, count, map_tensors
-from layerfreq.cuts import Cut
 from layerfreq.network import choose_layers, unwrap
-from layerfreq.tracing import Trace, run_again
 from layerfreq.taps import Event, Tap, all_tensors, first_tensor, replace_first
+from layerfreq.tracing import Trace, run_again
 from layerfreq.untouched import untouched
 
 

@@ -16,8 +16,21 @@ from torch.overrides import TorchFunctionMode
 from layerfreq.graph import Graph
 
 # Operators of Python by the names of the functions that they are.
-_SAME = {"radd": "add", "iadd": "add", "rsub": "sub", "isub": "sub", "rmul": "mul", "imul": "mul", "truediv": "div",
-         "rtruediv": "div", "itruediv": "div", "rpow": "pow", "ipow": "pow", "rmatmul": "matmul", "concat": "cat"}  # fmt: skip
+_SAME = {
+    "radd": "add",
+    "iadd": "add",
+    "rsub": "sub",
+    "isub": "sub",
+    "rmul": "mul",
+    "imul": "mul",
+    "truediv": "div",
+    "rtruediv": "div",
+    "itruediv": "div",
+    "rpow": "pow",
+    "ipow": "pow",
+    "rmatmul": "matmul",
+    "concat": "cat",
+}
 # Functions through which numbers leave PyTorch.
 _ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__"})
 _DIFFERENTIATES = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})

@@ -14,7 +14,7 @@ from layerfreq.errors import InputError
 from layerfreq.flow import Flow
 from layerfreq.generators import seed_all
 from layerfreq.graph import Graph
-from layerfreq.inputs import batches, blaming_inputs, call, count, map_tensors, on_device, take, tensors_of
+from layerfreq.inputs import batches, blaming_inputs, call, count, is_loader, map_tensors, on_device, take, tensors_of
 from layerfreq.ownrows import sample_of, unmeasurable
 from layerfreq.taps import Event, Tap, all_tensors, first_tensor
 
@@ -82,7 +82,8 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
     """Run a model once; call it inside `untouched`.
 
     It is tried on the first four points. A model that does not run on them (points that depend on one another, states
-    of a fixed batch, lengths that must stay together) gets the first batch whole.
+    of a fixed batch, lengths that must stay together) gets the first batch whole; so does one whose inputs are a list
+    of one batch.
 
     Args:
         model: The model, unwrapped.
@@ -94,6 +95,7 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
     """
     first, _ = next(iter(batches(inputs, whole=whole)))
     n = count(first)
+    whole = whole or (isinstance(inputs, list) and is_loader(inputs) and len(inputs) == 1)
     sizes = [n] if whole or n <= PROBE else [PROBE, n]
     for size in sizes:
         probe = on_device(model, take(first, slice(0, size), n)) if size < n else on_device(model, first)
@@ -128,11 +130,20 @@ def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
         trouble = unmeasurable(value, n)
         found.append(
             Value(
-                event.name, event.name, event.number, True, event.module, event.inside,
-                -1 if value is None else graph.node_of(value), event.started, event.ended,
-                () if value is None else _shape(value), torch.float32 if value is None else value.dtype,
-                trouble, sample_of(value) if value is not None and not trouble else None,
-            )  # fmt: skip
+                event.name,
+                event.name,
+                event.number,
+                True,
+                event.module,
+                event.inside,
+                -1 if value is None else graph.node_of(value),
+                event.started,
+                event.ended,
+                () if value is None else _shape(value),
+                torch.float32 if value is None else value.dtype,
+                trouble,
+                sample_of(value) if value is not None and not trouble else None,
+            )
         )
 
     seed_all(model)  # inside `untouched`: the same noise, if there is any, in every run
@@ -160,7 +171,7 @@ def _is_mask(x: Tensor, n: int) -> bool:
     if x.layout != torch.strided or tuple(x.shape) == (n, n) or x.ndim == 0 or x.shape[0] != n:
         return True
     zero = x == 0
-    return bool((zero | (x == 1)).all()) or bool((zero.any() & (zero | (x < -1e4)).all()))
+    return bool((zero | (x == 1)).all()) or bool(zero.any() & (zero | (x < -1e4)).all())
 
 
 def run_again(model: nn.Module, found: Trace, probe: Any, on_return: Callable[[Event], Any]) -> Any:
@@ -168,4 +179,3 @@ def run_again(model: nn.Module, found: Trace, probe: Any, on_return: Callable[[E
     seed_all(model)
     with Tap(model, on_return):
         return call(model, map_tensors(torch.clone, probe), found.gradients)
-
