@@ -152,7 +152,8 @@ def cifar_resnet():
         return m.linear(F.avg_pool2d(m.layer2(m.layer1(out)), 4).flatten(1))
 
     one, two = nn.Sequential(Basic(4, 4), Basic(4, 4)), nn.Sequential(Basic(4, 8, 2))
-    return Net(run, conv1=nn.Conv2d(3, 4, 3, 1, 1), bn1=nn.BatchNorm2d(4), layer1=one, layer2=two, linear=nn.Linear(8, 3))
+    stem = nn.Conv2d(3, 4, 3, 1, 1)
+    return Net(run, conv1=stem, bn1=nn.BatchNorm2d(4), layer1=one, layer2=two, linear=nn.Linear(8, 3))
 
 
 def changed(model, change):

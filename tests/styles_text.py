@@ -65,6 +65,22 @@ def llama():
     return transformers.LlamaForCausalLM(config)
 
 
+def opt():
+    import transformers
+
+    config = transformers.OPTConfig(
+        **SMALL, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32, max_position_embeddings=20,
+        word_embed_proj_dim=16,
+    )  # fmt: skip
+    return transformers.OPTForCausalLM(config)
+
+
+def cnn(m, x, lengths):
+    h = F.relu(m.conv(x.transpose(1, 2))).transpose(1, 2)
+    kept = torch.arange(h.shape[1])[None] < lengths[:, None]
+    return m.head(h.masked_fill(~kept[..., None], 0).sum(1) / lengths[:, None])
+
+
 def encoder(layers=2):
     layer = nn.TransformerEncoderLayer(D, 2, 16, batch_first=True)
     return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
@@ -197,6 +213,10 @@ STYLES = [
                    "position_ids": (there().flip(1).cumsum(1) - 1).clamp(0)}, GPT),
     Style("GPT-2 for sequences", "Hugging Face", gpt2("GPT2ForSequenceClassification"), padded, GPT),
     Style("Llama, padded", "Hugging Face", llama, padded, ["model.layers.0", "model.layers.1", "model"]),
+    Style("OPT, padded: positions counted from the mask", "Hugging Face", opt, padded,
+          ["model.decoder.layers.0", "model.decoder.layers.1", "model.decoder"]),
+    Style("convolutions, lengths", "text classification", lambda: Net(
+        cnn, conv=nn.Conv1d(D, D, 3, padding=1), head=fc(D, 2)), lambda: (sequence(), LENGTHS), ["conv.relu"]),
     Style("encoder, padding mask, mean of tokens", "sentence encoders", lambda: Net(
         mean_of_tokens, body=encoder(), head=fc(D, 2)), lambda: (sequence(), there()), ENCODER),
     Style("encoder, float mask", "sentence encoders", lambda: Net(

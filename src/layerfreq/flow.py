@@ -22,18 +22,28 @@ class Flow:
         nodes: The graph.
         held: Those inputs that may be no points (masks, lengths, positions), which are not if they meet no weight
             before they meet the points.
+        masks: Those of them that are made of zeros and ones; held where there are other points, save where they meet
+            a weight.
         outputs: Nodes of the output.
         structure: Whether what whole numbers are equal to is structure (where a text ends), and no point's content.
     """
 
     def __init__(
-        self, nodes: Sequence[Node], held: frozenset[int], outputs: Sequence[int], structure: bool = True
+        self,
+        nodes: Sequence[Node],
+        held: frozenset[int],
+        masks: frozenset[int],
+        outputs: Sequence[int],
+        structure: bool = True,
     ) -> None:
         self.nodes, self._outputs = nodes, outputs
         inputs = {i for i, node in enumerate(nodes) if node.op == "input"}
         self.weight = self._weights()
-        points = inputs - (held - self._met(held))
-        self.content = self._content(points or inputs, structure)
+        met = self._met(held)
+        points = (inputs - held) | {i for i in met if i not in masks}
+        # A mask that is counted into positions, which have parameters, is content there, and a mask everywhere else.
+        starts = points.union(*(met[i] for i in met if i in masks)) or inputs
+        self.content = self._content(starts, structure)
         if not any(self.content[i] for i in outputs):
             self.content = self._content(points or inputs, structure=False)
         self.sinks = self._sinks([i for i in dict.fromkeys(outputs) if self.content[i]])
@@ -41,7 +51,7 @@ class Flow:
 
     def strict(self) -> Flow:
         """Return what flows where if masks and the like are points, too."""
-        return Flow(self.nodes, frozenset(), self._outputs, structure=False)
+        return Flow(self.nodes, frozenset(), frozenset(), self._outputs, structure=False)
 
     def parents(self, i: int) -> list[int]:
         """The nodes with something of the points that a node is computed from, each once."""
@@ -56,19 +66,20 @@ class Flow:
             found.append(node.op == "weight" or (not given[-1] and any(found[p] for p in node.parents)))
         return found
 
-    def _met(self, held: frozenset[int]) -> set[int]:
-        """Those of some inputs that meet a weight before they meet anything else."""
+    def _met(self, held: frozenset[int]) -> dict[int, set[int]]:
+        """Those of some inputs that meet a weight before they meet anything else, and the nodes where they do."""
         pure: dict[int, set[int]] = {i: {i} for i in held}
-        met: set[int] = set()
-        inputs = [False] * len(self.nodes)  # whether something of the other inputs is in it
+        met: dict[int, set[int]] = {}
+        mixed: list[bool] = []  # whether something of the other inputs is in a node, or a weight
         for i, node in enumerate(self.nodes):
-            inputs[i] = (node.op == "input" and i not in held) or any(inputs[p] for p in node.parents)
+            mixed.append((node.op == "input" and i not in held) or any(mixed[p] for p in node.parents))
             mine = set().union(*(pure.get(p, set()) for p in node.parents))
-            if not mine or inputs[i]:
+            if not mine or mixed[i]:
                 continue
             if any(self.weight[p] for p in node.parents):
-                met |= mine
-                inputs[i] = True
+                mixed[i] = True
+                for one in mine:
+                    met.setdefault(one, set()).add(i)
             else:
                 pure[i] = mine
         return met

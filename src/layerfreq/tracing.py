@@ -153,17 +153,23 @@ def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
     values = [v if calls[v.base] == 1 else replace(v, name=f"{v.base}:{v.number}", once=False) for v in found]
     tensors = all_tensors(output)
     ends = [graph.node_of(t) for t in tensors] if tensors else graph.escaped[-1:]
-    return Trace(probe, values, Flow(graph.nodes, _may_be_held(given, graph), ends), gradients)
+    held, masks = _may_be_held(given, graph)
+    return Trace(probe, values, Flow(graph.nodes, held, masks, ends), gradients)
 
 
 def _shape(value: Tensor) -> tuple[int, ...]:
     return () if value.is_nested else tuple(value.shape)
 
 
-def _may_be_held(inputs: Any, graph: Graph) -> frozenset[int]:
-    """The inputs that look like masks, lengths, positions or ids rather than points: how they are used decides."""
-    n = count(inputs)
-    return frozenset(graph.node_of(t) for t in tensors_of(inputs) if not t.is_floating_point() or _is_mask(t, n))
+def _may_be_held(inputs: Any, graph: Graph) -> tuple[frozenset[int], frozenset[int]]:
+    """The inputs that look like masks, lengths, positions or ids rather than points, and those of them with 0 and 1.
+
+    How they are used decides what they are.
+    """
+    n, given = count(inputs), tensors_of(inputs)
+    held = [t for t in given if not t.is_floating_point() or _is_mask(t, n)]
+    masks = [t for t in held if not t.is_floating_point() and len(given) > 1 and bool(((t == 0) | (t == 1)).all())]
+    return frozenset(map(graph.node_of, held)), frozenset(map(graph.node_of, masks))
 
 
 def _is_mask(x: Tensor, n: int) -> bool:
