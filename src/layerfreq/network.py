@@ -88,7 +88,8 @@ def _why_none(found: Trace, refused: Mapping[str, str]) -> str:
     if not why and flow.derivatives:
         why = DERIVED
     if not why:
-        mute = [v for v in found.values if v.trouble and Kinds(found.values, found).is_activation(v)]
+        kinds = Kinds(found.values, found)
+        mute = [v for v in found.values if v.trouble and kinds.is_activation(v)]
         why = "; ".join(f"{v.name!r}: {v.trouble}" for v in mute[:3])
     return why or "no activation before parameters"
 
