@@ -1,6 +1,6 @@
 """What the paper's scale costs against raw features: time and memory, interleaved, on the cpu engine.
 
-    python benchmarks/scales.py [--n 5000] [--d 512] [--repeats 7]
+python benchmarks/scales.py [--n 5000] [--d 512] [--repeats 7]
 """
 
 import argparse

@@ -54,7 +54,7 @@ def test_attention_returns_a_tuple(weights):
         return m.head(torch.relu(m.fc(x + out)).mean(1))
 
     model = Net(run, attn=nn.MultiheadAttention(D, 2, batch_first=True), fc=nn.Linear(D, D), head=nn.Linear(D, 2))
-    check(model, sequence(), "attn", ["fc.relu"])
+    check(model, sequence(), "attn", ["attn.add", "fc.relu"])
     with pytest.raises(InputError, match=r"module 'attn.out_proj' is not called when the model runs"):
         layer_features(model, sequence(), "attn.out_proj")
 

@@ -93,7 +93,7 @@ MODELS = {
     "mlp": (mlp, lambda: torch.randn(9, 8), ["2", "5"]),
     "shared": (Shared, lambda: torch.randn(9, 8), ["act:1", "act:2", "act:3"]),
     "residual": (Residual, lambda: torch.randn(9, 3, 8, 8), ["relu", "layer1.0", "layer1.1"]),
-    "functional": (Functional, lambda: torch.randn(9, 8), ["fc1.relu"]),
+    "functional": (Functional, lambda: torch.randn(9, 8), ["fc1.relu", "right.add"]),
     "attention": (Attention, lambda: {"ids": torch.randint(0, 11, (9, 5))}, ["encoder.layers.0", "encoder.layers.1"]),
     "recurrent": (Recurrent, lambda: torch.randn(9, 5, 8), ["rnn", "fc.relu"]),
 }
@@ -155,7 +155,7 @@ def test_replayed_parts_own_what_they_use():
 def test_inner_branches_are_no_cuts_and_say_why():
     model, x = Functional(), torch.randn(20, 8)
     spectra = layer_spectra(model, x, torch.arange(20) % 2)
-    assert list(spectra) == ["fc1.relu"]
+    assert list(spectra) == ["fc1.relu", "right.add"]
     assert "another way" in spectra.refused["left.tanh"]
     assert "left.tanh" in repr(spectra)
     with pytest.raises(InputError, match="no cut"):

@@ -173,5 +173,5 @@ def test_finding_cuts_runs_the_model_seldom_and_on_few_points():
     )
     x = flat()
     assert len(hidden_layers(model, x)) == 5
-    assert len(sizes) == 5 + 3
+    assert len(sizes) == 2
     assert max(sizes) == 4

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layerfreq.cuts import Cut
 from layerfreq.errors import InputError, blame
 from layerfreq.inputs import batches, call, count, device_of, is_loader, on_device
 from layerfreq.memory import group_by_memory, read_memory, reserve
-from layerfreq.network import (
-    choose_layers,
-    probe_of,
-    reject_one_pass,
-    unmeasurable,
-    unwrap,
-    with_readings,
-)
+from layerfreq.network import choose_layers, reject_one_pass, unwrap
+from layerfreq.ownrows import unmeasurable
+from layerfreq.padding import tokens_there
 from layerfreq.readings import Layout
 from layerfreq.settings import CallersSettings, own_settings
 from layerfreq.sources import Source
 from layerfreq.taps import first_tensor
 from layerfreq.untouched import sharded_modules, untouched
-from layerfreq.watching import Place, find_places, watch
+from layerfreq.watching import watch
 
 WIDTHS = "its width differs between batches; pad the inputs to one size, or pass reading='mean'"
 # Gets a layer's name, features (k, d) of one batch, the number of inputs in it, and k targets or None.
@@ -41,9 +37,10 @@ def layer_features(
     inputs: Any,
     layers: Sequence[str] | str | None = None,
     *,
-    reading: str | Mapping[str, str] = "flatten",
+    reading: Any = "flatten",
     stream: bool = False,
     memory: int | str | None = None,
+    whole: bool = False,
 ) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
     """Return the features at layers: their outputs in eval mode, without gradients, flattened to (n, d).
 
@@ -53,9 +50,11 @@ def layer_features(
         model: Any module; it is left as it was.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         layers: Names as from `hidden_layers`, or any other module of the model; None means the hidden layers.
-        reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean" or "max" over the
-            positions (padding is one like any other), or "positions", every one a row of its own, those of the first
-            sample first. One name, or a mapping from layers to names, others being flattened. Features are on axis 1
+        reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten"; "mean" or "max" over the
+            positions, without padding where an input named as a mask says which tokens are there; "cls", the first
+            token, or "last", the last one that is not padding; or "positions", every one a row of its own, those of
+            the first sample first. Or a function of the output (n, ...) that makes features (n, ...). One of these,
+            or a mapping from layers to them, others being flattened. Features are on axis 1
             of what convolutions, batch norms and poolings return, on the last axis of what linear, embedding,
             attention and recurrent modules and layer norms return; "mean:1" or "positions:-1" says it where it cannot
             be told. Outputs (n, d) have no positions: one name for all leaves them as they are, a mapping must not
@@ -64,6 +63,7 @@ def layer_features(
             `memory`, at least one, at the cost of one forward pass (up to the last of them) for each lot.
         memory: With `stream`, bytes for features, or text such as "500MB" or "2GiB"; None means a quarter of the
             memory that is free, and no more than 4 GiB.
+        whole: Run the model on all inputs at once, see `hidden_layers`.
 
     Returns:
         name -> (n, d) tensor, (n x positions, d) with "positions", or the iterator. Features are on the model's device;
@@ -77,32 +77,33 @@ def layer_features(
         raise InputError("memory: given without stream=True; all features are returned at once, whatever they take")
     if stream:
         reject_one_pass(inputs)
+    if whole and not is_loader(inputs):
+        inputs = list(batches(inputs, whole=True))
     with untouched(model, inputs):
-        probe = probe_of(model, inputs)
-        places = find_places(model, probe, with_readings(model, probe, choose_layers(model, probe, layers), reading))
+        places = choose_layers(model, inputs, layers, reading, whole=whole).layers
     if stream:
         return _one_by_one(model, inputs, places, read_memory(memory))
     return collect(model, inputs, None, places)[0]
 
 
-def _one_by_one(model: nn.Module, inputs: Any, places: list[Place], memory: int) -> Iterator[tuple[str, Tensor]]:
+def _one_by_one(model: nn.Module, inputs: Any, places: list[Cut], memory: int) -> Iterator[tuple[str, Tensor]]:
     n = most_points(model, inputs)
     for group, _ in group_by_memory([(place, n * place.each, 0) for place in places], memory):
         features, _ = collect(model, inputs, None, group)
         for place in group:
-            yield place.layer.name, features.pop(place.layer.name)
+            yield place.name, features.pop(place.name)
 
 
 def collect(
-    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Place], points: int | None = None
+    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], points: int | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Run the model once over all batches and gather some layers' features, and for each the targets of its rows.
 
     `points` is what `most_points` returned, where it was asked before.
     """
     points = most_points(model, inputs) if points is None else points
-    buffers = {place.layer.name: Buffer(points) for place in places}
-    labels: dict[str, list[Tensor]] = {place.layer.name: [] for place in places}
+    buffers = {place.name: Buffer(points) for place in places}
+    labels: dict[str, list[Tensor]] = {place.name: [] for place in places}
 
     def keep(name: str, part: Tensor, n: int, label: Tensor | None) -> None:
         with blame(name):
@@ -115,10 +116,10 @@ def collect(
     return features, {name: torch.cat(parts) for name, parts in labels.items() if parts}
 
 
-def collect_labels(model: nn.Module, inputs: Any, targets: Any, place: Place) -> Tensor:
+def collect_labels(model: nn.Module, inputs: Any, targets: Any, place: Cut) -> Tensor:
     """Return the targets of a layer's rows, without its features."""
     labels: list[Tensor] = []
-    if place.layer.reading.name == "positions":  # of which the model alone knows how many there are
+    if place.reading.name == "positions":  # of which the model alone knows how many there are
         run_through(model, inputs, targets, [place], lambda name, part, n, label: labels.append(torch.as_tensor(label)))
     else:
         with untouched(model, inputs):
@@ -126,7 +127,7 @@ def collect_labels(model: nn.Module, inputs: Any, targets: Any, place: Place) ->
     return torch.cat(labels)
 
 
-def run_through(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Place], take: Take) -> None:
+def run_through(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], take: Take) -> None:
     """Run the model over all batches, no further than to the last of some layers.
 
     Args:
@@ -141,9 +142,10 @@ def run_through(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Pl
             _run_batch(model, on_device(model, x), y, places, take)
 
 
-def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Place], take: Take) -> None:
-    layers = {place.layer.name: place.layer for place in places}
+def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Cut], take: Take) -> None:
+    layers = {place.name: place for place in places}
     missing, n = set(layers), count(x)
+    there = tokens_there(model, x, n)
     whole = bool(sharded_modules(model))  # what is left half-way would not be shared out over the ranks again
     last: list[tuple[str, Tensor, int, Tensor | None]] = []
 
@@ -156,7 +158,7 @@ def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Place], take: 
             reason = unmeasurable(value, n)
             if reason or value is None:
                 raise InputError(reason)
-            rows, layout = layers[name].reading.read(value.detach())
+            rows, layout = layers[name].reading.read(value.detach(), there)
             label, kept = (None, None) if y is None else layout.label(y)
         rows = rows if kept is None else rows[kept.to(rows.device)]
         if missing or whole:
@@ -167,7 +169,7 @@ def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Place], take: 
 
     with watch(model, places, see):
         try:
-            call(model, x)
+            call(model, x, places[0].gradients)
         except _Reached:
             pass
     if missing:
@@ -187,7 +189,7 @@ class FeatureStream(Source):
         device: Where to look at the features; None means where the model computes them.
     """
 
-    def __init__(self, model: nn.Module, inputs: Any, targets: Any, place: Place, device: Any = None) -> None:
+    def __init__(self, model: nn.Module, inputs: Any, targets: Any, place: Cut, device: Any = None) -> None:
         self._model, self._inputs, self._targets, self._place = model, inputs, targets, place
         self.device = device_of(model) if device is None else torch.device(device)
         self._settings = CallersSettings()

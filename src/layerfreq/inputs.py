@@ -41,13 +41,14 @@ def is_dataset(inputs: Any) -> bool:
     return isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
 
 
-def batches(inputs: Any, targets: Any = None) -> Iterator[tuple[Any, Any]]:
+def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterator[tuple[Any, Any]]:
     """Iterate over (inputs, targets) batches; targets are None where none were given.
 
     Args:
         inputs: A tensor or array (n, ...), a dict or tuple of them as the model's forward takes, or an
             iterable of (inputs, targets) batches.
         targets: (n, ...) or None; must be None for an iterable of batches.
+        whole: Take what is in one piece as one batch, however many points it has.
 
     Raises:
         InputError: On empty data, or on batches that are not pairs.
@@ -79,8 +80,9 @@ def batches(inputs: Any, targets: Any = None) -> Iterator[tuple[Any, Any]]:
         raise InputError(f"targets: {shown(targets)} is one thing; pass one target for each of {n} inputs")
     if targets is not None and len(targets) != n:
         raise InputError(f"targets: {len(targets)} entries for {n} inputs; they need the same length")
-    for start in range(0, n, BATCH):
-        at = slice(start, start + BATCH)
+    size = n if whole else BATCH
+    for start in range(0, n, size):
+        at = slice(start, start + size)
         yield take(inputs, at, n), None if targets is None else targets[at]
 
 
@@ -136,7 +138,7 @@ def is_record(value: Any) -> bool:
 
 def count(inputs: Any) -> int:
     """Number of points n in one batch of inputs: the first dimension of its first tensor."""
-    for tensor in _tensors(inputs):
+    for tensor in tensors_of(inputs):
         if tensor.ndim:
             return tensor.shape[0]
     raise InputError(f"inputs: a {type(inputs).__name__} without tensors; pass what the model's forward takes")
@@ -165,11 +167,15 @@ def map_tensors(change: Callable[[Tensor], Any], inputs: Any, other: Callable[[A
     return other(inputs)
 
 
-def call(model: nn.Module, inputs: Any) -> Any:
+def call(model: nn.Module, inputs: Any, gradients: bool = False) -> Any:
     """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument.
 
-    It gets copies: a model may write into its inputs, which are the caller's.
+    It gets copies: a model may write into its inputs, which are the caller's. With `gradients`, which a model needs
+    that differentiates inside its forward, they flow from these.
     """
+    if gradients:
+        with torch.enable_grad():
+            return call(model, map_tensors(_differentiable, inputs))
     inputs = owned(inputs)
     if isinstance(inputs, Mapping):
         return model(**inputs)
@@ -198,6 +204,10 @@ def owned(inputs: Any) -> Any:
     return copied(inputs)
 
 
+def _differentiable(x: Tensor) -> Tensor:
+    return x.detach().clone().requires_grad_() if x.is_floating_point() else x
+
+
 def on_device(model: nn.Module, inputs: Any) -> Any:
     """Return a copy of the inputs, on the device of the model's parameters."""
     tensor = _any_tensor(model)
@@ -215,21 +225,21 @@ def _any_tensor(model: nn.Module) -> Tensor | None:
 
 
 @contextmanager
-def blaming_inputs(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Say of what a model raises when it is first run which inputs it got."""
+def blaming_inputs(model: nn.Module, inputs: Any, also: str = "") -> Iterator[None]:
+    """Say of what a model raises when it is first run which inputs it got, and `also` on what it did not run."""
     try:
         yield
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model raises for inputs that are not its own
-        given = _tensors(inputs)
+        given = tensors_of(inputs)
         kinds = ", ".join(f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in given[:3]) or "no tensors"
         floats = {t.dtype for t in given if t.is_floating_point()}
         own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         other = own is not None and floats and floats != {own}
         remedy = f"its parameters are {own}, convert the inputs" if other else "pass what its forward takes"
         raise InputError(
-            f"inputs: {type(model).__name__} does not run on {kinds} ({first_line(error, kind=True)}); {remedy}"
+            f"inputs: {type(model).__name__} does not run on {kinds}{also} ({first_line(error, kind=True)}); {remedy}"
         ) from error
 
 
@@ -261,7 +271,8 @@ def _has_numbers(value: Any) -> bool:
     return isinstance(value, (Tensor, np.ndarray, Mapping, tuple, list)) or is_table(value)
 
 
-def _tensors(inputs: Any) -> list[Tensor]:
+def tensors_of(inputs: Any) -> list[Tensor]:
+    """Return every tensor in a tensor, dict, tuple, list or record."""
     found: list[Tensor] = []
     map_tensors(found.append, inputs)
     return found

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from layerfreq.checks import Scale
 from layerfreq.costs import count_measurements, engine_seconds
+from layerfreq.cuts import Cuts, Kinds
 from layerfreq.errors import InputError
 from layerfreq.inputs import call, count, on_device, take
 from layerfreq.memory import HELD, read_memory
-from layerfreq.network import find_cuts, probe_of, unmeasurable, unwrap
+from layerfreq.network import find_cuts, unwrap
 from layerfreq.passes import count_passes
 from layerfreq.readings import Reading, read_reading
-from layerfreq.taps import Event, Tap, first_tensor
+from layerfreq.taps import Event, Tap
+from layerfreq.tracing import Trace, Value
 from layerfreq.untouched import untouched
 
 TIMED = 32  # points of the forward passes that are timed
@@ -75,17 +78,6 @@ class ModuleReport:
     passes: int = 1
 
 
-@dataclass(frozen=True)
-class _Seen:
-    event: Event
-    shape: tuple[int, ...]
-    kind: Tensor | None  # (0, d) for features as they are read
-    rows: int  # of the reading, for each point
-    value: tuple[int, int]
-    at: float
-    trouble: str
-
-
 def inspect_model(
     model: nn.Module,
     inputs: Any,
@@ -115,37 +107,41 @@ def inspect_model(
     """
     model, wanted, budget = unwrap(model), read_reading(reading), read_memory(memory)
     assert isinstance(wanted, Reading)
-    n = count(inputs)
-    some = on_device(model, take(inputs, slice(0, TIMED), n))
-    n = min(n, TIMED)
     with untouched(model):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            cuts = find_cuts(model, probe_of(model, some), some=False)
-        passes = [_watch(model, some, n, wanted) for _ in range(1 + REPEATS)][1:]
-    tap, seen = passes[0]
-    measured = {layer.name for layer in cuts.layers}
+            cuts = find_cuts(model, inputs, some=False)
+        found = cuts.trace
+        assert found is not None
+        some, n = _timed_points(model, inputs, found)
+        times = [_time(model, some, found) for _ in range(1 + REPEATS)][1:]
+    kinds = Kinds(found.values, found)
+    measured = {cut.name for cut in cuts.layers}
     device = next((p.device.type for p in model.parameters()), "cpu")
-    reports = []
-    for i, one in enumerate(seen):
-        event = one.event
-        name = _named(event, seen)
-        kind = "function" if event.module is None else type(event.module).__name__
-        reason = "" if name in measured else _reason(name, i, seen, tap.parameters_used, measured, cuts.refused)
-        if one.trouble:
-            reports.append(ModuleReport(name, kind, reason))
+    reports, made_by = [], []
+    for value in found.values:
+        made_by.extend([] if value.module is None else [value.module])
+        told = value.made and kinds.is_activation(value) and kinds.tells(value)
+        if value.module is None and not told and value.name not in measured and value.name not in cuts.refused:
             continue
-        if one.kind is None:
-            reports.append(ModuleReport(name, kind, reason or "axis unclear", one.shape))
+        kind = "function" if value.module is None else type(value.module).__name__
+        reason = "" if value.name in measured else _reason(value, cuts, kinds, measured)
+        if value.trouble:
+            reports.append(ModuleReport(value.name, kind, reason))
             continue
-        d, m = one.kind.shape[1], points * one.rows
-        size, runs, times = m * d * one.kind.element_size(), 1, count_measurements(scales)
+        shape = value.shape[1:]
+        read = _as_read(value, made_by, wanted)
+        if read is None:
+            reports.append(ModuleReport(value.name, kind, reason or "axis unclear", shape))
+            continue
+        d, m = read.shape[1], points * len(read) // count(found.probe)
+        size, runs, measurements = m * d * read.element_size(), 1, count_measurements(scales)
         if size > HELD * budget:  # else the measurements share what one run gives
-            runs = times * (count_passes(m, rows, one.kind, budget, classes) + (wanted.name == "positions"))
-        forward = statistics.median(found[i].at for _, found in passes) / n * points
-        seconds = forward * runs + times * engine_seconds(m, d, rows, classes, device)
-        reports.append(ModuleReport(name, kind, reason, one.shape, d, size, seconds, runs))
-    called = {one.event.name for one in seen}
+            runs = measurements * (count_passes(m, rows, read[:0], budget, classes) + (wanted.name == "positions"))
+        forward = statistics.median(one.get((value.base, value.number), 0.0) for one in times) / n * points
+        seconds = forward * runs + measurements * engine_seconds(m, d, rows, classes, device)
+        reports.append(ModuleReport(value.name, kind, reason, shape, d, size, seconds, runs))
+    called = {value.base for value in found.values}
     for name, module in model.named_modules():
         if name and name not in called:
             inside = any(other.startswith(f"{name}.") for other in called)
@@ -153,67 +149,60 @@ def inspect_model(
     return reports
 
 
-def _watch(model: nn.Module, inputs: Any, n: int, reading: Reading) -> tuple[Tap, list[_Seen]]:
-    """Run the model once, and note what every module returned, and when."""
-    seen: list[_Seen] = []
-    alive = []  # values whose identities must not be given to others
-    made_by: list[nn.Module] = []
+def _timed_points(model: nn.Module, inputs: Any, found: Trace) -> tuple[Any, int]:
+    """The points of the timed passes: more than of the trace, if the model runs on them."""
+    n = count(inputs)
+    some = on_device(model, take(inputs, slice(0, TIMED), n))
+    try:
+        call(model, some, found.gradients)
+    except Exception:  # a model that takes its points in one batch
+        return found.probe, count(found.probe)
+    return some, min(n, TIMED)
+
+
+def _time(model: nn.Module, inputs: Any, found: Trace) -> dict[tuple[str, int], float]:
+    """Run the model once, and note when what returned."""
+    at: dict[tuple[str, int], float] = {}
 
     def note(event: Event) -> None:
-        at = time.perf_counter() - started
-        made_by.extend([] if event.module is None else [event.module])
-        value = first_tensor(event.output)
-        trouble = unmeasurable(value, n)
-        shape = () if value is None or trouble else tuple(value.shape[1:])
-        identity = (0, 0) if value is None else (id(value), value._version)
-        alive.append(value)
-        kind, rows = None, 0
-        if value is not None and not trouble:
-            try:
-                read = reading.settle(value.shape, made_by).read(value)[0]
-                kind, rows = read[:0].clone(), len(read) // n
-            except InputError:  # the axis of the features cannot be told
-                pass
-        seen.append(_Seen(event, shape, kind, rows, identity, at, trouble))
+        at[event.name, event.number] = time.perf_counter() - started
 
-    with Tap(model, note) as tap:
+    with Tap(model, note):
         started = time.perf_counter()
-        call(model, inputs)
-    return tap, seen
+        call(model, inputs, found.gradients)
+    return at
 
 
-def _reason(
-    name: str, i: int, seen: list[_Seen], parameters_used: int, measured: set[str], refused: dict[str, str]
-) -> str:
-    one, event = seen[i], seen[i].event
-    if one.trouble:
-        return "no floats" if "floating" in one.trouble else "no sample axis"
-    if name in refused:
-        return _in_short(refused[name])
-    twins = [_named(other.event, seen) for other in seen if other.value == one.value and other is not one]
-    for twin in twins:
-        if twin in measured:
-            return f"same as {twin}"
-    if event.ended > parameters_used:
+def _as_read(value: Value, made_by: list[nn.Module], reading: Reading) -> Tensor | None:
+    """The features of a value as they are read, without numbers; None where the axis cannot be told."""
+    try:
+        whole = torch.empty(value.shape, dtype=value.dtype, device="meta")
+        return torch.empty_like(reading.settle(value.shape, made_by).read(whole)[0], device="cpu")
+    except InputError:
+        return None
+
+
+def _reason(value: Value, cuts: Cuts, kinds: Kinds, measured: set[str]) -> str:
+    assert cuts.trace is not None
+    flow = cuts.trace.flow
+    if value.trouble:
+        return "no floats" if "floating" in value.trouble else "no sample axis"
+    if value.name in cuts.refused:
+        return _in_short(cuts.refused[value.name])
+    twins = [v.name for v in cuts.trace.values if v.node == value.node and v is not value]
+    twin = next((name for name in twins if name in measured), None)
+    if twin is not None:
+        return f"same as {twin}"
+    if value.node >= flow.last_weight:
         return "nothing above"
-    for twin in twins:
-        if twin in refused:
-            return _in_short(refused[twin])
-    before = [_named(other.event, seen) for other in seen[:i] if other.value == one.value]
-    if before:
-        return f"same as {before[0]}"
-    inside = [other.event for other in seen if event.started < other.event.started < event.ended]
-    return "activation next" if any(map(_is_activation, inside)) else "no activation"
-
-
-def _named(event: Event, seen: list[_Seen]) -> str:
-    several = sum(other.event.name == event.name for other in seen) > 1
-    return f"{event.name}:{event.number}" if several else event.name
+    twin = next((name for name in twins if name in cuts.refused), None)
+    if twin is not None:
+        return _in_short(cuts.refused[twin])
+    before = [v for v in cuts.trace.values if v.node == value.node and v.module is not None]
+    if before and before[0] is not value:
+        return f"same as {before[0].name}"
+    return "activation next" if value.made and kinds.is_candidate(value) else "no activation"
 
 
 def _in_short(refusal: str) -> str:
     return next((reason for words, reason in IN_SHORT.items() if words in refusal), refusal)
-
-
-def _is_activation(event: Event) -> bool:
-    return event.module is None or type(event.module).__module__ == nn.ReLU.__module__

@@ -10,27 +10,18 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from layerfreq.checks import Scale, as_scale
+from layerfreq.cuts import Cut
 from layerfreq.errors import InputError, blame
 from layerfreq.features import FeatureStream, collect, collect_labels, most_points
-from layerfreq.inputs import device_of, is_loader
+from layerfreq.inputs import batches, device_of, is_loader
 from layerfreq.memory import group_by_memory, read_memory
-from layerfreq.network import (
-    Cuts,
-    Layer,
-    choose_layers,
-    find_cuts,
-    probe_of,
-    reject_one_pass,
-    unwrap,
-    with_readings,
-)
+from layerfreq.network import choose_layers, reject_one_pass, unwrap
 from layerfreq.notes import shown
 from layerfreq.options import check_options
 from layerfreq.passes import SHARE
 from layerfreq.sharding import Shards
 from layerfreq.spectrum import Spectrum, describe_peak, measure
 from layerfreq.untouched import untouched
-from layerfreq.watching import Place, find_places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,8 +113,9 @@ def layer_spectra(
     targets: Any = None,
     layers: Sequence[str] | str | None = None,
     *,
-    reading: str | Mapping[str, str] = "flatten",
+    reading: Any = "flatten",
     memory: int | str | None = None,
+    whole: bool = False,
     **options: Any,
 ) -> LayerSpectra:
     """Measure the effective target function {(features at a layer, targets)} of every layer.
@@ -148,6 +140,8 @@ def layer_spectra(
             "500MB" or "2GiB". None means a quarter of the memory that is free, and no more than 4 GiB. Some 50 MiB
             for tiles of the work, and 16 filter centres, are taken whatever the budget. With `group`, a layer's
             features are always held.
+        whole: Run the model on all inputs at once, as a graph network wants it, whose points depend on one another;
+            so does a list of one batch, `[(inputs, targets)]`, here and for a `Monitor`.
         **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
             every rank calls with its own part of the inputs, and all get the spectra of the whole.
 
@@ -166,6 +160,8 @@ def layer_spectra(
         raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
     read_memory(memory)
     options = check_options(options)
+    if whole and not is_loader(inputs):
+        inputs, targets = list(batches(inputs, targets, whole=True)), None
     found = plan(model, inputs, layers, options.get("group"), reading)
     scale = as_scale(options.pop("scale", "raw"))
     return measure_layers(model, inputs, targets, found, (scale,), memory=memory, **options)[0]
@@ -176,17 +172,12 @@ class Plan:
     """What is to be measured.
 
     Attributes:
-        places: The layers, input to output, and where they are.
+        layers: The layers, input to output, and where they are.
         refused: name -> reason, for activations and blocks of the model that are no cut.
     """
 
-    places: list[Place]
+    layers: list[Cut]
     refused: dict[str, str]
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers, input to output."""
-        return [place.layer for place in self.places]
 
 
 def plan(
@@ -194,7 +185,7 @@ def plan(
     inputs: Any,
     layers: Sequence[str] | str | None,
     group: Any = None,
-    reading: str | Mapping[str, str] = "flatten",
+    reading: Any = "flatten",
 ) -> Plan:
     """Find out which layers to measure, once for many measurements.
 
@@ -207,9 +198,7 @@ def plan(
             raise InputError(f"layers: {shown(layers)} has no names; pass some of hidden_layers(model, inputs)")
     shards = Shards(group)
     with shards.together(), untouched(model, inputs):
-        probe = probe_of(model, inputs)
-        cuts = find_cuts(model, probe) if layers is None else Cuts(choose_layers(model, probe, layers), {}, {})
-        places = find_places(model, probe, with_readings(model, probe, cuts.layers, reading))
+        cuts = choose_layers(model, inputs, layers, reading)
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
     if other is not None:
@@ -217,7 +206,7 @@ def plan(
             f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
             "name the layers yourself"
         )
-    return Plan(places, cuts.refused)
+    return Plan(cuts.layers, cuts.refused)
 
 
 def measure_layers(
@@ -245,14 +234,14 @@ def measure_layers(
         points, budget = most_points(model, inputs), read_memory(memory)
     # All ranks plan alike: for the largest part, and the least memory.
     points, budget = round(shards.largest(float(points))), -round(shards.largest(-float(budget)))
-    sizes = [(place, points * place.each, _work(points * place.each, points, options)) for place in planned.places]
+    sizes = [(cut, points * cut.each, _work(points * cut.each, points, options)) for cut in planned.layers]
     measured: dict[str, list[Spectrum]] = {}
-    for places, held in group_by_memory(sizes, budget):
+    for cuts, held in group_by_memory(sizes, budget):
         if held or not shards.alone:
-            measured.update(_held(model, inputs, targets, places, scales, points, budget, on_layer, failed, options))
+            measured.update(_held(model, inputs, targets, cuts, scales, points, budget, on_layer, failed, options))
         else:
-            measured.update(_streamed(model, inputs, targets, places[0], scales, budget, on_layer, failed, options))
-    whole = [p.layer.name for p in planned.places if p.layer.reading.name != "positions" and p.layer.name in measured]
+            measured.update(_streamed(model, inputs, targets, cuts[0], scales, budget, on_layer, failed, options))
+    whole = [p.name for p in planned.layers if p.reading.name != "positions" and p.name in measured]
     counted = {name: measured[name][0].n for name in whole}
     if len(set(counted.values())) > 1:
         counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
@@ -275,7 +264,7 @@ def _held(
     model: nn.Module,
     inputs: Any,
     targets: Any,
-    places: Sequence[Place],
+    cuts: Sequence[Cut],
     scales: Sequence[Scale],
     points: int,
     budget: int,
@@ -285,9 +274,9 @@ def _held(
 ) -> Iterator[tuple[str, list[Spectrum]]]:
     """Measure some layers whose features are held together."""
     with Shards(options.get("group")).together():
-        features, labels = collect(model, inputs, targets, places, points)
-    for place in places:
-        name = place.layer.name
+        features, labels = collect(model, inputs, targets, cuts, points)
+    for cut in cuts:
+        name = cut.name
         if on_layer is not None:
             on_layer(name)
         room = budget - sum(one.nbytes for one in features.values())
@@ -295,7 +284,7 @@ def _held(
         with _noting(failed, name), blame(name):
             if options.get("group") is None and len(one) == 0:
                 raise InputError("targets: -100 at every position, so that none is left; label some")
-            ours = _for_layer(place, len(one), _at_home(model, one, options))
+            ours = _for_layer(cut, len(one), _at_home(model, one, options))
             room = max(0, room)
             yield name, [measure(one, labels.get(name), room=room, scale=scale, **ours) for scale in scales]
         del one
@@ -305,7 +294,7 @@ def _streamed(
     model: nn.Module,
     inputs: Any,
     targets: Any,
-    place: Place,
+    cut: Cut,
     scales: Sequence[Scale],
     budget: int,
     on_layer: Callable[[str], Any] | None,
@@ -313,14 +302,14 @@ def _streamed(
     options: dict[str, Any],
 ) -> Iterator[tuple[str, list[Spectrum]]]:
     """Measure a layer whose features are too large to be held."""
-    name = place.layer.name
+    name = cut.name
     if on_layer is not None:
         on_layer(name)
     reject_one_pass(inputs)
     with _noting(failed, name), blame(name):
-        labels = collect_labels(model, inputs, targets, place)
-        source = FeatureStream(model, inputs, targets, place, options.get("device"))
-        ours = _for_layer(place, len(labels), options)
+        labels = collect_labels(model, inputs, targets, cut)
+        source = FeatureStream(model, inputs, targets, cut, options.get("device"))
+        ours = _for_layer(cut, len(labels), options)
         yield name, [measure(source, labels, room=budget, scale=scale, **ours) for scale in scales]
 
 
@@ -335,9 +324,9 @@ def _noting(failed: dict[str, str] | None, name: str) -> Iterator[None]:
         failed[name] = str(error)
 
 
-def _for_layer(place: Place, n: int, options: dict[str, Any]) -> dict[str, Any]:
+def _for_layer(cut: Cut, n: int, options: dict[str, Any]) -> dict[str, Any]:
     """Let every point be a centre at a layer without positions that has fewer than are drawn at those with them."""
-    reading, rows = place.layer.reading, options.get("rows")
+    reading, rows = cut.reading, options.get("rows")
     fewer = isinstance(rows, int) and rows > n and options.get("group") is None
     return {**options, "rows": None} if fewer and reading.name == "positions" and reading.axis is None else options
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Monitor:
         layers: Sequence[str] | str | None = None,
         run: str | Path | Run | None = None,
         when: When = 1,
-        reading: str | Mapping[str, str] = "flatten",
+        reading: Any = "flatten",
         memory: int | str | None = None,
         scale: Scale | Sequence[Scale] = "raw",
         trackers: Iterable[Any] = (),
@@ -101,7 +101,7 @@ class Monitor:
         self._plan = plan(unwrap(model), inputs, layers, options.get("group"), reading)
         shards = Shards(options.get("group"))
         with shards.together():
-            check_points(model, inputs, targets, self._plan.places, options)
+            check_points(model, inputs, targets, self._plan.layers, options)
             self._trackers = _trackers(() if shards.rank else trackers)
         self.config = self._describe(options)
         self._checkpoints = checkpoints
@@ -175,7 +175,7 @@ class Monitor:
 
     def _describe(self, options: dict[str, Any]) -> dict[str, Any]:
         plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
-        readings = {place.layer.name: place.layer.reading.name for place in self._plan.places}
+        readings = {cut.name: cut.reading.name for cut in self._plan.layers}
         return {
             "model": type(self._model).__name__,
             "layers": self.layers,

@@ -5,16 +5,15 @@ It is tried on a few points: some of them go in again, in another order, and eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from layerfreq.inputs import count, map_tensors
-from layerfreq.taps import Event, Tap, first_tensor
+from layerfreq.inputs import map_tensors
 
-Call = tuple[str, int]  # a module's or function's name, and which call of it
+COLUMNS = 4096  # numbers of each point that are compared
+SOUGHT = 8  # rows that are looked for among the others
 
 ELSEWHERE = (
     "it returns points in another order than they came in (sorted, shuffled, or another axis than the first is the "
@@ -30,6 +29,8 @@ def unmeasurable(value: Tensor | None, n: int) -> str:
     """Return why a layer's output cannot be features of n points, or an empty string."""
     if value is None:
         return "it returns no floating tensor (of complex ones torch.view_as_real makes floats)"
+    if torch._C._functorch.is_batchedtensor(value):
+        return "inside torch.func.vmap a module sees one point at a time; call it on all of them"
     if value.is_nested or value.layout != torch.strided:
         return "it returns a nested or sparse tensor; make it dense in the model, or choose another layer"
     shape = tuple(value.shape)
@@ -44,54 +45,40 @@ def unmeasurable(value: Tensor | None, n: int) -> str:
     return f"its output {shape} has not one row for each of {n} inputs; {first}, so choose another layer"
 
 
-def faults_of_rows(
-    model: nn.Module, run: Callable[[nn.Module, Any], Any], probe: Any, values: Mapping[Call, Tensor]
-) -> dict[Call, str]:
-    """Return `ELSEWHERE` or `TOGETHER` for the layers whose rows are not their points' own; call it in `untouched`.
+def sample_of(value: Tensor) -> Tensor:
+    """Return some of each point's numbers (n, at most `COLUMNS`), evenly chosen, as a copy."""
+    flat = value.detach().reshape(value.shape[0], -1)
+    step = -(-flat.shape[1] // COLUMNS) or 1
+    return flat[:, ::step].clone()
+
+
+def turned(probe: Any, n: int) -> tuple[Any, list[int]]:
+    """Return some of n points in another order, with all that belongs to them, and which they are."""
+    again = [*range(1, n - 1), 0] if n > 2 else [1, 0]  # of four points: the second, the third, the first
+    return map_tensors(lambda t: t[again] if t.ndim and t.shape[0] == n else t, probe), again
+
+
+def fault_of_rows(
+    before: Tensor, shape: tuple[int, ...], after: Tensor | None, then: tuple[int, ...], again: list[int]
+) -> str:
+    """Return `ELSEWHERE` or `TOGETHER` where rows are not their points' own, else "".
 
     Args:
-        model: The model.
-        run: Calls it.
-        probe: A few points.
-        values: What layers returned for the probe.
+        before: (n, c) sample of a layer's rows.
+        shape: Of the output.
+        after: (k, c) sample of its rows when points `again` went in; None if there is not one row for each.
+        then: Shape of that output.
+        again: Which points those were.
     """
-    n = count(probe)
-    if n < 2:
-        return {}
-    again = [*range(1, n - 1), 0] if n > 2 else [1, 0]  # of four points: the second, the third, the first
-    some = map_tensors(lambda t: t[again] if t.ndim and t.shape[0] == n else t, probe)
-    found: dict[Call, str] = {}
-
-    def compare(event: Event) -> None:
-        before, value = values.get((event.name, event.number)), first_tensor(event.output)
-        if before is not None and value is not None:
-            fault = _fault(before, value.detach(), again)
-            if fault:
-                found[event.name, event.number] = fault
-
-    try:
-        with Tap(model, compare):
-            run(model, some)
-    except Exception:
-        # A model may want batches of one size, which is no fault of its rows; those that came before it are known.
-        return found
-    return found
-
-
-def _fault(before: Tensor, value: Tensor, again: list[int]) -> str:
-    if value.ndim == 0 or value.shape[0] != len(again):
+    if after is None:
         return ELSEWHERE
-    if value.shape[1:] != before.shape[1:]:
+    if shape[1:] != then[1:] or before.numel() == 0:
         return ""  # padded to another length
-    if before.numel() == 0:
-        return ""
     noise = 64 * torch.finfo(torch.float32).eps if before.dtype.itemsize >= 4 else 8 * torch.finfo(before.dtype).eps
-    before, value = (torch.nan_to_num(t.flatten(1).float()) for t in (before, value))
+    before, after = (torch.nan_to_num(t.double()) for t in (before, after))
     limit = 1e-3 * float((before - before.mean(dim=0)).abs().max()) + noise * float(before.abs().max())
-
-    def alike(i: int, j: int) -> bool:
-        return bool((value[i] - before[j]).abs().max() <= limit)
-
-    if all(alike(i, j) for i, j in enumerate(again)):
+    wrong = ((after - before[again]).abs().amax(dim=1) > limit).nonzero().flatten().tolist()
+    if not wrong:
         return ""
-    return ELSEWHERE if all(any(alike(i, j) for j in range(len(before))) for i in range(len(again))) else TOGETHER
+    elsewhere = all(bool(((before - after[i]).abs().amax(dim=1) <= limit).any()) for i in wrong[:SOUGHT])
+    return ELSEWHERE if elsewhere else TOGETHER

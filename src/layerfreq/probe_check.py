@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerfreq.cuts import Cut
 from layerfreq.inputs import batches, count
 from layerfreq.network import unwrap
 from layerfreq.options import check_options
@@ -15,12 +16,9 @@ from layerfreq.readings import Layout
 from layerfreq.sharding import Shards
 from layerfreq.targets import EXACT, prepare_targets, read_targets
 from layerfreq.untouched import untouched
-from layerfreq.watching import Place
 
 
-def check_points(
-    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Place], options: Mapping[str, Any]
-) -> int:
+def check_points(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], options: Mapping[str, Any]) -> int:
     """Check all targets, and that as many rows can be drawn as are asked for.
 
     Args:
@@ -36,7 +34,7 @@ def check_points(
     Raises:
         InputError: For points, targets, `rows` or `center` that no measurement takes.
     """
-    positions = any(place.layer.reading.name == "positions" for place in places)
+    positions = any(place.reading.name == "positions" for place in places)
     n, labels = 0, []
     with untouched(unwrap(model), inputs):
         for x, y in batches(inputs, targets):

@@ -1,8 +1,9 @@
 """Readings: the honest ways in which a layer's output with positions (pixels, tokens) is a feature vector.
 
 The one place that knows them. An output has one axis of samples, one of features (channels), and the others are
-positions. "flatten" makes one vector of everything; "mean" and "max" take the positions together; "positions" makes
-every position a sample of its own, with its token's or pixel's label.
+positions. "flatten" makes one vector of everything; "mean" and "max" take the positions together, without padding where
+the inputs hold a mask; "cls" takes the first token and "last" the last one that is not padding; "positions" makes every
+position a sample of its own, with its token's or pixel's label. Anything else is a function of the output.
 
 Which axis holds the features is found from what is known of the modules that made the output: convolutions, batch norms
 and poolings have them on axis 1, linear, embedding, attention and recurrent modules and layer norms on the last one,
@@ -14,7 +15,7 @@ said: "mean:1" or "positions:-1".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from layerfreq.arraylike import as_array
 from layerfreq.errors import InputError, did_you_mean, first_line
 
 NAMES = ("flatten", "mean", "max", "positions")
+TOKENS = ("cls", "last")  # readings of one token among those of a text
 IGNORED = -100  # a class id that stands for none, as in torch.nn.functional.cross_entropy
 
 _FIRST = (
@@ -57,14 +59,16 @@ class Reading:
     """How a layer's output is read.
 
     Attributes:
-        name: One of `NAMES`.
+        name: One of `NAMES` or `TOKENS`, or that of a function.
         axis: The axis of the features, or None to find it.
         own: Whether it was asked for this layer by name, so that an output without positions is an error.
+        function: Makes (n, ...) features of the output; None for the readings that have names.
     """
 
     name: str = "flatten"
     axis: int | None = None
     own: bool = False
+    function: Callable[[Tensor], Tensor] | None = None
 
     def settle(self, shape: Sequence[int], made_by: Sequence[nn.Module]) -> Reading:
         """Return the same reading with the axis of the features found, for outputs of some shape.
@@ -77,8 +81,10 @@ class Reading:
             InputError: If there are no positions, or it cannot be told which axes they are.
         """
         shape = tuple(shape)
-        if self.name == "flatten":
+        if self.name == "flatten" or self.function is not None:
             return self
+        if self.name in TOKENS and len(shape) > 3:
+            raise InputError(f"reading: {self.name!r} of an output {shape}, which is no row of tokens; choose another")
         if len(shape) < 3:
             if self.own:
                 raise InputError(f"reading: {self.name!r} of an output {shape} without positions; leave the layer out")
@@ -97,26 +103,61 @@ class Reading:
             )
         return replace(self, axis=axis)
 
-    def read(self, value: Tensor) -> tuple[Tensor, Layout]:
+    def read(self, value: Tensor, there: Sequence[Tensor] = ()) -> tuple[Tensor, Layout]:
         """Return the samples' feature vectors, once the reading is settled.
 
         Args:
             value: (n, ...) what the layer returned.
+            there: Masks (n, t) of the tokens that are no padding; the one of the output's length counts.
 
         Returns:
             (n, d) features, or (n x positions, d) with "positions", all those of the first sample first; and where
             they came from. They may be a view of `value`.
         """
         n = value.shape[0]
+        if self.function is not None:
+            return self._by_function(value), Layout(n, (), self.name)
         if self.name == "flatten" or value.ndim < 3 or self.axis is None:
             return value.reshape(n, -1), Layout(n, (), self.name)
         value = value.movedim(self.axis, -1)
         layout = Layout(n, tuple(value.shape[1:-1]), self.name, channel_first=self.axis == 1)
+        if self.name == "positions":
+            return value.reshape(-1, value.shape[-1]), layout
+        value = value.flatten(1, -2)
+        kept = next((mask.to(value.device) for mask in there if tuple(mask.shape) == tuple(value.shape[:2])), None)
+        return self._together(value, kept), layout
+
+    def _together(self, value: Tensor, kept: Tensor | None) -> Tensor:
+        """Make one vector (n, d) of all positions (n, t, d), of which (n, t) some are kept."""
+        if kept is not None and not bool(kept.any(dim=1).all()):
+            raise InputError(f"reading: {self.name!r} of a text that is padding from end to end; drop it")
+        if self.name == "cls":
+            return value[:, 0]
+        if self.name == "last":
+            if kept is None:
+                return value[:, -1]
+            at = (torch.arange(kept.shape[1], device=kept.device) * kept).argmax(dim=1)
+            return value[torch.arange(len(value), device=value.device), at]
         if self.name == "mean":
-            return value.flatten(1, -2).mean(dim=1), layout
-        if self.name == "max":
-            return value.flatten(1, -2).amax(dim=1), layout
-        return value.reshape(-1, value.shape[-1]), layout
+            if kept is None:
+                return value.mean(dim=1)
+            some = kept.sum(dim=1, keepdim=True).to(value.dtype)
+            return value.masked_fill(~kept[..., None], 0).sum(dim=1) / some
+        return (value if kept is None else value.masked_fill(~kept[..., None], -math.inf)).amax(dim=1)
+
+    def _by_function(self, value: Tensor) -> Tensor:
+        assert self.function is not None
+        try:
+            rows = self.function(value)
+        except Exception as error:  # whatever a function of the user's own raises
+            said = first_line(error, kind=True)
+            raise InputError(f"reading: {self.name} fails on an output {tuple(value.shape)} ({said})") from error
+        if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.shape[:1] != value.shape[:1]:
+            raise InputError(
+                f"reading: {self.name} must make a floating tensor ({value.shape[0]}, ...) of an output "
+                f"{tuple(value.shape)}, one row for each point"
+            )
+        return rows.reshape(len(rows), -1)
 
 
 FLATTEN = Reading()
@@ -215,9 +256,12 @@ def assign(reading: Any, layers: Iterable[str]) -> dict[str, Reading]:
 
 
 def _named(reading: Any, own: bool) -> Reading:
+    if callable(reading):
+        return Reading(getattr(reading, "__name__", type(reading).__name__), None, own, reading)
     name, colon, axis = reading.partition(":") if isinstance(reading, str) else ("", "", "")
-    if name not in NAMES:
-        raise InputError(f"reading: {reading!r} is not known; choose among {', '.join(NAMES)}, or a mapping of layers")
+    if name not in NAMES + TOKENS:
+        known = ", ".join(NAMES + TOKENS)
+        raise InputError(f"reading: {reading!r} is not known; choose among {known}, a function, or a mapping of layers")
     if not colon:
         return Reading(name, None, own)
     try:

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from layerfreq.cuts import Cut
 from layerfreq.errors import InputError
 from layerfreq.inputs import call, count, map_tensors
-from layerfreq.network import Layer, choose_layers, determines_output, probe_of, unwrap
+from layerfreq.network import choose_layers, unwrap
 from layerfreq.taps import Event, Tap, all_tensors, first_tensor, replace_first
+from layerfreq.tracing import Trace, run_again
 from layerfreq.untouched import untouched
 
 
@@ -38,9 +40,11 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
     """
     model = unwrap(model)
     with untouched(model, inputs):
-        probe = probe_of(model, inputs)
-        chosen = choose_layers(model, probe, layer, own_rows=False)[0]
-        if not determines_output(model, probe, chosen):
+        cuts = choose_layers(model, inputs, layer, own_rows=False)
+        chosen, found = cuts.layers[0], cuts.trace
+        assert found is not None
+        probe = found.probe
+        if not _determines_output(model, found, chosen):
             raise InputError(
                 f"layer: {layer!r} is no cut of {type(model).__name__}, the output depends on the input by another way "
                 "too (a skip connection or a second branch); choose among hidden_layers(model, inputs)"
@@ -53,14 +57,36 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
     return _cut_graph(model, probe, value.detach()) or (before, after)
 
 
-class _Found(Exception):
+def _determines_output(model: nn.Module, found: Trace, cut: Cut) -> bool:
+    """Whether the output is a function of the layer's alone, masks and the like included."""
+    node = next(value.node for value in found.values if value.name == cut.name)
+    if node not in found.flow.chain:
+        return False
+    if node in found.flow.strict().chain:
+        return True
+    values: list[Tensor] = []
+
+    def keep(event: Event) -> None:
+        value = first_tensor(event.output)
+        if (event.name, event.number) == (cut.base, cut.number) and value is not None:
+            values.append(value.clone())
+
+    def put(event: Event) -> Any:
+        at = (event.name, event.number) == (cut.base, cut.number)
+        return replace_first(event.output, values[0].clone()) if at else None
+
+    output = [t.clone() for t in all_tensors(run_again(model, found, found.probe, keep))]
+    return _agree(all_tensors(run_again(model, found, _other_points(found.probe), put)), output)
+
+
+class _Found(BaseException):  # which a model that survives exceptions lets pass
     pass
 
 
 class _Part(nn.Module):
     """A part of a model that holds the whole of it, and owns the parameters that the part uses."""
 
-    def __init__(self, model: nn.Module, layer: Layer) -> None:
+    def __init__(self, model: nn.Module, layer: Cut) -> None:
         super().__init__()
         self.model, self._layer = model, layer
         self._used: set[str] = set()  # names, since a deep copy has other parameters
@@ -103,7 +129,7 @@ class _Reach(_Part):
 class _Replay(_Part):
     """Runs a model on stand-in points with a layer's output put in place."""
 
-    def __init__(self, model: nn.Module, layer: Layer, probe: Any) -> None:
+    def __init__(self, model: nn.Module, layer: Cut, probe: Any) -> None:
         super().__init__(model, layer)
         self._probe = probe
 
@@ -119,6 +145,25 @@ class _Replay(_Part):
 
         with Tap(self.model, put):
             return call(self.model, stand_in)
+
+
+def _agree(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x, y, rtol=1e-4, atol=1e-6, equal_nan=True)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _other_points(probe: Any) -> Any:
+    """Points unlike the probe's: others' order, and for floats another size."""
+
+    def change(x: Tensor) -> Tensor:
+        if x.ndim == 0:
+            return x
+        other = x.flip(0) if x.shape[0] > 1 else x.roll(1, -1)
+        return other * 0.5 + 0.25 if x.is_floating_point() else other
+
+    return map_tensors(change, probe)
 
 
 @contextmanager

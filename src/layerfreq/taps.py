@@ -11,46 +11,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_BY_NAME = [
-    "relu",
-    "relu_",
-    "relu6",
-    "tanh",
-    "tanh_",
-    "sigmoid",
-    "sigmoid_",
-    "gelu",
-    "silu",
-    "elu",
-    "elu_",
-    "leaky_relu",
-    "leaky_relu_",
-    "selu",
-    "selu_",
-    "celu",
-    "celu_",
-    "mish",
-    "softplus",
-    "softsign",
-    "hardswish",
-    "hardsigmoid",
-    "hardtanh",
-    "hardtanh_",
-    "logsigmoid",
-    "prelu",
-    "rrelu",
-    "tanhshrink",
-    "softshrink",
-]
-FUNCTIONAL = {
-    getattr(home, name): name.rstrip("_")
-    for home in (F, torch, Tensor)
-    for name in _BY_NAME
-    if callable(getattr(home, name, None))
+from layerfreq.graph import Graph
+
+# Operators of Python by the names of the functions that they are.
+_SAME = {
+    "radd": "add",
+    "iadd": "add",
+    "rsub": "sub",
+    "isub": "sub",
+    "rmul": "mul",
+    "imul": "mul",
+    "truediv": "div",
+    "rtruediv": "div",
+    "itruediv": "div",
+    "rpow": "pow",
+    "ipow": "pow",
+    "rmatmul": "matmul",
+    "concat": "cat",
 }
+# Functions through which numbers leave PyTorch.
+_ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__"})
+_DIFFERENTIATES = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
+STATE = "h_n"  # what the last state of a recurrent module is called
 
 # Where torch.compile, FullyShardedDataParallel and checkpoint_wrapper keep the module inside.
 WRAPPED = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -66,8 +50,9 @@ class Event:
         module: The module, or None for a function.
         output: What it returned.
         arguments: What it was given, by position.
-        started: The clock when it was called; the clock counts calls.
+        started: The clock when it was called.
         ended: The clock when it returned.
+        inside: The name of the innermost module that runs it; "" is the model.
     """
 
     name: str
@@ -77,33 +62,37 @@ class Event:
     arguments: tuple[Any, ...]
     started: int
     ended: int
+    inside: str = ""
 
 
 class Tap(TorchFunctionMode):
-    """While active, hands every module's and every activation function's return to a callback.
+    """While active, hands every module's and every function's return of floats to a callback.
 
+    What functions do inside modules of torch.nn, and inside others that have neither parts nor parameters, is these
+    modules' own business. The last state of a recurrent module is handed over, too, points first, as `<module>.h_n`.
     Hooks are removed when the block ends, however it ends.
 
     Args:
         model: The model whose modules are watched; the model itself is not among them.
         on_return: Gets an `Event`; what it returns, if not None, replaces the output.
+        graph: The graph of the same run, if one is made; its nodes are the clock then.
     """
 
-    def __init__(self, model: nn.Module, on_return: Callable[[Event], Any]) -> None:
+    def __init__(self, model: nn.Module, on_return: Callable[[Event], Any], graph: Graph | None = None) -> None:
         super().__init__()
-        self.parameters_used = 0  # clock at the last use of a parameter
-        self._model, self._on_return = model, on_return
+        self._model, self._on_return, self._graph = model, on_return, graph
         self._clock = 0
         self._calls: Counter[str] = Counter()
-        self._running: list[tuple[nn.Module, int]] = []
+        self._running: list[tuple[str, nn.Module, int]] = []
         self._last = ""
+        self._telling = False  # the callback is running: what it computes is not the model's
         self._handles: list[Any] = []
 
     def __enter__(self) -> Tap:
         for name, module in named_layers(self._model):
             # Scripted modules take no hooks, and a parametrization's output is a weight.
             if name and not isinstance(module, torch.jit.ScriptModule) and "parametrizations" not in name.split("."):
-                self._handles.append(module.register_forward_pre_hook(self._enter_module))
+                self._handles.append(module.register_forward_pre_hook(partial(self._enter_module, name)))
                 self._handles.append(module.register_forward_hook(partial(self._leave_module, name)))
         return super().__enter__()
 
@@ -114,37 +103,102 @@ class Tap(TorchFunctionMode):
         self._handles.clear()
 
     def _tick(self) -> int:
-        self._clock += 1
+        self._clock = self._clock + 1 if self._graph is None else len(self._graph.nodes)
         return self._clock
 
-    def _enter_module(self, module: nn.Module, _: Any) -> None:
-        self._running.append((module, self._tick()))
-        if any(p is not None for p in module._parameters.values()) or "parametrizations" in module._modules:
-            self.parameters_used = self._clock
+    def _enter_module(self, name: str, module: nn.Module, _: Any) -> None:
+        self._running.append((name, module, self._tick()))
 
     def _leave_module(self, name: str, module: nn.Module, arguments: Any, output: Any) -> Any:
-        _, started = self._running.pop()
+        *_, started = self._running.pop()
         self._last = name
+        changed = self._returned(name, module, arguments, output, started)
+        self._telling = True
+        state = state_of(module, output if changed is None else changed)
+        self._telling = False
+        if state is not None:
+            put = self._returned(f"{name}.{STATE}", None, arguments, state, started)
+            if put is not None:
+                changed = with_state(output if changed is None else changed, put)
+        return changed
+
+    def _returned(self, name: str, module: nn.Module | None, arguments: Any, output: Any, started: int) -> Any:
         self._calls[name] += 1
-        return self._on_return(Event(name, self._calls[name], module, output, arguments, started, self._tick()))
+        inside = self._running[-1][0] if self._running else ""
+        event = Event(name, self._calls[name], module, output, arguments, started, self._tick(), inside)
+        self._telling = True
+        try:
+            return self._on_return(event)
+        finally:
+            self._telling = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if any(isinstance(a, nn.Parameter) for a in (*args, *(kwargs or {}).values())):
-            self.parameters_used = self._tick()
-        output = func(*args, **(kwargs or {}))
-        if func in FUNCTIONAL and not self._inside_leaf():
-            started = self._tick()
-            name = f"{self._last}.{FUNCTIONAL[func]}" if self._last else FUNCTIONAL[func]
-            self._calls[name] += 1
-            changed = self._on_return(Event(name, self._calls[name], None, output, args, started, self._tick()))
-            output = output if changed is None else changed
+        if self._telling:
+            return func(*args, **(kwargs or {}))
+        graph, started = self._graph, self._tick()
+        if graph is not None:
+            if args and getattr(func, "__name__", "") in _ESCAPES and isinstance(args[0], Tensor):
+                graph.escape(args[0])
+            graph.derivative += func in _DIFFERENTIATES
+        try:
+            output = func(*args, **(kwargs or {}))
+        finally:
+            if graph is not None:
+                graph.derivative -= func in _DIFFERENTIATES
+        into = args[0] if func is Tensor.__setitem__ else None  # what is written into counts as what is returned
+        name = _function_name(func, output if into is None else into)
+        if name is not None and not self._hidden():
+            changed = self._returned(self._prefix() + name, None, args, output if into is None else into, started)
+            if changed is not None and into is not None:
+                into.copy_(changed)
+            elif changed is not None:
+                output = changed
         return output
 
-    def _inside_leaf(self) -> bool:
-        """Whether a module without children is running: what it computes is its own business."""
-        return bool(self._running) and not any(True for _ in self._running[-1][0].children())
+    def _hidden(self) -> bool:
+        """Whether a module is running whose inside is its own business."""
+        if not self._running:
+            return False
+        module = self._running[-1][1]
+        if type(module).__module__.startswith("torch.nn."):
+            return _is_leaf(module)
+        return _is_leaf(module) and not any(p is not None for p in module._parameters.values())
+
+    def _prefix(self) -> str:
+        """What a function's name begins with: the module that returned last, or the one without parts that runs it."""
+        running = self._running[-1][:2] if self._running else ("", self._model)
+        name = running[0] if running[0] and _is_leaf(running[1]) else self._last
+        return f"{name}." if name else ""
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not any(True for _ in module.children())
+
+
+def _function_name(func: Callable[..., Any], output: Any) -> str | None:
+    """The name of a function that returned floats, as a user writes it; None for others."""
+    if isinstance(func, torch._ops.OpOverload) or not isinstance(output, (Tensor, tuple, list)):
+        return None
+    name = getattr(func, "__name__", "").strip("_")
+    if name in ("get", "", "set") or first_tensor(output) is None:
+        return None
+    return _SAME.get(name, name)
+
+
+def state_of(module: nn.Module, output: Any) -> Tensor | None:
+    """Return the last hidden state of a recurrent module's output, points first (n, layers, h), or None."""
+    if not isinstance(module, nn.RNNBase) or not isinstance(output, tuple) or len(output) != 2:
+        return None
+    state = output[1][0] if isinstance(output[1], tuple) else output[1]
+    return state.transpose(0, 1) if isinstance(state, Tensor) and state.ndim == 3 else None
+
+
+def with_state(output: Any, state: Tensor) -> Any:
+    """Return a recurrent module's output with another last hidden state."""
+    state = state.transpose(0, 1)
+    return output[0], (state, *output[1][1:]) if isinstance(output[1], tuple) else state
 
 
 def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -179,11 +233,17 @@ def replace_first(output: Any, value: Tensor) -> Any:
     return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
 
 
-def all_tensors(output: Any) -> list[Tensor]:
-    """Return every floating tensor in what a model returned."""
+def all_tensors(output: Any, depth: int = 8) -> list[Tensor]:
+    """Return every tensor in what a model returned, those in attributes of its own objects too."""
     if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    return [t for v in _values(output) for t in all_tensors(v)]
+        return [output]
+    if depth == 0 or isinstance(output, (nn.Module, type, str, bytes, int, float, type(None))):
+        return []
+    values = _values(output) or vars(output).values() if hasattr(output, "__dict__") else _values(output)
+    if isinstance(output, (set, frozenset)):
+        values = output
+    slots = [getattr(output, s) for s in getattr(type(output), "__slots__", ()) if hasattr(output, s)]
+    return [t for v in (*values, *slots) for t in all_tensors(v, depth - 1)]
 
 
 def _values(output: Any) -> Iterable[Any]:

@@ -1,85 +1,35 @@
-"""Where some layers of a running model are to be found, and hooks on these alone."""
+"""Hooks on some layers of a running model, and on these alone."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from layerfreq.cuts import Cut
 from layerfreq.errors import InputError
-from layerfreq.inputs import call, count
-from layerfreq.network import Layer, unmeasurable
 from layerfreq.settings import fused_encoders
-from layerfreq.taps import Event, Tap, first_tensor, named_layers
-from layerfreq.untouched import sharded_modules
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a layer's output appears, and how large it is.
-
-    Attributes:
-        layer: The layer.
-        call: Which call of the module of that name it is, from 1; None for a function's output.
-        each: Bytes of its features for one input; 0 where that is not known.
-    """
-
-    layer: Layer
-    call: int | None
-    each: int = 0
-
-
-class _Seen(BaseException):  # which a model that survives exceptions lets pass
-    pass
-
-
-def find_places(model: nn.Module, probe: Any, layers: Sequence[Layer]) -> list[Place]:
-    """Run the model on a few points and see where the layers are; call it inside `untouched`."""
-    wanted = {(layer.base, layer.number): layer for layer in layers}
-    found: dict[Layer, Place] = {}
-    calls: Counter[str] = Counter()
-    n = count(probe)
-    whole = bool(sharded_modules(model))
-
-    def note(event: Event) -> None:
-        calls[event.name] += event.module is not None
-        layer = wanted.get((event.name, event.number))
-        if layer is None:
-            return
-        value = first_tensor(event.output)
-        each = 0 if value is None or unmeasurable(value, n) else layer.reading.read(value)[0].nbytes // n
-        found[layer] = Place(layer, None if event.module is None else calls[event.name], each)
-        if len(found) == len(wanted) and not whole:
-            raise _Seen
-
-    with Tap(model, note):
-        try:
-            call(model, probe)
-        except _Seen:
-            pass
-    return [found.get(layer, Place(layer, None)) for layer in layers]
+from layerfreq.taps import Event, Tap, named_layers
 
 
 @contextmanager
-def watch(model: nn.Module, places: Sequence[Place], on_output: Callable[[str, Any], Any]) -> Iterator[None]:
+def watch(model: nn.Module, places: Sequence[Cut], on_output: Callable[[str, Any], Any]) -> Iterator[None]:
     """While active, hand what the layers return to a callback; hooks are removed however the block ends.
 
     Where all of them are modules, nothing else is hooked, and the others run as fast as ever.
 
     Args:
         model: The model.
-        places: As `find_places` found them.
+        places: The layers, as `choose_layers` returns them.
         on_output: Gets the layer's name and its output.
 
     Raises:
         InputError: If the model has lost a module since.
     """
     if any(place.call is None for place in places):
-        wanted = {(place.layer.base, place.layer.number): place.layer.name for place in places}
+        wanted = {(place.base, place.number): place.name for place in places}
 
         def see(event: Event) -> None:
             name = wanted.get((event.name, event.number))
@@ -92,7 +42,7 @@ def watch(model: nn.Module, places: Sequence[Place], on_output: Callable[[str, A
     by_module: dict[str, dict[int, str]] = {}
     for place in places:
         assert place.call is not None
-        by_module.setdefault(place.layer.base, {})[place.call] = place.layer.name
+        by_module.setdefault(place.base, {})[place.call] = place.name
     handles = []
     try:
         for base, names in by_module.items():
