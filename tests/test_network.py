@@ -1,5 +1,7 @@
 import copy
+import inspect
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -223,9 +225,10 @@ def test_measuring_leaves_no_trace():
 
 
 def test_pythons_random_state_is_put_back():
-    # The runtime checks of these tests draw from it themselves for every list with items, so here is none.
+    # The runtime checks of these tests draw from it themselves, so it is looked at without them.
+    kept = contextmanager(inspect.unwrap(random_state_kept))
     before = random.getstate()
-    with random_state_kept([]):
+    with kept([]):
         random.random()
     assert before == random.getstate()
 
