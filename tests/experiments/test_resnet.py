@@ -219,10 +219,10 @@ def test_dropout_is_at_work_in_training_alone(smoke, whole):
 def test_smoke_preset_end_to_end(smoke, tmp_path):
     out = run(replace(smoke, variants=(1, 4), panels=(4,)), tmp_path / "o", seeds=(0, 1))
     head, rows, files = resnet.present(out, [0, 1])
-    named = [["-1", "0"], ["-4", "0"], ["order as\npublished", "0"]]
+    named = [["-1", "0"], ["-4", "0"], ["pairs as\npublished", "0"]]
     assert [row[:2] for row in rows] == named + [[name, "1"] for name, _ in named]
     assert all(len(row) == len(head) for row in rows)
-    assert all(cell in ("0 of 1 pairs", "1 of 1 pairs") for row in rows[2::3] for cell in row[2:5])
+    assert all(cell in ("0 of 1", "1 of 1") for row in rows[2::3] for cell in row[2:5])
     assert all(file.stat().st_size > 1000 for file in files)
     assert {file.stem for file in files} == {"accuracy", "rdf-by-variant", "median-frequency", "summary", "metrics"}
     summary = pd.read_parquet(out / "figures" / "summary.parquet")
@@ -241,10 +241,10 @@ def test_smoke_preset_end_to_end(smoke, tmp_path):
 
 def test_the_order_of_variants_against_the_published_one():
     values = {1: 0.889, 2: 0.868, 3: 0.814, 4: 0.711}
-    assert resnet_figures._ordered(values, -1) == "6 of 6 pairs"
-    assert resnet_figures._ordered(values, 1) == "0 of 6 pairs"
-    assert resnet_figures._ordered({1: 1.0, 3: 2.0, 4: 2.0}, 1) == "2 of 3 pairs"
-    assert resnet_figures._ordered({1: 1.0, 2: float("nan")}, 1) == "0 of 1 pairs"
+    assert resnet_figures._ordered(values, -1) == "6 of 6"
+    assert resnet_figures._ordered(values, 1) == "0 of 6"
+    assert resnet_figures._ordered({1: 1.0, 3: 2.0, 4: 2.0}, 1) == "2 of 3"
+    assert resnet_figures._ordered({1: 1.0, 2: float("nan")}, 1) == "0 of 1"
 
 
 def test_every_scale_in_the_run_is_what_spectrum_gives(whole):

@@ -117,7 +117,7 @@ def table(medians: Any, metrics: Any) -> tuple[list[str], list[list[str]]]:
     """
     own = medians[medians["layer"] == CUT]
     first, last = (own[own["step"] == step].set_index(["scale", "variant", "seed"]) for step in _ends(own))
-    ends = f"epoch {_ends(own)[0]}", f"epoch {_ends(own)[1]}"
+    ends = "start", "end"
     head = ["variant", "seed", "validation", *(f"{CUTS[CUT]} peak\n{PAPER}, {end}" for end in ends)]
     head += [f"median\n{scale}, {ends[1]}" for scale in (PAPER, "rms", "raw")]
     rows = []
@@ -131,7 +131,7 @@ def table(medians: Any, metrics: Any) -> tuple[list[str], list[list[str]]]:
         # As published: the deeper network validates better; its peak lies higher before training, and lower after it.
         places = [{v: float(frame.loc[(PAPER, v, seed), "peak"]) for v in variants} for frame in (first, last)]
         orders = [_ordered(accuracy, -1), _ordered(places[0], -1), _ordered(places[1], 1)]
-        rows.append(["order as\npublished", str(seed), *orders, "", "", ""])
+        rows.append(["pairs as\npublished", str(seed), *orders, "", "", ""])
     return head, rows
 
 
@@ -148,7 +148,7 @@ def _ordered(values: Mapping[int, float], sign: int) -> str:
     """Return of how many pairs of variants the numbers rise (sign 1) or fall (-1) from -1 to -4."""
     pairs = list(combinations(sorted(values), 2))
     right = sum(sign * (values[b] - values[a]) > 0 for a, b in pairs)
-    return f"{right} of {len(pairs)} pairs"
+    return f"{right} of {len(pairs)}"
 
 
 def _row(panels: int) -> tuple[Any, Any]:
