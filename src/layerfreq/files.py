@@ -189,9 +189,9 @@ def _read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.
         number = pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name])
         if number == (name in ("layer", "scale")) and len(frame):
             raise InputError(f"run: {str(part)!r} has {frame[name].dtype} in column {name!r}; move it away")
-    if "scale" in columns and not frame["scale"].isin(SCALES).all():
+    if "scale" in columns and not bool(frame["scale"].isin(SCALES).to_numpy().all()):
         raise InputError(f"run: {str(part)!r} has other scales than {', '.join(SCALES)}; move it away")
-    frame.attrs = _about(frame.attrs)
+    frame.attrs = _about(frame.attrs)  # pyright: ignore[reportAttributeAccessIssue]
     return frame
 
 

@@ -60,7 +60,7 @@ def seed_all() -> None:
         if isinstance(generator, torch.Generator):
             generator.manual_seed(SEED)
         elif isinstance(generator, (np.random.Generator, np.random.BitGenerator)):
-            bits = getattr(generator, "bit_generator", generator)
+            bits: Any = getattr(generator, "bit_generator", generator)
             bits.state = type(bits)(SEED).state
         else:
             generator.seed(SEED)
@@ -77,13 +77,15 @@ def _gpus() -> tuple[torch.Generator, ...]:
 
 def _state(generator: Any) -> Any:
     if isinstance(generator, (np.random.Generator, np.random.BitGenerator)):
-        return getattr(generator, "bit_generator", generator).state
+        bits: Any = getattr(generator, "bit_generator", generator)
+        return bits.state
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
 
 
 def _set(generator: Any, state: Any) -> None:
     if isinstance(generator, (np.random.Generator, np.random.BitGenerator)):
-        getattr(generator, "bit_generator", generator).state = state
+        bits: Any = getattr(generator, "bit_generator", generator)
+        bits.state = state
     elif isinstance(generator, random.Random):
         generator.setstate(state)
     else:

@@ -161,8 +161,9 @@ class _Container:
 
 def _entries(value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return list((OrderedDict if isinstance(value, OrderedDict) else dict).items(value))
-    base = next(kind for kind in (list, set, deque) if isinstance(value, kind))
+        kind: Any = OrderedDict if isinstance(value, OrderedDict) else dict
+        return list(kind.items(value))
+    base: Any = next(kind for kind in (list, set, deque) if isinstance(value, kind))
     return list(base.__iter__(value))
 
 
@@ -237,17 +238,19 @@ class _Numbers:
 
 
 def _set_version(value: Tensor, version: int) -> None:
+    autograd: Any = getattr(torch._C, "_autograd")  # noqa: B009  which its stubs leave out
     try:
-        torch._C._autograd._unsafe_set_version_counter((value,), (version,))
-    except (AttributeError, TypeError):
-        torch._C._autograd._unsafe_set_version_counter(value, version)  # pyright: ignore  before PyTorch 2.7
+        autograd._unsafe_set_version_counter((value,), (version,))
+    except TypeError:  # before PyTorch 2.7
+        autograd._unsafe_set_version_counter(value, version)
 
 
 class _Items:
     """The items of an array or a bytearray."""
 
     def __init__(self, value: Any) -> None:
-        self._value, self._before = value, None
+        self._value: Any = value
+        self._before: Any = None
         self.size = value.nbytes if isinstance(value, np.ndarray) else len(value) * getattr(value, "itemsize", 1)
 
     def copy(self) -> bool:

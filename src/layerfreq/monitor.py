@@ -86,7 +86,7 @@ class Monitor:
     ) -> None:
         self._policy = Policy(on_error)
         self._due = Schedule(when)
-        self._scales = _independent(scale)
+        self._scales: tuple[Scale, ...] = _independent(scale)
         read_memory(memory)
         options = check_options(options)
         check_keeping(checkpoints)

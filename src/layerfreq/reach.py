@@ -144,7 +144,8 @@ def named_by(value: Any) -> dict[str, Any]:
         plain = {name: one for name, one in vars(value).items() if not name.startswith("__")}
         found |= {f"{value.__name__}.{name}": one for name, one in plain.items()}
     elif is_plain(value):
-        found |= {kind.__name__: kind for kind in type(value).__mro__ if not _of_library(kind)}
+        kinds: tuple[type, ...] = type(value).__mro__
+        found |= {kind.__name__: kind for kind in kinds if not _of_library(kind)}
     return found
 
 
