@@ -87,8 +87,9 @@ def choose(found: Trace, faults: dict[str, str]) -> tuple[list[Value], dict[str,
     for node, values in sorted(kinds.by_node.items()):
         if node >= flow.last_weight or not flow.content[node] or not any(kinds.is_candidate(v) for v in values):
             continue
-        value = _named_best(values, kinds)
-        reason = next((v.trouble for v in values if v.trouble), "")
+        # One value may be shown in several shapes, of which one has a row for each point.
+        value = _named_best([v for v in values if not v.trouble] or values, kinds)
+        reason = value.trouble
         if not reason and faults.get(value.name) == ELSEWHERE:
             reason = ELSEWHERE
         if node in chain:

@@ -142,7 +142,7 @@ class Graph(TorchDispatchMode):
 def _part(memory: int, t: Tensor) -> tuple[int, int, int, int]:
     """What tells one part of memory from another, however it is turned or reshaped."""
     last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
-    return memory, t.storage_offset(), last, t.numel()
+    return memory, int(t.storage_offset()), int(last), t.numel()
 
 
 def _shows_all(t: Tensor) -> bool:
