@@ -158,6 +158,9 @@ class Kinds:
             return False
         if module.__module__.startswith("torch.nn.") and not any(True for _ in value.module.children()):  # pyright: ignore
             return False
+        # A value that the module itself goes on with is not what it ends with (a pooled output beside the tokens).
+        if any(child < value.ended for child in self._flow.children.get(value.node, ())):
+            return False
         return any(self._flow.counts(i) for i in range(value.started, value.ended))
 
     def _is_block(self, name: str) -> bool:
