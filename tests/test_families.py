@@ -175,6 +175,7 @@ def undrawn(monkeypatch):
             [
                 "wav2vec2.feature_extractor.conv_layers.0.activation",
                 "wav2vec2.feature_extractor.conv_layers.1.activation",
+                "wav2vec2.encoder.pos_conv_embed.add",
                 "wav2vec2.encoder.layers.0",
                 "wav2vec2.encoder.layers.1",
             ],

@@ -82,8 +82,9 @@ def choose(found: Trace, faults: dict[str, str]) -> tuple[list[Value], dict[str,
     for node, values in sorted(kinds.by_node.items()):
         if node >= flow.last_weight or not flow.content[node] or not any(kinds.is_candidate(v) for v in values):
             continue
-        value = _named_best(values, kinds)
-        reason = next((v.trouble for v in values if v.trouble), "")
+        # One value may be shown in several shapes, of which one has a row for each point.
+        value = _named_best([v for v in values if not v.trouble] or values, kinds)
+        reason = value.trouble
         if not reason and faults.get(value.name) == ELSEWHERE:
             reason = ELSEWHERE
         if node in chain:
@@ -151,6 +152,9 @@ class Kinds:
         if module.__module__ == nn.Sequential.__module__:
             return False
         if module.__module__.startswith("torch.nn.") and not any(True for _ in value.module.children()):  # pyright: ignore
+            return False
+        # A value that the module itself goes on with is not what it ends with (a pooled output beside the tokens).
+        if any(child < value.ended for child in self._flow.children.get(value.node, ())):
             return False
         return any(self._flow.counts(i) for i in range(value.started, value.ended))
 

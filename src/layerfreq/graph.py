@@ -82,7 +82,7 @@ class Graph(TorchDispatchMode):
         whole = self._now.get(memory)
         if whole is None:
             return self._begin(t, self._unknown if t.is_floating_point() else "constant")
-        part, of = self._parts.get(_part(memory, t), (-1, -1))
+        part, of = self._parts.get(_part(memory, t), (-1, -1)) if memory > 0 else (-1, -1)
         return part if of == whole else whole
 
     def escape(self, t: Tensor) -> None:
@@ -90,11 +90,14 @@ class Graph(TorchDispatchMode):
         self.escaped.append(self.node_of(t))
 
     def _memory(self, t: Tensor) -> int:
+        """What a tensor's numbers are in: a piece of memory; of those that have none of one kind, the tensor itself."""
         try:
-            return t.untyped_storage()._cdata
+            if not t.is_nested and t.layout == torch.strided:
+                return t.untyped_storage()._cdata
         except (RuntimeError, NotImplementedError, ValueError):
-            self._without_memory.append(t)
-            return -id(t)
+            pass
+        self._without_memory.append(t)
+        return -id(t)
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -139,7 +142,7 @@ class Graph(TorchDispatchMode):
 def _part(memory: int, t: Tensor) -> tuple[int, int, int, int]:
     """What tells one part of memory from another, however it is turned or reshaped."""
     last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
-    return memory, t.storage_offset(), last, t.numel()
+    return memory, int(t.storage_offset()), int(last), t.numel()
 
 
 def _shows_all(t: Tensor) -> bool:

@@ -29,7 +29,7 @@ def unmeasurable(value: Tensor | None, n: int) -> str:
     """Return why a layer's output cannot be features of n points, or an empty string."""
     if value is None:
         return "it returns no floating tensor (of complex ones torch.view_as_real makes floats)"
-    if torch._C._functorch.is_batchedtensor(value):
+    if torch._C._functorch.is_batchedtensor(value):  # pyright: ignore[reportAttributeAccessIssue]
         return "inside torch.func.vmap a module sees one point at a time; call it on all of them"
     if value.is_nested or value.layout != torch.strided:
         return "it returns a nested or sparse tensor; make it dense in the model, or choose another layer"

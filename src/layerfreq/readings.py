@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -257,7 +257,7 @@ def assign(reading: Any, layers: Iterable[str]) -> dict[str, Reading]:
 
 def _named(reading: Any, own: bool) -> Reading:
     if callable(reading):
-        return Reading(getattr(reading, "__name__", type(reading).__name__), None, own, reading)
+        return Reading(getattr(reading, "__name__", type(reading).__name__), None, own, cast(Any, reading))
     name, colon, axis = reading.partition(":") if isinstance(reading, str) else ("", "", "")
     if name not in NAMES + TOKENS:
         known = ", ".join(NAMES + TOKENS)

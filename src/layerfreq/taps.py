@@ -34,6 +34,8 @@ _SAME = {
 # Functions through which numbers leave PyTorch.
 _ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__"})
 _DIFFERENTIATES = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
+# What recurrent and caching models return for their next call, by the names of Hugging Face.
+_CARRIED = frozenset({"past_key_values", "cache_params", "state", "mems"})
 STATE = "h_n"  # what the last state of a recurrent module is called
 
 # Where torch.compile, FullyShardedDataParallel and checkpoint_wrapper keep the module inside.
@@ -233,17 +235,25 @@ def replace_first(output: Any, value: Tensor) -> Any:
     return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
 
 
-def all_tensors(output: Any, depth: int = 8) -> list[Tensor]:
-    """Return every tensor in what a model returned, those in attributes of its own objects too."""
+def all_tensors(output: Any) -> list[Tensor]:
+    """Return every tensor in what a model returned, save states that it carries on; of its own objects, if no others."""
+    return _tensors_in(output, 0) or _tensors_in(output, 8)
+
+
+def _tensors_in(output: Any, depth: int) -> list[Tensor]:
+    """Every tensor in mappings, tuples, lists, dataclasses, and `depth` deep in attributes of other objects."""
     if isinstance(output, Tensor):
         return [output]
-    if depth == 0 or isinstance(output, (nn.Module, type, str, bytes, int, float, type(None))):
-        return []
-    values = _values(output) or vars(output).values() if hasattr(output, "__dict__") else _values(output)
-    if isinstance(output, (set, frozenset)):
-        values = output
-    slots = [getattr(output, s) for s in getattr(type(output), "__slots__", ()) if hasattr(output, s)]
-    return [t for v in (*values, *slots) for t in all_tensors(v, depth - 1)]
+    if isinstance(output, Mapping):
+        values = [value for key, value in output.items() if key not in _CARRIED]
+    elif _is_record(output) or isinstance(output, (tuple, list, set, frozenset)):
+        values = list(output if isinstance(output, (set, frozenset)) else _values(output))
+    elif depth and not isinstance(output, (nn.Module, type)):
+        slots = [getattr(output, s) for s in getattr(type(output), "__slots__", ()) if hasattr(output, s)]
+        return [t for v in (*getattr(output, "__dict__", {}).values(), *slots) for t in _tensors_in(v, depth - 1)]
+    else:
+        values = []
+    return [t for v in values for t in _tensors_in(v, depth)]
 
 
 def _values(output: Any) -> Iterable[Any]:
