@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +175,12 @@ class Monitor:
 
     def _describe(self, options: dict[str, Any]) -> dict[str, Any]:
         plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
-        readings = {cut.name: cut.reading.name for cut in self._plan.layers}
+        readings, scales = {cut.name: cut.reading.name for cut in self._plan.layers}, list(self._scales)
         return {
             "model": type(self._model).__name__,
             "layers": self.layers,
             "reading": {name: one for name, one in readings.items() if one != "flatten"} or "flatten",
-            "options": {"scale": list(self._scales) if len(self._scales) > 1 else self._scales[0], **plain},
+            "options": {"scale": scales[0] if len(scales) == 1 else scales, **plain},
             "environment": environment(),
         }
 

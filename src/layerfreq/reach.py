@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import sysconfig
 import types
@@ -144,8 +145,7 @@ def named_by(value: Any) -> dict[str, Any]:
         plain = {name: one for name, one in vars(value).items() if not name.startswith("__")}
         found |= {f"{value.__name__}.{name}": one for name, one in plain.items()}
     elif is_plain(value):
-        kinds: tuple[type, ...] = type(value).__mro__
-        found |= {kind.__name__: kind for kind in kinds if not _of_library(kind)}
+        found |= {kind.__name__: kind for kind in inspect.getmro(type(value)) if not _of_library(kind)}
     return found
 
 
