@@ -101,7 +101,7 @@ def test_checkpoints_become_the_steps_of_a_run(cli, home, tmp_path):
     arguments = ("analyze", f"{home}:net", *files, "--data", f"{home}:points", "--batch", 16)
     status, out, error = cli(*arguments, "--out", "run")
     assert (status, error) == (0, "")
-    assert "last number in each name" in out
+    assert "in each name" in out
     run = Run("run")
     assert run.steps() == [3, 20, 100]
     for step, spectra in expected.items():
