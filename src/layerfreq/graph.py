@@ -60,6 +60,8 @@ class Graph(TorchDispatchMode):
         self._parts: dict[
             tuple[int, int, int, int], tuple[int, int]
         ] = {}  # part of memory -> its node, and that of the whole
+        # Memory written into in parts: its node before, and the parts; what is disjoint from them is as it was.
+        self._writes: dict[int, tuple[int, list[Tensor]]] = {}
         # Where parameters are shared out over ranks, they are put together in memory of which the model knows nothing.
         self._unknown = "weight" if sharded_modules(model) else "constant"
         self._without_memory: list[Tensor] = []  # sparse ones and the like, whose identities must not be given away
@@ -125,7 +127,10 @@ class Graph(TorchDispatchMode):
             whole = _shows_all(t)
             if whole and (name in _OVERWRITES or t is kwargs.get("out")):
                 of = tuple(p for p in parents if p != self._now.get(memory))
-            elif not whole:
+            if whole:
+                self._writes.pop(memory, None)
+            else:
+                self._writes.setdefault(memory, (self._now.get(memory, -1), []))[1].append(t.detach())
                 of = (*parents, *([self._now[memory]] if memory in self._now else []))
             self._now[memory] = node(t, of)
         fresh: dict[int, int] = {}
@@ -134,15 +139,36 @@ class Graph(TorchDispatchMode):
             if any(t is one for one in written):
                 continue
             if name == "lift_fresh" or (memory not in given and memory not in fresh):
+                self._writes.pop(memory, None)
                 fresh[memory] = self._now[memory] = node(t, parents)
             elif not _shows_all(t) and self._parts.get(_part(memory, t), (-1, -1))[0] not in parents:
-                self._parts[_part(memory, t)] = (node(t, parents), self._now[memory])
+                before, parts = self._writes.get(memory, (-1, []))
+                of = parents
+                if before >= 0 and not any(_overlap(t, part) for part in parts):
+                    of = tuple(before if p == self._now[memory] else p for p in parents)
+                self._parts[_part(memory, t)] = (node(t, of), self._now[memory])
 
 
 def _part(memory: int, t: Tensor) -> tuple[int, int, int, int]:
     """What tells one part of memory from another, however it is turned or reshaped."""
     last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
     return memory, int(t.storage_offset()), int(last), t.numel()
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two views of one memory may share a number; those of one shape are compared exactly."""
+    if a.shape != b.shape or a.stride() != b.stride():
+        return True
+    steps = sorted(zip(a.stride(), a.shape, strict=True), reverse=True)
+
+    def reached(distance: int, at: int) -> bool:
+        if at == len(steps) or distance == 0:
+            return distance == 0
+        stride, size = steps[at]
+        times = {distance // stride, -(-distance // stride)} if stride else {0}
+        return any(abs(k) < size and reached(distance - k * stride, at + 1) for k in times)
+
+    return reached(int(a.storage_offset() - b.storage_offset()), 0)
 
 
 def _shows_all(t: Tensor) -> bool:

@@ -236,7 +236,7 @@ def replace_first(output: Any, value: Tensor) -> Any:
 
 
 def all_tensors(output: Any) -> list[Tensor]:
-    """Return every tensor in what a model returned, but for states that it carries on; of own objects, if no others."""
+    """Return every tensor in what a model returned, save carried states; of its own objects, if there are no others."""
     return _tensors_in(output, 0) or _tensors_in(output, 8)
 
 
