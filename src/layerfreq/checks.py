@@ -28,6 +28,19 @@ def as_scale(scale: Any) -> Scale:
     return scale
 
 
+def refuse_masked(given: Any, argument: str) -> None:
+    """Refuse arrays with masked entries, under which any number may stand.
+
+    Raises:
+        InputError: If there are some.
+    """
+    masked = int(np.ma.count_masked(given)) if isinstance(given, np.ma.MaskedArray) else 0
+    if masked:
+        raise InputError(
+            f"{argument}: {masked} masked entries; drop these points, or fill them with what they shall be"
+        )
+
+
 def as_features(features: Any, device: str | torch.device | None = None, *, empty: bool = False) -> Tensor:
     """Check features and return them as a finite (n, d) tensor of a real floating type.
 
@@ -39,6 +52,7 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
     Raises:
         InputError: On anything that is not n > 0 points of finite numbers.
     """
+    refuse_masked(features, "features")
     try:
         if isinstance(features, np.ndarray) and not features.flags.writeable:
             features = features.copy()
@@ -73,6 +87,7 @@ def as_cutoffs(inv_delta: Any) -> Curve:
     Raises:
         InputError: If they are not finite, positive and strictly increasing.
     """
+    refuse_masked(inv_delta, "inv_delta")
     try:
         if isinstance(inv_delta, Tensor):
             inv_delta = inv_delta.detach().cpu().double().numpy()

@@ -56,8 +56,9 @@ def kernel_series(
         The series, or None where it would take more than `MOST` polynomials.
     """
     farthest = max(farthest, 1e-30)
-    # The map is finest around `centre`: between the ends, and not closer than the finest kernel can see.
-    centre = math.sqrt(max(nearest, 6 / float(inv_delta[-1]), 1e-30) * farthest)
+    # The map is finest around `centre`: between the ends, and not closer than the finest kernel can see. Beyond the
+    # far end, where all kernels are one, it would lose all digits.
+    centre = math.sqrt(min(max(nearest, 6 / float(inv_delta[-1]), 1e-30), farthest) * farthest)
     low, high = ((d - centre) / (d + centre) for d in (nearest, farthest))
     middle, half = (low + high) / 2, (high - low) / 2
     if not half > 0:
