@@ -174,7 +174,7 @@ if __name__ == "__main__":
     for number in range(start, start + count):
         try:
             name, error, bound = case(number)
-        except Exception as problem:  # noqa: BLE001
+        except Exception as problem:
             name, error, bound = f"{number}: {type(problem).__name__}: {problem}", np.inf, 0.0
         if np.isnan(error):
             refused += 1

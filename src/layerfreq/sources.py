@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from layerfreq.checks import Scale, as_features
-from layerfreq.engines.coincidence import fingerprints, mean_count
 from layerfreq.engines.base import Points, chunks, extent, gains, power_of_two, sizes
+from layerfreq.engines.coincidence import fingerprints, mean_count
 from layerfreq.errors import InputError
 from layerfreq.memory import reserve
 

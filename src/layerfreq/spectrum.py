@@ -236,11 +236,11 @@ class Spectrum:
             rows = f"{self.rows} rows" if self.rows < self.n else "all rows"
             sketch = "" if self.sketch is None else f", target columns sketched to {self.sketch}"
             how = f"{rows}{sketch}, LFR +- {self.stderr.max():.2g}"
-        u = self.inv_delta
+        u, centred = self.inv_delta, ", targets centred" if self.center else ""
         return (
             f"Spectrum of {self.n} points in {self.d} dimensions ({self.scale} scale, {how})\n"
             f"  1/delta     {u[0]:.4g} .. {u[-1]:.4g}, {len(u)} cutoffs\n"
-            f"  LFR         {self.lfr[0]:.3f} .. {self.lfr[-1]:.3f}, floor {self.floor:.3f}{', targets centred' * self.center}\n"
+            f"  LFR         {self.lfr[0]:.3f} .. {self.lfr[-1]:.3f}, floor {self.floor:.3f}{centred}\n"
             f"  RDF peak    {describe_peak(self)}\n"
             f"  median      {_number(self.median, 'outside the cutoffs')}\n"
             f"  resolution  {_number(self.resolution or None, 'no other point in any window')}"
@@ -295,8 +295,8 @@ def spectrum(
             one-hot vectors of classes give what the ids would with center=False.
         rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
         rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
-        engine: "auto": "cpu" on the CPU for the work of more than some 512 points, "cuda" on an NVIDIA GPU (Ampere or later, with Triton) above
-            1,024, else "blocked" (docs/benchmarks.md has the measurements). "cpu": all cutoffs from one pass, LFR to
+        engine: "auto": "cpu" on the CPU for the work of more than some 512 points, "cuda" on an NVIDIA GPU (Ampere or
+            later, with Triton) above 1,024 points, else "blocked" (docs/benchmarks.md has the measurements). "cpu": all cutoffs from one pass, LFR to
             1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep float64's accuracy.
             "reference": float64, dense. `Spectrum.engine` says which it was.
         device: Where to compute; None means where the features are.

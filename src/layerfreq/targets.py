@@ -180,7 +180,7 @@ def prepare_targets(y: Tensor, shards: Shards, *, center: bool | None, seed: int
 
 
 def _unit(largest: float) -> float:
-    """Return the power of two that brings targets below one: LFR does not depend on their unit, and no digit changes."""
+    """Return the power of two that brings targets below one: LFR depends on no unit, and no digit changes."""
     return math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
 
 

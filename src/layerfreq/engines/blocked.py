@@ -21,8 +21,8 @@ class Blocked(Engine):
     """Sums computed tile by tile on the features' device.
 
     Squared distances are taken in float64 by a matrix product on centred points, and directly where that
-    product cancels; kernels and sums run in float32 unless the features are float64 or the cutoffs need its range. Memory beyond the
-    features is bounded by the tile, whatever n.
+    product cancels; kernels and sums run in float32 unless the features are float64 or the
+    cutoffs need its range. Memory beyond the features is bounded by the tile, whatever n.
     """
 
     @property

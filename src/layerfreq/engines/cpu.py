@@ -205,6 +205,8 @@ class Cpu(Engine):
         energy, slope, self_weight = torch.from_numpy(out)
         slope /= self._stretch**2
         by_column = torch.from_numpy(np.sum(columns, axis=0)) if self.targets.sketch else None
+        if by_column is not None:
+            by_column[1] /= self._stretch**2
         return RowCurves(torch.from_numpy(rows.index), energy, slope, self_weight, by_column)
 
     def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> np.ndarray:
