@@ -40,7 +40,9 @@ def test_vectors_keep_their_ratios(y, center):
     if size == 0 or np.abs(y - y.mean(axis=0)).max() < 1e-9 * size:
         return
     got = as_targets(y, len(y), center=center)
-    unit = 2.0 ** -np.frexp(size)[1]  # the ratio of energies does not depend on the targets' unit
+    unit = (
+        2.0 ** -np.frexp(np.abs(expected).max() if center else size)[1]
+    )  # the ratio of energies does not depend on the targets' unit
     np.testing.assert_allclose(dense(got), expected * unit, atol=1e-14)
     np.testing.assert_allclose(got.energy, ((expected * unit) ** 2).sum(axis=1), atol=1e-13)
     np.testing.assert_allclose(got.vectors.mean(dim=0), 0, atol=1e-14)
@@ -75,6 +77,10 @@ def test_chance_at_its_ends():
         (3, 4, False, ["single number"]),
         ([0, -1], 2, False, ["negative", "-1"]),
         ([[0, 1], [1, 0]], 2, False, ["(2, 2)", "float"]),
+        ([[0], [1], [1]], 3, None, ["(3, 1)", "pass y.squeeze(1)"]),
+        (np.ma.array([0, 1, 1], mask=[0, 1, 0]), 3, None, ["1 masked"]),
+        (np.ma.array([[0.5], [1.0]], mask=[[True], [False]]), 2, None, ["1 masked"]),
+        ([1e15, 1e15], 2, None, ["all equal", "center=False"]),
         ([1.0, float("nan")], 2, False, ["NaN", "1 of 2"]),
         ([1.0, float("inf")], 2, False, ["infinite"]),
         ([0.0, 0.0], 2, False, ["all zero"]),

@@ -24,7 +24,7 @@ def as_array(value: Any, argument: str) -> Any:
         argument: What to blame in a message.
 
     Raises:
-        InputError: For masked arrays, and tables of something else than numbers.
+        InputError: For masked entries, and tables of something else than numbers.
     """
     if is_table(value):
         try:
@@ -42,8 +42,11 @@ def as_array(value: Any, argument: str) -> Any:
             raise InputError(f"{argument}: a {kind} tensor; {remedy}")
     if not isinstance(value, np.ndarray):
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise InputError(f"{argument}: a masked array; drop or fill what is masked, and pass a plain array")
+    masked = int(np.ma.count_masked(value)) if isinstance(value, np.ma.MaskedArray) else 0
+    if masked:  # under which any number may stand
+        raise InputError(
+            f"{argument}: {masked} masked entries; drop these points, or fill them with what they shall be"
+        )
     value = np.asarray(value)
     if value.dtype.kind == "f" and value.dtype.itemsize > 8:
         return value.astype(np.float64)

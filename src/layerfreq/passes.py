@@ -235,6 +235,7 @@ class Reach:
     def __init__(self, points: Points, some: Tensor, features: Tensor, n: int) -> None:
         single = _wide(n, features) and not points.double
         self._points, self._some, self._dtype = points, some, torch.float32 if single else points.wide
+        self._raw = features
         self._x = torch.empty(features.shape, dtype=self._dtype, device=features.device)
         self._x[:] = self._scaled(features)
         self._farthest = 0.0
@@ -247,8 +248,12 @@ class Reach:
         """Take in a block."""
         step = max(16, min(4096, NUMBERS // 2 // max(1, block.shape[1])))
         for start in range(0, len(block), step):
-            y = self._scaled(block[start : start + step])
-            squared = squared_distances(self._x, y, self._some, first + start)
+            raw = block[start : start + step]
+
+            def difference(i: Tensor, j: Tensor, raw: Tensor = raw) -> Tensor:
+                return self._points.difference(self._raw[i], raw[j])
+
+            squared = squared_distances(self._x, self._scaled(raw), self._some, first + start, difference)
             self._farthest = max(self._farthest, float(squared.max()))
             squared[squared == 0] = math.inf
             self._nearest = torch.minimum(self._nearest, squared.min(dim=1).values)
@@ -259,6 +264,6 @@ class Reach:
         nearest = nearest[torch.isfinite(nearest)].double().cpu()
         if farthest == 0 or len(nearest) == 0:
             return np.geomspace(0.01, 100, 33)
-        low, high = 0.02 / farthest, 30 / float(torch.quantile(nearest, 0.05))
-        high = max(high, low * 16)
+        low, high = 0.02 / farthest, 30 / max(float(torch.quantile(nearest, 0.05)), 1e-300)
+        high = min(max(high, low * 16), 1e300)
         return np.geomspace(low, high, max(17, min(CUTOFFS, 1 + math.ceil(6 * math.log2(high / low)))))

@@ -167,6 +167,11 @@ class Tally:
         return int(self._all[0][0].sum())
 
     @property
+    def target(self) -> float:
+        """Mean target energy of all points, as far as the centres tell."""
+        return float(self._weight @ self._all[0][1]) / float(self._weight @ self._all[0][0])
+
+    @property
     def exact(self) -> bool:
         """Whether every point was a centre."""
         return self.rows == len(self._targets.energy)
@@ -226,6 +231,22 @@ class Tally:
         count, b, b_square = counts[:, :, None]
         total = sums[0] - lfr * b
         square = sums[4] - 2 * lfr * sums[5] + lfr.square() * b_square
-        within = (square - total.square() / count.clamp(min=1)).clamp(min=0) / (count - 1).clamp(min=1)
+        within = (square - total.square() / count.clamp(min=1)).clamp(min=0)
+        # As if one more centre had been drawn, that errs as much as one may, of few: these can be alike by chance.
+        one_more = min(1.0, LEAST / max(1, self.rows))
+        within = (within + one_more * self._unseen) / (count - 1 + one_more).clamp(min=1)
         left_out = 1 - count / self._draw.sizes[:, None]
         return (weight.square() * count * left_out * within).sum(dim=0).sqrt() / target
+
+    @property
+    def _unseen(self) -> Float64[Tensor, "s 1"]:
+        """Squared residual that a centre of each stratum may have, by what is known of all targets.
+
+        Averages of one-hot vectors have energies between known ends: the variance of values spread evenly there. Of
+        other targets it is that of values at both ends.
+        """
+        energy, sizes = self._targets.energy, self._draw.sizes
+        mean = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, self._draw.stratum, energy) / sizes
+        mean = mean.clamp(min=float(energy.mean()))
+        least = self._targets.bounds[0]
+        return (mean - least).square()[:, None] / (12 if least else 4)

@@ -56,8 +56,11 @@ def sketch(take: Callable[[slice], Tensor], n: int, width: int, seed: int) -> Sk
     for start in range(0, width, step):
         at = slice(start, min(width, start + step))
         part, sign = take(at).double(), signs[at].double() * 2 - 1
-        mean = part[0] + (part - part[0]).mean(dim=0)
-        part = part - mean
+        first = part[0].clone()
+        part = part - first
+        shift = part.mean(dim=0)
+        part -= shift
+        mean = first + shift
         sums.addmm_(part, sign)
         along.addmv_(part, mean)
         mean_sums.addmv_(sign.T, mean)

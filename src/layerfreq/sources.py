@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layerfreq.checks import Scale, as_features
 from layerfreq.engines.base import Points, chunks, extent, gains, power_of_two, sizes
+from layerfreq.engines.coincidence import fingerprints, mean_count
 from layerfreq.errors import InputError
 from layerfreq.memory import reserve
 
@@ -106,6 +107,7 @@ class Extent:
     _gain: float = 1.0
     _sum: float = 0.0
     _largest: float = 0.0
+    _prints: list[Tensor] = field(default_factory=list)
 
     def see(self, first: int, block: Tensor) -> None:
         """Take in a block."""
@@ -116,12 +118,15 @@ class Extent:
             wide = torch.float32 if block.device.type == "mps" else torch.float64
             self._first = block[0].to(wide)
             self._total, self._low, self._high = extent(block, self._first)
-            self._gain = power_of_two(float(torch.maximum(self._high, -self._low).max()), wide)
+            self._gain = power_of_two(
+                float(torch.maximum(self._high, -self._low).max()), wide, 500
+            )  # what follows may be larger
         else:
             total, low, high = extent(block, self._first)
             self._total = self._total + total
             self._low, self._high = torch.minimum(self._low, low), torch.maximum(self._high, high)
         self.n += len(block)
+        self._prints.append(fingerprints(block).cpu())
         if self.scale == "maxabs":
             return
         squares = sizes(Points(block, self._first, torch.full_like(self._first, self._gain), 0.0, 0.0))
@@ -142,10 +147,11 @@ class Extent:
         if not math.isfinite(self._sum):
             largest[:] = math.inf
         gain, shift = gains(largest, self.kind.dtype, self.scale), self._first + mean
+        together = mean_count(torch.cat(self._prints))
         if self.scale == "maxabs":  # no coordinate is larger than one
-            return Points(self.kind, shift, gain, 0.0, math.sqrt(int((gain > 0).sum())))
+            return Points(self.kind, shift, gain, 0.0, math.sqrt(int((gain > 0).sum())), coincident=together)
         offset, change = float((mean * self._gain).square().sum()), float(gain[0]) / self._gain
         # The sum of squares about the first point, less what that point is off the mean.
-        spread = max(0.0, self._sum / self.n - offset) * change**2
+        spread = max(0.0, self._sum / self.n - offset) * change * change
         radius = (math.sqrt(self._largest) + math.sqrt(offset)) * change
-        return Points(self.kind, shift, gain, spread, radius)
+        return Points(self.kind, shift, gain, spread, radius, coincident=together)

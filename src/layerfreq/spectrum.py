@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerfreq.bounds import within_bounds
 from layerfreq.checks import Curve, Scale, as_cutoffs, as_features, as_scale
-from layerfreq.engines import Engine, enough_memory, pick_engine
+from layerfreq.engines import USUAL, Engine, enough_memory, pick_engine
 from layerfreq.errors import InputError
 from layerfreq.options import check_options
 from layerfreq.passes import CUTOFFS, Passing, Whole
@@ -51,6 +52,8 @@ class Spectrum:
             "maxabs", from which no factor leads to them.
         engine: The engine that computed it.
         sketch: Number of random-sign sums that stood for the columns of wide targets, or None.
+        center: Whether the mean target was subtracted first.
+        coincident: Mean number of points that a point's own place holds, itself included: 1.0 where all are distinct.
     """
 
     inv_delta: Curve
@@ -67,6 +70,8 @@ class Spectrum:
     spread: float
     engine: str
     sketch: int | None = None
+    center: bool = False
+    coincident: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"):
@@ -117,20 +122,25 @@ class Spectrum:
 
     @cached_property
     def resolution(self) -> float:
-        """Largest 1/delta, within the cutoffs, at which a window holds at least 2 points; 0.0 if none does."""
-        enough = np.flatnonzero(self.neighbours >= 2)
+        """Largest 1/delta, within the cutoffs, at which a window holds another point; 0.0 if none does.
+
+        On average, and beside those that coincide with the window's centre, which no filter can tell from it: where
+        all points are distinct, this is where `neighbours` falls to 2.
+        """
+        others = self.neighbours - self.coincident
+        enough = np.flatnonzero(others >= 1)
         if len(enough) == 0:
             return 0.0
         last = int(enough[-1])
         if last == len(self.neighbours) - 1:
             return float(self.inv_delta[last])
-        x, y = np.log(self.inv_delta[last : last + 2]), np.log(self.neighbours[last : last + 2])
+        x, y = np.log(self.inv_delta[last : last + 2]), np.log1p(np.maximum(others[last : last + 2], 0))
         share = (y[0] - math.log(2)) / (y[0] - y[1])
         return float(math.exp(x[0] + share * (x[1] - x[0])))
 
     @property
     def _varies(self) -> bool:
-        return self.floor < 1 - 1e-12
+        return self.floor < 1 - 1e-12 and self.coincident < self.n
 
     @cached_property
     def _hermite(self) -> Callable[[Any], Any]:
@@ -183,7 +193,8 @@ class Spectrum:
         Scaling features by c divides 1/delta by c^2 and changes nothing else, so this is exact.
 
         Raises:
-            InputError: To or from "maxabs", which scales every dimension by itself: it is another measurement.
+            InputError: To or from "maxabs", which scales every dimension by itself: it is another measurement; or if
+                the features' spread leaves float64's range.
         """
         if as_scale(scale) == self.scale:
             return self
@@ -192,8 +203,13 @@ class Spectrum:
                 f"scale: {self.scale!r} cannot be turned into {scale!r}, since 'maxabs' scales every dimension by "
                 f"itself; measure again with scale={scale!r}"
             )
-        if self.spread == 0:
+        if self.coincident == self.n:  # all points are one: nothing depends on the axis
             return replace(self, scale=scale)
+        if not 1e-300 < self.spread < 1e300:
+            raise InputError(
+                f"scale: a spread of {self.spread:.3g} leads from {self.scale!r} to no {scale!r}; "
+                f"measure again with scale={scale!r}"
+            )
         factor = self.spread if scale == "rms" else 1 / self.spread
         return replace(self, scale=scale, inv_delta=self.inv_delta * factor, rdf=self.rdf / factor)
 
@@ -221,21 +237,21 @@ class Spectrum:
             rows = f"{self.rows} rows" if self.rows < self.n else "all rows"
             sketch = "" if self.sketch is None else f", target columns sketched to {self.sketch}"
             how = f"{rows}{sketch}, LFR +- {self.stderr.max():.2g}"
-        u = self.inv_delta
+        u, centred = self.inv_delta, ", targets centred" if self.center else ""
         return (
             f"Spectrum of {self.n} points in {self.d} dimensions ({self.scale} scale, {how})\n"
             f"  1/delta     {u[0]:.4g} .. {u[-1]:.4g}, {len(u)} cutoffs\n"
-            f"  LFR         {self.lfr[0]:.3f} .. {self.lfr[-1]:.3f}, floor {self.floor:.3f}\n"
+            f"  LFR         {self.lfr[0]:.3f} .. {self.lfr[-1]:.3f}, floor {self.floor:.3f}{centred}\n"
             f"  RDF peak    {describe_peak(self)}\n"
             f"  median      {_number(self.median, 'outside the cutoffs')}\n"
-            f"  resolution  {_number(self.resolution or None, 'fewer than 2 points in every window')}"
+            f"  resolution  {_number(self.resolution or None, 'no other point in any window')}"
         )
 
 
 def describe_peak(spectrum: Spectrum) -> str:
     """Return the RDF's peak as text that says when it is only a bound or lies where nothing is resolved."""
     if spectrum.peak is None:
-        return "none (the target does not vary)"
+        return "none (the target or the features do not vary)"
     bound = ""
     if spectrum.peak_at_edge:
         bound = "<= " if spectrum.peak == spectrum.inv_delta[0] else ">= "
@@ -252,7 +268,7 @@ def spectrum(
     inv_delta: Any = None,
     *,
     scale: Scale = "raw",
-    center: bool = False,
+    center: bool | None = None,
     rows: int | None = None,
     rtol: float | None = None,
     engine: str = "auto",
@@ -275,13 +291,15 @@ def spectrum(
         scale: "raw" takes features as they are; "rms" takes (f - mean f) / sqrt(mean |f - mean f|^2), so that 1/delta
             is dimensionless; "maxabs", the paper's, takes every dimension centred and divided by its largest absolute
             value (constant ones stay 0). The authors' code adds 1e-9 to that value; here nothing is added.
-        center: Subtract the mean target first, so that LFR starts at 0.
+        center: Subtract the mean target first, so that LFR starts at 0. None does so for floats, whose mean is a matter
+            of their unit, and leaves class ids as published; `Spectrum.center` says what was done. Floats that are
+            one-hot vectors of classes give what the ids would with center=False.
         rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
         rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
-        engine: "auto": "cpu" on the CPU above 512 points, "cuda" on an NVIDIA GPU (Ampere or later, with Triton) above
-            1,024, else "blocked" (docs/benchmarks.md has the measurements). "cpu": all cutoffs from one pass, LFR to
-            1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep float64's accuracy.
-            "reference": float64, dense. `Spectrum.engine` says which it was.
+        engine: "auto": "cpu" on the CPU for the work of some 512 points or more, "cuda" on an NVIDIA GPU (Ampere or
+            later, with Triton) above 1,024, else "blocked" (docs/benchmarks.md has the measurements). "cpu": all cutoffs
+            from one pass, LFR to 1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep
+            float64's accuracy. "reference": float64, dense. `Spectrum.engine` says which it was.
         device: Where to compute; None means where the features are.
         seed: Of the draw of rows, and of the random signs. The global random state is not touched.
         group: A `torch.distributed` process group over whose ranks the points are spread: each rank calls with its
@@ -306,7 +324,7 @@ def measure(
     inv_delta: Any = None,
     *,
     scale: Scale = "raw",
-    center: bool = False,
+    center: bool | None = None,
     rows: int | None = None,
     rtol: float | None = None,
     engine: str = "auto",
@@ -329,9 +347,10 @@ def measure(
     else:
         x, y = shards.meet(x, y, {**options, "inv_delta": None if grid is None else grid.tolist()})
     y = prepare_targets(y, shards, center=center, seed=seed)
-    name, make_engine = pick_engine(engine, x.device, shards.n)
+    d, cutoffs = 0 if isinstance(x, Source) else x.shape[1], USUAL if grid is None else len(grid)
+    name, make_engine = pick_engine(engine, x.device, shards.n, d, cutoffs)
     chosen = draw(y, shards.n, rows, rtol, seed)
-    with torch.no_grad(), enough_memory(shards.n, 0 if isinstance(x, Source) else x.shape[1]):
+    with torch.no_grad(), enough_memory(shards.n, d):
         if isinstance(x, Source):
             way = Passing(x, chosen, room or 0, make_engine, y, CUTOFFS if grid is None else len(grid), scale)
         elif room is not None and shards.alone and _copies(x, make_engine) > room:
@@ -339,12 +358,12 @@ def measure(
         else:
             way = Whole(x, shards, make_engine, y, scale)
         points = way.points
-        raw = float(points.gain[0]) ** 2  # cutoffs at raw scale = this x those of the points
-        unit = {"raw": raw, "rms": points.spread or 1.0, "maxabs": 1.0}[scale]
-        grid = way.own_grid() * unit if grid is None else grid
-        grid = np.clip(grid, 1e-300, 1e300)
+        gain = float(points.gain[0])
+        # Cutoffs are those of the scaled points times these; one after the other, since gain^2 may overflow.
+        units = {"raw": (gain, gain), "rms": (points.spread or 1.0, 1.0), "maxabs": (1.0, 1.0)}[scale]
+        grid = _own_grid(way, units) if grid is None else grid
         with np.errstate(over="ignore"):
-            way.begin(torch.from_numpy(np.clip(grid / unit, 1e-300, 1e300)))
+            way.begin(torch.from_numpy(np.clip(grid / units[0] / units[1], 1e-300, 1e300)))
         tally = Tally(chosen, y, len(grid), shards)
         for batch in chosen.batches():
             for found in way.curves(batch):
@@ -352,12 +371,12 @@ def measure(
             tally.share()
             if tally.done():
                 break
-    found = tally.estimates()
+    found = within_bounds(tally.estimates(), y, tally.target, name)
     if rtol is not None and y.sketch and np.any(found["stderr"] > rtol * found["lfr"]):
         worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], 1e-300)))
         warnings.warn(f"rtol={rtol}: sketched target columns leave LFR a relative error of {worst:.2g}", stacklevel=3)
     with np.errstate(over="ignore"):
-        rdf = np.clip(found["slope"] / unit, -1e300, 1e300)
+        rdf = np.clip(found["slope"] / units[0] / units[1], -1e300, 1e300)
     return Spectrum(
         inv_delta=grid,
         lfr=found["lfr"],
@@ -370,10 +389,24 @@ def measure(
         rows=tally.rows,
         scale=scale,
         floor=y.floor,
-        spread=points.spread / raw if points.spread else 0.0,
+        spread=points.spread / gain / gain if points.spread else 0.0,
         engine=name,
         sketch=y.sketch,
+        center=y.centered,
+        coincident=points.coincident,
     )
+
+
+def _own_grid(way: Whole | Passing, units: tuple[float, float]) -> Curve:
+    """Return cutoffs that cover the data's distances, in the units asked for."""
+    with np.errstate(over="ignore", under="ignore"):
+        grid = way.own_grid() * units[0] * units[1]
+    if grid[0] < 1e-300 or grid[-1] > 1e300:
+        raise InputError(
+            f"features: they differ by about {1 / units[0]:.1g}, for which 1/delta leaves float64's range; "
+            "scale them, or pass scale='rms'"
+        )
+    return grid
 
 
 def _copies(features: Tensor, make_engine: type[Engine]) -> int:

@@ -31,8 +31,9 @@ class Targets:
         labels: (n,) class indices 0..classes-1, or None where targets are vectors.
         vectors: (n, c) float64 with column means zero, or None where targets are classes.
         offset: (c,) float64, added to what the filter returns.
-        energy: (n,) float64, |y_i|^2 after centring, if centring was asked for.
+        energy: (n,) float64, |y_i|^2 after centring, if they are centred.
         mean_energy: |mean y|^2 after centring.
+        centered: Whether the mean target was subtracted.
         rest: Where `vectors` are one exact column and then random-sign sums (see `sketch`), (n,) the energy that the
             sums stand for; None where all is exact.
     """
@@ -43,6 +44,7 @@ class Targets:
     energy: Float[Tensor, " n"]
     mean_energy: float
     rest: Float[Tensor, " n"] | None = None
+    centered: bool = False
 
     @property
     def sketch(self) -> int | None:
@@ -58,6 +60,14 @@ class Targets:
     def floor(self) -> float:
         """LFR as delta grows without limit: |mean y|^2 / mean |y|^2."""
         return min(1.0, self.mean_energy / float(self.energy.mean()))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest |y_low|^2 that averages of the targets can have."""
+        if self.sketch:
+            return 0.0, math.inf
+        shares = self.labels is not None and not self.centered  # averages of one-hot vectors sum to one
+        return (1 / self.width if shares else 0.0), float(self.energy.max())
 
     def block(self, at: slice | Tensor, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "k c"]:
         """Return the targets of some points as a dense matrix, before `offset` is added."""
@@ -84,13 +94,13 @@ class Targets:
         return (self.mean_energy + variance * (self_weight - 1 / n)) / energy
 
 
-def as_targets(targets: Any, n: int, *, center: bool = False, seed: int = 0) -> Targets:
+def as_targets(targets: Any, n: int, *, center: bool | None = None, seed: int = 0) -> Targets:
     """Check targets and prepare them for an engine.
 
     Args:
         targets: (n,) integer class ids, or (n,) or (n, c) floats; tensor, array or list.
         n: Number of points they belong to.
-        center: Whether to subtract the mean target first.
+        center: Whether to subtract the mean target first; None does so for floats.
         seed: Of the random signs, where targets are so wide that they are sketched.
 
     Raises:
@@ -118,6 +128,11 @@ def read_targets(targets: Any, n: int) -> Tensor:
         raise InputError(f"targets: {y.dtype} is not supported; pass real and imaginary part as two columns")
     if y.is_floating_point():
         return _read_vectors(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        raise InputError(
+            f"targets: integers of shape {tuple(y.shape)}; class ids are one per point, (n,): pass y.squeeze(1) "
+            "(or floats for regression)"
+        )
     if y.ndim != 1:
         raise InputError(
             f"targets: integers of shape {tuple(y.shape)}; class ids are one per point, (n,): "
@@ -143,35 +158,40 @@ def _read_vectors(y: Tensor) -> Tensor:
     return y
 
 
-def prepare_targets(y: Tensor, shards: Shards, *, center: bool, seed: int) -> Targets:
+def prepare_targets(y: Tensor, shards: Shards, *, center: bool | None, seed: int) -> Targets:
     """Gather the checked targets of all ranks, and prepare them for an engine.
 
     Args:
         y: From `read_targets`, of this rank's points.
         shards: The ranks, all of which get the same.
-        center: Whether to subtract the mean target first.
+        center: Whether to subtract the mean target first; None does so for floats.
         seed: Of the random signs of wide targets.
 
     Raises:
         InputError: If the targets have no energy.
     """
     if y.ndim == 1:
-        return _from_classes(shards.join(y), center, seed)
+        return _from_classes(shards.join(y), bool(center), seed)
+    center = center is not False
     largest = shards.largest(max((float(part.abs().max()) for part in _pieces(y)), default=0.0))
-    # LFR does not depend on the targets' unit; a power of two changes no digit.
-    unit = math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
+    unit = _unit(largest)
     if y.shape[1] <= EXACT:
         return _from_vectors(shards.join(y).double() * unit, center)
     return _from_sketch(sketch(lambda at: shards.join(y[:, at]).double() * unit, shards.n, y.shape[1], seed), center)
 
 
+def _unit(largest: float) -> float:
+    """Return the power of two that brings targets below one: LFR depends on no unit, and no digit changes."""
+    return math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
+
+
 def _from_sketch(found: Sketched, center: bool) -> Targets:
     offset = torch.zeros(found.columns.shape[1], dtype=torch.float64)
     if center:
-        return _checked(Targets(None, found.columns, offset, found.energy, 0.0, found.rest), center)
+        return _checked(Targets(None, found.columns, offset, found.energy, 0.0, found.rest, centered=True))
     offset[0] = found.mean
     energy = (found.columns[:, 0] + found.mean).square() + found.rest
-    return _checked(Targets(None, found.columns, offset, energy, found.mean**2, found.rest), center)
+    return _checked(Targets(None, found.columns, offset, energy, found.mean**2, found.rest))
 
 
 def _pieces(y: Tensor) -> tuple[Tensor, ...]:
@@ -188,19 +208,26 @@ def _from_classes(y: Tensor, center: bool, seed: int) -> Targets:
     if not center:
         return Targets(labels, None, torch.zeros_like(share), torch.ones(len(labels), dtype=torch.float64), mean_energy)
     energy = 1 - 2 * share[labels] + mean_energy
-    return _checked(Targets(labels, None, -share, energy, 0.0), center=True)
+    return _checked(Targets(labels, None, -share, energy, 0.0, centered=True))
 
 
 def _from_vectors(y: Tensor, center: bool) -> Targets:
-    mean = y[0] + (y - y[0]).mean(dim=0)
-    vectors = y - mean
+    # Differences to one of them first: a mean that is large beside the variation takes no digit of it.
+    vectors = y - y[0]
+    shift = vectors.mean(dim=0)
+    vectors -= shift
     if center:
-        return _checked(Targets(None, vectors, torch.zeros_like(mean), vectors.square().sum(dim=1), 0.0), center)
-    return _checked(Targets(None, vectors, mean, y.square().sum(dim=1), float(mean.square().sum())), center)
+        vectors *= _unit(float(vectors.abs().max()))
+        energy = vectors.square().sum(dim=1)
+        return _checked(Targets(None, vectors, torch.zeros_like(shift), energy, 0.0, centered=True))
+    mean = y[0] + shift
+    return _checked(Targets(None, vectors, mean, y.square().sum(dim=1), float(mean.square().sum())))
 
 
-def _checked(targets: Targets, center: bool) -> Targets:
-    if float(targets.energy.sum()) <= 0 or (center and float(targets.energy.max()) < 1e-28):
-        what = "all equal, so that centring leaves nothing" if center else "all zero"
-        raise InputError(f"targets: {what}, and a ratio of energies is undefined; pass targets that vary")
+def _checked(targets: Targets) -> Targets:
+    if float(targets.energy.sum()) <= 0:
+        what, remedy = "all zero", "pass targets that vary"
+        if targets.centered:
+            what, remedy = "all equal, so that centring leaves nothing", "pass targets that vary, or center=False"
+        raise InputError(f"targets: {what}, and a ratio of energies is undefined; {remedy}")
     return targets

@@ -17,19 +17,30 @@ ENGINES: dict[str, type[Engine]] = {
     "cpu": Cpu,
     "cuda": Cuda,
 }
-SMALL = 512  # points up to which "cpu" does not pay back the loading of its loops, 0.6 s a process (docs/benchmarks.md)
+KERNEL = 30  # operations of "blocked" for a pair and cutoff, beside one for each feature (docs/engines.md)
+USUAL = 64  # cutoffs, where the grid is not known yet
+# Operations up to which "cpu" does not pay back the loading of its loops, 0.6 s a process (docs/benchmarks.md): those
+# of 512 points with 512 features.
+SMALL = 512**2 * (512 + KERNEL * USUAL)
 SMALL_ON_GPU = 1024  # points up to which "cuda", whose coefficients take the host 20 ms, is no faster than "blocked"
 
 
-def pick_engine(name: str, device: torch.device, n: int) -> tuple[str, type[Engine]]:
-    """Return the engine of that name, or for "auto" the fastest one for the device and n points.
+def pick_engine(name: str, device: torch.device, n: int, d: int = 0, cutoffs: int = USUAL) -> tuple[str, type[Engine]]:
+    """Return the engine of that name, or for "auto" the fastest one for the device and the work.
+
+    Args:
+        name: One of `ENGINES`, or "auto".
+        device: Where the features are.
+        n: Number of points.
+        d: Number of features.
+        cutoffs: How many.
 
     Raises:
         InputError: If no engine has that name.
     """
     if name == "auto":
         name = "blocked"
-        if device.type == "cpu" and n > SMALL:
+        if device.type == "cpu" and n**2 * (d + KERNEL * cutoffs) > SMALL:
             name = "cpu"
         elif n > SMALL_ON_GPU and can_run(device):
             name = "cuda"

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from layerfreq.checks import Scale
+from layerfreq.engines.coincidence import coincident
 from layerfreq.engines.threads import parts, threads
 from layerfreq.errors import InputError
 from layerfreq.sharding import Shards
@@ -41,6 +42,7 @@ class Points:
         radius: Largest |x| of the centred and scaled points.
         first: Index of the first of these points among all points, where they are a part of them.
         index: (n,) the index of each among all points, where they are not neighbours.
+        coincident: Mean number of points in a point's own place, itself included.
     """
 
     features: Tensor
@@ -50,6 +52,7 @@ class Points:
     radius: float
     first: int = 0
     index: Tensor | None = None
+    coincident: float = 1.0
 
     def numbers(self, at: Tensor) -> Tensor:
         """Return the indices that some of these points have among all points, on the CPU."""
@@ -71,6 +74,10 @@ class Points:
     def block(self, at: slice | Tensor) -> Float[Tensor, "k d"]:
         """Return some of the points, centred and scaled, in the widest float of the device."""
         return (self.features[at].to(self.wide) - self.shift).mul_(self.gain)
+
+    def difference(self, one: Tensor, other: Tensor) -> Float[Tensor, "k d"]:
+        """Return scaled differences of features as they came: centring would take digits of close pairs."""
+        return (one.to(self.wide) - other.to(self.wide)).mul_(self.gain)
 
 
 def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = None, scale: Scale = "raw") -> Points:
@@ -99,7 +106,8 @@ def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = N
     squares = sizes(points)
     spread = 0.0 if scale == "maxabs" else float(shards.sum(squares.sum().cpu())) / shards.n
     radius = shards.largest(float(squares.max()) if n else 0.0)
-    return replace(points, spread=spread, radius=math.sqrt(radius))
+    together = coincident(features, squares, shards)
+    return replace(points, spread=spread, radius=math.sqrt(radius), coincident=together)
 
 
 def gains(largest: Float[Tensor, " d"], dtype: torch.dtype, scale: Scale) -> Float[Tensor, " d"]:
@@ -123,10 +131,10 @@ def gains(largest: Float[Tensor, " d"], dtype: torch.dtype, scale: Scale) -> Flo
     return torch.where(largest >= least, 1 / largest.clamp(min=least), 0.0)
 
 
-def power_of_two(largest: float, wide: torch.dtype) -> float:
-    """Return the power of two that brings the largest of some numbers near one, as far as the dtype allows."""
+def power_of_two(largest: float, wide: torch.dtype, limit: int = 1022) -> float:
+    """Return the power of two, up to a limit, that brings the largest of some numbers near one."""
     exponent = math.frexp(largest)[1] if largest > 0 and math.isfinite(largest) else 0
-    limit = 500 if wide == torch.float64 else 60
+    limit = limit if wide == torch.float64 else 60
     return math.ldexp(1.0, max(-limit, min(limit, -exponent)))
 
 

@@ -55,7 +55,8 @@ def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, toleranc
     """
     farthest = max(farthest, 2.0**-100)
     shortest = min(max(NEAR / float(inv_delta[-1]), 2.0**-120), farthest / 4)
-    inv_delta = np.clip(inv_delta, NEAR / farthest, 2 * FAR / shortest)  # beyond, nothing changes any more
+    # Beyond, nothing changes any more; and what is closer than the shortest counts as being in one place.
+    inv_delta = np.clip(inv_delta, NEAR / farthest, NEAR / shortest)
     first, last = float(inv_delta[0]), 2 * float(inv_delta[-1])
     farthest = max(min(farthest, 2 * FAR / first), 4 * shortest)
     lowest = _bits(shortest) >> BIN_SHIFT

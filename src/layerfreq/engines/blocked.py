@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from layerfreq.engines.base import Engine, Points, RowCurves, chunks
-from layerfreq.engines.reference import Sums
+from layerfreq.engines.reference import Centres, Sums
 from layerfreq.settings import plain_products
 
 TILE = 1 << 18  # kernel entries in a tile: it should stay in cache
 HEIGHT = 256  # rows in a tile
 ACCUMULATORS = 1 << 23  # numbers held for one block of rows
+MOST_IN_FLOAT32 = 1e30  # cutoffs above see distances that float32 has no exponents for
 
 
 class Blocked(Engine):
     """Sums computed tile by tile on the features' device.
 
     Squared distances are taken in float64 by a matrix product on centred points, and directly where that
-    product cancels; kernels and sums run in float32 unless the features are float64. Memory beyond the
-    features is bounded by the tile, whatever n.
+    product cancels; kernels and sums run in float32 unless the features are float64 or the
+    cutoffs need its range. Memory beyond the features is bounded by the tile, whatever n.
     """
 
     @property
@@ -30,41 +31,51 @@ class Blocked(Engine):
         """See `Engine.height`."""
         return max(1, min(HEIGHT, ACCUMULATORS // (2 * len(self.inv_delta) * (self.targets.width + 2))))
 
-    def rows(self, index: Tensor) -> Sums:
+    def rows(self, index: Tensor) -> Centres:
         """See `Engine.rows`."""
-        x = self.points.block(index.to(self.points.features.device))
-        return Sums.zeros(self.points.numbers(index), x, len(self.inv_delta), self.targets.width)
+        place = index.to(self.points.features.device)
+        x = self.points.block(place)
+        sums = Sums.zeros(self.points.numbers(index), x, len(self.inv_delta), self.targets.width)
+        return Centres(place, x, sums)
 
     def columns(self, points: Points) -> Points:
         """See `Engine.columns`."""
         return points
 
-    def add(self, rows: Sums, columns: Points) -> None:
+    def add(self, rows: Centres, columns: Points) -> None:
         """See `Engine.add`."""
-        x = rows.x
-        narrow = x.dtype if columns.double else torch.float32
+        x, sums = rows.x, rows.sums
+        wide = columns.double or float(self.inv_delta[-1]) > MOST_IN_FLOAT32
+        narrow = x.dtype if wide else torch.float32
         # Staying finite keeps inf * 0 away; exponents that underflow take a path ten times slower, and add nothing.
         largest, smallest_exponent = (1e300, -700.0) if narrow == torch.float64 else (1e30, -87.0)
         cutoffs = self.inv_delta.clamp(max=largest).tolist()
-        own = rows.index.to(x.device) - columns.first
+        own = sums.index.to(x.device) - columns.first
         with _full_precision(x.device.type):
             for at in chunks(len(columns), len(x), TILE):
-                squared = squared_distances(x, columns.block(at), own, at.start).to(narrow)
+                raw = columns.features[at]
+
+                def difference(i: Tensor, j: Tensor, raw: Tensor = raw) -> Tensor:
+                    return self.points.difference(self.points.features[rows.place[i]], raw[j])
+
+                squared = squared_distances(x, columns.block(at), own, at.start, difference).to(narrow)
                 y = self.targets.block(slice(columns.first + at.start, columns.first + at.stop), narrow, x.device)
                 y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1).T.contiguous()
                 kernel = torch.empty_like(squared)
                 for k, u in enumerate(cutoffs):
                     torch.mul(squared, -u / 2, out=kernel).clamp_(min=smallest_exponent).exp_()
-                    rows.kept[k] += y @ kernel.T
-                    rows.square[k] += torch.linalg.vector_norm(kernel, dim=1).square_()
-                    rows.slow[k] += y @ kernel.mul_(squared).T
+                    sums.kept[k] += y @ kernel.T
+                    sums.square[k] += torch.linalg.vector_norm(kernel, dim=1).square_()
+                    sums.slow[k] += y @ kernel.mul_(squared).T
 
-    def curves(self, rows: Sums) -> RowCurves:
+    def curves(self, rows: Centres) -> RowCurves:
         """See `Engine.curves`."""
-        return rows.curves(self.targets)
+        return rows.sums.curves(self.targets)
 
 
-def squared_distances(x: Tensor, y: Tensor, rows: Tensor, start: int) -> Tensor:
+def squared_distances(
+    x: Tensor, y: Tensor, rows: Tensor, start: int, difference: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """Return |x_i - y_j|^2, accurate for close pairs too, and exactly 0 for a point with itself.
 
     Args:
@@ -72,6 +83,7 @@ def squared_distances(x: Tensor, y: Tensor, rows: Tensor, start: int) -> Tensor:
         y: (k, d) points `start` .. `start` + k - 1 of the set.
         rows: (r,) the indices of the centres in the set.
         start: The index of the first column.
+        difference: Returns x_i - y_j for (k,) pairs i, j, (k, d), with more digits than x and y may have.
     """
     size = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
     squared = torch.addmm(size, x, y.T, alpha=-2)
@@ -82,7 +94,7 @@ def squared_distances(x: Tensor, y: Tensor, rows: Tensor, start: int) -> Tensor:
     pairs = torch.nonzero(close)
     for at in chunks(len(pairs), x.shape[1]):
         i, j = pairs[at].T
-        squared[i, j] = (x[i] - y[j]).square_().sum(dim=1)
+        squared[i, j] = difference(i, j).square_().sum(dim=1).to(x.dtype)
     squared[own, rows[own] - start] = 0.0
     return squared
 

@@ -29,6 +29,7 @@ WIDTH = 2560  # most columns of a tile
 SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
 SHORT_RUN = 48  # columns of a class in a tile below which polynomials take longer than bins
 SAMPLE = 32  # points whose distances are looked at first
+STRETCH = 2.0**20  # features are multiplied by, so that float32 has exponents for close pairs: below 1e-24, one place
 
 
 @dataclass
@@ -73,8 +74,15 @@ class Cpu(Engine):
 
     def __init__(self, points: Points, targets: Targets, inv_delta: Tensor) -> None:
         super().__init__(points, targets, inv_delta)
-        self._raw = _numpy(points)
-        self._shift, self._gain = (one.cpu().double().numpy() for one in (points.shift, points.gain))
+        self._shift, gain = points.shift.cpu().double().numpy(), points.gain.cpu().double().numpy()
+        self._stretch = STRETCH if gain.max(initial=0.0) < 2.0**1000 else 1.0
+        self._gain = gain * self._stretch
+        self._cutoffs, self._radius = inv_delta.numpy() / self._stretch**2, points.radius * self._stretch
+        # Reciprocals of float32's smallest and largest numbers are none of its normal numbers.
+        gain = self._gain[self._gain > 0]
+        single = not points.double and bool(np.all((gain > 2.0**-120) & (gain < 2.0**120)))
+        self._dtype = torch.float32 if single else torch.float64
+        self._raw = self._numpy(points)
         self._gain_of_pairs = self._gain.astype(self._raw.dtype)
         with one_blas_thread():
             self._series = self._find_series()
@@ -82,7 +90,7 @@ class Cpu(Engine):
 
     @cached_property
     def _bins(self) -> Basis:
-        return kernel_basis(self.inv_delta.numpy(), 4 * self.points.radius**2, 1e-7 / len(self.targets.energy))
+        return kernel_basis(self._cutoffs, 4 * self._radius**2, 1e-7 / len(self.targets.energy))
 
     @cached_property
     def _own(self) -> Columns:
@@ -114,7 +122,7 @@ class Cpu(Engine):
 
     def columns(self, points: Points) -> Columns:
         """See `Engine.columns`."""
-        return self._own if points is self.points else self._prepare(points, _numpy(points))
+        return self._own if points is self.points else self._prepare(points, self._numpy(points))
 
     def add(self, rows: Rows, columns: Columns) -> None:
         """See `Engine.add`."""
@@ -195,7 +203,10 @@ class Cpu(Engine):
         with threads() as run:
             columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128)))
         energy, slope, self_weight = torch.from_numpy(out)
+        slope /= self._stretch**2
         by_column = torch.from_numpy(np.sum(columns, axis=0)) if self.targets.sketch else None
+        if by_column is not None:
+            by_column[1] /= self._stretch**2
         return RowCurves(torch.from_numpy(rows.index), energy, slope, self_weight, by_column)
 
     def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> np.ndarray:
@@ -246,6 +257,9 @@ class Cpu(Engine):
             )
         return x, sizes
 
+    def _numpy(self, points: Points) -> np.ndarray:
+        return points.features.cpu().to(self._dtype).contiguous().numpy()
+
     def _find_series(self) -> Series | None:
         """A series for the distances that a sample of the points has, if there is a short one and it pays."""
         n, c = len(self.points), self.targets.width
@@ -258,12 +272,7 @@ class Cpu(Engine):
         squared[np.arange(len(some)), some] = np.inf
         nearest = float(squared.min())
         nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
-        return kernel_series(self.inv_delta.numpy(), nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
-
-
-def _numpy(points: Points) -> np.ndarray:
-    dtype = torch.float64 if points.double else torch.float32
-    return points.features.cpu().to(dtype).contiguous().numpy()
+        return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
 
 
 _kept = threading.local()

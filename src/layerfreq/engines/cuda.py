@@ -267,7 +267,7 @@ class Cuda(Engine):
             kept, slow = both[:, :m].transpose(0, 1), both[:, m:].transpose(0, 1)
             kept[:, :-1] += rows.y[s, : self.targets.width].T
             kept[:, -1] += 1
-            part = Sums(index[s], rows.x[:, s], kept, slow, 1 + square.T @ total[0])
+            part = Sums(index[s], kept, slow, 1 + square.T @ total[0])
             found.append(part.curves(self.targets))
         energy, slope, self_weight = (
             torch.cat([getattr(f, k) for f in found]) for k in ("energy", "slope", "self_weight")

@@ -19,23 +19,21 @@ class Sums:
 
     Attributes:
         index: (r,) the centres' indices among all points.
-        x: (r, d) the centres.
         kept: (m, c + 1, r) of the kernel times the targets and, last, times one.
         slow: (m, c + 1, r) of the kernel times the squared distance times the same.
         square: (m, r) of the squared kernel.
     """
 
     index: Tensor
-    x: Tensor
     kept: Tensor
     slow: Tensor
     square: Tensor
 
     @classmethod
-    def zeros(cls, index: Tensor, x: Tensor, cutoffs: int, width: int) -> Sums:
-        """Begin the sums for targets of some width."""
-        kept = torch.zeros(cutoffs, width + 1, len(x), dtype=x.dtype, device=x.device)
-        return cls(index, x, kept, torch.zeros_like(kept), torch.zeros_like(kept[:, 0]))
+    def zeros(cls, index: Tensor, like: Tensor, cutoffs: int, width: int) -> Sums:
+        """Begin the sums for targets of some width, in the dtype and on the device of a tensor."""
+        kept = like.new_zeros(cutoffs, width + 1, len(index))
+        return cls(index, kept, torch.zeros_like(kept), torch.zeros_like(kept[:, 0]))
 
     def curves(self, targets: Targets) -> RowCurves:
         """Divide by the total weight, and differentiate the quotient."""
@@ -52,6 +50,21 @@ class Sums:
         return replace(found, by_column=by_column.cpu().double())
 
 
+@dataclass
+class Centres:
+    """Filter centres and their sums.
+
+    Attributes:
+        place: (r,) where they are among the points at hand.
+        x: (r, d) their features.
+        sums: What columns meant for them so far.
+    """
+
+    place: Tensor
+    x: Tensor
+    sums: Sums
+
+
 class Reference(Engine):
     """The formula with dense (rows, n) matrices, in float64 on the CPU."""
 
@@ -60,32 +73,34 @@ class Reference(Engine):
         """See `Engine.height`."""
         return 256
 
-    def rows(self, index: Tensor) -> Sums:
-        """See `Engine.rows`."""
-        x = self.points.block(index.to(self.points.features.device)).cpu().double()
-        return Sums.zeros(self.points.numbers(index), x, len(self.inv_delta), self.targets.width)
+    def rows(self, index: Tensor) -> Centres:
+        """See `Engine.rows`; features stay as they came, so that differences lose nothing."""
+        x = self.points.features[index.to(self.points.features.device)].cpu().double()
+        sums = Sums.zeros(self.points.numbers(index), x, len(self.inv_delta), self.targets.width)
+        return Centres(index, x, sums)
 
     def columns(self, points: Points) -> Points:
         """See `Engine.columns`."""
         return points
 
-    def add(self, rows: Sums, columns: Points) -> None:
+    def add(self, rows: Centres, columns: Points) -> None:
         """See `Engine.add`."""
+        sums, gain = rows.sums, self.points.gain.tolist()
         for at in chunks(len(columns), len(rows.x), 1 << 20):
-            others = columns.block(at).cpu().double()
+            others = columns.features[at].cpu().double()
             squared = torch.zeros(len(rows.x), len(others), dtype=torch.float64)
             for coordinate in range(others.shape[1]):
-                difference = rows.x[:, coordinate, None] - others[:, coordinate]
+                difference = (rows.x[:, coordinate, None] - others[:, coordinate]).mul_(gain[coordinate])
                 squared.addcmul_(difference, difference)
             y = self.targets.block(slice(columns.first + at.start, columns.first + at.stop), torch.float64, CPU)
             y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
             for k, u in enumerate(self.inv_delta):
                 # What is too small to count is zero: products with denormal numbers take many times longer.
                 kernel = nn.functional.threshold(torch.exp(-squared * (u / 2)), 1e-150, 0.0)
-                rows.kept[k] += (kernel @ y).T
-                rows.slow[k] += ((kernel * squared) @ y).T
-                rows.square[k] += kernel.square().sum(dim=1)
+                sums.kept[k] += (kernel @ y).T
+                sums.slow[k] += ((kernel * squared) @ y).T
+                sums.square[k] += kernel.square().sum(dim=1)
 
-    def curves(self, rows: Sums) -> RowCurves:
+    def curves(self, rows: Centres) -> RowCurves:
         """See `Engine.curves`."""
-        return rows.curves(self.targets)
+        return rows.sums.curves(self.targets)

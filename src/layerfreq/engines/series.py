@@ -16,6 +16,7 @@ from jaxtyping import Float64
 STEP = 8  # polynomials added in one pass over the pairs, as `kernels` has them written out
 MOST = 42  # polynomials beyond which bins are cheaper
 NODES = 64
+WIDEST = 1e7  # ratio of distances beyond which the nodes would miss where the finest kernel falls
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,12 @@ def kernel_series(
         The series, or None where it would take more than `MOST` polynomials.
     """
     farthest = max(farthest, 1e-30)
-    # The map is finest around `centre`: between the ends, and not closer than the finest kernel can see.
-    centre = math.sqrt(max(nearest, 6 / float(inv_delta[-1]), 1e-30) * farthest)
+    # The map is finest around `centre`: between the ends, and not closer than the finest kernel can see. Beyond the
+    # far end, where all kernels are one, it would lose all digits.
+    finest = min(max(nearest, 6 / float(inv_delta[-1]), 1e-30), farthest)
+    if farthest > WIDEST * finest:
+        return None
+    centre = math.sqrt(finest * farthest)
     low, high = ((d - centre) / (d + centre) for d in (nearest, farthest))
     middle, half = (low + high) / 2, (high - low) / 2
     if not half > 0:

@@ -1,0 +1,64 @@
+"""How many points share a place: exactly equal features, found from one number a point."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from layerfreq.sharding import Shards
+
+SAME = 1e-12  # relative difference of |x|^2 within which points may be equal, whatever the order of its sum
+NUMBERS = 1 << 20  # taken at a time
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def coincident(features: Float[Tensor, "n d"] | Tensor, squares: Float[Tensor, " n"], shards: Shards) -> float:
+    """Return the mean number of points in a point's own place, itself included; the same on all ranks.
+
+    Args:
+        features: (n, d) of this rank.
+        squares: (n,) |x|^2 of these, centred and scaled; only points that nearly agree in it are compared.
+        shards: The ranks.
+    """
+    whole = shards.join(squares.cpu())
+    size, order = whole.sort()
+    near = size.diff() <= SAME * size[1:]
+    alike = torch.zeros(len(whole), dtype=torch.bool)
+    alike[order[1:][near]] = True
+    alike[order[:-1][near]] = True
+    if not bool(alike.any()):
+        return 1.0
+    own = torch.nonzero(alike[shards.first : shards.first + len(features)])[:, 0]
+    prints = torch.zeros(len(features), dtype=torch.int64)
+    prints[own] = fingerprints(features, own.to(features.device)).cpu()
+    found = mean_count(shards.join(prints)[alike])
+    return 1 + (found - 1) * int(alike.sum()) / len(whole)
+
+
+def fingerprints(features: Float[Tensor, "n d"] | Tensor, index: Tensor | None = None) -> Int64[Tensor, " k"]:
+    """Return a number for each point: the same for equal features, and another one otherwise.
+
+    It is a sum of the features' bits times random odd numbers, modulo 2^64, which depends on no order of summation.
+
+    Args:
+        features: (n, d) floats.
+        index: (k,) the points wanted; None means all.
+    """
+    d, device = features.shape[1], features.device
+    random = torch.Generator().manual_seed(0)
+    weight = (torch.randint(-(2**62), 2**62, (d,), generator=random, device="cpu") * 2 + 1).to(device)
+    rows = torch.arange(len(features), device=device) if index is None else index
+    out = torch.empty(len(rows), dtype=torch.int64, device=device)
+    for at, part in zip(out.split(step := max(1, NUMBERS // max(1, d))), rows.split(step), strict=True):
+        plain = features[part] + 0.0  # without a sign of zero
+        bits = plain.view(_BITS[plain.element_size()]).long()
+        bits = bits ^ (bits >> 16) ^ (bits >> 32)  # round numbers have no low bits of their own
+        at[:] = (bits * weight).sum(dim=1)
+    return out
+
+
+def mean_count(prints: Int64[Tensor, " n"]) -> float:
+    """Return how many of these numbers are the same as one of them, itself included, on average over all."""
+    counts = torch.unique(prints, return_counts=True)[1].double()
+    return float(counts.square().sum()) / len(prints)
