@@ -46,5 +46,5 @@ def check_points(model: nn.Module, inputs: Any, targets: Any, places: Sequence[C
     check_options(options, n)
     y = read_targets(torch.cat(labels), n)
     if y.ndim == 1 or y.shape[1] <= EXACT:
-        prepare_targets(y, Shards(count=n), center=bool(options.get("center")), seed=options.get("seed", 0))
+        prepare_targets(y, Shards(count=n), center=options.get("center"), seed=options.get("seed", 0))
     return n
