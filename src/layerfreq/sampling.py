@@ -233,7 +233,7 @@ class Tally:
         square = sums[4] - 2 * lfr * sums[5] + lfr.square() * b_square
         within = (square - total.square() / count.clamp(min=1)).clamp(min=0)
         # As if one more centre had been drawn, that errs as much as one may, of few: these can be alike by chance.
-        one_more = min(1.0, LEAST / max(1, self.rows))
+        one_more = min(1.0, LEAST / max(1, self.rows)) ** 2
         within = (within + one_more * self._unseen) / (count - 1 + one_more).clamp(min=1)
         left_out = 1 - count / self._draw.sizes[:, None]
         return (weight.square() * count * left_out * within).sum(dim=0).sqrt() / target

@@ -93,9 +93,7 @@ class Cuda(Engine):
 
     def __init__(self, points: Points, targets: Targets, inv_delta: Float64[Tensor, " m"]) -> None:
         super().__init__(points, targets, inv_delta)
-        self._interpreted = interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-        if points.features.device.type != "cuda" and not interpreted:
-            raise InputError("engine: 'cuda' needs features on a CUDA device; pass device='cuda'")
+        self._interpreted = interpreted = check_device(points.features.device)
         try:
             from layerfreq.engines.triton_kernels import add_exponentials
         except ImportError as error:
@@ -274,6 +272,18 @@ class Cuda(Engine):
         )
         columns = [part.by_column for part in found if part.by_column is not None]
         return RowCurves(index, energy, slope, self_weight, torch.stack(columns).sum(dim=0) if columns else None)
+
+
+def check_device(device: torch.device) -> bool:
+    """Return whether kernels are interpreted, as Triton does on any device where TRITON_INTERPRET=1.
+
+    Raises:
+        InputError: If they are not, and features are on another device than a CUDA one.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not interpreted:
+        raise InputError("engine: 'cuda' needs features on a CUDA device; pass device='cuda'")
+    return interpreted
 
 
 def can_run(device: torch.device) -> bool:
