@@ -174,6 +174,7 @@ def test_bad_arguments_are_one_line_and_leave_nothing(name, value, tmp_path, mon
     options = {"targets": Y, "run": tmp_path / "run", "inv_delta": GRID, name: value}
     if name == "engine" and value == "cuda":
         options["device"] = "cpu"
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(InputError) as caught:
         Monitor(net(), X, **options)
     assert "\n" not in str(caught.value)
