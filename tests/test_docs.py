@@ -17,7 +17,7 @@ from tests import pages
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text()]
-HOSTS = {"arxiv.org", "keepachangelog.com", "semver.org"}
+HOSTS = {"arxiv.org", "github.com", "keepachangelog.com", "semver.org"}
 
 
 def a_users_names():
