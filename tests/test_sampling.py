@@ -33,8 +33,9 @@ def covered(kind, **options):
     x, y = data(kind)
     exact = spectrum(x, y, U, engine="blocked").lfr
     found = [spectrum(x, y, U, engine="blocked", seed=seed, **options) for seed in range(SEEDS)]
-    assert all(s.stderr is not None for s in found)
-    return np.mean([np.abs(s.lfr - exact) <= 1.96 * s.stderr for s in found]), np.mean([s.rows for s in found])
+    given = [s for s in found if s.stderr is not None]  # a tolerance may take all rows, and is exact then
+    assert len(given) > 0.8 * SEEDS
+    return np.mean([np.abs(s.lfr - exact) <= 1.96 * s.stderr for s in given]), np.mean([s.rows for s in found])
 
 
 def test_intervals_of_sampled_rows_cover():

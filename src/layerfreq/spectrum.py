@@ -296,9 +296,9 @@ def spectrum(
         rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
         rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
         engine: "auto": "cpu" on the CPU for the work of more than some 512 points, "cuda" on an NVIDIA GPU (Ampere or
-            later, with Triton) above 1,024 points, else "blocked" (docs/benchmarks.md has the measurements). "cpu": all cutoffs from one pass, LFR to
-            1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep float64's accuracy.
-            "reference": float64, dense. `Spectrum.engine` says which it was.
+            later, with Triton) above 1,024 points, else "blocked" (docs/engines.md has the rule). "cpu": all cutoffs
+            from one pass, LFR to 1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep
+            float64's accuracy. "reference": float64, dense. `Spectrum.engine` says which it was.
         device: Where to compute; None means where the features are.
         seed: Of the draw of rows, and of the random signs. The global random state is not touched.
         group: A `torch.distributed` process group over whose ranks the points are spread: each rank calls with its
