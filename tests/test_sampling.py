@@ -31,14 +31,11 @@ def data(kind):
 def covered(kind, **options):
     """How often the 95% interval holds the exact value, over cutoffs and draws, and the rows that it took."""
     x, y = data(kind)
-    options |= {
-        "engine": "blocked",
-        "center": False,
-    }  # centred, LFR begins at 0
-    exact = spectrum(x, y, U, engine="blocked", center=False).lfr
-    found = [spectrum(x, y, U, seed=seed, **options) for seed in range(SEEDS)]
-    assert all(s.stderr is not None for s in found)
-    return np.mean([np.abs(s.lfr - exact) <= 1.96 * s.stderr for s in found]), np.mean([s.rows for s in found])
+    exact = spectrum(x, y, U, engine="blocked").lfr
+    found = [spectrum(x, y, U, engine="blocked", seed=seed, **options) for seed in range(SEEDS)]
+    given = [s for s in found if s.stderr is not None]  # a tolerance may take all rows, and is exact then
+    assert len(given) > 0.8 * SEEDS
+    return np.mean([np.abs(s.lfr - exact) <= 1.96 * s.stderr for s in given]), np.mean([s.rows for s in found])
 
 
 def test_intervals_of_sampled_rows_cover():
@@ -49,7 +46,8 @@ def test_intervals_of_sampled_rows_cover():
 
 def test_intervals_cover_where_the_error_says_when_to_stop(monkeypatch):
     monkeypatch.setattr("layerfreq.sampling.FIRST_BATCH", 64)
-    share, rows = zip(*(covered(kind, rtol=0.05) for kind in KINDS), strict=True)
+    # Centred, LFR begins at 0, of which no sample has a small relative error.
+    share, rows = zip(*(covered(kind, rtol=0.05, center=False) for kind in KINDS), strict=True)
     assert 0.92 <= np.mean(share) <= 0.97, share
     assert max(rows) < 0.7 * N
 

@@ -240,13 +240,8 @@ class Tally:
 
     @property
     def _unseen(self) -> Float64[Tensor, "s 1"]:
-        """Squared residual that a centre of each stratum may have, by what is known of all targets.
-
-        Averages of one-hot vectors have energies between known ends: the variance of values spread evenly there. Of
-        other targets it is that of values at both ends.
-        """
+        """Squared residual that a centre of each stratum may have: energies spread evenly up to its target's own."""
         energy, sizes = self._targets.energy, self._draw.sizes
         mean = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, self._draw.stratum, energy) / sizes
         mean = mean.clamp(min=float(energy.mean()))
-        least = self._targets.bounds[0]
-        return (mean - least).square()[:, None] / (12 if least else 4)
+        return (mean - self._targets.bounds[0]).square()[:, None] / 12
