@@ -134,8 +134,10 @@ class Monitor:
         if self._due.missed:
             steps = ", ".join(map(str, self._due.missed[:5]))
             warnings.warn(f"when: steps {steps} never came; the last one was {last}", stacklevel=3)
+        if not self._due.ends:
+            return
         last = last + (_version(model) != self._version) if step is None else step
-        if self._due.ends and last != self._measured:
+        if last != self._measured:
             with self._policy.survived(f"step {last}"):
                 self._measure(last, model)
 
@@ -213,7 +215,9 @@ class Monitor:
         spectra = None
         with self._policy.survived(f"step {step}"):
             step = as_step(step)
-            self._seen, self._version = step, _version(model)
+            self._seen = step
+            if self._due.ends:  # else nobody asks, and it takes a look at every parameter
+                self._version = _version(model)
             self._note(step, metrics)
             if self._due(step):
                 spectra = self._measure(step, model)
