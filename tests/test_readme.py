@@ -28,7 +28,7 @@ def test_the_twelve_lines_run(tmp_path, monkeypatch, capsys):
     exec(snippet, {"model": model, "inputs": inputs, "labels": labels, "loader": loader,
                    "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)})  # fmt: skip
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]} == {"1", "3"}
-    assert Run("my-run").steps() == [0, 1, 2, 3]
+    assert Run("my-run").steps() == [0, 1, 2, 3, 4]  # the last one by close()
     assert Path("my-run.png").read_bytes().startswith(b"\x89PNG")
 
 

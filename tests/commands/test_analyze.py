@@ -358,7 +358,7 @@ def test_reading_and_memory_are_checked_first_and_written(cli, home, tmp_path, u
         ("--reading", "median", "data", "reading: 'median'"),
         ("--reading", "mean:7", "data", "layer '1': reading: axis 7"),
         ("--memory", "much", "data", "memory: 'much'"),
-        ("--memory", "1GB", "narrow", "inputs: Sequential does not run on float32 (4, 1, 7, 8)"),
+        ("--memory", "1GB", "narrow", "inputs: Sequential does not run on float32 (20, 1, 7, 8)"),
         ("--memory", "1GB", "words", "data: arrays cannot be read as numbers"),
     ):
         assert_one_line(cli("analyze", "images:net", "--data", f"images:{data}", option, value, "--out", out), *words)

@@ -1,7 +1,6 @@
 """The runner: steps to an error, going on after a kill, and what stops it."""
 
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,19 +129,19 @@ def test_a_diverging_loss_is_one_line(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("write", [1, 2, 3, 4, 6, 7, 8, 14])
 def test_a_disk_that_fills_up_keeps_what_was_measured(tmp_path, monkeypatch, write):
-    made, temporary = [], tempfile.mkstemp
+    made, opened = [], os.open
 
-    def fills_up(**options):
-        handle, name = temporary(**options)
-        if tmp_path in Path(name).parents:  # not the last metrics of a monitor that only now is let go of
-            made.append(name)
+    def fills_up(path, flags, *args, **options):
+        handle = opened(path, flags, *args, **options)
+        if flags & os.O_EXCL and tmp_path in Path(path).parents:  # not a file of a monitor only now let go of
+            made.append(path)
             if len(made) > write:  # the config is the first write; what opens this file writes to a full device
-                os.unlink(name)
-                os.symlink("/dev/full", name)
-        return handle, name
+                os.unlink(path)
+                os.symlink("/dev/full", path)
+        return handle
 
     with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "mkstemp", fills_up)
+        patch.setattr(os, "open", fills_up)
         with pytest.raises(OSError, match="No space left") as caught:
             run(learning(), tmp_path / "full")
     assert caught.value.filename.startswith(str(tmp_path / "full"))

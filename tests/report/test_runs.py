@@ -176,7 +176,7 @@ def test_a_page_has_the_measured_scales_and_opens_with_the_papers(see, tmp_path,
             page.locator('[name="scale"]').first.focus()
         assert page.locator("#scale-says").inner_text() == explained(scale)
         page.locator("#spectra").scroll_into_view_if_needed()
-        until(page, f"state.scale === {SCALES.index(scale)} && document.getElementById('spectra').data.length > 3")
+        until(page, f"state.scale === {SCALES.index(scale)} && document.getElementById('spectra').data?.length > 3")
         for figure in ("map", "history"):
             plotted(page, figure)
             assert page.evaluate(f"document.getElementById('{figure}').data.some((d) => d.y.some((v) => v > 0))")

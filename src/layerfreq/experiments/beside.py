@@ -291,6 +291,7 @@ def _write(out: Path, name: str, rows: Any) -> Path:
     import pandas as pd
 
     path = out / "figures" / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, partial(pd.DataFrame(rows).to_csv, index=False))
     return path
 
