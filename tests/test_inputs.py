@@ -113,14 +113,15 @@ def test_what_cannot_be_used_is_refused_in_one_line(inputs, targets, words):
         (
             torch.nn.Linear(3, 2).bfloat16(),
             X[:5],
-            "float32 (4, 3) (RuntimeError: .*); its parameters are torch.bfloat16",
+            "float32 (5, 3){also} (RuntimeError: .*); its parameters are torch.bfloat16",
         ),
-        (torch.nn.Linear(3, 2), X[:5, :2], "float32 (4, 2) (RuntimeError: .*); pass what its forward takes"),
-        (torch.nn.Linear(3, 2), {"x": X[:5]}, "float32 (4, 3) (TypeError: .*); pass what its forward takes"),
-        (torch.nn.Embedding(4, 2), X[:5].long(), "int64 (4, 3) (IndexError: .*); pass what its forward takes"),
+        (torch.nn.Linear(3, 2), X[:5, :2], "float32 (5, 2){also} (RuntimeError: .*); pass what its forward takes"),
+        (torch.nn.Linear(3, 2), {"x": X[:5]}, "float32 (5, 3){also} (TypeError: .*); pass what its forward takes"),
+        (torch.nn.Embedding(4, 2), X[:5].long(), "int64 (5, 3){also} (IndexError: .*); pass what its forward takes"),
     ],
 )
 def test_a_model_that_does_not_run_on_the_inputs_is_one_line(model, inputs, words):
+    words = words.format(also=", nor on the first 4 of these points")
     pattern = words.replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(InputError, match=pattern) as caught:
         layer_spectra(model, inputs, Y[:5], [""])

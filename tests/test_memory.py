@@ -1,6 +1,7 @@
 """Features within a budget: grouped, streamed and let go of, with the same spectra as if all were held."""
 
 import gc
+import itertools
 import subprocess
 import sys
 import weakref
@@ -183,12 +184,13 @@ def test_every_kind_of_loader_is_counted_and_streamed(memory):
 def test_points_that_change_between_passes_are_refused():
     class Noise(nn.Module):
         def forward(self, x):
-            return F.relu(x) + 0.1 * torch.randn(x.shape, generator=source)
+            return F.relu(x) + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(next(seeds)))
 
-    source = torch.Generator().manual_seed(3)
+    seeds = itertools.count()  # of a kind that cannot be put back
     model = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), Noise(), nn.Flatten(), nn.Linear(2048, 2))
-    with pytest.raises(
-        InputError, match=r"layer '1': inputs: points or their features change .* raise `memory`[^\n]*$"
+    with (
+        pytest.warns(UserWarning, match="a count as it runs"),
+        pytest.raises(InputError, match=r"layer '1': inputs: points or their features change .* raise `memory`[^\n]*$"),
     ):
         layer_spectra(model, X, Y, "1", memory=400_000)
     layer_spectra(model, X, Y, "1", inv_delta=GRID, memory="1GB")
@@ -282,21 +284,18 @@ def test_a_probe_set_that_changes_size_is_one_line():
         yield x, y
 
     class Growing:
-        def __init__(self, sizes):
-            self.sizes = sizes
-
         def __iter__(self):
-            n = self.sizes.pop(0) if len(self.sizes) > 1 else self.sizes[0]
+            n = sizes.pop(0) if len(sizes) > 1 else sizes[0]
             return iter([(X[:n], Y[:n])])
 
-    loader = Growing([60])
+    sizes, loader = [60], Growing()  # what the loader itself holds is put back after every pass
     options = {"inv_delta": GRID, "layers": ["second.relu", "last"], "on_error": "raise"}
     monitor, streaming = (Monitor(net(), loader, memory=memory, **options) for memory in ("1GB", 100_000))
     monitor.measure(0)
-    loader.sizes = [50]
+    sizes[:] = [50]
     with pytest.raises(InputError, match=r"^inputs: 50 points at step 1, but 60 before[^\n]*$"):
         monitor.measure(1)
-    loader.sizes = [60, 60, 50]  # one to count, one for the targets, then the features
+    sizes[:] = [60, 60, 50]  # one to count, one for the targets, then the features
     with pytest.raises(InputError, match=r"^layer 'second.relu': inputs: 50 points in one pass, but 60[^\n]*$"):
         streaming.measure(0)
     states = shrinking()

@@ -104,6 +104,26 @@ def test_an_order_that_is_put_right_again():
 
 
 @kind(
+    "similarities of all points of a batch with all (two towers)",
+    "refused",
+    "its columns are the points of a batch as its rows are, so that it has no features of one point",
+)
+def test_columns_that_are_points_too():
+    def run(m, x):
+        left, right = m.left(torch.relu(m.first(x[:, :4]))), m.right(torch.relu(m.second(x[:, 4:])))
+        return m.head((left @ right.T)[..., None])
+
+    first, second, left, right = (nn.Linear(4, 4) for _ in range(4))
+    model = Net(run, first=first, second=second, left=left, right=right, head=nn.Linear(1, 1))
+    with pytest.raises(InputError, match=r"no hidden layer found .* by another way too .*; name layers") as caught:
+        hidden_layers(model, flat())
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"layer 'right.matmul': its columns are the points of a batch[^\n]*$"):
+        layer_features(model, flat(), "right.matmul")
+    assert list(layer_features(model, flat(), ["first.relu", "second.relu"])) == ["first.relu", "second.relu"]
+
+
+@kind(
     "attention or statistics over the batch, noise",
     "works with a limit",
     "a warning: what is measured depends on the batches, too",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from layerfreq.operators import STRONG
-from layerfreq.ownrows import ELSEWHERE
+from layerfreq.ownrows import ELSEWHERE, PAIRS
 from layerfreq.readings import FLATTEN, Reading
 from layerfreq.tracing import Trace, Value
 
@@ -74,7 +74,7 @@ def choose(found: Trace, faults: dict[str, str]) -> tuple[list[Value], dict[str,
 
     Args:
         found: The trace of a model.
-        faults: Name of a value -> `ELSEWHERE` or `TOGETHER`.
+        faults: Name of a value -> what is wrong with its rows, see `fault_of_rows`.
     """
     flow, kinds = found.flow, Kinds(found.values, found)
     chain = set(flow.chain)
@@ -84,9 +84,9 @@ def choose(found: Trace, faults: dict[str, str]) -> tuple[list[Value], dict[str,
             continue
         # One value may be shown in several shapes, of which one has a row for each point.
         value = _named_best([v for v in values if not v.trouble] or values, kinds)
-        reason = value.trouble
-        if not reason and faults.get(value.name) == ELSEWHERE:
-            reason = ELSEWHERE
+        reason, fault = value.trouble, faults.get(value.name, "")
+        if not reason and fault in (ELSEWHERE, PAIRS):
+            reason = fault
         if node in chain:
             if kinds.gives_way(value):
                 continue

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from layerfreq.cuts import DERIVED, Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.errors import InputError, blame, did_you_mean
 from layerfreq.inputs import count, is_loader
-from layerfreq.ownrows import ELSEWHERE, TOGETHER, fault_of_rows, sample_of, turned
+from layerfreq.ownrows import ELSEWHERE, PAIRS, TOGETHER, fault_of_rows, sample_of, turned
 from layerfreq.readings import FLATTEN, assign
 from layerfreq.taps import Event, first_tensor
 from layerfreq.tracing import Trace, Value, run_again, trace
@@ -166,7 +166,7 @@ def _try_rows(model: nn.Module, found: Trace, values: Sequence[Value]) -> None:
             raise InputError(f"layer {value.name!r}: {value.trouble}")
     faults = _faults(model, found, values)
     for name, fault in faults.items():
-        if fault == ELSEWHERE:
+        if fault in (ELSEWHERE, PAIRS):
             raise InputError(f"layer {name!r}: {fault}")
     _warn_of_company(list(faults))
 

@@ -19,6 +19,10 @@ ELSEWHERE = (
     "it returns points in another order than they came in (sorted, shuffled, or another axis than the first is the "
     "batch), so that targets would go to other points; keep the order, or choose another layer"
 )
+PAIRS = (
+    "its columns are the points of a batch as its rows are (such as the similarities of all with all), so that it has "
+    "no features of one point; choose a layer before it"
+)
 TOGETHER = (
     "its features of a point change with the other points of a batch (attention or statistics over the batch, or "
     "noise), so that what is measured depends on the batches, too"
@@ -61,7 +65,7 @@ def turned(probe: Any, n: int) -> tuple[Any, list[int]]:
 def fault_of_rows(
     before: Tensor, shape: tuple[int, ...], after: Tensor | None, then: tuple[int, ...], again: list[int]
 ) -> str:
-    """Return `ELSEWHERE` or `TOGETHER` where rows are not their points' own, else "".
+    """Return `ELSEWHERE`, `PAIRS` or `TOGETHER` where rows are not their points' own, else "".
 
     Args:
         before: (n, c) sample of a layer's rows.
@@ -72,6 +76,8 @@ def fault_of_rows(
     """
     if after is None:
         return ELSEWHERE
+    if (shape, then) == ((len(before),) * 2, (len(again),) * 2) and shape != then:
+        return PAIRS
     if shape[1:] != then[1:] or before.numel() == 0:
         return ""  # padded to another length
     noise = 64 * torch.finfo(torch.float32).eps if before.dtype.itemsize >= 4 else 8 * torch.finfo(before.dtype).eps
