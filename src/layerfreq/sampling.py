@@ -233,15 +233,17 @@ class Tally:
         square = sums[4] - 2 * lfr * sums[5] + lfr.square() * b_square
         within = (square - total.square() / count.clamp(min=1)).clamp(min=0)
         # As if one more centre had been drawn, that errs as much as one may, of few: these can be alike by chance.
-        one_more = min(1.0, LEAST / max(1, self.rows)) ** 2
-        within = (within + one_more * self._unseen) / (count - 1 + one_more).clamp(min=1)
+        one_more = min(1.0, LEAST / max(1, self.rows))
+        within = (within + one_more * self._unseen(lfr)) / (count - 1 + one_more).clamp(min=1)
         left_out = 1 - count / self._draw.sizes[:, None]
-        return (weight.square() * count * left_out * within).sum(dim=0).sqrt() / target
+        # The first term of Student's t beside the normal distribution, at 95 %.
+        freedom = max(1, self.rows - int((counts[0] > 0).sum()))
+        wider = 1 + 1.21 / freedom
+        return wider * (weight.square() * count * left_out * within).sum(dim=0).sqrt() / target
 
-    @property
-    def _unseen(self) -> Float64[Tensor, "s 1"]:
-        """Squared residual that a centre of each stratum may have: energies spread evenly up to its target's own."""
+    def _unseen(self, lfr: Float64[Tensor, " m"]) -> Float64[Tensor, "s m"]:
+        """Squared residual of a centre of each stratum that is as far off as the least possible energy."""
         energy, sizes = self._targets.energy, self._draw.sizes
         mean = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, self._draw.stratum, energy) / sizes
         mean = mean.clamp(min=float(energy.mean()))
-        return (mean - self._targets.bounds[0]).square()[:, None] / 12
+        return (lfr * mean[:, None] - self._targets.bounds[0]).clamp(min=0).square()

@@ -295,8 +295,7 @@ def spectrum(
             of their unit, and leaves class ids as published; `Spectrum.center` says what was done. Floats that are
             one-hot vectors of classes give what the ids would with center=False.
         rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
-        rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff. LFR of
-            centred targets begins at 0, where that takes all points: give `rows` for these, or cutoffs of interest.
+        rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
         engine: "auto": "cpu" on the CPU for the work of some 512 points or more, "cuda" on an NVIDIA GPU (Ampere or
             later, with Triton) above 1,024, else "blocked" (measured in docs/benchmarks.md). "cpu": all cutoffs from
             one pass, LFR to 1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep
