@@ -21,7 +21,7 @@ ModelArgument = Annotated[
     ),
 ]
 ReadingOption = Annotated[
-    str, typer.Option(help="How convolutions and sequences are read: flatten, mean, max or positions.")
+    str, typer.Option(help="How convolutions and sequences are read: flatten, mean, max, positions, cls or last.")
 ]
 MemoryOption = Annotated[
     str | None, typer.Option(help="Budget of features, as in 2GiB; default: a quarter of what is free.")
