@@ -114,10 +114,9 @@ def monitor_badly(inputs, run):
 
     from layerfreq import Monitor
 
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     try:
-        Monitor(
-            nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)), inputs, [0], run=run, group=dist.group.WORLD
-        )
+        Monitor(model, inputs, [0] * len(inputs), run=run, group=dist.group.WORLD)
     except Exception as error:
         return f"{type(error).__name__} {error}"
     return "nothing"

@@ -181,7 +181,10 @@ def _shows_all(t: Tensor) -> bool:
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
-    """The arguments that an operator writes into."""
+    """The arguments that an operator writes into; a collective's schema does not say so, but its first is one."""
+    if getattr(func, "namespace", "") == "c10d":
+        yield from _tensors(args[:1])
+        return
     schema = getattr(func, "_schema", None)
     for i, argument in enumerate(schema.arguments if schema is not None else ()):
         if argument.alias_info is not None and argument.alias_info.is_write:

@@ -155,15 +155,18 @@ def layer_spectra(
     Raises:
         InputError: For bad input; where a layer is to blame, the message names it.
     """
-    model = unwrap(model)
-    if targets is None and not is_loader(inputs):
-        raise InputError("targets: None; pass one target for each input, or an iterable of (inputs, targets) batches")
-    read_memory(memory)
-    options = check_options(options)
+    with Shards(options.get("group")).together():
+        model = unwrap(model)
+        if targets is None and not is_loader(inputs):
+            raise InputError(
+                "targets: None; pass one target for each input, or an iterable of (inputs, targets) batches"
+            )
+        read_memory(memory)
+        options = check_options(options)
+        scale = as_scale(options.pop("scale", "raw"))
     if whole and not is_loader(inputs):
         inputs, targets = list(batches(inputs, targets, whole=True)), None
     found = plan(model, inputs, layers, options.get("group"), reading)
-    scale = as_scale(options.pop("scale", "raw"))
     return measure_layers(model, inputs, targets, found, (scale,), memory=memory, **options)[0]
 
 

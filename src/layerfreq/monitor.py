@@ -84,22 +84,23 @@ class Monitor:
         overwrite: bool = False,
         **options: Any,
     ) -> None:
-        self._policy = Policy(on_error)
-        self._due = Schedule(when)
-        self._scales: tuple[Scale, ...] = _independent(scale)
-        read_memory(memory)
-        options = check_options(options)
-        check_keeping(checkpoints)
-        self._model: nn.Module | None = unwrap(model)
-        if targets is None and not is_loader(inputs):
-            raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
+        shards = Shards(options.get("group"))
+        with shards.together():
+            self._policy = Policy(on_error)
+            self._due = Schedule(when)
+            self._scales: tuple[Scale, ...] = _independent(scale)
+            read_memory(memory)
+            options = check_options(options)
+            check_keeping(checkpoints)
+            self._model: nn.Module | None = unwrap(model)
+            if targets is None and not is_loader(inputs):
+                raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
         self._inputs, self._targets, self._options = inputs, targets, {"memory": memory, **options}
         self._points: int | None = None
         self._noted, self._version = 0, 0
         self._seen: int | None = None  # the last step that came, and the last that was measured
         self._measured: int | None = None
         self._plan = plan(unwrap(model), inputs, layers, options.get("group"), reading)
-        shards = Shards(options.get("group"))
         with shards.together():
             check_points(model, inputs, targets, self._plan.layers, options)
             self._trackers = _trackers(() if shards.rank else trackers)

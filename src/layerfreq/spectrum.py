@@ -313,7 +313,8 @@ def spectrum(
         InputError: One line naming the argument, the value and the remedy.
     """
     options = {"scale": scale, "center": center, "rows": rows, "rtol": rtol, "engine": engine, "seed": seed}
-    options = check_options({**options, "device": device, "group": group})
+    with Shards(group).together():
+        options = check_options({**options, "device": device, "group": group})
     return measure(features, targets, inv_delta, **options)
 
 
