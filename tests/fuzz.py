@@ -95,18 +95,20 @@ TARGETS: dict[str, Make] = {
 def definition(x: Any, y: Any, inv_delta: Any, scale: str, center: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return LFR and neighbours, one kernel a cutoff; differences and distances have NumPy's widest float."""
     x = np.asarray(x).astype(np.longdouble).reshape(len(x), -1)
+    size: Any = np.longdouble(1)  # of differences: centring the points would take digits of close ones
     if scale != "raw":
-        x = x - x.mean(axis=0)
-        size = np.abs(x).max(axis=0) if scale == "maxabs" else np.sqrt((x * x).sum(axis=1).mean())
-        x = np.divide(x, size, out=np.zeros_like(x), where=size > 0)
+        away = x - x[0] - (x - x[0]).mean(axis=0)
+        size = np.abs(away).max(axis=0) if scale == "maxabs" else np.sqrt((away * away).sum(axis=1).mean())
+        size = np.where(size > 0, size, 1)
     y = np.asarray(y)
     if y.dtype.kind in "biu":
         y = (y[:, None] == np.unique(y)).astype(np.longdouble)
     y = y.reshape(len(y), -1).astype(np.longdouble)
-    y = y / np.abs(y).max()
-    y = y - y.mean(axis=0) if center else y
+    if center:  # twice: the first mean is as exact as what is large beside the variation lets it be
+        y = y / 4 - (y / 4).mean(axis=0)
+        y = y - y.mean(axis=0)
     y = (y / np.abs(y).max()).astype(np.float64)
-    squared = np.array([((x - point) ** 2).sum(axis=1) for point in x])
+    squared = np.array([(((x - point) / size) ** 2).sum(axis=1) for point in x])
     lfr, neighbours = [], []
     for u in inv_delta:
         g = np.exp(-np.minimum(squared * (np.longdouble(u) / 2), 800)).astype(np.float64)

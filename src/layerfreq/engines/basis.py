@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 MANTISSA = 23  # bits of a float32 below its exponent
-BIN_BITS = 4  # 16 bins an octave: the top bits of a float32 pattern are a logarithm
+BIN_BITS = 5  # 32 bins an octave: the top bits of a float32 pattern are a logarithm
 PLACE_BITS = 12  # resolution of a distance inside its bin
 BIN_SHIFT = MANTISSA - BIN_BITS
 PLACE_SHIFT = BIN_SHIFT - PLACE_BITS

@@ -14,6 +14,7 @@ from layerfreq.engines.series import STEP
 
 CHUNK = 512  # pairs whose three moments fit a 64-bit word: 10 + 21 + 33 bits
 FEW = 32  # pairs below which a table of bins does not pay
+# Compiled code is cached with the constants of `basis` and `series` in it: touch this file when one of them changes.
 _PLACES = (1 << PLACE_BITS) - 1
 _COUNT, _FIRST = np.uint64(54), np.uint64(33)
 _FIRST_MASK, _SECOND_MASK = np.uint64((1 << 21) - 1), np.uint64((1 << 33) - 1)
