@@ -151,7 +151,7 @@ def one_layer(repeats: int) -> None:
     for name, (model, x, layers) in models().items():
         model.eval()
         for layer in layers:
-            places = plan(model, x[:8], layer).places
+            places = plan(model, x[:8], layer).layers
 
             def bare(model: nn.Module = model, x: Tensor = x) -> None:
                 with torch.no_grad():
