@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerfreq import Monitor, Run, layer_spectra
+from layerfreq import Monitor, Run, layer_spectra, spectrum
 from layerfreq.errors import InputError
 from layerfreq.monitor import schedule
 
@@ -123,3 +123,32 @@ def test_an_unknown_option_is_said_before_the_training():
     for measure in (Monitor, layer_spectra):
         with pytest.raises(InputError, match="options: no 'row'; did you mean 'rows'"):
             measure(model, x, y, row=3)
+
+
+def test_points_that_depend_on_one_another_are_run_at_once_however_many_they_are():
+    n = 1100  # more than are run at once elsewhere
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
+    y = (x[:, 0] > 0).long()
+
+    class Graph(nn.Module):
+        """Centres all its points, and takes no fewer."""
+
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x):
+            assert len(x) == n
+            return self.head(torch.relu(x - x.mean(dim=0)))
+
+    model, options = Graph(), {"inv_delta": [0.5, 2.0], "rows": 20}
+    with pytest.raises(InputError, match="does not run on"):
+        Monitor(model, x, y, layers="head", **options)
+    expected = spectrum(model.head(torch.relu(x - x.mean(dim=0))).detach(), y, **options)
+    with Monitor(model, x, y, layers="head", whole=True, **options) as monitor:
+        found = monitor.measure(0)["head"]
+    spectra = layer_spectra(model, x, y, "head", whole=True, **options)["head"]
+    for one in (found, spectra):
+        np.testing.assert_allclose(one.lfr, expected.lfr, rtol=1e-5)
+    with pytest.raises(InputError, match=rf"^targets: 3 entries for {n} inputs"):
+        Monitor(model, x, y[:3], whole=True, **options)

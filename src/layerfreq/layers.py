@@ -141,7 +141,7 @@ def layer_spectra(
             for tiles of the work, and 16 filter centres, are taken whatever the budget. With `group`, a layer's
             features are always held.
         whole: Run the model on all inputs at once, as a graph network wants it, whose points depend on one another;
-            so does a list of one batch, `[(inputs, targets)]`, here and for a `Monitor`.
+            so does a list of one batch, `[(inputs, targets)]`.
         **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
             every rank calls with its own part of the inputs, and all get the spectra of the whole.
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from layerfreq.checks import Scale, as_scale
 from layerfreq.errors import InputError
-from layerfreq.inputs import is_loader
+from layerfreq.inputs import batches, is_loader
 from layerfreq.layers import LayerSpectra, measure_layers, plan
 from layerfreq.memory import read_memory
 from layerfreq.network import unwrap
@@ -54,6 +54,7 @@ class Monitor:
             "warn" tells it once, writes what can be written and lets the training go on (a full disk ends measuring);
             "raise" raises it. Bad arguments of the constructor are always raised.
         overwrite: Where `run` names a directory that holds a run, replace that.
+        whole: Run the model on all inputs at once, see `layer_spectra`.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
             `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
             Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
@@ -82,6 +83,7 @@ class Monitor:
         checkpoints: bool = False,
         on_error: str = "warn",
         overwrite: bool = False,
+        whole: bool = False,
         **options: Any,
     ) -> None:
         shards = Shards(options.get("group"))
@@ -95,6 +97,8 @@ class Monitor:
             self._model: nn.Module | None = unwrap(model)
             if targets is None and not is_loader(inputs):
                 raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
+            if whole and not is_loader(inputs):
+                inputs, targets = list(batches(inputs, targets, whole=True)), None
         self._inputs, self._targets, self._options = inputs, targets, {"memory": memory, **options}
         self._points: int | None = None
         self._noted, self._version = 0, 0
