@@ -20,6 +20,7 @@ BIN_SHIFT = MANTISSA - BIN_BITS
 PLACE_SHIFT = BIN_SHIFT - PLACE_BITS
 SAMPLES = 8  # an octave, of distances and cutoffs, to find the functions
 NEAR = 1e-7  # u d / 2 below which the kernel is taken as one
+SHORTEST = 2.0**-120  # squared distance, near float32's smallest, below which points are in one place
 FAR = 45.0  # u d / 2 above which it is taken as zero
 
 
@@ -54,7 +55,7 @@ def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, toleranc
         tolerance: The absolute error of a kernel that may be left by leaving functions out.
     """
     farthest = max(farthest, 2.0**-100)
-    shortest = min(max(NEAR / float(inv_delta[-1]), 2.0**-120), farthest / 4)
+    shortest = min(max(NEAR / float(inv_delta[-1]), SHORTEST), farthest / 4)
     # Beyond, nothing changes any more; and what is closer than the shortest counts as being in one place.
     inv_delta = np.clip(inv_delta, NEAR / farthest, NEAR / shortest)
     first, last = float(inv_delta[0]), 2 * float(inv_delta[-1])

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from layerfreq.engines.base import Engine, Points, RowCurves
-from layerfreq.engines.basis import Basis, kernel_basis
+from layerfreq.engines.basis import NEAR, SHORTEST, Basis, kernel_basis
 from layerfreq.engines.series import Series, kernel_series
 from layerfreq.engines.threads import one_blas_thread, parts, threads
+from layerfreq.errors import InputError
 from layerfreq.targets import Targets
 
 STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
@@ -84,9 +85,22 @@ class Cpu(Engine):
         self._dtype = torch.float32 if single else torch.float64
         self._raw = self._numpy(points)
         self._gain_of_pairs = self._gain.astype(self._raw.dtype)
+        if self._cutoffs[-1] > NEAR / SHORTEST:
+            self._refuse_closer_pairs()
         with one_blas_thread():
             self._series = self._find_series()
         self._functions: Series | Basis = self._series or self._bins
+
+    def _refuse_closer_pairs(self) -> None:
+        """Raise where cutoffs tell points apart, by a sample, that are in one place here: beside one very far away."""
+        some = np.linspace(0, len(self._raw) - 1, min(len(self._raw), 8 * SAMPLE)).astype(int)
+        step = (np.diff(self._raw[some].astype(np.float64), axis=0) * self._gain).T
+        squared = np.square(step).sum(axis=0)
+        if np.any((squared < SHORTEST) & np.any(step != 0, axis=0)):
+            raise InputError(
+                "engine: 'cpu' takes points closer than 1e-20 of the farthest for one, and there are some; pass "
+                "engine='blocked', or leave out what is so far away"
+            )
 
     @cached_property
     def _bins(self) -> Basis:
