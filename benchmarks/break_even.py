@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from layerfreq import spectrum
-from layerfreq.bench import machine
+from layerfreq.measure.benchmark import machine
 
 ENGINES = ("cpu", "blocked")
 TARGETS = {

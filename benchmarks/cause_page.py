@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerfreq.experiments import cause, cause_figures
-from layerfreq.experiments.cause_tables import (
+from layerfreq.experiments import cause
+from layerfreq.experiments.figures import cause_figures
+from layerfreq.experiments.figures.cause_tables import (
     DIRECTIONS,
     OWN,
     by_step,
@@ -23,7 +24,7 @@ from layerfreq.experiments.cause_tables import (
     unpacked,
     with_interval,
 )
-from layerfreq.runs import Run
+from layerfreq.runs.run import Run
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DATA, PAGE = DOCS / "data" / "cause" / "results.parquet", DOCS / "cause.md"

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from layerfreq import layer_spectra
-from layerfreq.bench import machine
-from layerfreq.inspection import inspect_model
+from layerfreq.doctor import inspect_model
+from layerfreq.measure.benchmark import machine
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from layerfreq import spectrum
-from layerfreq.bench import machine
+from layerfreq.measure.benchmark import machine
 
 CUTOFFS = np.geomspace(0.01, 100, 50)
 CLASSES = 10
@@ -98,8 +98,10 @@ def table(n: int, d: int, kind: str, repeats: int, most: int) -> None:
 
 def parts(n: int, d: int) -> None:
     """Say where the time of the `cuda` engine goes, by its own parts."""
-    from layerfreq.engines import as_points, cuda, ladder
-    from layerfreq.targets import as_targets
+    from layerfreq.data.targets import as_targets
+    from layerfreq.engines import as_points
+    from layerfreq.engines.cuda import engine as cuda
+    from layerfreq.engines.cuda import exponentials as ladder
 
     x, y = points(n, d, "classes")
     (at, read), targets = timed(lambda: as_points(x)), as_targets(y, n)
@@ -133,8 +135,9 @@ def small(d: int, repeats: int) -> None:
 
 def tune(n: int, d: int) -> None:
     """Time `add` with other tiles and numbers of threads."""
-    from layerfreq.engines import as_points, cuda
-    from layerfreq.targets import as_targets
+    from layerfreq.data.targets import as_targets
+    from layerfreq.engines import as_points
+    from layerfreq.engines.cuda import engine as cuda
 
     x, y = points(n, d, "classes")
     read, targets = as_points(x), as_targets(y, n)

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq import Monitor, layer_spectra
-from layerfreq.bench import added_memory, machine
-from layerfreq.experiments.data import load_images
+from layerfreq.data.inputs import BATCH
 from layerfreq.experiments.residual import network
-from layerfreq.features import collect
-from layerfreq.inputs import BATCH
 from layerfreq.layers import plan
+from layerfreq.loading.images import load_images
+from layerfreq.measure.benchmark import added_memory, machine
+from layerfreq.network.extract import collect
 
 CALLS = 2000
 DEVICE = torch.device("cpu")

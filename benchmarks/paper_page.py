@@ -12,10 +12,10 @@ import pandas as pd
 from benchmarks.cause_page import filled
 
 from layerfreq import Run
-from layerfreq.experiments.cause_tables import markdown
-from layerfreq.experiments.comparison import NEAR, rank_correlation
+from layerfreq.experiments.figures.cause_tables import markdown
+from layerfreq.experiments.figures.comparison import NEAR, rank_correlation
 from layerfreq.experiments.residual import CUTS
-from layerfreq.experiments.summary import summarise
+from layerfreq.runs.summary import summarise
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CURVES = ["lfr", "rdf", "chance", "neighbours", "stderr", "inv_delta"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-from tests import compatibility
+from tests.helpers import compatibility
 
 SOURCE = Path(__file__).parents[1] / "src"
 # Compiled loops have no Python signature left to check.

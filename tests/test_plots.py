@@ -15,7 +15,7 @@ from PIL import Image
 
 from layerfreq import plots, spectrum
 from layerfreq.layers import LayerSpectra
-from tests.rows import CASES
+from tests.helpers.rows import CASES
 
 
 @pytest.fixture(autouse=True)

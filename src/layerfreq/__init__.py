@@ -1,13 +1,13 @@
 """Which frequencies each layer of a network still has to learn."""
 
 from layerfreq._version import __version__
-from layerfreq.features import layer_features
 from layerfreq.layers import LayerSpectra, layer_spectra
-from layerfreq.monitor import Monitor
-from layerfreq.network import hidden_layers
-from layerfreq.runs import Run
+from layerfreq.monitor.monitor import Monitor
+from layerfreq.network.extract import layer_features
+from layerfreq.network.find import hidden_layers
+from layerfreq.network.split import split
+from layerfreq.runs.run import Run
 from layerfreq.spectrum import Spectrum, spectrum
-from layerfreq.splitting import split
 
 __all__ = [
     "LayerSpectra",

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerfreq.checkpoints import fingerprint, steps_of
-from layerfreq.checks import Scale
+from layerfreq.data.inputs import count
+from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError
-from layerfreq.experiments.summary import layer_table, summarise
-from layerfreq.factories import Source, load_checkpoint
-from layerfreq.inputs import count
+from layerfreq.isolation.memory import read_memory
 from layerfreq.layers import plan
-from layerfreq.memory import read_memory
-from layerfreq.monitor import Monitor
-from layerfreq.probe_data import in_batches, load_data
-from layerfreq.provenance import environment
-from layerfreq.readings import read_reading
-from layerfreq.runs import Run
+from layerfreq.loading.datasets import in_batches, load_data
+from layerfreq.loading.models import Source, load_checkpoint
+from layerfreq.loading.state_dicts import fingerprint, steps_of
+from layerfreq.monitor.monitor import Monitor
+from layerfreq.network.reading import read_reading
+from layerfreq.runs.environment import environment
+from layerfreq.runs.run import Run
+from layerfreq.runs.summary import layer_table, summarise
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from layerfreq.checks import SCALES
+from layerfreq.data.notes import shown
+from layerfreq.data.validation import SCALES
 from layerfreq.errors import InputError, first_line
-from layerfreq.notes import shown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from layerfreq.checks import Scale, as_scale
-from layerfreq.cuts import Cut
+from layerfreq.data.distributed import Shards
+from layerfreq.data.inputs import batches, device_of, is_loader
+from layerfreq.data.notes import shown
+from layerfreq.data.validation import Scale, as_scale
 from layerfreq.errors import InputError, blame
-from layerfreq.features import FeatureStream, collect, collect_labels, most_points
-from layerfreq.inputs import batches, device_of, is_loader
-from layerfreq.memory import group_by_memory, read_memory
-from layerfreq.network import choose_layers, reject_one_pass, unwrap
-from layerfreq.notes import shown
-from layerfreq.options import check_options
-from layerfreq.passes import SHARE
-from layerfreq.sharding import Shards
+from layerfreq.isolation.memory import group_by_memory, read_memory
+from layerfreq.isolation.preserve import untouched
+from layerfreq.measure.options import check_options
+from layerfreq.measure.strategies import SHARE
+from layerfreq.network.cuts import Cut
+from layerfreq.network.extract import FeatureStream, collect, collect_labels, most_points
+from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
 from layerfreq.spectrum import Spectrum, describe_peak, measure
-from layerfreq.untouched import untouched
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.bounds import within_bounds
-from layerfreq.checks import Curve, Scale, as_cutoffs, as_features, as_scale
+from layerfreq.data.distributed import Shards
+from layerfreq.data.targets import prepare_targets, read_targets
+from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_features, as_scale
 from layerfreq.engines import USUAL, Engine, enough_memory, pick_engine
 from layerfreq.errors import InputError
-from layerfreq.options import check_options
-from layerfreq.passes import CUTOFFS, Passing, Whole
-from layerfreq.sampling import Tally, draw
-from layerfreq.settings import own_settings
-from layerfreq.sharding import Shards
-from layerfreq.sources import Held, Source
-from layerfreq.targets import prepare_targets, read_targets
+from layerfreq.isolation.torch_settings import own_settings
+from layerfreq.measure.bounds import within_bounds
+from layerfreq.measure.options import check_options
+from layerfreq.measure.sampling import Tally, draw
+from layerfreq.measure.sources import Held, Source
+from layerfreq.measure.strategies import CUTOFFS, Passing, Whole
 
 if TYPE_CHECKING:
     import pandas as pd

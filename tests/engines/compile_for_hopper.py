@@ -9,8 +9,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from layerfreq.engines import cuda
-from layerfreq.engines.triton_kernels import add_exponentials
+from layerfreq.engines.cuda import engine as cuda
+from layerfreq.engines.cuda.triton_kernels import add_exponentials
 
 FLOATS = ("x", "x_rest", "x_size", "y", "y_rest", "y_size", "targets", "exponents")
 POINTERS = {**dict.fromkeys(FLOATS, "*fp32"), **dict.fromkeys(("own", "tile_class", "tile_filled"), "*i32")}

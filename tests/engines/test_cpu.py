@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from layerfreq import spectrum
+from layerfreq.data.targets import as_targets
 from layerfreq.engines.base import as_points
-from layerfreq.engines.basis import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT, kernel_basis
-from layerfreq.engines.series import kernel_series
+from layerfreq.engines.cpu.bins import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT, kernel_basis
+from layerfreq.engines.cpu.chebyshev import kernel_series
 from layerfreq.engines.threads import parts
 from layerfreq.errors import InputError
-from layerfreq.targets import as_targets
-from tests.brute import brute, one_hot
+from tests.helpers.brute import brute, one_hot
 
 cpu, base = (sys.modules[f"layerfreq.engines.{name}"] for name in ("cpu", "base"))
 

@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from layerfreq import spectrum
+from layerfreq.data.targets import as_targets
 from layerfreq.engines import pick_engine
 from layerfreq.engines.base import as_points
 from layerfreq.errors import InputError
-from layerfreq.targets import as_targets
-from tests.brute import brute, one_hot
+from tests.helpers.brute import brute, one_hot
 
 GPU = torch.cuda.is_available()
 if not GPU:  # before Triton is imported: its kernels are then interpreted
     os.environ.setdefault("TRITON_INTERPRET", "1")
-cuda = sys.modules["layerfreq.engines.cuda"]
+cuda = sys.modules["layerfreq.engines.cuda.engine"]
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="cuda: Triton is not installed")
 needs_gpu = pytest.mark.skipif(not GPU, reason="cuda: no GPU here; what a GPU computes is not tested")
 DEVICE = "cuda" if GPU else "cpu"
@@ -191,7 +191,7 @@ def test_features_on_the_cpu(monkeypatch):
 
 
 def test_without_triton(monkeypatch):
-    monkeypatch.delitem(sys.modules, "layerfreq.engines.triton_kernels", raising=False)
+    monkeypatch.delitem(sys.modules, "layerfreq.engines.cuda.triton_kernels", raising=False)
     plain = builtins.__import__
 
     def without(name, *args, **kwargs):

@@ -6,8 +6,8 @@ import torch
 
 from layerfreq import spectrum
 from layerfreq.engines import ENGINES
-from tests.brute import brute, one_hot
-from tests.devices import GPU, device_of
+from tests.helpers.brute import brute, one_hot
+from tests.helpers.devices import GPU, device_of
 
 LFR_ERROR = {
     ("reference", "float32"): 1e-12,

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from layerfreq import Run
-from layerfreq.experiments import beside, published
+from layerfreq.experiments.figures import beside, published
 
 mpl.use("agg")
 PAPER = {

@@ -16,13 +16,14 @@ pytest.importorskip("safetensors")
 pytest.importorskip("joblib")
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import cause, cause_figures, cause_tables, mlp
+from layerfreq.experiments import cause, mlp
+from layerfreq.experiments.figures import cause_figures, cause_tables
 from layerfreq.experiments.runner import Progress
 from layerfreq.experiments.sweep import pool
 from layerfreq.relearn import Design
-from layerfreq.relearn.league import PREDICTORS
-from layerfreq.runs import Run
-from tests.forked import context
+from layerfreq.runs.run import Run
+from layerfreq.verdict.ranking import PREDICTORS
+from tests.helpers.forked import context
 
 TINY = cause.Config(
     (mlp.Config(data="digits", images=60, width=8, hidden=0, epochs=(0, 3), recipe="sgd", rate=0.5),),
@@ -145,7 +146,7 @@ def test_killed_and_gone_on_with_it_is_the_same_table(alone, tmp_path):
 
 
 def test_tables_figures_and_verdict(alone):
-    from layerfreq.verdict import verdict
+    from layerfreq.verdict.depth import verdict
 
     out, _ = alone
     head, rows, files = cause.present(out, SEEDS)
@@ -227,7 +228,7 @@ def test_a_sweep_yields_every_result_on_one_thread():
 
 
 def test_on_the_command_line(tmp_path, monkeypatch, capsys):
-    from layerfreq import cli
+    from layerfreq.cli import program as cli
 
     def call(*words):
         monkeypatch.setattr("sys.argv", ["layerfreq", "reproduce", *words])

@@ -7,15 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import published
-from layerfreq.experiments.comparison import (
-    area_between,
-    averaged,
-    compare,
-    mean_gap,
-    rank_correlation,
-    summit,
-)
+from layerfreq.experiments.figures import published
+from layerfreq.experiments.figures.comparison import area_between, averaged, compare, mean_gap, rank_correlation, summit
 from layerfreq.spectrum import Spectrum
 
 HEIGHTS = arrays(np.float64, 6, elements=st.floats(0.01, 10))

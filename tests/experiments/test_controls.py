@@ -15,7 +15,7 @@ pytest.importorskip("safetensors")
 
 from layerfreq import Run
 from layerfreq.experiments import NAMES, UNITS, controls
-from layerfreq.experiments.controls_summary import as_table, judge_controls
+from layerfreq.experiments.figures.controls_summary import as_table, judge_controls
 from layerfreq.experiments.runner import Progress
 from layerfreq.spectrum import spectrum
 
@@ -128,7 +128,7 @@ def test_the_page_says_what_its_data_say():
 
 
 def test_a_preset_that_there_is_not_is_one_line(monkeypatch, capsys):
-    from layerfreq import cli
+    from layerfreq.cli import program as cli
 
     monkeypatch.setattr("sys.argv", ["layerfreq", "reproduce", "controls", "--preset", "paper"])
     with pytest.raises(SystemExit) as ended:

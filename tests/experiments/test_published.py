@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import published
-from layerfreq.experiments.comparison import summit
+from layerfreq.experiments.figures import published
+from layerfreq.experiments.figures.comparison import summit
 
 # Place and height of each peak, refined by a parabola, and the number of hidden points: found by those who digitised
 # the figures, with code of their own, to four digits.

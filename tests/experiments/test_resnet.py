@@ -18,13 +18,14 @@ pytest.importorskip("lightning_fabric")
 pytest.importorskip("datasets")
 
 from layerfreq import layer_features, spectrum
-from layerfreq.cli import app
+from layerfreq.cli.program import app
 from layerfreq.errors import InputError
-from layerfreq.experiments import minibatch, resnet, resnet_figures
+from layerfreq.experiments import minibatch, resnet
+from layerfreq.experiments.figures import resnet_figures
 from layerfreq.experiments.residual import CUTS, VARIANTS, Block, network
 from layerfreq.experiments.runner import Progress
-from layerfreq.runs import Run
-from tests.forked import context
+from layerfreq.runs.run import Run
+from tests.helpers.forked import context
 
 CLOCKS = ["epoch_seconds", "measuring_seconds", "measuring_share"]
 
@@ -205,7 +206,7 @@ def test_rate_and_state_of_adam_at_the_boundaries(smoke, tmp_path, monkeypatch):
 
 def test_dropout_is_at_work_in_training_alone(smoke, whole):
     """The kept weights, in eval mode, give the accuracy that the run notes."""
-    from layerfreq.weights import load_weights
+    from layerfreq.runs.weights import load_weights
 
     one = Run(whole / resnet.folder(1, 0))
     found = resnet.source(one, Run(whole).config)
@@ -250,7 +251,7 @@ def test_the_order_of_variants_against_the_published_one():
 def test_every_scale_in_the_run_is_what_spectrum_gives(whole):
     one = Run(whole / resnet.folder(1, 0))
     found = resnet.source(one, Run(whole).config)
-    from layerfreq.weights import load_weights
+    from layerfreq.runs.weights import load_weights
 
     model = found.fresh(0)
     load_weights(one.path, 4, model)

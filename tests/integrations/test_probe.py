@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from layerfreq import layer_spectra
+from layerfreq.data.inputs import batches
 from layerfreq.errors import InputError
-from layerfreq.inputs import batches
 from layerfreq.integrations.probe import probe_set
 from tests.integrations.training import X, Y
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from layerfreq import Run, layer_spectra
 from layerfreq.errors import InputError
-from layerfreq.integrations.trackers import TensorBoard
+from layerfreq.trackers.trackers import TensorBoard
 from tests.integrations.training import GRID, X, Y, assert_same_run
 
 pytest.importorskip("transformers")

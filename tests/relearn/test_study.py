@@ -18,9 +18,9 @@ from layerfreq import Monitor, Run
 from layerfreq.errors import InputError
 from layerfreq.relearn import Design, relearn
 from layerfreq.relearn.study import principal
-from layerfreq.verdict import verdict
-from layerfreq.weights import kept_steps, load_weights
-from tests.forked import context
+from layerfreq.runs.weights import kept_steps, load_weights
+from layerfreq.verdict.depth import verdict
+from tests.helpers.forked import context
 
 X = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] * X[:, 1] > 0).long()
@@ -167,7 +167,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path):
 
 def test_an_experiment_from_training_to_verdict(tmp_path, monkeypatch, capsys):
     pytest.importorskip("lightning_fabric")
-    from layerfreq import cli
+    from layerfreq.cli import program as cli
     from layerfreq.experiments import mlp
     from layerfreq.experiments.runner import Progress
 
@@ -193,7 +193,7 @@ def test_an_experiments_network_and_data_are_built_anew(tmp_path, name):
 
     from layerfreq import layer_spectra
     from layerfreq.experiments.runner import Progress
-    from layerfreq.relearn.sources import layers_of, source_of
+    from layerfreq.relearn.rebuilt import layers_of, source_of
 
     module = importlib.import_module(f"layerfreq.experiments.{name}")
     changes = {"epochs": (0, 3)} if name == "mlp" else {"epochs": 1, "measure": (0, 1), "variants": (4,)}

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfreq import Run
-from layerfreq.checks import SCALES
+from layerfreq.data.validation import SCALES
 from layerfreq.report.collect import METRIC_POINTS, collect
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.pack import LEVELS, Pack, code, decode
-from tests.rows import CASES, spectrum_of
+from tests.helpers.rows import CASES, spectrum_of
 
 from .conftest import FACTOR, OTHER, frequency, make, spectrum
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("plotly")
 
 
-from tests.rows import spectrum_of
+from tests.helpers.rows import spectrum_of
 
 from .conftest import FACTOR, frequency, make, until
 

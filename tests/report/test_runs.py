@@ -6,11 +6,11 @@ import pytest
 pytest.importorskip("plotly")
 
 from layerfreq import Run
-from layerfreq.checks import SCALES
+from layerfreq.data.scales import NAMES, SENTENCES, TITLES, explained
+from layerfreq.data.validation import SCALES
 from layerfreq.errors import InputError
 from layerfreq.report import write_report
-from layerfreq.scales import NAMES, SENTENCES, TITLES, explained
-from tests.rows import CASES
+from tests.helpers.rows import CASES
 
 from .conftest import FACTOR, OTHER, frequency, make, measure, until
 
@@ -245,7 +245,7 @@ def test_nothing_to_report_is_one_line(tmp_path, monkeypatch):
 
 def test_the_command_prints_where_the_page_is(tmp_path, monkeypatch, capsys):
     pytest.importorskip("lightning_fabric")
-    from layerfreq.cli import main
+    from layerfreq.cli.program import main
 
     make(tmp_path / "run", steps=(0,))
     out = tmp_path / "page.html"

@@ -6,8 +6,8 @@ import torch
 
 from layerfreq.engines.base import Engine, Points, RowCurves, as_points, enough_memory
 from layerfreq.engines.blocked import Blocked
-from layerfreq.engines.cpu import Cpu
-from layerfreq.engines.cuda import Cuda, can_run
+from layerfreq.engines.cpu.engine import Cpu
+from layerfreq.engines.cuda.engine import Cuda, can_run
 from layerfreq.engines.reference import Reference
 from layerfreq.errors import InputError, did_you_mean
 

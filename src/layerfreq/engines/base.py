@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from layerfreq.checks import Scale
+from layerfreq.data.distributed import Shards
+from layerfreq.data.targets import Targets
+from layerfreq.data.validation import Scale
 from layerfreq.engines.coincidence import coincident
 from layerfreq.engines.threads import parts, threads
 from layerfreq.errors import InputError
-from layerfreq.sharding import Shards
-from layerfreq.targets import Targets
 
 FEWEST = 16  # filter centres at a time, below which running out of memory is an error
 COMPILED = 1 << 20  # numbers from which compiled loops look at features on the CPU
@@ -142,7 +142,7 @@ def extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return sum, smallest and largest of the differences to an origin, (d,) each; of no points 0, 0 and 0."""
     total, low, high = (torch.zeros_like(origin) for _ in range(3))
     if _compiled(features):
-        from layerfreq.engines import kernels
+        from layerfreq.engines.cpu import kernels
 
         def part(at: slice) -> np.ndarray:
             found = np.zeros((3, len(origin)))
@@ -164,7 +164,7 @@ def sizes(points: Points) -> Float[Tensor, " n"]:
     """Return |x|^2 of the centred and scaled points."""
     squares = torch.empty(len(points), dtype=points.wide, device=points.features.device)
     if _compiled(points.features):
-        from layerfreq.engines import kernels
+        from layerfreq.engines.cpu import kernels
 
         x, shift, gain, out = (t.numpy() for t in (points.features, points.shift, points.gain, squares))
         with threads() as run:

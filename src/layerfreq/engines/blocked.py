@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerfreq.engines.base import Engine, Points, RowCurves, chunks
 from layerfreq.engines.reference import Centres, Sums
-from layerfreq.settings import plain_products
+from layerfreq.isolation.torch_settings import plain_products
 
 TILE = 1 << 18  # kernel entries in a tile: it should stay in cache
 HEIGHT = 256  # rows in a tile

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from layerfreq.sharding import Shards
+from layerfreq.data.distributed import Shards
 
 SAME = 1e-12  # relative difference of |x|^2 within which points may be equal, whatever the order of its sum
 NUMBERS = 1 << 20  # taken at a time

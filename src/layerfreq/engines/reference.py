@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from layerfreq.data.targets import Targets
 from layerfreq.engines.base import Engine, Points, RowCurves, chunks
-from layerfreq.targets import Targets
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from threadpoolctl import ThreadpoolController
 
-from layerfreq.settings import Flag
+from layerfreq.isolation.torch_settings import Flag
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from layerfreq.runs import Run
+    from layerfreq.runs.run import Run
 
 NAMES = ("depth", "sine", "mlp", "resnet", "cause", "controls")
 # What a step is called there; elsewhere it is "step".

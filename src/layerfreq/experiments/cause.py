@@ -15,9 +15,9 @@ from layerfreq.experiments import mlp, resnet
 from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.experiments.sweep import Sweep, check_backend, pool
 from layerfreq.relearn import Design, results
-from layerfreq.relearn.sources import source_of
+from layerfreq.relearn.rebuilt import source_of
 from layerfreq.relearn.study import cells_of, open_results, train_cells
-from layerfreq.runs import Run, write_whole
+from layerfreq.runs.run import Run, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -265,7 +265,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     Returns:
         Table head, table rows (one a study, rule, and pairs), files.
     """
-    from layerfreq.experiments import cause_figures, cause_tables
+    from layerfreq.experiments.figures import cause_figures, cause_tables
 
     table = cause_tables.packed(gather(out, seeds))
     league = cause_tables.league_of(table)

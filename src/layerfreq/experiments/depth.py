@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerfreq.experiments.beside import Beside, compare_depth
+from layerfreq.experiments.figures.beside import Beside, compare_depth
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
-from layerfreq.runs import Run
+from layerfreq.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
-from layerfreq.features import layer_features
 from layerfreq.layers import LayerSpectra
-from layerfreq.runs import Run, write_whole
+from layerfreq.network.extract import layer_features
+from layerfreq.runs.run import Run, write_whole
+from layerfreq.runs.weights import keep_weights
 from layerfreq.spectrum import spectrum
-from layerfreq.weights import keep_weights
 
 PIECE = 100  # images in a forward pass of eval mode, so that what they leave behind stays in the caches
 

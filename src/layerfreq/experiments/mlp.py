@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError, did_you_mean
-from layerfreq.experiments.beside import Beside, compare_mlp
-from layerfreq.experiments.data import load_images
+from layerfreq.experiments.figures.beside import Beside, compare_mlp
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
-from layerfreq.experiments.summary import layer_table, summarise
-from layerfreq.relearn.sources import Source
-from layerfreq.runs import Run
+from layerfreq.loading.images import load_images
+from layerfreq.relearn.rebuilt import Source
+from layerfreq.runs.run import Run
+from layerfreq.runs.summary import layer_table, summarise
 
 
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import resnet_figures
-from layerfreq.experiments.beside import Beside, compare_resnet
-from layerfreq.experiments.data import load_images
+from layerfreq.experiments.figures import resnet_figures
+from layerfreq.experiments.figures.beside import Beside, compare_resnet
 from layerfreq.experiments.minibatch import Task, launch, train
 from layerfreq.experiments.residual import CUTS, VARIANTS, network
 from layerfreq.experiments.runner import Progress, open_experiment
-from layerfreq.relearn.sources import Source
-from layerfreq.runs import Run
+from layerfreq.loading.images import load_images
+from layerfreq.relearn.rebuilt import Source
+from layerfreq.runs.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

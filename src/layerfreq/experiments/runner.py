@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
-from layerfreq.monitor import Monitor
-from layerfreq.provenance import environment
-from layerfreq.runs import Run, sweep, write_whole
+from layerfreq.monitor.monitor import Monitor
+from layerfreq.runs.environment import environment
+from layerfreq.runs.run import Run, sweep, write_whole
 
 PIECE = 1000  # points that go through the network at a time, so that what they leave behind stays in the caches
 

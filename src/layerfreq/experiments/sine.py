@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerfreq.experiments.beside import Beside, compare_sine
+from layerfreq.experiments.figures.beside import Beside, compare_sine
 from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.layers import LayerSpectra
-from layerfreq.readback import read_back
-from layerfreq.runs import Run
+from layerfreq.runs.reader import read_back
+from layerfreq.runs.run import Run
 from layerfreq.spectrum import spectrum
 
 FREQUENCIES = (1, 5, 9, 13)

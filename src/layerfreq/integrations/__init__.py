@@ -4,7 +4,7 @@ A loop of one's own needs none of them: a monitor before it, a line in it, and f
 
 ```python
 from layerfreq import Monitor
-from layerfreq.integrations.trackers import TensorBoard
+from layerfreq.trackers import TensorBoard
 
 monitor = Monitor(model, inputs, targets, run="runs/mine", when="log", trackers=[TensorBoard("runs/board")])
 for step, (x, y) in enumerate(loader):

@@ -7,12 +7,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerfreq.data.notes import as_metrics
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.integrations.shell import Shell
-from layerfreq.monitor import Monitor
-from layerfreq.notes import as_metrics
-from layerfreq.runs import Run
-from layerfreq.schedules import When
+from layerfreq.monitor.monitor import Monitor
+from layerfreq.monitor.schedules import When
+from layerfreq.runs.run import Run
 
 
 def _callbacks() -> tuple[Any, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, Subset
 
+from layerfreq.data.inputs import BATCH, count, is_dataset, is_loader, pair_of, take
 from layerfreq.errors import InputError
-from layerfreq.inputs import BATCH, count, is_dataset, is_loader, pair_of, take
 
 
 def probe_set(

@@ -10,15 +10,15 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
+from layerfreq.data.distributed import Shards
 from layerfreq.errors import InputError
 from layerfreq.files import as_path
 from layerfreq.integrations.probe import probe_set
-from layerfreq.monitor import Monitor
-from layerfreq.options import check_options
-from layerfreq.policy import Policy
-from layerfreq.runs import Run
-from layerfreq.schedules import Schedule, When
-from layerfreq.sharding import Shards
+from layerfreq.measure.options import check_options
+from layerfreq.monitor.monitor import Monitor
+from layerfreq.monitor.policy import Policy
+from layerfreq.monitor.schedules import Schedule, When
+from layerfreq.runs.run import Run
 
 OURS = ("reading", "memory", "scale", "checkpoints", "on_error", "overwrite")  # options of `Monitor` itself
 KEY = "training"  # of a run's config, and of a trainer's checkpoint: which training it is

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import default_collate
 
-from layerfreq.inputs import LABELS
-from layerfreq.integrations.extras import needs
+from layerfreq.data.inputs import LABELS
+from layerfreq.data.notes import as_metrics
 from layerfreq.integrations.shell import Shell
-from layerfreq.monitor import Monitor
-from layerfreq.network import unwrap
-from layerfreq.notes import as_metrics
-from layerfreq.runs import Run
-from layerfreq.schedules import When
+from layerfreq.monitor.monitor import Monitor
+from layerfreq.monitor.schedules import When
+from layerfreq.network.find import unwrap
+from layerfreq.runs.run import Run
+from layerfreq.trackers.extras import needs
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

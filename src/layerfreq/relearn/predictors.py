@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.checks import Scale
+from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError
 from layerfreq.relearn.heads import fixed_head, point_losses
 from layerfreq.spectrum import Spectrum

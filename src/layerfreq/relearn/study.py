@@ -12,17 +12,17 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from layerfreq.checks import Scale
+from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError, did_you_mean
-from layerfreq.features import layer_features
+from layerfreq.network.extract import layer_features
+from layerfreq.network.split import split
 from layerfreq.relearn.heads import DEPTHS, Curves, fixed_head, train_heads
 from layerfreq.relearn.predictors import constant_loss, outputs_of, predictors, standardise
-from layerfreq.relearn.sources import Source, given, layers_of, source_of
-from layerfreq.runs import Run, sweep, write_whole
+from layerfreq.relearn.rebuilt import Source, given, layers_of, source_of
+from layerfreq.runs.run import Run, sweep, write_whole
+from layerfreq.runs.weights import kept_steps, load_weights
 from layerfreq.spectrum import spectrum
-from layerfreq.splitting import split
-from layerfreq.verdict import expand
-from layerfreq.weights import kept_steps, load_weights
+from layerfreq.verdict.depth import expand
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +143,7 @@ def results(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
     """Read what was trained above the cuts of runs.
 
     Args:
-        runs: Runs and their clusters, as from `layerfreq.verdict.expand`.
+        runs: Runs and their clusters, as from `layerfreq.verdict.depth.expand`.
 
     Returns:
         A row for each run, step, cut, scale, optimizer, rule ("fixed" or "best"), head, head_seed and error (share of

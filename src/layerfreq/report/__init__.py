@@ -8,7 +8,7 @@ from pathlib import Path
 
 from layerfreq.errors import InputError
 from layerfreq.report.collect import collect, title_of
-from layerfreq.runs import Run, write_whole
+from layerfreq.runs.run import Run, write_whole
 
 
 def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from layerfreq.data.scales import SENTENCES, TITLES, in_order, spoken
 from layerfreq.errors import InputError
 from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import text
-from layerfreq.runs import Run
-from layerfreq.scales import SENTENCES, TITLES, in_order, spoken
-from layerfreq.speed import judge_speed
-from layerfreq.verdict import PERCENT, expand, verdict
+from layerfreq.runs.run import Run
+from layerfreq.verdict.depth import PERCENT, expand, verdict
+from layerfreq.verdict.speedup import judge_speed
 
 ANSWERS = {"yes": "holds", "no": "does not hold", "undecided": "is undecided"}
 SIGNS = {"yes": "✓", "no": "✕", "undecided": "?"}

@@ -18,16 +18,16 @@ from typing import Any
 import yaml
 
 from layerfreq._version import __version__
-from layerfreq.checks import SCALES
+from layerfreq.data.scales import NAMES, SENTENCES, explained, in_order
+from layerfreq.data.validation import SCALES
 from layerfreq.errors import InputError
 from layerfreq.experiments import unit_of
 from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
 from layerfreq.report.pack import LEVELS, Pack, deflated
-from layerfreq.runs import Run
-from layerfreq.scales import NAMES, SENTENCES, explained, in_order
-from layerfreq.speed import depth_of
+from layerfreq.runs.run import Run
+from layerfreq.verdict.speedup import depth_of
 
 SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "table.js", "app.js")
 
@@ -150,7 +150,7 @@ def _plotly() -> str:
 
 
 def _read(name: str) -> str:
-    return files("layerfreq.report").joinpath(name).read_text(encoding="utf-8")
+    return files("layerfreq.report").joinpath("static", name).read_text(encoding="utf-8")
 
 
 def _error(sources: Sequence[Run]) -> float | None:

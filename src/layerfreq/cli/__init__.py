@@ -1,0 +1,5 @@
+"""The command line, one command a file; `app` registers each with one line."""
+
+from layerfreq.cli.program import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,98 @@
+"""`layerfreq relearn RUN`: fresh heads above every cut, and what orders their steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from layerfreq.cli.analyze import DataHelp
+from layerfreq.errors import InputError
+
+
+def relearn(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that kept its weights, or of an experiment.")],
+    step: Annotated[list[int] | None, typer.Option("--step", help="A measured step; default: all kept ones.")] = None,
+    cut: Annotated[list[int] | None, typer.Option("--cut", help="0 inputs, 1 first layer ...; default: all.")] = None,
+    head: Annotated[
+        list[str] | None, typer.Option("--head", help="own, linear, hidden-1 or hidden-2; default: hidden-1.")
+    ] = None,
+    optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="sgd or adam; default: both.")] = None,
+    scale: Annotated[list[str] | None, typer.Option("--scale", help="raw or rms; default: both.")] = None,
+    seeds: Annotated[int, typer.Option(help="Fresh heads of each kind.", min=1)] = 3,
+    points: Annotated[int, typer.Option(help="Points to train on, at most.", min=2)] = 5000,
+    budget: Annotated[int, typer.Option(help="Steps after which a head is given up.", min=1)] = 1500,
+    batch: Annotated[int, typer.Option(help="Points in a step; 0 for all.", min=0)] = 128,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODULE:FACTORY", help="Of a run of your own: what makes its network."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help=f"With --model: {DataHelp[0].lower()}{DataHelp[1:]}")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed call was.")] = False,
+) -> None:
+    """Train fresh heads on the frozen features of every cut, and see what tells how long they take.
+
+    Options that name steps, cuts, heads, optimizers or scales may be given several times. The network and the data of
+    an experiment's run are built anew; for a run of your own, name them.
+    """
+    import sys
+
+    import pandas as pd
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from layerfreq.relearn import Design
+    from layerfreq.relearn import relearn as train
+    from layerfreq.verdict import ranking as league
+    from layerfreq.verdict.cause import judge_cause
+
+    design = Design(
+        heads=tuple(head or Design.heads),
+        scales=tuple(scale or Design.scales),
+        optimizers=tuple(optimizer or Design.optimizers),
+        seeds=seeds,
+        points=points,
+        budget=budget,
+        batch=batch or None,
+    )
+    own = _own(model, data, points)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console()) as bar:
+        task = bar.add_task("relearn", total=None)
+
+        def tell(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        try:
+            found = train(run, *own, design=design, steps=step, cuts=cut, resume=resume, tell=tell)
+        except KeyboardInterrupt:  # Typer would end with 130 and say nothing
+            bar.stop()
+            print(f"layerfreq: stopped; {run} keeps what was trained, and relearn --resume goes on", file=sys.stderr)
+            raise typer.Exit(1) from None
+        bar.update(task, completed=1, total=1, description="relearn")
+    table = league(found)
+    shown = ["predictor", "correlation", "low", "high", "partial", "partial_low", "partial_high", "seeds", "pairs"]
+    with pd.option_context("display.width", 200):
+        for names, part in table.groupby(["scale", "optimizer", "rule", "head", "pairs_of"], sort=False):
+            of, optim, rule, kind, pairs = names if isinstance(names, tuple) else (names,) * 5
+            late = part["censored"].iloc[0]
+            print(f"\n{of} scale, {optim}, {rule} rate, {kind} head, {pairs}; {late:.0%} of the heads censored")
+            print(part[shown].round(2).to_string(index=False))
+    print(f"\n{judge_cause(table)}")
+
+
+def _own(model: str | None, data: str | None, points: int) -> tuple[Any, Any, Any]:
+    """Return a user's network, inputs and targets; None for each where an experiment's are built anew."""
+    if model is None and data is None:
+        return None, None, None
+    if model is None or data is None:
+        given, other = ("data", "--model MODULE:FACTORY") if model is None else ("model", "--data")
+        raise InputError(f"{given}: given without {other}; name both, or neither for an experiment's run")
+    from layerfreq.loading.datasets import load_data
+    from layerfreq.loading.models import find_model
+
+    found = find_model(model)
+    return found.model, *load_data(data, found, points)

@@ -1,0 +1,38 @@
+"""`layerfreq verdict RUN ...`: what some runs say, in plain words."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verdict(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN ...", help="Folders of runs, or of experiments.")],
+    error: Annotated[
+        float | None, typer.Option(help="Training loss whose steps are compared; default: the lowest all runs reached.")
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Also a row for each scale and step.")] = False,
+) -> None:
+    """Say whether deeper means lower frequency in these runs, from which step on, and how sure that is."""
+    from layerfreq.data.scales import explained
+    from layerfreq.verdict.depth import verdict as judge
+
+    result = judge(runs, error=error)
+    counts = ((result.runs, "run"), (result.seeds, "seed"))
+    print(", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts))
+    for sentence in [*result.sentences, *map(explained, result.scales)]:
+        print(_fitted(sentence))
+    if table:
+        print(f"\n{result.to_frame().to_string(index=False, float_format='{:.3g}'.format)}")
+
+
+def _fitted(sentence: str) -> str:
+    """Break a sentence between words at a terminal's width; whoever reads it from a pipe gets it whole."""
+    if not sys.stdout.isatty():
+        return sentence
+    return textwrap.fill(sentence, max(shutil.get_terminal_size().columns, 40), subsequent_indent="  ")

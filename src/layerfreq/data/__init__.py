@@ -1,0 +1,1 @@
+"""Features, targets and inputs as everything else gets them: checked once, here."""

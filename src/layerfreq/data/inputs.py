@@ -1,0 +1,278 @@
+"""Inputs in the shapes that people hold them in: a tensor, an array, a dict, a tuple, or a loader of batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from itertools import chain
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from layerfreq.data.arraylike import as_array, is_table
+from layerfreq.data.notes import shown
+from layerfreq.errors import InputError, first_line
+
+MOST = 10_000  # batches of a loader that does not say how many it has
+SAMPLES = 256  # points in one batch of a data set
+LABELS = ("labels", "label", "label_ids")  # what targets are called in batches that are dicts
+BATCH = 1024  # points in one forward pass, where the inputs come as one piece
+
+
+def is_loader(inputs: Any) -> bool:
+    """Whether the inputs are an iterable of (inputs, targets) batches, or a data set, rather than one batch."""
+    if isinstance(inputs, (Tensor, np.ndarray, Mapping, tuple)) or is_table(inputs):
+        return False
+    if isinstance(inputs, list):
+        first = inputs[0] if inputs else None
+        pair = isinstance(first, (tuple, list)) and len(first) == 2 and not isinstance(first[0], Number)
+        return pair or isinstance(first, Mapping) or is_record(first)
+    return isinstance(inputs, Iterable) or is_dataset(inputs)
+
+
+def is_dataset(inputs: Any) -> bool:
+    """Whether the inputs are a data set, of samples: PyTorch's or Hugging Face's."""
+    return isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
+
+
+def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterator[tuple[Any, Any]]:
+    """Iterate over (inputs, targets) batches; targets are None where none were given.
+
+    Args:
+        inputs: A tensor or array (n, ...), a dict or tuple of them as the model's forward takes, or an
+            iterable of (inputs, targets) batches.
+        targets: (n, ...) or None; must be None for an iterable of batches.
+        whole: Take what is in one piece as one batch, however many points it has.
+
+    Raises:
+        InputError: On empty data, or on batches that are not pairs.
+    """
+    if is_loader(inputs):
+        if targets is not None:
+            raise InputError("targets: given beside an iterable of batches, which brings its own; pass None")
+        inputs = DataLoader(inputs, SAMPLES) if is_dataset(inputs) else inputs
+        empty, endless = True, not hasattr(inputs, "__len__") or isinstance(inputs, DataLoader)
+        for number, batch in enumerate(_collated(inputs)):
+            if endless and number == MOST:
+                raise InputError(
+                    f"inputs: {MOST} batches and no end; pass some of them: list(itertools.islice(loader, 100))"
+                )
+            x, y = pair_of(batch)
+            x = _as_tensors(x)
+            if count(x) == 0:
+                continue
+            empty = False
+            yield x, y
+        if empty:
+            raise InputError("inputs: no batches; the loader is empty, or was used up by an earlier pass")
+        return
+    inputs, targets = _as_tensors(inputs), as_array(targets, "targets")
+    n = count(inputs)
+    if n == 0:
+        raise InputError("inputs: 0 points; pass at least one")
+    if targets is not None and (not hasattr(targets, "__len__") or getattr(targets, "ndim", 1) == 0):
+        raise InputError(f"targets: {shown(targets)} is one thing; pass one target for each of {n} inputs")
+    if targets is not None and len(targets) != n:
+        raise InputError(f"targets: {len(targets)} entries for {n} inputs; they need the same length")
+    size = n if whole else BATCH
+    for start in range(0, n, size):
+        at = slice(start, start + size)
+        yield take(inputs, at, n), None if targets is None else targets[at]
+
+
+def _collated(loader: Any) -> Iterator[Any]:
+    """Iterate over a loader; samples of one's own that cannot be made a batch of are one line."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # of anybody's data sets
+            raise InputError(
+                f"inputs: the loader fails ({first_line(error, kind=True)}); mend it, or pad its samples to one size"
+            ) from error
+        yield batch
+
+
+def pair_of(batch: Any) -> tuple[Any, Any]:
+    """Return inputs and targets of a batch: of a pair, or of a dict or record with one of `LABELS`.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    if is_record(batch):
+        batch = {one.name: getattr(batch, one.name) for one in fields(batch)}
+    if isinstance(batch, Mapping):
+        name = next((name for name in LABELS if batch.get(name) is not None), None)
+        if name is None:
+            raise InputError(f"inputs: a batch has {', '.join(map(repr, batch))}, but none of {', '.join(LABELS)}")
+        inputs = {key: value for key, value in batch.items() if key != name}
+        return {key: value for key, value in inputs.items() if not _is_text(value)} or inputs, batch[name]
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    raise InputError(
+        f"inputs: a batch is a {type(batch).__name__}{size}, not a pair; batches must be (inputs, targets), as in "
+        "((x, mask), y)"
+    )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether this is a column of text, which tables of samples keep beside what a model takes."""
+    return isinstance(value, str) or (isinstance(value, list) and bool(value) and isinstance(value[0], str))
+
+
+def is_record(value: Any) -> bool:
+    """Whether this is an instance of a dataclass that is no mapping."""
+    return is_dataclass(value) and not isinstance(value, (type, Mapping))
+
+
+def count(inputs: Any) -> int:
+    """Number of points n in one batch of inputs: the first dimension of its first tensor."""
+    for tensor in tensors_of(inputs):
+        if tensor.ndim:
+            return tensor.shape[0]
+    raise InputError(f"inputs: a {type(inputs).__name__} without tensors; pass what the model's forward takes")
+
+
+def take(inputs: Any, at: slice, n: int) -> Any:
+    """Take some of n points: every tensor with n in front is cut, everything else is handed on."""
+    return map_tensors(lambda t: t[at] if t.ndim and t.shape[0] == n else t, inputs)
+
+
+def map_tensors(change: Callable[[Tensor], Any], inputs: Any, other: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Apply a function to every tensor in a tensor, dict, tuple or list, and another to what is none of them."""
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, Mapping):
+        return {key: map_tensors(change, value, other) for key, value in inputs.items()}
+    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
+        return type(inputs)(*(map_tensors(change, value, other) for value in inputs))
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(map_tensors(change, value, other) for value in inputs)
+    if is_record(inputs):
+        changed = copy.copy(inputs)
+        for one in fields(inputs):
+            object.__setattr__(changed, one.name, map_tensors(change, getattr(inputs, one.name), other))
+        return changed
+    return other(inputs)
+
+
+def call(model: nn.Module, inputs: Any, gradients: bool = False) -> Any:
+    """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument.
+
+    It gets copies: a model may write into its inputs, which are the caller's. With `gradients`, which a model needs
+    that differentiates inside its forward, they flow from these.
+    """
+    if gradients:
+        with torch.enable_grad():
+            return call(model, map_tensors(_differentiable, inputs))
+    inputs = owned(inputs)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
+
+
+def owned(inputs: Any) -> Any:
+    """Return a copy of inputs, tensors, arrays and objects with tensors in them; the same tensor twice stays one."""
+    copies: dict[int, Tensor] = {}
+
+    def clone(t: Tensor) -> Tensor:
+        if id(t) not in copies:
+            copies[id(t)] = t.clone()
+        return copies[id(t)]
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, (Tensor, Mapping, tuple, list)) or is_record(value):
+            return map_tensors(clone, value, copied)
+        try:
+            return value if isinstance(value, nn.Module) else copy.deepcopy(value)
+        except Exception:  # what cannot be copied, such as locks, is handed on
+            return value
+
+    return copied(inputs)
+
+
+def _differentiable(x: Tensor) -> Tensor:
+    return x.detach().clone().requires_grad_() if x.is_floating_point() else x
+
+
+def on_device(model: nn.Module, inputs: Any) -> Any:
+    """Return a copy of the inputs, on the device of the model's parameters."""
+    tensor = _any_tensor(model)
+    return owned(inputs) if tensor is None else map_tensors(lambda t: t.to(tensor.device, copy=True), inputs)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter or buffer, or the CPU."""
+    tensor = _any_tensor(model)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _any_tensor(model: nn.Module) -> Tensor | None:
+    return next(chain(model.parameters(), model.buffers()), None)
+
+
+@contextmanager
+def blaming_inputs(model: nn.Module, inputs: Any, also: str = "") -> Iterator[None]:
+    """Say of what a model raises when it is first run which inputs it got, and `also` on what it did not run."""
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a model raises for inputs that are not its own
+        given = tensors_of(inputs)
+        kinds = ", ".join(f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in given[:3]) or "no tensors"
+        floats = {t.dtype for t in given if t.is_floating_point()}
+        own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+        other = own is not None and floats and floats != {own}
+        remedy = f"its parameters are {own}, convert the inputs" if other else "pass what its forward takes"
+        raise InputError(
+            f"inputs: {type(model).__name__} does not run on {kinds}{also} ({first_line(error, kind=True)}); {remedy}"
+        ) from error
+
+
+def _as_tensors(inputs: Any) -> Any:
+    inputs = as_array(inputs, "inputs")
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype.kind not in "fiub":
+            raise InputError(f"inputs: an array of {inputs.dtype}; pass numbers")
+        return torch.from_numpy(inputs)
+    if is_record(inputs):
+        return map_tensors(_as_tensors, inputs, lambda value: as_array(value, "inputs"))
+    if isinstance(inputs, Mapping):
+        return {key: _as_tensors(value) if _has_numbers(value) else value for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        if isinstance(inputs, list) and not any(
+            _has_numbers(value) and not isinstance(value, list) for value in inputs
+        ):
+            try:
+                return torch.as_tensor(inputs)
+            except (TypeError, ValueError, RuntimeError, OverflowError):
+                raise InputError("inputs: a list that is not numeric; pass a tensor, array, dict or tuple") from None
+        if hasattr(inputs, "_fields"):
+            return type(inputs)(*(_as_tensors(value) for value in inputs))
+        return type(inputs)(_as_tensors(value) for value in inputs)
+    return inputs
+
+
+def _has_numbers(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray, Mapping, tuple, list)) or is_table(value)
+
+
+def tensors_of(inputs: Any) -> list[Tensor]:
+    """Return every tensor in a tensor, dict, tuple, list or record."""
+    found: list[Tensor] = []
+    map_tensors(found.append, inputs)
+    return found

@@ -1,0 +1,233 @@
+"""Targets: class ids or vectors, turned into what an engine sums."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from layerfreq.data.arraylike import as_array
+from layerfreq.data.distributed import Shards
+from layerfreq.data.sketch import Sketched, sketch, sketch_classes
+from layerfreq.errors import InputError, first_line
+
+EXACT = 128  # float columns up to which each is summed by itself; a sketch of half as many hardly pays below that
+CLASSES = 1024  # distinct class ids up to which each is summed by itself: about where a sketch becomes quicker
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets y of the effective target function, ready for the filter.
+
+    The filter is linear and its weights sum to one, so engines filter `vectors` (which have mean zero) or
+    one-hot `labels`, and add `offset` afterwards: y_low = filtered + offset. Centring costs nothing that way,
+    and a large mean does not drown the variation.
+
+    Attributes:
+        labels: (n,) class indices 0..classes-1, or None where targets are vectors.
+        vectors: (n, c) float64 with column means zero, or None where targets are classes.
+        offset: (c,) float64, added to what the filter returns.
+        energy: (n,) float64, |y_i|^2 after centring, if they are centred.
+        mean_energy: |mean y|^2 after centring.
+        centered: Whether the mean target was subtracted.
+        rest: Where `vectors` are one exact column and then random-sign sums (see `sketch`), (n,) the energy that the
+            sums stand for; None where all is exact.
+    """
+
+    labels: Int64[Tensor, " n"] | None
+    vectors: Float[Tensor, "n c"] | None
+    offset: Float[Tensor, " c"]
+    energy: Float[Tensor, " n"]
+    mean_energy: float
+    rest: Float[Tensor, " n"] | None = None
+    centered: bool = False
+
+    @property
+    def sketch(self) -> int | None:
+        """Number of random-sign sums that stand for the columns, or None."""
+        return None if self.rest is None else self.width - 1
+
+    @property
+    def width(self) -> int:
+        """Number of columns c that are filtered (classes, for class ids)."""
+        return self.offset.shape[0]
+
+    @property
+    def floor(self) -> float:
+        """LFR as delta grows without limit: |mean y|^2 / mean |y|^2."""
+        return min(1.0, self.mean_energy / float(self.energy.mean()))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest |y_low|^2 that averages of the targets can have."""
+        if self.sketch:
+            return 0.0, math.inf
+        shares = self.labels is not None and not self.centered  # averages of one-hot vectors sum to one
+        return (1 / self.width if shares else 0.0), float(self.energy.max())
+
+    def block(self, at: slice | Tensor, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "k c"]:
+        """Return the targets of some points as a dense matrix, before `offset` is added."""
+        if self.vectors is not None:
+            return self.vectors[at].to(device=device, dtype=dtype)
+        assert self.labels is not None
+        labels = self.labels[at].to(device)
+        dense = torch.zeros(labels.shape[0], self.width, dtype=dtype, device=device)
+        return dense.scatter_(1, labels[:, None], 1.0)
+
+    def chance(self, self_weight: Any) -> Any:
+        """Return the LFR expected when the labels are shuffled over the points.
+
+        Args:
+            self_weight: mean over i of sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij; a number or an array.
+
+        Returns:
+            [|m|^2 + S^2 (self_weight - 1/n)] / E, with m = mean y, E = mean |y|^2, S^2 = n/(n-1) (E - |m|^2).
+        """
+        n, energy = self.energy.shape[0], float(self.energy.mean())
+        if n == 1:
+            return self_weight * 0 + 1.0
+        variance = n / (n - 1) * max(0.0, energy - self.mean_energy)
+        return (self.mean_energy + variance * (self_weight - 1 / n)) / energy
+
+
+def as_targets(targets: Any, n: int, *, center: bool | None = None, seed: int = 0) -> Targets:
+    """Check targets and prepare them for an engine.
+
+    Args:
+        targets: (n,) integer class ids, or (n,) or (n, c) floats; tensor, array or list.
+        n: Number of points they belong to.
+        center: Whether to subtract the mean target first; None does so for floats.
+        seed: Of the random signs, where targets are so wide that they are sketched.
+
+    Raises:
+        InputError: On a wrong length or shape, negative class ids, NaN or infinity, or targets without energy.
+    """
+    return prepare_targets(read_targets(targets, n), Shards(count=n), center=center, seed=seed)
+
+
+def read_targets(targets: Any, n: int) -> Tensor:
+    """Check targets and return class ids, int64 (n,), or floats (n, c), on the CPU.
+
+    Raises:
+        InputError: See `as_targets`.
+    """
+    try:
+        y = torch.as_tensor(as_array(targets, "targets")).detach().cpu()
+    except InputError:
+        raise
+    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
+    if y.ndim == 0 or y.shape[0] != n:
+        got = "a single number" if y.ndim == 0 else f"{y.shape[0]} entries"
+        raise InputError(f"targets: {got} for {n} points; features and targets need the same length")
+    if y.is_complex():
+        raise InputError(f"targets: {y.dtype} is not supported; pass real and imaginary part as two columns")
+    if y.is_floating_point():
+        return _read_vectors(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        raise InputError(
+            f"targets: integers of shape {tuple(y.shape)}; class ids are one per point, (n,): pass y.squeeze(1) "
+            "(or floats for regression)"
+        )
+    if y.ndim != 1:
+        raise InputError(
+            f"targets: integers of shape {tuple(y.shape)}; class ids are one per point, (n,): "
+            "convert one-hot or vector targets to float"
+        )
+    y = y.long()
+    if n and int(y.min()) < 0:
+        raise InputError(
+            f"targets: negative class id {int(y.min())}; class ids start at 0 (drop ignored points, "
+            "or pass floats for regression)"
+        )
+    return y
+
+
+def _read_vectors(y: Tensor) -> Tensor:
+    shape = tuple(y.shape)
+    y = y.reshape(len(y), math.prod(shape[1:]))
+    if y.shape[1] == 0:
+        raise InputError(f"targets: shape {shape} has no columns; pass (n,) or (n, c)")
+    bad = sum(int((~torch.isfinite(part)).any(dim=1).sum()) for part in _pieces(y))
+    if bad:
+        raise InputError(f"targets: NaN or infinite in {bad} of {len(y)} points; clean or drop them")
+    return y
+
+
+def prepare_targets(y: Tensor, shards: Shards, *, center: bool | None, seed: int) -> Targets:
+    """Gather the checked targets of all ranks, and prepare them for an engine.
+
+    Args:
+        y: From `read_targets`, of this rank's points.
+        shards: The ranks, all of which get the same.
+        center: Whether to subtract the mean target first; None does so for floats.
+        seed: Of the random signs of wide targets.
+
+    Raises:
+        InputError: If the targets have no energy.
+    """
+    if y.ndim == 1:
+        return _from_classes(shards.join(y), bool(center), seed)
+    center = center is not False
+    largest = shards.largest(max((float(part.abs().max()) for part in _pieces(y)), default=0.0))
+    unit = _unit(largest)
+    if y.shape[1] <= EXACT:
+        return _from_vectors(shards.join(y).double() * unit, center)
+    return _from_sketch(sketch(lambda at: shards.join(y[:, at]).double() * unit, shards.n, y.shape[1], seed), center)
+
+
+def _unit(largest: float) -> float:
+    """Return the power of two that brings targets below one: LFR depends on no unit, and no digit changes."""
+    return math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
+
+
+def _from_sketch(found: Sketched, center: bool) -> Targets:
+    offset = torch.zeros(found.columns.shape[1], dtype=torch.float64)
+    if center:
+        return _checked(Targets(None, found.columns, offset, found.energy, 0.0, found.rest, centered=True))
+    offset[0] = found.mean
+    energy = (found.columns[:, 0] + found.mean).square() + found.rest
+    return _checked(Targets(None, found.columns, offset, energy, found.mean**2, found.rest))
+
+
+def _pieces(y: Tensor) -> tuple[Tensor, ...]:
+    """Rows of wide targets, some at a time."""
+    return y.split(max(1, (1 << 22) // y.shape[1])) if len(y) else ()
+
+
+def _from_classes(y: Tensor, center: bool, seed: int) -> Targets:
+    ids, labels = torch.unique(y, return_inverse=True)
+    if len(ids) > CLASSES:
+        return _from_sketch(sketch_classes(labels, len(ids), seed), center)
+    share = torch.bincount(labels, minlength=len(ids)).double() / len(labels)
+    mean_energy = float(share.square().sum())
+    if not center:
+        return Targets(labels, None, torch.zeros_like(share), torch.ones(len(labels), dtype=torch.float64), mean_energy)
+    energy = 1 - 2 * share[labels] + mean_energy
+    return _checked(Targets(labels, None, -share, energy, 0.0, centered=True))
+
+
+def _from_vectors(y: Tensor, center: bool) -> Targets:
+    # Differences to one of them first: a mean that is large beside the variation takes no digit of it.
+    vectors = y - y[0]
+    shift = vectors.mean(dim=0)
+    vectors -= shift
+    if center:
+        vectors *= _unit(float(vectors.abs().max()))
+        energy = vectors.square().sum(dim=1)
+        return _checked(Targets(None, vectors, torch.zeros_like(shift), energy, 0.0, centered=True))
+    mean = y[0] + shift
+    return _checked(Targets(None, vectors, mean, y.square().sum(dim=1), float(mean.square().sum())))
+
+
+def _checked(targets: Targets) -> Targets:
+    if float(targets.energy.sum()) <= 0:
+        what, remedy = "all zero", "pass targets that vary"
+        if targets.centered:
+            what, remedy = "all equal, so that centring leaves nothing", "pass targets that vary, or center=False"
+        raise InputError(f"targets: {what}, and a ratio of energies is undefined; {remedy}")
+    return targets

@@ -1,0 +1,300 @@
+"""The CPU engine: one matrix product and one pass over the pairs serve every cutoff.
+
+Distances come from BLAS products of centred points, each thread working on a tile of its own. Kernels at all cutoffs
+are combinations of few functions of the distance, whose sums the compiled loops of `kernels` collect: polynomials
+(`series`) where points keep some distance, else bins (`basis`). Where rows and columns are the same points, each
+product is used twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfreq.data.targets import Targets
+from layerfreq.engines.base import Engine, Points, RowCurves
+from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, kernel_basis
+from layerfreq.engines.cpu.chebyshev import Series, kernel_series
+from layerfreq.engines.threads import one_blas_thread, parts, threads
+from layerfreq.errors import InputError
+
+STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
+WIDTH = 2560  # most columns of a tile
+SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
+SHORT_RUN = 48  # columns of a class in a tile below which polynomials take longer than bins
+SAMPLE = 32  # points whose distances are looked at first
+STRETCH = 2.0**20  # features are multiplied by, so that float32 has exponents for close pairs: below 1e-24, one place
+
+
+@dataclass
+class Columns:
+    """Points prepared as columns: sorted by class, centred, scaled."""
+
+    raw: np.ndarray  # (n, d) features as they came
+    order: np.ndarray  # (n,) the sorted points' places in raw
+    x: np.ndarray  # (n, d)
+    sizes: np.ndarray  # (n,) |x|^2
+    first: int  # index of raw's first point among all points
+    starts: np.ndarray | None  # (classes + 1,) where classes begin, or None for vectors
+    vectors: np.ndarray  # (n, c) sorted float32 vectors, or (0, 0) for classes
+
+    @cached_property
+    def place(self) -> np.ndarray:
+        """(n,) the places of raw's points among the sorted ones."""
+        place = np.empty_like(self.order)
+        place[self.order] = np.arange(len(place))
+        return place
+
+
+@dataclass
+class Rows:
+    """Filter centres and the sums over what columns came by."""
+
+    index: np.ndarray  # (r,) among all points
+    place: np.ndarray  # (r,) in the features at hand
+    x: np.ndarray  # (r, d)
+    sizes: np.ndarray  # (r,) |x|^2
+    sums: np.ndarray  # (r, c + 1, functions)
+    every: bool  # whether these are all the points at hand, in the order of their columns
+    beyond: dict[int, np.ndarray] = field(default_factory=dict)  # row -> sums in bins, where the series did not hold
+
+
+class Cpu(Engine):
+    """Pair sums of float32 features to about 1e-6 in LFR, at all cutoffs for the price of one.
+
+    float64 features get their distances in float64, which are then rounded to float32 (engine "blocked" keeps
+    float64 throughout).
+    """
+
+    def __init__(self, points: Points, targets: Targets, inv_delta: Tensor) -> None:
+        super().__init__(points, targets, inv_delta)
+        self._shift, gain = points.shift.cpu().double().numpy(), points.gain.cpu().double().numpy()
+        self._stretch = STRETCH if gain.max(initial=0.0) < 2.0**1000 else 1.0
+        self._gain = gain * self._stretch
+        self._cutoffs, self._radius = inv_delta.numpy() / self._stretch**2, points.radius * self._stretch
+        # Reciprocals of float32's smallest and largest numbers are none of its normal numbers.
+        gain = self._gain[self._gain > 0]
+        single = not points.double and bool(np.all((gain > 2.0**-120) & (gain < 2.0**120)))
+        self._dtype = torch.float32 if single else torch.float64
+        self._raw = self._numpy(points)
+        self._gain_of_pairs = self._gain.astype(self._raw.dtype)
+        if self._cutoffs[-1] > NEAR / SHORTEST:
+            self._refuse_closer_pairs()
+        with one_blas_thread():
+            self._series = self._find_series()
+        self._functions: Series | Basis = self._series or self._bins
+
+    def _refuse_closer_pairs(self) -> None:
+        """Raise where cutoffs tell points apart, by a sample, that are in one place here: beside one very far away."""
+        some = np.linspace(0, len(self._raw) - 1, min(len(self._raw), 8 * SAMPLE)).astype(int)
+        step = (np.diff(self._raw[some].astype(np.float64), axis=0) * self._gain).T
+        squared = np.square(step).sum(axis=0)
+        if np.any((squared < SHORTEST) & np.any(step != 0, axis=0)):
+            raise InputError(
+                "engine: 'cpu' takes points closer than 1e-20 of the farthest for one, and there are some; pass "
+                "engine='blocked', or leave out what is so far away"
+            )
+
+    @cached_property
+    def _bins(self) -> Basis:
+        return kernel_basis(self._cutoffs, 4 * self._radius**2, 1e-7 / len(self.targets.energy))
+
+    @cached_property
+    def _own(self) -> Columns:
+        return self._prepare(self.points, self._raw)
+
+    @classmethod
+    def bytes_each(cls, itemsize: int) -> int:
+        """See `Engine.bytes_each`."""
+        return 2 * itemsize if itemsize >= 4 else itemsize + 8
+
+    @property
+    def height(self) -> int:
+        """See `Engine.height`."""
+        return max(1, SUMS_LIMIT // ((self.targets.width + 1) * len(self._functions.square) * 8))
+
+    def rows(self, index: Tensor) -> Rows:
+        """See `Engine.rows`."""
+        every = len(index) == len(self.points)
+        place = self._own.order if every else index.numpy()
+        x, sizes = (self._own.x, self._own.sizes) if every else self._centred(self._raw, place)
+        return Rows(
+            index=self.points.numbers(torch.from_numpy(place)).numpy(),
+            place=place,
+            x=x,
+            sizes=sizes,
+            sums=np.zeros((len(x), self.targets.width + 1, len(self._functions.square))),
+            every=every,
+        )
+
+    def columns(self, points: Points) -> Columns:
+        """See `Engine.columns`."""
+        return self._own if points is self.points else self._prepare(points, self._numpy(points))
+
+    def add(self, rows: Rows, columns: Columns) -> None:
+        """See `Engine.add`."""
+        with threads() as run:
+            if rows.every and columns is self._own:
+                self._add_square(rows, columns, run)
+                return
+
+            def strip(at: slice) -> None:
+                for start in range(0, len(columns.x), WIDTH):
+                    tile = _scratch(at.stop - at.start, min(WIDTH, len(columns.x) - start), columns.x.dtype)
+                    np.matmul(rows.x[at], columns.x[start : start + WIDTH].T, out=tile)
+                    self._deposit(rows, at, tile, columns, start)
+
+            list(run(strip, parts(len(rows.x), STRIP)))
+
+    def _add_square(self, rows: Rows, columns: Columns, run: Callable[..., Any]) -> None:
+        """Add the points to each other, a product of two blocks serving both; every block is in one tile at a time."""
+        from layerfreq.engines.cpu import kernels
+
+        x = columns.x
+        blocks = parts(len(x), STRIP, 2)
+
+        def pair(two: tuple[int, int]) -> None:
+            a, b = blocks[two[0]], blocks[two[1]]
+            tile = _scratch(a.stop - a.start, b.stop - b.start, x.dtype)
+            np.matmul(x[a], x[b].T, out=tile)
+            self._deposit(rows, a, tile, columns, b.start)
+            if a != b:
+                across = _scratch(tile.shape[1], tile.shape[0], x.dtype, 1)
+                kernels.transpose(tile, across)
+                self._deposit(rows, b, across, columns, a.start)
+
+        count = len(blocks)
+        list(run(pair, [(i, i) for i in range(count)]))
+        for turn in range(count - 1):  # a round robin: in each turn every block meets one other
+            ring = [0, *(1 + (i + turn) % (count - 1) for i in range(count - 1))]
+            list(run(pair, [(ring[i], ring[-1 - i]) for i in range(count // 2)]))
+
+    def _deposit(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> None:
+        """Add what a tile of products means for the rows `at`; its columns begin at `start`."""
+        from layerfreq.engines.cpu import kernels
+
+        stop = start + products.shape[1]
+        index = rows.index[at] - columns.first
+        inside = (index >= 0) & (index < len(columns.order))
+        own = np.where(inside, columns.place[np.where(inside, index, 0)] - start, -1)
+        row_side = (rows.sizes[at], own, rows.place[at], self._raw, self._gain_of_pairs)
+        column_side = (columns.sizes[start:stop], columns.order[start:stop], columns.raw)
+        if columns.starts is None:
+            tail = self._bin_arguments(rows.sums[at])
+            kernels.deposit_vectors(products, row_side, column_side, columns.vectors[start:stop], *tail)
+            return
+        first, last = np.searchsorted(columns.starts, [start, stop - 1], side="right") - 1
+        edges = np.clip(columns.starts[first : last + 2], start, stop) - start
+        runs = (edges, np.arange(first, last + 1))
+        if self._series is None:
+            kernels.deposit_labels(products, row_side, column_side, *runs, *self._bin_arguments(rows.sums[at]))
+            return
+        beyond, s = np.zeros(len(products), np.bool_), self._series
+        low, high = np.array([s.lowest, s.highest], np.float32).view(np.int32)
+        t_map = (np.float32(s.centre), np.float32(s.offset), np.float32(s.slope))
+        kernels.deposit_series(products, row_side, column_side, *runs, low, high, *t_map, rows.sums[at], beyond)
+        for i in np.flatnonzero(beyond):
+            row = at.start + int(i)
+            if row not in rows.beyond:
+                rows.beyond[row] = np.zeros((1, self.targets.width + 1, len(self._bins.square)))
+            one = (*(part[i : i + 1] for part in row_side[:3]), *row_side[3:])
+            tail = self._bin_arguments(rows.beyond[row])
+            kernels.deposit_labels(products[i : i + 1], one, column_side, *runs, *tail)
+
+    def _bin_arguments(self, sums: np.ndarray) -> tuple[Any, ...]:
+        return np.int32(self._bins.lowest), np.int32(self._bins.highest), self._bins.moments, sums
+
+    def curves(self, rows: Rows) -> RowCurves:
+        """See `Engine.curves`."""
+        out = np.empty((3, len(rows.x), len(self.inv_delta)))
+        with threads() as run:
+            columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128)))
+        energy, slope, self_weight = torch.from_numpy(out)
+        slope /= self._stretch**2
+        by_column = torch.from_numpy(np.sum(columns, axis=0)) if self.targets.sketch else None
+        if by_column is not None:
+            by_column[1] /= self._stretch**2
+        return RowCurves(torch.from_numpy(rows.index), energy, slope, self_weight, by_column)
+
+    def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> np.ndarray:
+        from layerfreq.engines.cpu import kernels
+
+        def both(sums: np.ndarray, functions: Series | Basis, which: int) -> tuple[np.ndarray, np.ndarray]:
+            if self.targets.labels is not None:
+                np.sum(sums[:, :-1], axis=1, out=sums[:, -1])
+            h, c, r = sums.shape
+            values = _scratch(h * c, functions.values.shape[1], np.float64, which)
+            np.matmul(sums.reshape(h * c, r), functions.values, out=values)
+            return values.reshape(h, c, -1), sums[:, -1] @ functions.square
+
+        values, squares = both(rows.sums[at], self._functions, 0)
+        for row in range(at.start, at.stop):
+            if row in rows.beyond:
+                more = both(rows.beyond[row], self._bins, 1)
+                values[row - at.start] += more[0][0]
+                squares[row - at.start] += more[1][0]
+        own = self.targets.block(torch.from_numpy(rows.index[at]), torch.float64, torch.device("cpu")).numpy()
+        by_column = np.zeros((2, len(self.inv_delta), own.shape[1]) if self.targets.sketch else (0, 0, 0))
+        energy, change, self_weight = out
+        kernels.curves(values, squares, own, self.targets.offset.numpy(), energy, change, self_weight, by_column)
+        return by_column
+
+    def _prepare(self, points: Points, raw: np.ndarray) -> Columns:
+        n, targets = len(points), self.targets
+        numbers = points.numbers(torch.arange(n))
+        labels = None if targets.labels is None else targets.labels[numbers]
+        order = np.arange(n) if labels is None else torch.argsort(labels, stable=True).numpy()
+        starts, vectors = None, np.empty((0, 0), np.float32)
+        if labels is not None:
+            starts = np.concatenate([[0], torch.bincount(labels, minlength=targets.width).cumsum(0).numpy()])
+        else:
+            vectors = targets.block(numbers, torch.float32, torch.device("cpu")).contiguous().numpy()
+        return Columns(raw, order, *self._centred(raw, order), points.first, starts, vectors)
+
+    def _centred(self, raw: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from layerfreq.engines.cpu import kernels
+
+        x, sizes = np.empty((len(order), raw.shape[1]), raw.dtype), np.empty(len(order), raw.dtype)
+        with threads() as run:
+            list(
+                run(
+                    lambda s: kernels.centre(raw, order[s], self._shift, self._gain, x[s], sizes[s]),
+                    parts(len(x), STRIP),
+                )
+            )
+        return x, sizes
+
+    def _numpy(self, points: Points) -> np.ndarray:
+        return points.features.cpu().to(self._dtype).contiguous().numpy()
+
+    def _find_series(self) -> Series | None:
+        """A series for the distances that a sample of the points has, if there is a short one and it pays."""
+        n, c = len(self.points), self.targets.width
+        if self.targets.labels is None or min(n, STRIP) < SHORT_RUN * min(c, -(-STRIP * c // n)):
+            return None
+        some = np.linspace(0, n - 1, min(n, SAMPLE)).astype(int)
+        x, sizes = self._own.x, self._own.sizes
+        squared = sizes[some, None] + sizes - 2 * (x[some] @ x.T)
+        farthest = float(squared.max())
+        squared[np.arange(len(some)), some] = np.inf
+        nearest = float(squared.min())
+        nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
+        return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
+
+
+_kept = threading.local()
+
+
+def _scratch(height: int, width: int, dtype: Any, which: int = 0) -> np.ndarray:
+    """Room of this thread's own, used again, because fresh memory is slow to come by."""
+    buffers, key = _kept.__dict__, f"{which} {dtype}"
+    if key not in buffers or buffers[key].size < height * width:
+        buffers[key] = np.empty(height * width, dtype)
+    return buffers[key][: height * width].reshape(height, width)

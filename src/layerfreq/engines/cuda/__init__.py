@@ -1,0 +1,1 @@
+"""The engine of GPUs: one Triton kernel that serves all cutoffs."""

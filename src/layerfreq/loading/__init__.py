@@ -1,0 +1,1 @@
+"""Other people's models, weights, data sets and files, loaded safely."""

@@ -1,0 +1,184 @@
+"""The points that a model is measured on: one place that turns a name into inputs and targets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfreq.data.arraylike import as_array
+from layerfreq.data.inputs import batches, count, is_loader, take
+from layerfreq.data.notes import shown
+from layerfreq.errors import InputError, first_line
+from layerfreq.loading.array_files import SUFFIXES, read_arrays
+from layerfreq.loading.hub_tables import class_ids, open_table, pictures, pixels, readable, texts
+from layerfreq.loading.models import Source, make, processor
+
+LENGTH = 128  # tokens of a text, at most
+
+
+def load_data(name: str, source: Source, points: int, reading: str = "flatten") -> tuple[Any, Any]:
+    """Return inputs as the model's forward takes them, and targets.
+
+    Args:
+        name: One of: a `.npz` or `.safetensors` file with `targets` and `inputs`, or several arrays by the names of
+            forward's arguments; MODULE:FACTORY, which gives (inputs, targets) or a loader of such batches; "digits";
+            a local folder in the hub's layout or a hub id, of images or texts with labels. A language model gets
+            windows of the texts, and the tokens that follow as targets.
+        source: The model, whose tokenizer or image processor is used where it has one.
+        points: How many points, at most.
+        reading: How sequences are read; with "positions", a language model's targets are one for each token.
+
+    Returns:
+        Inputs and targets, or a list of (inputs, targets) batches and None.
+
+    Raises:
+        InputError: If the data cannot be read or is not of a kind that the model takes.
+    """
+    path = Path(name).expanduser()
+    if path.suffix in SUFFIXES:
+        inputs, targets = _from_file(path)
+    elif ":" in name and not path.exists():
+        found = make(name, "data")
+        if is_loader(found):
+            return _first_batches(found, points), None
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise InputError(
+                f"data: {name!r} gives a {type(found).__name__}; it must give (inputs, targets) or a loader of them"
+            )
+        inputs, targets = _as_tensors(found[0]), as_array(found[1], "data")
+    elif name == "digits":
+        from layerfreq.loading.images import load_images
+
+        inputs, targets = load_images("digits", min(points, 1797))
+    else:
+        inputs, targets = _from_table(name, source, points, reading)
+    n = count(inputs)
+    if not hasattr(targets, "__len__") or getattr(targets, "ndim", 1) == 0:
+        raise InputError(f"data: {name!r} has {shown(targets)} for targets; give one for each of {n} inputs")
+    if len(targets) != n:
+        raise InputError(f"data: {name!r} has {len(targets)} targets for {n} inputs; they need the same length")
+    if n == 0:
+        raise InputError(f"data: {name!r} holds no points; pass data with at least one")
+    return take(inputs, slice(0, points), n), targets[:points]
+
+
+def in_batches(inputs: Any, targets: Any, size: int) -> Any:
+    """Cut inputs and targets into a list of batches; a list of them stays as it is."""
+    if targets is None:
+        return inputs
+    n = count(inputs)
+    slices = [slice(start, start + size) for start in range(0, n, size)]
+    return [(take(inputs, at, n), targets[at]) for at in slices]
+
+
+def _from_file(path: Path) -> tuple[Any, Any]:
+    arrays = _as_tensors(read_arrays(path, "data"))
+    if "targets" not in arrays or len(arrays) < 2:
+        held = ", ".join(arrays) or "none"
+        raise InputError(f"data: {str(path)!r} has arrays {held}; it needs `targets`, and `inputs` or forward's own")
+    targets = arrays.pop("targets")
+    return arrays["inputs"] if list(arrays) == ["inputs"] else arrays, targets
+
+
+def _first_batches(loader: Iterable[Any], points: int) -> list[tuple[Any, Any]]:
+    found, left = [], points
+    for x, y in batches(loader):
+        n = count(x)
+        found.append((take(x, slice(0, left), n), as_array(y, "data")[:left]))
+        left -= n
+        if left <= 0:
+            break
+    return found
+
+
+def _as_tensors(inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return {key: _as_tensors(value) for key, value in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(map(_as_tensors, inputs))
+    inputs = as_array(inputs, "data")
+    try:
+        return torch.as_tensor(inputs) if isinstance(inputs, (np.ndarray, list)) else inputs
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"data: arrays cannot be read as numbers ({first_line(error)}); pass tensors") from None
+
+
+def _from_table(name: str, source: Source, points: int, reading: str) -> tuple[Any, Any]:
+    table = open_table(name, points)
+    language = type(source.model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    with readable(name):
+        images = None if language else pictures(table)
+        written = texts(table) if images is None else None
+        if images is None and written is None:
+            raise InputError(
+                f"data: {name!r} has columns {table.column_names}, neither images nor texts; write a function that "
+                "gives (inputs, targets) and pass it as MODULE:FUNCTION, or save both as .npz"
+            )
+        if language:
+            return _windows(written or [], source, points, reading)
+        if "label" not in table.column_names:
+            raise InputError(f"data: {name!r} has columns {table.column_names}; a column `label` is needed")
+        targets = torch.from_numpy(class_ids(table, name))
+        inputs = _tokens(written or [], source) if images is None else _pictures(images, source)
+        return inputs, targets
+
+
+def _pictures(images: list[Any], source: Source) -> Any:
+    prepare = processor(source, "AutoImageProcessor")
+    if prepare is not None:
+        return _known(source, dict(prepare(images=[image.convert("RGB") for image in images], return_tensors="pt")))
+    x = torch.from_numpy(pixels(images) / 255)
+    x = x[:, None] if x.ndim == 3 else x.movedim(-1, 1)
+    return x if source.pretrained is None else {getattr(source.model, "main_input_name", "pixel_values"): x}
+
+
+def _tokens(written: list[str], source: Source) -> Any:
+    tokenizer = _tokenizer(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    length = min(LENGTH, _context(source))
+    packed = tokenizer(written, padding=True, truncation=True, max_length=length, return_tensors="pt")
+    return _known(source, dict(packed))
+
+
+def _windows(written: list[str], source: Source, points: int, reading: str) -> tuple[Any, Any]:
+    """Windows of the running text, and the token that follows: each one's, or the last one's alone."""
+    tokenizer = _tokenizer(source)
+    ids = [i for text in written for i in tokenizer(text)["input_ids"]]
+    length = min(LENGTH, _context(source), max(1, len(ids) - 1))
+    n = min(points, (len(ids) - 1) // length)
+    if n < 2:
+        raise InputError(f"data: {len(ids)} tokens, too few for windows of {length}; pass more texts")
+    every = torch.tensor(ids[: n * length + 1])
+    following = every[1:].reshape(n, length)
+    inputs = _known(source, {"input_ids": every[:-1].reshape(n, length)})
+    return inputs, following if reading.startswith("positions") else following[:, -1]
+
+
+def _tokenizer(source: Source) -> Any:
+    tokenizer = processor(source, "AutoTokenizer")
+    if tokenizer is None:
+        raise InputError(
+            "data: texts need a tokenizer, and the model has none beside it; save it there (save_pretrained), "
+            "or pass data as a file of token ids or as MODULE:FUNCTION"
+        )
+    return tokenizer
+
+
+def _context(source: Source) -> int:
+    config = getattr(source.model, "config", None)
+    names = ("max_position_embeddings", "n_positions", "context_length")
+    known = [value for value in (getattr(config, name, None) for name in names) if isinstance(value, int) and value > 0]
+    return min(known, default=LENGTH)
+
+
+def _known(source: Source, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the inputs that the model's forward takes."""
+    arguments = inspect.signature(source.model.forward).parameters
+    return {key: value for key, value in inputs.items() if key in arguments}

@@ -1,0 +1,224 @@
+"""Models, and data, by the name of a factory; and models in Hugging Face's layout."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerfreq.errors import InputError, did_you_mean, first_line
+from layerfreq.loading.state_dicts import Checkpoint, fit, load_into, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and where it came from.
+
+    Attributes:
+        model: The module.
+        name: A short name, for a folder.
+        pretrained: The hub id or folder that also holds its tokenizer or image processor; None for a factory's.
+    """
+
+    model: nn.Module
+    name: str
+    pretrained: str | None = None
+
+
+def find_model(name: str, seed: int = 0) -> Source:
+    """Return the model that a name stands for.
+
+    Args:
+        name: MODULE:FACTORY, where the factory takes no arguments and returns a module, or is one; or a local folder
+            with a `config.json`, or a hub id, of a model of `transformers`.
+        seed: Of the weights that a factory draws. The global random state is not touched.
+
+    Raises:
+        InputError: If there is no such model, or it cannot be made.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        folder = Path(name).expanduser()
+        if folder.is_dir() or ":" not in name:
+            if not folder.is_dir() and (folder.is_absolute() or name[0] in ".~" or name.count("/") > 1):
+                raise InputError(f"model: no folder {name!r}; pass one, a hub id, or MODULE:FACTORY")
+            where = str(folder) if folder.is_dir() else name
+            return Source(pretrained(where), folder.resolve().name if folder.is_dir() else Path(name).name, where)
+        model = make(name, "model", seed)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: {name!r} gives a {type(model).__name__}, not a torch.nn.Module; name another factory")
+    return Source(model, name.partition(":")[2])
+
+
+def make(name: str, argument: str, seed: int | None = None) -> Any:
+    """Import `MODULE:ATTRIBUTE`, from the current directory too, and call it if it is no module itself.
+
+    Args:
+        name: A dotted module, a colon, and a dotted name in it.
+        argument: What to blame in a message.
+        seed: Of PyTorch's random state before the call, which importing may have moved; None leaves it.
+
+    Raises:
+        InputError: If it cannot be imported, or called without arguments.
+    """
+    home, _, attribute = name.partition(":")
+    if not home or not attribute:
+        raise InputError(f"{argument}: {name!r} is no MODULE:FACTORY; pass both, as in package.module:factory")
+    if home.endswith(".py") or os.sep in home:
+        better = home.removesuffix(".py").strip("./").replace(os.sep, ".")
+        raise InputError(f"{argument}: {home!r} is a file; name the module as Python imports it: {better}:{attribute}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{argument}: no module {error.name!r} for {name!r}; start in the folder that holds it, or install it"
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{argument}: importing {home!r} failed ({first_line(error, kind=True)}); mend it") from None
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            known = [key for key in vars(found) if not key.startswith("_")] if hasattr(found, "__dict__") else []
+            raise InputError(f"{argument}: {home!r} has no {attribute!r}; {did_you_mean(part, known)}")
+        found = getattr(found, part)
+    if isinstance(found, nn.Module) or not callable(found):
+        return found
+    if seed is not None:
+        torch.manual_seed(seed)
+    try:
+        return found()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{argument}: calling {name!r} without arguments failed ({first_line(error, kind=True)}); "
+            "name one that needs none and works"
+        ) from None
+
+
+def pretrained(name: str) -> nn.Module:
+    """Load a model of `transformers` from a local folder, the local cache, or the hub; its own code is never run.
+
+    The class is the one that its configuration names. Its forward returns the main output alone (the logits, else
+    the last hidden state), so that a cut need not determine caches and intermediate results too.
+
+    Raises:
+        InputError: If there is none, the hub cannot be reached, or it lacks weights.
+    """
+    transformers = _transformers()
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise InputError(f"model: no config.json in {name!r}; pass a folder of save_pretrained, or MODULE:FACTORY")
+    local = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, **local)
+    except OSError as error:
+        if Path(name).is_dir():
+            raise InputError(f"model: cannot read {name!r} ({first_line(error, kind=True)}); save it again") from None
+        _on_the_hub(name)
+        local["local_files_only"] = False
+        config = _loaded(name, lambda: transformers.AutoConfig.from_pretrained(name, **local))
+    except Exception as error:
+        raise _refusal(name, error) from None
+    named = getattr(config, "architectures", None)
+    name_of_kind = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else "AutoModel"
+    kind = getattr(transformers, name_of_kind, transformers.AutoModel)
+    if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
+        raise InputError(f"model: {name!r} says its architecture is {name_of_kind!r}, which is none; mend config.json")
+    model, info = _loaded(
+        name, lambda: kind.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **local)
+    )
+    if info["missing_keys"]:
+        lacking = ", ".join(sorted(info["missing_keys"])[:3])
+        raise InputError(f"model: {name!r} lacks weights for {lacking}; save it whole")
+    model.register_forward_hook(_main_output)
+    return model
+
+
+def load_checkpoint(source: Source, path: str | Path) -> Checkpoint:
+    """Put a checkpoint into a model; folders of `transformers` are read as it reads them.
+
+    Returns:
+        The checkpoint; where `transformers` has read it, with an empty state.
+
+    Raises:
+        InputError: If it cannot be read, or does not fit.
+    """
+    path = Path(path)
+    if source.pretrained is None or not (path / "config.json").is_file():
+        checkpoint = read_checkpoint(path)
+        load_into(source.model, checkpoint)
+        return Checkpoint(path, {}, checkpoint.counter, checkpoint.count)
+    state = pretrained(str(path)).state_dict()
+    name = type(source.model).__name__
+    source.model.load_state_dict(fit(source.model.state_dict(), state, f"checkpoint: {str(path)!r}", name))
+    return Checkpoint(path, {})
+
+
+def processor(source: Source, kind: str) -> Any | None:
+    """Return the AutoTokenizer, AutoImageProcessor, ... that lies beside a model's weights, or None."""
+    if source.pretrained is None:
+        return None
+    try:
+        return getattr(_transformers(), kind).from_pretrained(source.pretrained, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError, TypeError):  # there is none, or none that this model knows
+        return None
+
+
+def _main_output(_: nn.Module, __: Any, output: Any) -> Any:
+    for name in ("logits", "last_hidden_state"):
+        if isinstance(output, Mapping) and output.get(name) is not None:
+            return output[name]
+    return output
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise InputError(
+            "model: Hugging Face models need a package; pip install 'layerfreq[transformers]' "
+            "(a factory is named MODULE:FACTORY)"
+        ) from None
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _on_the_hub(name: str) -> None:
+    """Raise an InputError unless the hub can be reached and has such a model."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    hint = f"{name!r} is no local folder either, and a factory is named MODULE:FACTORY"
+    try:
+        HfApi().model_info(name, timeout=10)
+    except HFValidationError:
+        raise InputError(f"model: {name!r} is no folder and cannot be a hub id; pass one, or MODULE:FACTORY") from None
+    except HfHubHTTPError:
+        raise InputError(f"model: the hub has no model {name!r} that is open to you; {hint}") from None
+    except Exception:  # of the HTTP client's types, which change with its version
+        raise InputError(
+            f"model: {name!r} is not in the local cache and the hub cannot be reached; download it first ({hint})"
+        ) from None
+
+
+def _loaded(name: str, load: Any) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        raise _refusal(name, error) from None
+
+
+def _refusal(name: str, error: Exception) -> InputError:
+    first = first_line(error, kind=True)
+    if "trust_remote_code" in str(error):
+        return InputError(f"model: {name!r} wants to run code of its own, which is not run; pass it as MODULE:FACTORY")
+    return InputError(f"model: cannot load {name!r} ({first}); check it, or your version of transformers")

@@ -1,0 +1,249 @@
+"""Which points serve as filter centres, and what a sample of them says about all of them.
+
+Centres are drawn without replacement from strata: classes, those too small for one of their own together, or for
+vectors intervals of the target energy, which is known before. Strata get centres by the target energy that they hold,
+and never fewer than some, so that a few points with most of the energy are all taken and no stratum's variance hangs
+on a pair. The estimator is the ratio of the strata's weighted sums, and its standard error that of its linearisation
+(the delta method).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from layerfreq.data.distributed import Shards
+from layerfreq.data.sketch import unsketch
+from layerfreq.data.targets import Targets
+from layerfreq.engines.base import RowCurves
+from layerfreq.errors import InputError
+
+FIRST_BATCH = 256  # centres drawn before the first look at the standard error
+LEAST = 8  # centres that a stratum gets of the first ones, if it has as many
+MOST = 8  # strata of vector targets
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Filter centres in the order in which they are used.
+
+    Attributes:
+        order: (limit,) indices of points; any beginning of it holds every stratum's quota.
+        stratum: (n,) the stratum of every point.
+        sizes: (s,) how many points each stratum has.
+        rtol: The relative standard error at which to stop, or None.
+    """
+
+    order: Int64[Tensor, " limit"]
+    stratum: Int64[Tensor, " n"]
+    sizes: Int64[Tensor, " s"]
+    rtol: float | None
+
+    def batches(self) -> Iterator[Tensor]:
+        """Cut the order into batches, each as large as all before it, where it may end early."""
+        done, n = 0, len(self.order)
+        while done < n:
+            size = n if self.rtol is None else max(FIRST_BATCH, done)
+            yield self.order[done : done + size]
+            done += size
+
+
+def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: int) -> Draw:
+    """Choose the filter centres of a measurement.
+
+    Args:
+        targets: Whose classes or energies make the strata.
+        n: Number of points.
+        rows: How many centres; None means all points.
+        rtol: Instead, the relative standard error of LFR to reach.
+        seed: Of the draw.
+
+    Raises:
+        InputError: If `rows` or `rtol` is out of range.
+    """
+    limit = _row_limit(rows, rtol, n)
+    if limit == n and rtol is None:
+        return Draw(torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.tensor([n]), None)
+    early = min(limit, FIRST_BATCH) if rtol is not None else limit
+    # What a centre may add to the sums grows with its own target energy; half is kept for the energy of its neighbours.
+    size = 0.5 + 0.5 * targets.energy / targets.energy.mean()
+    _, stratum, sizes = torch.unique(_strata(targets, size, early), return_inverse=True, return_counts=True)
+    quota = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, stratum, size) / n
+    quota = quota.clamp(min=min(1 / len(sizes), LEAST / early))
+    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
+    shuffled = shuffled[torch.argsort(stratum[shuffled], stable=True)]
+    # The k-th of a stratum stands at (k + 1/2) / quota: every beginning holds each stratum's quota, or all of it.
+    place = torch.arange(n) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    share = (place.double() + 0.5) / quota.repeat_interleave(sizes)
+    return Draw(shuffled[torch.argsort(share, stable=True)][:limit], stratum, sizes, rtol)
+
+
+def _strata(targets: Targets, size: Float64[Tensor, " n"], early: int) -> Int64[Tensor, " n"]:
+    """Sort points into strata that can expect `LEAST` of the first centres each."""
+    n = len(size)
+    if targets.labels is not None:
+        total = torch.zeros(targets.width, dtype=torch.float64).index_add_(0, targets.labels, size)
+        own = total * early >= LEAST * n
+        return (own.cumsum(0) * own)[targets.labels]
+    stratum = torch.zeros(n, dtype=torch.int64)
+    count = min(MOST, early // (2 * LEAST))
+    if count < 2 or targets.sketch:  # a sketch's error is found from sums over centres that all weigh the same
+        return stratum
+    order = torch.argsort(size, stable=True)
+    stratum[order] = (size[order].cumsum(0) * (count / n)).long().clamp(max=count - 1)
+    return stratum
+
+
+def _row_limit(rows: int | None, rtol: float | None, n: int) -> int:
+    if rows is not None and rtol is not None:
+        raise InputError(f"rows={rows}, rtol={rtol}: choose one; rtol draws as many rows as it needs")
+    if rtol is not None and not (isinstance(rtol, (int, float)) and 0 < rtol < math.inf):
+        raise InputError(f"rtol: {rtol!r} is not a positive number; 0.01 asks for one per cent")
+    if rows is None:
+        return n
+    if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)):
+        raise InputError(f"rows: {rows!r} is not an integer; pass a number of filter centres, or None for all")
+    if rows > n or rows < min(2, n):
+        raise InputError(f"rows: {rows} of {n} points cannot be drawn; pass 2 .. {n}, or None for all")
+    return int(rows)
+
+
+class Tally:
+    """Sums over filter centres, stratum by stratum, and the estimates that they give.
+
+    Args:
+        draw: Where the centres come from.
+        targets: The targets of all points.
+        cutoffs: Number m of cutoffs.
+        shards: The ranks that the centres are spread over.
+    """
+
+    def __init__(self, draw: Draw, targets: Targets, cutoffs: int, shards: Shards) -> None:
+        strata, sketch = len(draw.sizes), targets.sketch or 0
+        self._draw, self._targets, self._shards = draw, targets, shards
+        # number of centres, their target energy and its square
+        here = [torch.zeros(3, strata, dtype=torch.float64)]
+        # energy, slope, self-weight, neighbours, and for the standard error energy^2 and energy x target energy
+        here += [torch.zeros(6, strata, cutoffs, dtype=torch.float64)]
+        # of sketched targets: energy and slope by column, the sums' energy unfiltered, and what it stands for
+        here += [torch.zeros(2, cutoffs, sketch + 1, dtype=torch.float64), torch.zeros(sketch + 1, dtype=torch.float64)]
+        self._here, self._all = here, here
+
+    def add(self, found: RowCurves) -> None:
+        """Add the curves of some centres."""
+        stratum, b = self._draw.stratum[found.rows], self._targets.energy[found.rows]
+        counts, sums, by_column, own = self._here
+        parts = [(counts[0], torch.ones_like(b)), (counts[1], b), (counts[2], b.square())]
+        parts += [(sums[0], found.energy), (sums[1], found.slope), (sums[2], found.self_weight)]
+        parts += [(sums[3], found.self_weight.reciprocal())]
+        if self._draw.rtol is not None or len(self._draw.order) < len(self._targets.energy):
+            parts += [(sums[4], found.energy.square()), (sums[5], found.energy * b[:, None])]
+        for total, part in parts:
+            if len(total) == 1:
+                total += part.sum(dim=0)
+            else:
+                total.index_add_(0, stratum, part)
+        if self._targets.rest is not None:
+            assert found.by_column is not None
+            assert self._targets.vectors is not None
+            by_column += found.by_column
+            own[1:] += self._targets.vectors[found.rows, 1:].square().sum(dim=0)
+            own[0] += self._targets.rest[found.rows].sum()
+
+    def share(self) -> None:
+        """Add up what the ranks found so far, for everything below."""
+        self._all = [self._shards.sum(part) for part in self._here]
+
+    @property
+    def rows(self) -> int:
+        """How many centres there were so far."""
+        return int(self._all[0][0].sum())
+
+    @property
+    def target(self) -> float:
+        """Mean target energy of all points, as far as the centres tell."""
+        return float(self._weight @ self._all[0][1]) / float(self._weight @ self._all[0][0])
+
+    @property
+    def exact(self) -> bool:
+        """Whether every point was a centre."""
+        return self.rows == len(self._targets.energy)
+
+    def estimates(self) -> dict[str, Any]:
+        """Return lfr, slope, self_weight, neighbours and stderr, arrays (m,); stderr is None if exact.
+
+        Raises:
+            InputError: If all targets of the centres are zero.
+        """
+        lfr, slope, sketch_error, target = self._ratios()
+        self_weight, neighbours = (self._weight @ part for part in self._all[1][2:4])
+        n = float(self._weight @ self._all[0][0])
+        stderr = None
+        if not self.exact or self._targets.sketch:
+            stderr = (self._rows_error(lfr, target).square() + sketch_error.square()).sqrt().numpy()
+        return {
+            "lfr": lfr.numpy(),
+            "slope": slope.numpy(),
+            "self_weight": (self_weight / n).numpy(),
+            "neighbours": (neighbours / n).numpy(),
+            "stderr": stderr,
+        }
+
+    def done(self) -> bool:
+        """Whether the standard error asked for is reached at every cutoff, as far as more centres can reach it."""
+        if self._draw.rtol is None or self.exact:
+            return self.exact
+        if self.rows < 2 or float(self._all[0][1].sum()) <= 0:
+            return False
+        lfr, _, _, target = self._ratios()
+        return bool((self._rows_error(lfr, target) / lfr.clamp(min=1e-300)).max() <= self._draw.rtol)
+
+    @property
+    def _weight(self) -> Float64[Tensor, " s"]:
+        """How many points a centre of each stratum stands for."""
+        count = self._all[0][0]
+        return torch.where(count > 0, self._draw.sizes / count.clamp(min=1), 0.0)
+
+    def _ratios(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Return lfr and slope, the standard error that a sketch leaves in lfr, and the target energy of all points."""
+        weight, (counts, sums, by_column, own) = self._weight, self._all
+        target = float(weight @ counts[1])
+        if target <= 0:
+            raise InputError(f"rows: all targets among the {self.rows} rows drawn are zero; draw more rows")
+        energy, slope = weight @ sums[0], weight @ sums[1]
+        error = torch.zeros_like(energy)
+        if self._targets.sketch:  # vectors are one stratum, so that one weight serves all centres
+            kept, error = unsketch(by_column, own[1:], float(own[0]))
+            energy, slope = kept * weight[0]
+            error *= weight[0]
+        return energy / target, slope / target, error / target, target
+
+    def _rows_error(self, lfr: Float64[Tensor, " m"], target: float) -> Float64[Tensor, " m"]:
+        """Of the ratio sum a / sum b: that of the weighted sum of the residuals a - lfr b, by strata."""
+        (counts, sums, _, _), weight = self._all, self._weight[:, None]
+        count, b, b_square = counts[:, :, None]
+        total = sums[0] - lfr * b
+        square = sums[4] - 2 * lfr * sums[5] + lfr.square() * b_square
+        within = (square - total.square() / count.clamp(min=1)).clamp(min=0)
+        # As if one more centre had been drawn, that errs as much as one may, of few: these can be alike by chance.
+        one_more = min(1.0, LEAST / max(1, self.rows))
+        within = (within + one_more * self._unseen(lfr)) / (count - 1 + one_more).clamp(min=1)
+        left_out = 1 - count / self._draw.sizes[:, None]
+        # The first term of Student's t beside the normal distribution, at 95 %.
+        freedom = max(1, self.rows - int((counts[0] > 0).sum()))
+        wider = 1 + 1.21 / freedom
+        return wider * (weight.square() * count * left_out * within).sum(dim=0).sqrt() / target
+
+    def _unseen(self, lfr: Float64[Tensor, " m"]) -> Float64[Tensor, "s m"]:
+        """Squared residual of a centre of each stratum that is as far off as the least possible energy."""
+        energy, sizes = self._targets.energy, self._draw.sizes
+        mean = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, self._draw.stratum, energy) / sizes
+        mean = mean.clamp(min=float(energy.mean()))
+        return (lfr * mean[:, None] - self._targets.bounds[0]).clamp(min=0).square()

@@ -1,0 +1,330 @@
+"""Measuring a model while it trains, in anybody's training loop."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from layerfreq.data.distributed import Shards
+from layerfreq.data.inputs import batches, is_loader
+from layerfreq.data.notes import as_metrics, as_step
+from layerfreq.data.validation import Scale, as_scale
+from layerfreq.errors import InputError
+from layerfreq.isolation.memory import read_memory
+from layerfreq.layers import LayerSpectra, measure_layers, plan
+from layerfreq.measure.options import check_options
+from layerfreq.monitor.policy import Policy
+from layerfreq.monitor.probe_check import check_points
+from layerfreq.monitor.schedules import Schedule, When
+from layerfreq.network.find import unwrap
+from layerfreq.runs.environment import environment
+from layerfreq.runs.run import Run
+from layerfreq.runs.weights import check_keeping, keep_weights
+
+NOTES = 4096  # metrics that wait for the disk at most
+schedule = Schedule  # the name that it had here
+
+
+class Monitor:
+    """Measures the layers of a model at chosen steps, and writes them to a run.
+
+    Args:
+        model: The model that is being trained; measuring leaves it bit for bit as it was.
+        inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
+        targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
+        layers: Names as from `hidden_layers`; None means all hidden layers.
+        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk. A run gets raw and rms
+            together, since one follows from the other.
+        when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
+            eight steps an octave at most: 1, 2, 3, ... then ever rarer; and at `close` the last), or a function of the
+            step. Where the counter jumps over a due step, the next call measures.
+        reading: How outputs with positions become feature vectors; see `layer_spectra`.
+        trackers: Where each measurement is logged besides, such as `layerfreq.trackers.trackers.TensorBoard`; one
+            that fails is a warning, and neither training nor run suffers.
+        memory: What the features may take at a time while they are measured, see `layer_spectra`.
+        scale: "raw", "rms" or "maxabs", see `spectrum`, or several of them: ("maxabs", "raw") measures twice, at each
+            step from one forward pass; `measure` returns the first.
+        checkpoints: Keep the weights of every measured step in the run, as `layerfreq relearn` needs them.
+        on_error: What becomes of an error while measuring, such as NaN in the features or a metric that is no number:
+            "warn" tells it once, writes what can be written and lets the training go on (a full disk ends measuring);
+            "raise" raises it. Bad arguments of the constructor are always raised.
+        overwrite: Where `run` names a directory that holds a run, replace that.
+        whole: Run the model on all inputs at once, see `layer_spectra`.
+        **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
+            `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
+            Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
+            norm's under DistributedDataParallel, but not SyncBatchNorm's) make its points those of another one.
+
+    Attributes:
+        run: The `Run` that is written, or None.
+        config: What a run of this monitor says about itself: model, layers, options, versions, command.
+        closed: Whether `close` was called.
+        on_layer: Called with a layer's name before it is measured; None for nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        targets: Any = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        run: str | Path | Run | None = None,
+        when: When = 1,
+        reading: Any = "flatten",
+        memory: int | str | None = None,
+        scale: Scale | Sequence[Scale] = "raw",
+        trackers: Iterable[Any] = (),
+        checkpoints: bool = False,
+        on_error: str = "warn",
+        overwrite: bool = False,
+        whole: bool = False,
+        **options: Any,
+    ) -> None:
+        shards = Shards(options.get("group"))
+        with shards.together():
+            self._policy = Policy(on_error)
+            self._due = Schedule(when)
+            self._scales: tuple[Scale, ...] = _independent(scale)
+            read_memory(memory)
+            options = check_options(options)
+            check_keeping(checkpoints)
+            self._model: nn.Module | None = unwrap(model)
+            if targets is None and not is_loader(inputs):
+                raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
+            if whole and not is_loader(inputs):
+                inputs, targets = list(batches(inputs, targets, whole=True)), None
+        self._inputs, self._targets, self._options = inputs, targets, {"memory": memory, **options}
+        self._points: int | None = None
+        self._noted, self._version = 0, 0
+        self._seen: int | None = None  # the last step that came, and the last that was measured
+        self._measured: int | None = None
+        self._plan = plan(unwrap(model), inputs, layers, options.get("group"), reading)
+        with shards.together():
+            check_points(model, inputs, targets, self._plan.layers, options)
+            self._trackers = _trackers(() if shards.rank else trackers)
+        self.config = self._describe(options)
+        self._checkpoints = checkpoints
+        self.on_layer: Callable[[str], Any] | None = None
+        self._last: weakref.finalize | None = None
+        self.run: Run | None = None
+        with shards.together():
+            if run is not None and not shards.rank:
+                self.write_to(run if isinstance(run, Run) else Run.create(run, self.config, overwrite=overwrite))
+        self.closed = False
+
+    def write_to(self, run: Run) -> None:
+        """Keep what is measured from now on in a run."""
+        self.run = run
+        self._last = weakref.finalize(self, _last_flush, run)
+        steps = run.steps()
+        if steps:
+            self._due.go_on(steps[-1])
+
+    def finish(self, step: int | None = None) -> None:
+        """Measure the last step where `when` is "log", and tell which named steps never came.
+
+        Args:
+            step: How many training steps were made; None means as many as the last call of `measure` said, and one more
+                if parameters have been written since.
+        """
+        model, last = self._model, self._seen
+        if model is None or last is None or self._policy.full:
+            return
+        if self._due.missed:
+            steps = ", ".join(map(str, self._due.missed[:5]))
+            warnings.warn(f"when: steps {steps} never came; the last one was {last}", stacklevel=3)
+        if not self._due.ends:
+            return
+        last = last + (_version(model) != self._version) if step is None else step
+        if last != self._measured:
+            with self._policy.survived(f"step {last}"):
+                self._measure(last, model)
+
+    def close(self) -> None:
+        """Do what `finish` does, write the last metrics, close what trackers have opened, let go of model and inputs.
+
+        Leaving a `with` block does the same, but for `finish` where an error is the reason. With `group`, call `finish`
+        on every rank, before.
+
+        Raises:
+            OSError: With on_error="raise", if the metrics cannot be written; all is let go of nevertheless.
+        """
+        if self._options.get("group") is None:
+            self.finish()
+        self.drop()
+
+    def drop(self) -> None:
+        """Do what `close` does, without measuring once more."""
+        self.closed = True
+        self._model = self._inputs = self._targets = self.on_layer = None
+        self._options, self._due = {}, Schedule([])
+        trackers, self._trackers = self._trackers, None
+        if trackers is not None:
+            trackers.close()
+        if self._last is not None and self._last.detach() and self.run is not None:
+            with self._policy.survived("metrics of the last steps are lost"):
+                self.run.flush()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error and error[0] is not None:
+            self.drop()
+        else:
+            self.close()
+
+    def _describe(self, options: dict[str, Any]) -> dict[str, Any]:
+        plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
+        readings, scales = {cut.name: cut.reading.name for cut in self._plan.layers}, list(self._scales)
+        return {
+            "model": type(self._model).__name__,
+            "layers": self.layers,
+            "reading": {name: one for name, one in readings.items() if one != "flatten"} or "flatten",
+            "options": {"scale": scales[0] if len(scales) == 1 else scales, **plain},
+            "environment": environment(),
+        }
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers that are measured, input to output."""
+        return [layer.name for layer in self._plan.layers]
+
+    def measure(self, step: Any = None, /, **metrics: Any) -> LayerSpectra | None:
+        """Measure now, if `when` says so; note the metrics in any case.
+
+        Args:
+            step: The number of training steps (or epochs) so far; by position or by name.
+            **metrics: Numbers to keep beside, such as loss=0.3.
+
+        Returns:
+            The spectra, or None when `when` says not now, or nothing could be measured.
+
+        Raises:
+            InputError: If the monitor is closed. With on_error="raise" also for a step or metric that is no number,
+                for features with NaN, if the inputs are another number of points than before, or a layer is no longer
+                in the model.
+        """
+        model = self._model
+        step = metrics.pop("step", None) if step is None else step
+        if model is None:
+            raise InputError(f"monitor: closed, and step {step} is to be measured; measure before close()")
+        if self._policy.full and self._options.get("group") is None:  # other ranks would wait for this one
+            return None
+        spectra = None
+        with self._policy.survived(f"step {step}"):
+            step = as_step(step)
+            self._seen = step
+            if self._due.ends:  # else nobody asks, and it takes a look at every parameter
+                self._version = _version(model)
+            self._note(step, metrics)
+            if self._due(step):
+                spectra = self._measure(step, model)
+        return spectra
+
+    def note(self, step: Any, metrics: Mapping[str, Any]) -> None:
+        """Keep metrics of a step in the run, without measuring."""
+        with self._policy.survived(f"step {step}"):
+            self._note(as_step(step), metrics)
+
+    def keep(self) -> None:
+        """Write the metrics noted so far."""
+        if self.run is not None and not self._policy.full:
+            with self._policy.survived("metrics"):
+                self.run.flush()
+
+    def _note(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Keep metrics in the run."""
+        if self.run is None or not metrics:
+            return
+        kept, refused = as_metrics(metrics)
+        for name, why in refused.items():
+            self._policy.met(InputError(f"metric {name!r}: {why}"), f"step {step}", name)
+        self.run.log(step, **kept)
+        self._noted += 1
+        if self._noted % NOTES == 0:
+            self.run.flush()
+
+    def _measure(self, step: int, model: nn.Module) -> LayerSpectra | None:
+        failed: dict[str, str] = {}
+        inputs, targets, options = self._inputs, self._targets, self._options
+        found = measure_layers(
+            model, inputs, targets, self._plan, self._scales, self.on_layer, failed=failed, **options
+        )
+        self._measured = step
+        for name, why in failed.items():
+            self._tell(step, name, why)
+        spectra = found[0]
+        if not spectra:
+            return None
+        n = next(iter(spectra.values())).n
+        if self._points not in (None, n):
+            raise InputError(
+                f"inputs: {n} points at step {step}, but {self._points} before, which cannot be compared; "
+                "pass a probe set that stays as it is, or begin another monitor"
+            )
+        self._points = n
+        with self._policy.survived(f"step {step}"):
+            self._write(step, found, model)
+        if self._trackers is not None:
+            with self._policy.survived(f"step {step}: trackers"):
+                self._trackers.log(step, found)
+        return spectra
+
+    def _tell(self, step: int, layer: str, why: str) -> None:
+        """Note in the run that a layer could not be measured, and warn of it."""
+        if self.run is not None:
+            self.run.note(f"step {step}: {why}")
+        self._policy.met(InputError(why), f"step {step}", layer)
+
+    def _write(self, step: int, found: list[LayerSpectra], model: nn.Module) -> None:
+        if self.run is None:
+            return
+        import pandas as pd
+
+        if self._checkpoints:
+            keep_weights(self.run.path, step, model)
+        frames = [part.to_frame() for one in found for part in one.in_its_scales()]
+        self.run.write_spectra(step, pd.concat(frames, ignore_index=True))
+        self.run.flush()
+
+
+def _version(model: nn.Module) -> int:
+    """How often the parameters have been written into: whether a training step was made."""
+    return sum(p._version for p in model.parameters() if not p.is_inference())
+
+
+def _independent(scale: Any) -> tuple[Scale, ...]:
+    """Return the scales to measure at, the first as asked; of raw and rms one is enough.
+
+    Raises:
+        InputError: If one is unknown, or there is none.
+    """
+    several = isinstance(scale, Iterable) and not isinstance(scale, str)
+    asked: list[Scale] = [as_scale(one) for one in (list(scale) if several else [scale])]
+    if not asked:
+        raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
+    kinds = {one == "maxabs": one for one in reversed(asked)}
+    return tuple(one for one in asked if kinds.pop(one == "maxabs", None))
+
+
+def _trackers(trackers: Iterable[Any]) -> Any:
+    trackers = list(trackers)
+    if not trackers:
+        return None
+    from layerfreq.trackers.trackers import Trackers
+
+    return Trackers(trackers)
+
+
+def _last_flush(run: Run) -> None:
+    try:
+        run.flush()
+    except OSError as error:  # nobody is there any more to catch it
+        warnings.warn(f"metrics of the last steps are lost: {error}", stacklevel=2)

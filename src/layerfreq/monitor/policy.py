@@ -1,0 +1,63 @@
+"""What becomes of an error in the midst of somebody's training."""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from layerfreq.data.notes import shown
+from layerfreq.errors import InputError, first_line
+
+
+class Policy:
+    """Errors are a warning, once a kind, or raised.
+
+    Args:
+        on_error: "warn" or "raise".
+
+    Attributes:
+        full: Whether the disk was found full.
+
+    Raises:
+        InputError: If it is neither.
+    """
+
+    def __init__(self, on_error: Any) -> None:
+        if on_error not in ("warn", "raise"):
+            raise InputError(f"on_error: {shown(on_error)} is neither 'warn' nor 'raise'; choose one of them")
+        self.full = False
+        self._raises, self._said = on_error == "raise", set()
+
+    @contextmanager
+    def survived(self, where: str) -> Iterator[None]:
+        """Let the training survive what goes wrong inside.
+
+        Args:
+            where: What is being done, for the warning.
+        """
+        try:
+            yield
+        except Exception as error:  # whatever it is, hours of training are worth more
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.full = True
+            self.met(error, where)
+
+    def met(self, error: Exception, where: str = "", kind: Hashable = None) -> None:
+        """Raise an error or warn of it, unless one of its kind has been told before.
+
+        Args:
+            error: The error.
+            where: What was being done.
+            kind: What makes it one of a kind; None means its class.
+        """
+        if self._raises:
+            raise error
+        kind = type(error) if kind is None else kind
+        if kind not in self._said:
+            self._said.add(kind)
+            said = first_line(error, kind=not isinstance(error, InputError), most=400)
+            rest = "nothing more is measured, the disk is full" if self.full else "the next ones like it are not told"
+            warnings.warn(f"{where}{': ' if where else ''}{said}; the training goes on ({rest})", stacklevel=4)

@@ -1,0 +1,50 @@
+"""A probe set, gone through once before anything is measured or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerfreq.data.distributed import Shards
+from layerfreq.data.inputs import batches, count
+from layerfreq.data.targets import EXACT, prepare_targets, read_targets
+from layerfreq.isolation.preserve import untouched
+from layerfreq.measure.options import check_options
+from layerfreq.network.cuts import Cut
+from layerfreq.network.find import unwrap
+from layerfreq.network.reading import Layout
+
+
+def check_points(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], options: Mapping[str, Any]) -> int:
+    """Check all targets, and that as many rows can be drawn as are asked for.
+
+    Args:
+        model: What the points are for.
+        inputs: As of `Monitor`.
+        targets: As of `Monitor`.
+        places: The layers; those read by positions have more rows, and targets of their own.
+        options: Of `spectrum`.
+
+    Returns:
+        The number of points.
+
+    Raises:
+        InputError: For points, targets, `rows` or `center` that no measurement takes.
+    """
+    positions = any(place.reading.name == "positions" for place in places)
+    n, labels = 0, []
+    with untouched(unwrap(model), inputs):
+        for x, y in batches(inputs, targets):
+            n += count(x)
+            if not positions:
+                labels.append(Layout(count(x)).label(y)[0])
+    if positions or options.get("group") is not None:  # as many rows as positions, or the other ranks' points besides
+        return n
+    check_options(options, n)
+    y = read_targets(torch.cat(labels), n)
+    if y.ndim == 1 or y.shape[1] <= EXACT:
+        prepare_targets(y, Shards(count=n), center=options.get("center"), seed=options.get("seed", 0))
+    return n

@@ -1,0 +1,262 @@
+"""The features that a network computes at its layers, gathered over all its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerfreq.data.inputs import batches, call, count, device_of, is_loader, on_device
+from layerfreq.errors import InputError, blame
+from layerfreq.isolation.memory import group_by_memory, read_memory, reserve
+from layerfreq.isolation.preserve import sharded_modules, untouched
+from layerfreq.isolation.torch_settings import CallersSettings, own_settings
+from layerfreq.measure.sources import Source
+from layerfreq.network.capture import watch
+from layerfreq.network.cuts import Cut
+from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
+from layerfreq.network.padding import tokens_there
+from layerfreq.network.reading import Layout
+from layerfreq.trace.hooks import first_tensor
+from layerfreq.trace.row_order import unmeasurable
+
+WIDTHS = "its width differs between batches; pad the inputs to one size, or pass reading='mean'"
+# Gets a layer's name, features (k, d) of one batch, the number of inputs in it, and k targets or None.
+Take = Callable[[str, Tensor, int, Tensor | None], Any]
+
+
+class _Reached(BaseException):  # which a model that survives exceptions lets pass
+    pass
+
+
+def layer_features(
+    model: nn.Module,
+    inputs: Any,
+    layers: Sequence[str] | str | None = None,
+    *,
+    reading: Any = "flatten",
+    stream: bool = False,
+    memory: int | str | None = None,
+    whole: bool = False,
+) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
+    """Return the features at layers: their outputs in eval mode, without gradients, flattened to (n, d).
+
+    Of a module that returns several tensors, the first floating one is taken.
+
+    Args:
+        model: Any module; it is left as it was.
+        inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
+        layers: Names as from `hidden_layers`, or any other module of the model; None means the hidden layers.
+        reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten"; "mean" or "max" over the
+            positions, without padding where an input named as a mask says which tokens are there; "cls", the first
+            token, or "last", the last one that is not padding; or "positions", every one a row of its own, those of
+            the first sample first. Or a function of the output (n, ...) that makes features (n, ...). One of these,
+            or a mapping from layers to them, others being flattened. Features are on axis 1
+            of what convolutions, batch norms and poolings return, on the last axis of what linear, embedding,
+            attention and recurrent modules and layer norms return; "mean:1" or "positions:-1" says it where it cannot
+            be told. Outputs (n, d) have no positions: one name for all leaves them as they are, a mapping must not
+            name them.
+        stream: Return an iterator of (name, features) that holds only as many layers at a time as fit into
+            `memory`, at least one, at the cost of one forward pass (up to the last of them) for each lot.
+        memory: With `stream`, bytes for features, or text such as "500MB" or "2GiB"; None means a quarter of the
+            memory that is free, and no more than 4 GiB.
+        whole: Run the model on all inputs at once, see `hidden_layers`.
+
+    Returns:
+        name -> (n, d) tensor, (n x positions, d) with "positions", or the iterator. Features are on the model's device;
+        where an accelerator has no room for them, in the host's memory.
+
+    Raises:
+        InputError: For a layer that is unknown or cannot be measured, with the reason.
+    """
+    model = unwrap(model)
+    if memory is not None and not stream:
+        raise InputError("memory: given without stream=True; all features are returned at once, whatever they take")
+    if stream:
+        reject_one_pass(inputs)
+    if whole and not is_loader(inputs):
+        inputs = list(batches(inputs, whole=True))
+    with untouched(model, inputs):
+        places = choose_layers(model, inputs, layers, reading, whole=whole).layers
+    if stream:
+        return _one_by_one(model, inputs, places, read_memory(memory))
+    return collect(model, inputs, None, places)[0]
+
+
+def _one_by_one(model: nn.Module, inputs: Any, places: list[Cut], memory: int) -> Iterator[tuple[str, Tensor]]:
+    n = most_points(model, inputs)
+    for group, _ in group_by_memory([(place, n * place.each, 0) for place in places], memory):
+        features, _ = collect(model, inputs, None, group)
+        for place in group:
+            yield place.name, features.pop(place.name)
+
+
+def collect(
+    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], points: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Run the model once over all batches and gather some layers' features, and for each the targets of its rows.
+
+    `points` is what `most_points` returned, where it was asked before.
+    """
+    points = most_points(model, inputs) if points is None else points
+    buffers = {place.name: Buffer(points) for place in places}
+    labels: dict[str, list[Tensor]] = {place.name: [] for place in places}
+
+    def keep(name: str, part: Tensor, n: int, label: Tensor | None) -> None:
+        with blame(name):
+            buffers[name].put(part, n)
+        if label is not None:
+            labels[name].append(label)
+
+    run_through(model, inputs, targets, places, keep)
+    features = {name: buffer.whole() for name, buffer in buffers.items()}
+    return features, {name: torch.cat(parts) for name, parts in labels.items() if parts}
+
+
+def collect_labels(model: nn.Module, inputs: Any, targets: Any, place: Cut) -> Tensor:
+    """Return the targets of a layer's rows, without its features."""
+    labels: list[Tensor] = []
+    if place.reading.name == "positions":  # of which the model alone knows how many there are
+        run_through(model, inputs, targets, [place], lambda name, part, n, label: labels.append(torch.as_tensor(label)))
+    else:
+        with untouched(model, inputs):
+            labels += [Layout(count(x)).label(y)[0] for x, y in batches(inputs, targets)]
+    return torch.cat(labels)
+
+
+def run_through(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], take: Take) -> None:
+    """Run the model over all batches, no further than to the last of some layers.
+
+    Args:
+        model: The model, unwrapped; left as it was.
+        inputs: See `layer_features`.
+        targets: In the shape of the inputs, or None.
+        places: The layers.
+        take: See `Take`. It must copy what it wants to keep: the model may write into it afterwards.
+    """
+    with untouched(model, inputs):
+        for x, y in batches(inputs, targets):
+            _run_batch(model, on_device(model, x), y, places, take)
+
+
+def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Cut], take: Take) -> None:
+    layers = {place.name: place for place in places}
+    missing, n = set(layers), count(x)
+    there = tokens_there(model, x, n)
+    whole = bool(sharded_modules(model))  # what is left half-way would not be shared out over the ranks again
+    last: list[tuple[str, Tensor, int, Tensor | None]] = []
+
+    def see(name: str, output: Any) -> None:
+        if name not in missing:
+            return
+        missing.discard(name)
+        value = first_tensor(output)
+        with blame(name):
+            reason = unmeasurable(value, n)
+            if reason or value is None:
+                raise InputError(reason)
+            rows, layout = layers[name].reading.read(value.detach(), there)
+            label, kept = (None, None) if y is None else layout.label(y)
+        rows = rows if kept is None else rows[kept.to(rows.device)]
+        if missing or whole:
+            take(name, rows, n, label)
+            return
+        last.append((name, rows, n, label))
+        raise _Reached
+
+    with watch(model, places, see):
+        try:
+            call(model, x, places[0].gradients)
+        except _Reached:
+            pass
+    if missing:
+        raise InputError(f"layer {min(missing)!r}: not reached for every batch; choose another")
+    for one in last:  # outside the model: its other activations are free by now
+        take(*one)
+
+
+class FeatureStream(Source):
+    """The features of one layer, which the model computes anew for everyone who wants to see them.
+
+    Args:
+        model: The model, unwrapped.
+        inputs: See `layer_features`.
+        targets: In the shape of the inputs, or None; they say which positions are dropped.
+        place: The layer.
+        device: Where to look at the features; None means where the model computes them.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any, targets: Any, place: Cut, device: Any = None) -> None:
+        self._model, self._inputs, self._targets, self._place = model, inputs, targets, place
+        self.device = device_of(model) if device is None else torch.device(device)
+        self._settings = CallersSettings()
+
+    def visit(self, see: Callable[[int, Tensor], Any]) -> None:
+        """See `Source.visit`; takes a forward pass up to the layer."""
+        first, width = 0, None
+
+        def take(name: str, part: Tensor, n: int, label: Tensor | None) -> None:
+            nonlocal first, width
+            width = part.shape[1] if width is None else width
+            if part.shape[1] != width:
+                raise InputError(WIDTHS)
+            with own_settings():
+                see(first, part.to(self.device))
+            first += len(part)
+
+        with self._settings.again():
+            run_through(self._model, self._inputs, self._targets, [self._place], take)
+
+
+class Buffer:
+    """Features of one layer, written batch by batch into memory that is reserved once.
+
+    Args:
+        points: The number of points to come, or a little more.
+    """
+
+    def __init__(self, points: int) -> None:
+        self._points, self._used, self._room = points, 0, torch.empty(0)
+
+    def put(self, part: Tensor, n: int) -> None:
+        """Write the features (k, d) of a batch of n points behind the others.
+
+        Raises:
+            InputError: If they have another width than those before.
+        """
+        k, d = part.shape
+        if self._used == 0:
+            rows = max(k, -(-self._points * k // n))
+            device = home(part.device, rows * d * part.element_size())
+            self._room = reserve(rows, d, part.dtype, device)
+        if d != self._room.shape[1]:
+            raise InputError(WIDTHS)
+        if self._used + k > len(self._room):  # more than was foreseen: samples that come apart into ever more points
+            more = torch.empty(len(self._room) // 2 + k, d, dtype=part.dtype, device=self._room.device)
+            self._room = torch.cat([self._room[: self._used], more])
+        self._room[self._used : self._used + k] = part
+        self._used += k
+
+    def whole(self) -> Tensor:
+        """Return all features (n, d)."""
+        return self._room[: self._used]
+
+
+def home(device: torch.device, size: int) -> torch.device:
+    """Where features of some bytes go: an accelerator keeps them if half of its free memory does; else the host."""
+    if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // 2:
+        return torch.device("cpu")
+    return device
+
+
+def most_points(model: nn.Module, inputs: Any) -> int:
+    """Return the number of points in the inputs, or a little more where a loader says so without being run through."""
+    batch, dataset = getattr(inputs, "batch_size", None), getattr(inputs, "dataset", None)
+    sized = dataset is not None and not isinstance(dataset, torch.utils.data.IterableDataset)
+    if isinstance(batch, int) and sized and is_loader(inputs):
+        return batch * len(inputs)
+    with untouched(model, inputs) if is_loader(inputs) else nullcontext():
+        return sum(count(x) for x, _ in batches(inputs))

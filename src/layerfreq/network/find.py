@@ -1,0 +1,278 @@
+"""The layers of any module, found and chosen by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
+
+from layerfreq.data.inputs import count, is_loader
+from layerfreq.errors import InputError, blame, did_you_mean
+from layerfreq.isolation.preserve import untouched
+from layerfreq.network.cuts import DERIVED, Cut, Cuts, Kinds, choose, cut_of
+from layerfreq.network.reading import FLATTEN, assign
+from layerfreq.trace.hooks import Event, first_tensor
+from layerfreq.trace.row_order import ELSEWHERE, PAIRS, TOGETHER, fault_of_rows, sample_of, turned
+from layerfreq.trace.trace import Trace, Value, run_again, trace
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list[str]:
+    """Return the cuts that make sense, input to output, by name.
+
+    A cut is the output of an activation (module or function), of a block that contains one (a residual or attention
+    block), or a sum written out in a forward (`x = x + f(x)`), such that everything that the network's output has of
+    the points flows through it, and parameters follow. A function's name is `<module before it>.<function>`, as
+    `fc.sin` or `fc.add`, the last state of a recurrent module is `<module>.h_n`, and the k-th of several calls ends in
+    `:k`. What flows where is read off one forward pass, and hangs neither on the numbers in the weights nor on the
+    points. Inputs that are no points are held: masks, lengths and positions, which are those of whole numbers, zeros
+    and ones, or zeros and very negative numbers that meet no parameter before they meet the points.
+
+    The model is run twice, on four points at most; where it does not run on so few, on the first batch. Layers that
+    return points in another order than they came in are no cuts; a warning names those whose features of a point change
+    with the other points of the batch.
+
+    Args:
+        model: Any module.
+        inputs: What its forward takes (tensor, array, dict, tuple), or an iterable of (inputs, targets) batches.
+        whole: Run the model on all inputs at once (of batches: on the first one), as a graph network wants it, whose
+            points depend on one another.
+
+    Raises:
+        InputError: If the model has no such cut, with the reasons.
+    """
+    model = unwrap(model)
+    with untouched(model, inputs):
+        return [cut.name for cut in find_cuts(model, inputs, whole=whole).layers]
+
+
+def find_cuts(model: nn.Module, inputs: Any, *, whole: bool = False, some: bool = True) -> Cuts:
+    """Find the cuts of a model; call it inside `untouched`.
+
+    Args:
+        model: The model, unwrapped.
+        inputs: What its forward takes, or an iterable of batches.
+        whole: See `hidden_layers`.
+        some: Raise an InputError if there is no cut.
+    """
+    reject_one_pass(inputs)
+    found = trace(model, inputs, whole)
+    faults = _faults(model, found, found.values)
+    chosen, refused = choose(found, faults)
+    for name, reason in refused.items():
+        value = next(v for v in found.values if v.name == name)
+        if value.trouble or reason == ELSEWHERE:
+            warnings.warn(f"layer {name!r} cannot be measured: {reason}", stacklevel=4)
+    _warn_of_company([v.name for v in chosen if faults.get(v.name) == TOGETHER])
+    _tell_of_tokens(chosen, found)
+    if not chosen and some:
+        raise InputError(
+            f"model: no hidden layer found in {type(model).__name__} ({_why_none(found, refused)}); "
+            "name layers yourself"
+        )
+    return Cuts([cut_of(v, found) for v in chosen], refused, found)
+
+
+def _why_none(found: Trace, refused: Mapping[str, str]) -> str:
+    flow = found.flow
+    if not flow.sinks:
+        return "its output has nothing of the inputs that can be followed; let forward return tensors"
+    why = "; ".join(f"{name!r}: {reason}" for name, reason in list(refused.items())[:3])
+    if not why and flow.derivatives:
+        why = DERIVED
+    if not why:
+        kinds = Kinds(found.values, found)
+        mute = [v for v in found.values if v.trouble and kinds.is_activation(v)]
+        why = "; ".join(f"{v.name!r}: {v.trouble}" for v in mute[:3])
+    return why or "no activation before parameters"
+
+
+def choose_layers(
+    model: nn.Module,
+    inputs: Any,
+    layers: Sequence[str] | str | None,
+    reading: Any = "flatten",
+    *,
+    own_rows: bool = True,
+    whole: bool = False,
+) -> Cuts:
+    """Turn names into cuts, or find the hidden layers where none are named; call it inside `untouched`.
+
+    Args:
+        model: The model, unwrapped.
+        inputs: What its forward takes, or an iterable of batches.
+        layers: Names, or None.
+        reading: How they are read, see `layer_features`.
+        own_rows: Whether to try that each point has its own row in their outputs.
+        whole: See `hidden_layers`.
+
+    Raises:
+        InputError: For an unknown name, with near ones; for a module called several times, with its calls; for a layer
+            that returns points in another order, or that cannot be read so.
+    """
+    if layers is None:
+        cuts = find_cuts(model, inputs, whole=whole)
+    else:
+        reject_one_pass(inputs)
+        found = trace(model, inputs, whole)
+        known = {value.name: value for value in found.values}
+        chosen = [_known(model, name, known) for name in ([layers] if isinstance(layers, str) else layers)]
+        if not chosen:
+            raise InputError("layers: empty; name at least one, or pass None for all hidden layers")
+        if own_rows:
+            _try_rows(model, found, chosen)
+        cuts = Cuts([cut_of(value, found) for value in chosen], {}, found)
+    return replace(cuts, layers=_with_readings(cuts, reading))
+
+
+def _known(model: nn.Module, name: str, known: Mapping[str, Value]) -> Value:
+    first = _first_name(model, name)
+    if first in known:
+        return known[first]
+    calls = [other for other, value in known.items() if value.base == first]
+    if calls:
+        tied = "" if first == name else f", as {first!r}, which is the same module"
+        raise InputError(f"layers: {name!r} is called {len(calls)} times{tied}; choose among {', '.join(calls)}")
+    raise InputError(f"layers: {_why_unknown(model, name, known)}")
+
+
+def _first_name(model: nn.Module, name: str) -> str:
+    """The name by which a module is known that has several, or the same name."""
+    base, colon, number = name.partition(":")
+    module = dict(model.named_modules(remove_duplicate=False)).get(base)
+    first = next((other for other, one in model.named_modules() if one is module), base)
+    return f"{first}{colon}{number}" if module is not None else name
+
+
+def _why_unknown(model: nn.Module, name: str, known: Mapping[str, Value]) -> str:
+    module = dict(model.named_modules(remove_duplicate=False)).get(name)
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"{name!r} is scripted (torch.jit), and what it returns cannot be seen; pass the module as it was before"
+    if module is not None:
+        return f"module {name!r} is not called when the model runs; choose one that is, such as the one around it"
+    return f"no layer {name!r} in {type(model).__name__}; {did_you_mean(name, known)}"
+
+
+def _try_rows(model: nn.Module, found: Trace, values: Sequence[Value]) -> None:
+    for value in values:
+        if value.trouble:
+            raise InputError(f"layer {value.name!r}: {value.trouble}")
+    faults = _faults(model, found, values)
+    for name, fault in faults.items():
+        if fault in (ELSEWHERE, PAIRS):
+            raise InputError(f"layer {name!r}: {fault}")
+    _warn_of_company(list(faults))
+
+
+def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str, str]:
+    """Run some of the points again in another order, and return what is wrong with the rows of some values."""
+    n = count(found.probe)
+    if n < 2:
+        return {}
+    wanted = {(value.base, value.number): value for value in values if value.sample is not None}
+    faults: dict[str, str] = {}
+    some, again = turned(found.probe, n)
+
+    def compare(event: Event) -> None:
+        before, value = wanted.get((event.name, event.number)), first_tensor(event.output)
+        if before is None or before.sample is None or value is None:
+            return
+        ours = value.ndim > 0 and value.shape[0] == len(again)
+        after = sample_of(value) if ours else None
+        fault = fault_of_rows(before.sample, before.shape, after, tuple(value.shape), again)
+        if fault:
+            faults[before.name] = fault
+
+    try:
+        run_again(model, found, some, compare)
+    except Exception:
+        # A model may want batches of one size, which is no fault of its rows; those that came before it are known.
+        return faults
+    return faults
+
+
+def _warn_of_company(names: list[str]) -> None:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        warnings.warn(f"layer {names[0]!r}{more}: {TOGETHER}", stacklevel=5)
+
+
+def _tell_of_tokens(chosen: Sequence[Value], found: Trace) -> None:
+    """Tell of a row of tokens of which the network above reads one."""
+    for value in chosen:
+        if len(value.shape) == 3 and found.flow.takes_a_part(value.node):
+            warnings.warn(
+                f"layer {value.name!r}: what is above reads a part of it, such as one token; reading={{{value.name!r}: "
+                "'cls'} (or 'last', or a function) measures that alone",
+                stacklevel=4,
+            )
+
+
+def _with_readings(cuts: Cuts, reading: Any) -> list[Cut]:
+    """Give cuts their readings, from one name for all or a mapping, and say how large they are.
+
+    Raises:
+        InputError: For an unknown reading, a mapping that names another layer, or a layer that cannot be read so.
+    """
+    found = cuts.trace
+    assert found is not None
+    readings = assign(reading, [cut.name for cut in cuts.layers])
+    n = count(found.probe)
+    made_by: list[nn.Module] = []
+    read: dict[str, Cut] = {}
+    wanted = {cut.name: cut for cut in cuts.layers}
+    for value in found.values:
+        made_by.extend([] if value.module is None else [value.module])
+        if value.name not in wanted:
+            continue
+        each = 0
+        with blame(value.name):
+            one = readings[value.name].settle(value.shape, made_by) if value.node >= 0 else FLATTEN
+            # A function of the user's own gets numbers: what it does with shapes alone nobody knows.
+            kind = "meta" if one.function is None else "cpu"
+            if not value.trouble:
+                each = one.read(torch.zeros(value.shape, dtype=value.dtype, device=kind))[0].nbytes // n
+        read[value.name] = replace(wanted[value.name], reading=one, each=each)
+    return [read[cut.name] for cut in cuts.layers]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside torch.compile's, Fabric's, (Distributed)DataParallel's and AveragedModel's wrappers.
+
+    Hooks added to a compiled module after its compilation are ignored, so its original is the one to watch.
+
+    Raises:
+        InputError: If it is no module, or one whose parameters have no values yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: a {type(model).__name__} is not a torch.nn.Module; pass the module itself")
+    while True:
+        inner = getattr(model, "_orig_mod", getattr(model, "_original_module", None))
+        if inner is None and isinstance(model, WRAPPERS):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            f"model: a {type(model).__name__} of torch.jit takes no hooks; pass the module as it was before scripting"
+        )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise InputError(f"model: {name!r} has no shape yet (a lazy module); run the model once on a batch first")
+        if tensor.is_meta:
+            raise InputError(f'model: {name!r} is on device "meta", without values; load weights first')
+    return model
+
+
+def reject_one_pass(inputs: Any) -> None:
+    """Raise an InputError for an iterator that cannot be gone through twice."""
+    if is_loader(inputs) and isinstance(inputs, Iterator):  # without iter(), which may start workers and draw a seed
+        raise InputError("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")

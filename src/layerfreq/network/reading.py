@@ -1,0 +1,318 @@
+"""Readings: the honest ways in which a layer's output with positions (pixels, tokens) is a feature vector.
+
+The one place that knows them. An output has one axis of samples, one of features (channels), and the others are
+positions. "flatten" makes one vector of everything; "mean" and "max" take the positions together, without padding where
+the inputs hold a mask; "cls" takes the first token and "last" the last one that is not padding; "positions" makes every
+position a sample of its own, with its token's or pixel's label. Anything else is a function of the output.
+
+Which axis holds the features is found from what is known of the modules that made the output: convolutions, batch norms
+and poolings have them on axis 1, linear, embedding, attention and recurrent modules and layer norms on the last one,
+and their number must be there. Where nothing is known, an output with four or more axes has them on axis 1. Anything
+else is refused, as are outputs with as many positions as features after modules of both kinds; then the axis has to be
+said: "mean:1" or "positions:-1".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from layerfreq.data.arraylike import as_array
+from layerfreq.errors import InputError, did_you_mean, first_line
+
+NAMES = ("flatten", "mean", "max", "positions")
+TOKENS = ("cls", "last")  # readings of one token among those of a text
+IGNORED = -100  # a class id that stands for none, as in torch.nn.functional.cross_entropy
+
+_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.Upsample,
+    nn.PixelShuffle,
+)
+_LAST = (
+    nn.Linear,
+    nn.Bilinear,
+    nn.Embedding,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.MultiheadAttention,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+    nn.RNNBase,
+)
+_COUNTS = ("out_channels", "num_features", "num_channels", "out_features", "embedding_dim", "embed_dim")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a layer's output is read.
+
+    Attributes:
+        name: One of `NAMES` or `TOKENS`, or that of a function.
+        axis: The axis of the features, or None to find it.
+        own: Whether it was asked for this layer by name, so that an output without positions is an error.
+        function: Makes (n, ...) features of the output; None for the readings that have names.
+    """
+
+    name: str = "flatten"
+    axis: int | None = None
+    own: bool = False
+    function: Callable[[Tensor], Tensor] | None = None
+
+    def settle(self, shape: Sequence[int], made_by: Sequence[nn.Module]) -> Reading:
+        """Return the same reading with the axis of the features found, for outputs of some shape.
+
+        Args:
+            shape: Of the layer's output.
+            made_by: The modules that returned so far, the layer itself last.
+
+        Raises:
+            InputError: If there are no positions, or it cannot be told which axes they are.
+        """
+        shape = tuple(shape)
+        if self.name == "flatten" or self.function is not None:
+            return self
+        if self.name in TOKENS and len(shape) > 3:
+            raise InputError(f"reading: {self.name!r} of an output {shape}, which is no row of tokens; choose another")
+        if len(shape) < 3:
+            if self.own:
+                raise InputError(f"reading: {self.name!r} of an output {shape} without positions; leave the layer out")
+            return replace(self, axis=None)
+        if self.axis is not None:
+            if not -len(shape) < self.axis < len(shape):
+                raise InputError(
+                    f"reading: axis {self.axis} of an output {shape}; it has fewer, and samples are axis 0"
+                )
+            return replace(self, axis=self.axis % len(shape))
+        axis = features_axis(shape, made_by)
+        if axis is None:
+            raise InputError(
+                f"reading: cannot tell which axis of an output {shape} holds the features; "
+                f"say {self.name + ':1'!r} or {self.name + ':-1'!r}"
+            )
+        return replace(self, axis=axis)
+
+    def read(self, value: Tensor, there: Sequence[Tensor] = ()) -> tuple[Tensor, Layout]:
+        """Return the samples' feature vectors, once the reading is settled.
+
+        Args:
+            value: (n, ...) what the layer returned.
+            there: Masks (n, t) of the tokens that are no padding; the one of the output's length counts.
+
+        Returns:
+            (n, d) features, or (n x positions, d) with "positions", all those of the first sample first; and where
+            they came from. They may be a view of `value`.
+        """
+        n = value.shape[0]
+        if self.function is not None:
+            return self._by_function(value), Layout(n, (), self.name)
+        if self.name == "flatten" or value.ndim < 3 or self.axis is None:
+            return value.reshape(n, -1), Layout(n, (), self.name)
+        value = value.movedim(self.axis, -1)
+        layout = Layout(n, tuple(value.shape[1:-1]), self.name, channel_first=self.axis == 1)
+        if self.name == "positions":
+            return value.reshape(-1, value.shape[-1]), layout
+        value = value.flatten(1, -2)
+        kept = next((mask.to(value.device) for mask in there if tuple(mask.shape) == tuple(value.shape[:2])), None)
+        return self._together(value, kept), layout
+
+    def _together(self, value: Tensor, kept: Tensor | None) -> Tensor:
+        """Make one vector (n, d) of all positions (n, t, d), of which (n, t) some are kept."""
+        if kept is not None and not bool(kept.any(dim=1).all()):
+            raise InputError(f"reading: {self.name!r} of a text that is padding from end to end; drop it")
+        if self.name == "cls":
+            return value[:, 0]
+        if self.name == "last":
+            if kept is None:
+                return value[:, -1]
+            at = (torch.arange(kept.shape[1], device=kept.device) * kept).argmax(dim=1)
+            return value[torch.arange(len(value), device=value.device), at]
+        if self.name == "mean":
+            if kept is None:
+                return value.mean(dim=1)
+            some = kept.sum(dim=1, keepdim=True).to(value.dtype)
+            return value.masked_fill(~kept[..., None], 0).sum(dim=1) / some
+        return (value if kept is None else value.masked_fill(~kept[..., None], -math.inf)).amax(dim=1)
+
+    def _by_function(self, value: Tensor) -> Tensor:
+        assert self.function is not None
+        try:
+            rows = self.function(value)
+        except Exception as error:  # whatever a function of the user's own raises
+            said = first_line(error, kind=True)
+            raise InputError(f"reading: {self.name} fails on an output {tuple(value.shape)} ({said})") from error
+        if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.shape[:1] != value.shape[:1]:
+            raise InputError(
+                f"reading: {self.name} must make a floating tensor ({value.shape[0]}, ...) of an output "
+                f"{tuple(value.shape)}, one row for each point"
+            )
+        return rows.reshape(len(rows), -1)
+
+
+FLATTEN = Reading()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of a reading came from.
+
+    Attributes:
+        n: Number of samples.
+        positions: Extents of the axes of positions, such as (h, w).
+        reading: Name of the reading.
+        channel_first: Whether features stand before positions in the layer's output.
+    """
+
+    n: int
+    positions: tuple[int, ...] = ()
+    reading: str = "flatten"
+    channel_first: bool = False
+
+    def label(self, targets: Any) -> tuple[Any, Tensor | None]:
+        """Give every row its target.
+
+        Args:
+            targets: (n,) class ids or (n,) or (n, c) floats, which all positions of a sample share; with "positions"
+                also (n, *positions) class ids, or floats with one axis more, laid out as the layer's output is.
+
+        Returns:
+            One target for each row that is kept, and (rows,) which of them are, or None for all. Rows are dropped
+            where the class id is -100, with "positions".
+
+        Raises:
+            InputError: If targets and positions do not fit together.
+        """
+        try:
+            y = torch.as_tensor(as_array(targets, "targets")).detach().cpu()
+        except InputError:
+            raise
+        except (OverflowError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
+        ids = not y.is_floating_point() and not y.is_complex()
+        if self.reading != "positions":
+            if ids and y.ndim > 1:
+                raise InputError(
+                    f"targets: integers of shape {tuple(y.shape)}; for a label at each position pass "
+                    "reading='positions', for vectors pass floats"
+                )
+            return y, None
+        if y.ndim == 0 or y.shape[0] != self.n:
+            raise InputError(f"targets: shape {tuple(y.shape)} for {self.n} inputs; they need the same length")
+        if y.ndim > (1 if ids else 2):
+            y = self._by_position(y, ids)
+        elif self.positions:
+            y = y.repeat_interleave(math.prod(self.positions), dim=0)
+        kept = y != IGNORED if ids and y.ndim == 1 else None
+        return (y, None) if kept is None or bool(kept.all()) else (y[kept], kept)
+
+    def _by_position(self, y: Tensor, ids: bool) -> Tensor:
+        if not ids and self.channel_first:
+            y = y.movedim(1, -1)
+        found = tuple(y.shape[1:] if ids else y.shape[1:-1])
+        if found != self.positions:
+            have = " x ".join(map(str, self.positions)) or "no"
+            raise InputError(
+                f"targets: labels of {' x '.join(map(str, found))} positions, but the layer has {have}; "
+                "bring the labels to the layer's positions, or choose another layer"
+            )
+        return y.flatten() if ids else y.flatten(0, -2)
+
+
+def read_reading(reading: Any) -> Reading | dict[str, Reading]:
+    """Check what was passed as `reading`.
+
+    Raises:
+        InputError: If it is neither a known name, perhaps with an axis, nor a mapping to such.
+    """
+    if isinstance(reading, Mapping):
+        return {str(layer): _named(one, own=True) for layer, one in reading.items()}
+    return _named(reading, own=False)
+
+
+def assign(reading: Any, layers: Iterable[str]) -> dict[str, Reading]:
+    """Return the reading of every layer; layers that a mapping does not name are flattened.
+
+    Raises:
+        InputError: For an unknown reading, or a mapping that names a layer which is not measured.
+    """
+    found, layers = read_reading(reading), list(layers)
+    if isinstance(found, Reading):
+        return dict.fromkeys(layers, found)
+    unknown = next((name for name in found if name not in layers), None)
+    if unknown is not None:
+        raise InputError(f"reading: no layer {unknown!r} is measured; {did_you_mean(unknown, layers)}")
+    return {name: found.get(name, FLATTEN) for name in layers}
+
+
+def _named(reading: Any, own: bool) -> Reading:
+    if callable(reading):
+        return Reading(getattr(reading, "__name__", type(reading).__name__), None, own, cast(Any, reading))
+    name, colon, axis = reading.partition(":") if isinstance(reading, str) else ("", "", "")
+    if name not in NAMES + TOKENS:
+        known = ", ".join(NAMES + TOKENS)
+        raise InputError(f"reading: {reading!r} is not known; choose among {known}, a function, or a mapping of layers")
+    if not colon:
+        return Reading(name, None, own)
+    try:
+        number = int(axis)
+    except ValueError:
+        number = 0
+    if number == 0 or name == "flatten":
+        raise InputError(f"reading: {reading!r}; after the colon stands the axis of the features, as in 'positions:-1'")
+    return Reading(name, number, own)
+
+
+def features_axis(shape: Sequence[int], made_by: Sequence[nn.Module]) -> int | None:
+    """Find the axis of an output that holds features, from the modules that ran before it; None if it is unclear.
+
+    The last module of a known kind and the last one that says how many features there are decide: the number has to
+    be there. If both ends have it, the kind decides, unless there were modules of both kinds.
+    """
+    ndim = len(shape)
+    kinds = [k for k in (_kind(m, ndim) for m in reversed(made_by)) if k is not None]
+    kind = kinds[0] if kinds else None
+    for count, known in filter(None, map(_features_of, reversed(made_by))):
+        fits = [axis for axis in (1, ndim - 1) if shape[axis] == count]
+        if len(fits) == 2:
+            return kind if kind in fits and len({*kinds} - {0}) == 1 else None
+        if fits and (known or kind in fits):  # known ones may have been moved since, as the patches of a convolution
+            return fits[0]
+        if known:
+            return None
+    if kind is None and ndim >= 4:
+        return 1
+    return kind or None
+
+
+def _kind(module: nn.Module, ndim: int) -> int | None:
+    """The axis on which modules of this kind leave features; 0 if what they return has another number of axes."""
+    if isinstance(module, _FIRST):
+        digit = next((int(c) for c in type(module).__name__ if c.isdigit()), None)
+        return 1 if digit is None or digit + 2 == ndim else 0
+    several = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) > 1
+    return ndim - 1 if isinstance(module, _LAST) and not several else None
+
+
+def _features_of(module: nn.Module) -> tuple[int, bool] | None:
+    """How many features a module gives its output, if it says so, and whether it is of a known kind."""
+    if isinstance(module, nn.RNNBase):
+        return (module.proj_size or module.hidden_size) * (2 if module.bidirectional else 1), True
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return (module.normalized_shape[0], True) if len(module.normalized_shape) == 1 else None
+    if isinstance(module, _FIRST + _LAST):
+        found = next((c for c in (getattr(module, name, None) for name in _COUNTS) if isinstance(c, int)), None)
+        return None if found is None else (found, True)
+    # Of other modules with parameters: the length of the bias or the scale.
+    lengths = {len(p) for p in module._parameters.values() if p is not None and p.ndim == 1} - {1}
+    return (lengths.pop(), False) if len(lengths) == 1 else None

@@ -1,0 +1,270 @@
+"""Cutting a network into two runnable modules: pre-condition component and learning component."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from layerfreq.data.inputs import call, count, map_tensors
+from layerfreq.errors import InputError
+from layerfreq.isolation.preserve import untouched
+from layerfreq.network.cuts import Cut
+from layerfreq.network.find import choose_layers, unwrap
+from layerfreq.trace.hooks import Event, Tap, all_tensors, first_tensor, replace_first
+from layerfreq.trace.trace import Trace, run_again
+
+
+def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Module]:
+    """Cut a network after a layer.
+
+    The parts share parameters and buffers with the model; `learning(precondition(x))` equals `model(x)`. A model
+    that `torch.fx` can trace (as it is now, train or eval) is cut into two graphs. Any other model is replayed:
+    both parts then hold the whole of it, and the learning component runs it with the layer's output put in place.
+    Either way `parameters()` of a part are those that its output depends on; a parameter may be in both.
+
+    Args:
+        model: Any module.
+        layer: A name as from `hidden_layers`.
+        inputs: What its forward takes, or an iterable of (inputs, targets) batches; a few points are used.
+
+    Returns:
+        The pre-condition component, from inputs to the layer's output (not flattened), and the learning
+        component, from there to the model's output.
+
+    Raises:
+        InputError: If the layer is unknown, or its output does not determine the network's.
+    """
+    model = unwrap(model)
+    with untouched(model, inputs):
+        cuts = choose_layers(model, inputs, layer, own_rows=False)
+        chosen, found = cuts.layers[0], cuts.trace
+        assert found is not None
+        probe = found.probe
+        if not _determines_output(model, found, chosen):
+            raise InputError(
+                f"layer: {layer!r} is no cut of {type(model).__name__}, the output depends on the input by another way "
+                "too (a skip connection or a second branch); choose among hidden_layers(model, inputs)"
+            )
+        before, after = _Reach(model, chosen), _Replay(model, chosen, probe)
+        with _all_trainable(model):
+            value = before(*_positional(probe), **_named(probe))
+            before.own(_leaves([value]))
+            after.own(_leaves(all_tensors(after(value.detach()))))
+    return _cut_graph(model, probe, value.detach()) or (before, after)
+
+
+def _determines_output(model: nn.Module, found: Trace, cut: Cut) -> bool:
+    """Whether the output is a function of the layer's alone, masks and the like included."""
+    node = next(value.node for value in found.values if value.name == cut.name)
+    if node not in found.flow.chain:
+        return False
+    if node in found.flow.strict().chain:
+        return True
+    values: list[Tensor] = []
+
+    def keep(event: Event) -> None:
+        value = first_tensor(event.output)
+        if (event.name, event.number) == (cut.base, cut.number) and value is not None:
+            values.append(value.clone())
+
+    def put(event: Event) -> Any:
+        at = (event.name, event.number) == (cut.base, cut.number)
+        return replace_first(event.output, values[0].clone()) if at else None
+
+    output = [t.clone() for t in all_tensors(run_again(model, found, found.probe, keep))]
+    return _agree(all_tensors(run_again(model, found, _other_points(found.probe), put)), output)
+
+
+class _Found(BaseException):  # which a model that survives exceptions lets pass
+    pass
+
+
+class _Part(nn.Module):
+    """A part of a model that holds the whole of it, and owns the parameters that the part uses."""
+
+    def __init__(self, model: nn.Module, layer: Cut) -> None:
+        super().__init__()
+        self.model, self._layer = model, layer
+        self._used: set[str] = set()  # names, since a deep copy has other parameters
+
+    def own(self, used: set[int]) -> None:
+        """Say by `id` which parameters are used."""
+        self._used = {
+            f"model.{name}" for name, p in self.model.named_parameters(remove_duplicate=False) if id(p) in used
+        }
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over the parameters that the part uses."""
+        start = len(prefix) + bool(prefix)
+        every = super().named_parameters(prefix, recurse, remove_duplicate)
+        return ((name, p) for name, p in every if name[start:] in self._used)
+
+
+class _Reach(_Part):
+    """Runs a model up to a layer."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        found: list[Tensor] = []
+
+        def stop(event: Event) -> None:
+            value = first_tensor(event.output)
+            if (event.name, event.number) == (self._layer.base, self._layer.number) and value is not None:
+                found.append(value)
+                raise _Found
+
+        with Tap(self.model, stop):
+            try:
+                self.model(*args, **kwargs)
+            except _Found:
+                return found[0]
+        raise InputError(f"layer: {self._layer.name!r} was not reached for these inputs; choose another")
+
+
+class _Replay(_Part):
+    """Runs a model on stand-in points with a layer's output put in place."""
+
+    def __init__(self, model: nn.Module, layer: Cut, probe: Any) -> None:
+        super().__init__(model, layer)
+        self._probe = probe
+
+    def forward(self, features: Tensor) -> Any:
+        size = count(self._probe)
+        rows = torch.arange(features.shape[0], device=features.device) % size
+        stand_in = map_tensors(lambda t: t[rows.to(t.device)] if t.ndim and t.shape[0] == size else t, self._probe)
+
+        def put(event: Event) -> Any:
+            if (event.name, event.number) == (self._layer.base, self._layer.number):
+                return replace_first(event.output, features)
+            return None
+
+        with Tap(self.model, put):
+            return call(self.model, stand_in)
+
+
+def _agree(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x, y, rtol=1e-4, atol=1e-6, equal_nan=True)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _other_points(probe: Any) -> Any:
+    """Points unlike the probe's: others' order, and for floats another size."""
+
+    def change(x: Tensor) -> Tensor:
+        if x.ndim == 0:
+            return x
+        other = x.flip(0) if x.shape[0] > 1 else x.roll(1, -1)
+        return other * 0.5 + 0.25 if x.is_floating_point() else other
+
+    return map_tensors(change, probe)
+
+
+@contextmanager
+def _all_trainable(model: nn.Module) -> Iterator[None]:
+    """Record what every parameter is used for, frozen ones too."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        with torch.enable_grad():
+            for p in frozen:
+                p.requires_grad_(True)
+            yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+
+
+def _leaves(tensors: list[Tensor]) -> set[int]:
+    """The ids of the tensors that these were computed from, read off the autograd graph."""
+    found, seen = set(), set()
+    waiting: list[Any] = [t.grad_fn for t in tensors]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found.add(id(getattr(node, "variable", None)))
+            waiting += [following for following, _ in node.next_functions]
+    return found
+
+
+def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, nn.Module] | None:
+    """Cut at the first node that computes the layer's value; None where there is no such graph."""
+    try:
+        graph = fx.Tracer().trace(model, _absent_arguments(model, probe))
+        with untouched(model):
+            node = _find(fx.GraphModule(model, graph), probe, value)
+        if node is None:
+            return None
+        before, after = fx.Graph(), fx.Graph()
+        output = next(n for n in graph.nodes if n.op == "output")
+        copies: dict[fx.Node, fx.Node] = {}
+        needed = _needed(node, None)
+        for one in graph.nodes:  # every argument of forward stays one, used or not
+            if one.op == "placeholder" or one in needed:
+                copies[one] = before.node_copy(one, lambda n: copies[n])
+        before.output(copies[node])
+        copies = {node: after.placeholder("features")}
+        needed = _needed(output, node)
+        if any(one.op == "placeholder" for one in needed):
+            return None  # a size of the input, for instance
+        for one in graph.nodes:
+            if one in needed:
+                copies[one] = after.node_copy(one, lambda n: copies[n])
+        after.lint()
+    except Exception:
+        # Tracing other people's Python fails in any way it likes; replaying does without it.
+        return None
+    return fx.GraphModule(model, before), fx.GraphModule(model, after)
+
+
+def _needed(end: fx.Node, stop: fx.Node | None) -> set[fx.Node]:
+    """The nodes that one node is computed from, itself included, not looking behind `stop`."""
+    needed: set[fx.Node] = set()
+    waiting = [end]
+    while waiting:
+        node = waiting.pop()
+        if node is not stop and node not in needed:
+            needed.add(node)
+            waiting += node.all_input_nodes
+    return needed
+
+
+def _find(module: fx.GraphModule, probe: Any, value: Tensor) -> fx.Node | None:
+    found: list[fx.Node] = []
+
+    class Compare(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            same = isinstance(result, Tensor) and result.shape == value.shape and torch.equal(result, value)
+            if same and n.op != "placeholder":
+                found.append(n)
+            return result
+
+    arguments = iter(_positional(probe))
+    named = _named(probe)
+    order = [n.target for n in module.graph.nodes if n.op == "placeholder"]
+    Compare(module).run(*(named[str(name)] if str(name) in named else next(arguments) for name in order))
+    return found[0] if found else None
+
+
+def _absent_arguments(model: nn.Module, probe: Any) -> dict[str, Any]:
+    """Defaults of forward's arguments that are not given, which tracing must take as constants."""
+    import inspect
+
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    given = {p.name for p in parameters[: len(_positional(probe))]} | set(_named(probe))
+    return {p.name: p.default for p in parameters if p.name not in given and p.default is not p.empty}
+
+
+def _positional(probe: Any) -> tuple[Any, ...]:
+    return () if isinstance(probe, Mapping) else tuple(probe) if isinstance(probe, (tuple, list)) else (probe,)
+
+
+def _named(probe: Any) -> dict[str, Any]:
+    return dict(probe) if isinstance(probe, Mapping) else {}

@@ -1,0 +1,96 @@
+"""Where networks, inputs and targets of a run come from.
+
+A run of an experiment is built anew from its config: the experiment's module has a function `source(run, config)`.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerfreq.data.inputs import batches
+from layerfreq.errors import InputError
+from layerfreq.experiments import NAMES
+from layerfreq.network.find import hidden_layers, unwrap
+from layerfreq.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run's checkpoints belong to.
+
+    Attributes:
+        inputs: (n, ...) tensor that was measured, in order.
+        targets: (n,) class ids or (n, c) floats.
+        fresh: seed -> the network, initialised anew.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    fresh: Callable[[int], nn.Module]
+
+
+def source_of(run: Run) -> Source:
+    """Build the source of an experiment's run from the experiment's config.
+
+    Raises:
+        InputError: If the run is no experiment's, or of one that keeps no weights.
+    """
+    parent = run.path.resolve().parent
+    config = Run(parent).config if (parent / "config.yaml").is_file() else {}
+    name = config.get("experiment")
+    if name not in NAMES:
+        raise InputError(
+            f"model: {str(run.path)!r} is no run of an experiment; name its --model and --data, or pass its "
+            "model, inputs and targets"
+        )
+    module = importlib.import_module(f"layerfreq.experiments.{name}")
+    if not hasattr(module, "source"):
+        raise InputError(f"run: experiment {name!r} keeps no weights of measured layers; choose mlp or resnet")
+    return module.source(run, config)
+
+
+def given(model: nn.Module, inputs: Any, targets: Any) -> Source:
+    """Make a source of a user's model and data.
+
+    Args:
+        model: Of the run's weights; it is left as it was. To initialise it anew, every module's own
+            `reset_parameters` is called.
+        inputs: One tensor or array, or an iterable of (inputs, targets) batches.
+        targets: (n,) class ids or floats; None with an iterable of batches.
+
+    Raises:
+        InputError: If inputs are no tensors, or there are no targets.
+    """
+    model = copy.deepcopy(unwrap(model))
+    parts = list(batches(inputs, targets))
+    if any(not hasattr(x, "shape") for x, _ in parts):
+        raise InputError("inputs: dicts and tuples are not supported here; pass one tensor a point")
+    if any(y is None for _, y in parts):
+        raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
+
+    def fresh(seed: int) -> nn.Module:
+        one = copy.deepcopy(model)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for module in one.modules():
+                if callable(reset := getattr(module, "reset_parameters", None)):
+                    reset()
+        return one
+
+    x, y = (torch.cat([torch.as_tensor(part[k]) for part in parts]) for k in (0, 1))
+    return Source(x, y.float() if y.is_floating_point() else y.long(), fresh)
+
+
+def layers_of(run: Run, source: Source) -> list[str]:
+    """Return the layers that a run measured, input to output; of one without spectra, the hidden layers."""
+    spectra: Any = run.spectra
+    if len(spectra) == 0:
+        return hidden_layers(source.fresh(0), source.inputs[:4])
+    return list(dict.fromkeys(spectra.sort_values("depth", kind="stable")["layer"]))

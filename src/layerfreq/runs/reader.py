@@ -1,0 +1,109 @@
+"""Spectra read back from a run's frame: each once, its numbers searched once for raw and rms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layerfreq.data.validation import SCALES, as_scale
+from layerfreq.spectrum import Spectrum
+
+_CURVES = ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One layer at one step in one scale.
+
+    Attributes:
+        step: The measured step.
+        layer: Its name.
+        depth: Its number, input to output.
+        spectrum: As it is in the run; `d`, `spread` and `engine` are not kept there.
+        again: Whether its curves are those of the scale that came before, times a factor in 1/delta.
+    """
+
+    step: int
+    layer: str
+    depth: int
+    spectrum: Spectrum
+    again: bool
+
+
+def read_back(frame: Any) -> Iterator[Measured]:
+    """Iterate over the spectra in a run's frame by step, depth, layer and scale; rows of one may lie anywhere.
+
+    Where the frame keeps no floor, as of runs whose measurements drew different numbers of centres, it is what shuffled
+    labels are expected to have at the widest window.
+
+    Args:
+        frame: As `Run.spectra`, with what the run says of all its spectra in `attrs`.
+
+    Raises:
+        InputError: If it has a scale that is none.
+    """
+    import pandas as pd
+
+    if len(frame) == 0:
+        return
+    about = frame.attrs
+    for one in frame["scale"].unique():
+        as_scale(one)
+    layer, names = pd.factorize(frame["layer"])
+    scale = pd.Categorical(frame["scale"], SCALES).codes
+    step, depth = (frame[name].to_numpy(dtype=np.int64) for name in ("step", "depth"))
+    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in _CURVES}
+    order = np.lexsort((columns["inv_delta"], scale, layer, depth, step))
+    step, depth, layer, scale = step[order], depth[order], layer[order], scale[order]
+    columns = {name: values[order] for name, values in columns.items()}
+    starts = np.zeros(len(order), dtype=bool)
+    starts[0] = True
+    for key in (step, layer, scale):
+        starts[1:] |= np.diff(key) != 0
+    edges = [*np.flatnonzero(starts), len(order)]
+    place, before = None, None
+    for first, end in zip(edges[:-1], edges[1:], strict=True):
+        curves = {name: values[first:end].copy() for name, values in columns.items()}
+        stderr = curves.pop("stderr")
+        one = Spectrum(
+            **curves,
+            stderr=stderr if stderr.any() else None,
+            n=int(about.get("n", 0)),
+            d=0,
+            rows=int(about.get("rows", 0)),
+            scale=SCALES[scale[first]],
+            floor=float(about.get("floor", curves["chance"][0])),
+            spread=0.0,
+            engine="",
+        )
+        here = step[first], layer[first]
+        again = before is not None and here == place and _same(before, one)
+        if again and before is not None:
+            one = _rescaled(before, one)
+        yield Measured(int(step[first]), str(names[layer[first]]), int(depth[first]), one, again)
+        place, before = here, one
+
+
+def _same(one: Spectrum, other: Spectrum) -> bool:
+    """Whether two spectra differ by a factor of 1/delta alone."""
+    if len(one.lfr) != len(other.lfr):
+        return False
+    factors = other.inv_delta / one.inv_delta
+    return bool(
+        np.abs(factors / factors[0] - 1).max() <= 1e-9
+        and np.abs(one.lfr - other.lfr).max() <= 1e-9
+        and np.abs(one.chance - other.chance).max() <= 1e-9
+    )
+
+
+def _rescaled(known: Spectrum, to: Spectrum) -> Spectrum:
+    """Return `to` with those numbers of `known` that were asked for, times the factor between them."""
+    factor = float(to.inv_delta[0] / known.inv_delta[0])
+    for name in ("peak", "median", "resolution"):
+        if name in known.__dict__:  # where cached properties keep what they found
+            value = known.__dict__[name]
+            to.__dict__[name] = None if value is None else value * factor
+    return to

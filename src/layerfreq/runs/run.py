@@ -1,0 +1,259 @@
+"""A run on disk: written so that a kill at any instant leaves it whole, read as data frames."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from layerfreq.data.notes import as_metrics, as_step
+from layerfreq.errors import InputError
+from layerfreq.files import as_path, plain, read_config, read_frames, sweep, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+SPECTRA_COLUMNS = [
+    "step",
+    "layer",
+    "depth",
+    "scale",
+    "inv_delta",
+    "lfr",
+    "rdf",
+    "chance",
+    "neighbours",
+    "stderr",
+]
+RESERVE = 32 << 20  # bytes that must be free before a run is begun
+SPECTRA = re.compile(r"step-(\d{12})\.parquet")
+METRICS = re.compile(r"from-(\d{12})\.parquet")
+PARTS = ("spectra", "metrics", "checkpoints", "figures", "config.yaml", "report.html", "notes.txt")  # of a run
+__all__ = ["Run", "natural", "sweep", "write_whole"]
+
+
+class Run:
+    """A directory with `config.yaml`, `spectra/` and `metrics/` in Parquet, checkpoints and figures.
+
+    Every file is written beside its place and moved there in one step, so that a reader finds it whole or not
+    at all. The Parquet folders need nothing of ours: `pandas.read_parquet(path / "spectra")`.
+
+    Args:
+        path: The directory of an existing run; `Run.create` makes a new one.
+
+    Raises:
+        InputError: If there is no run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = as_path(path, "run")
+        if not (self.path / "config.yaml").is_file():
+            raise InputError(f"run: no run at {str(path)!r} (config.yaml is missing); check the path")
+        self._pending: list[dict[str, Any]] = []
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Run:
+        """Begin a run in a new or empty directory.
+
+        Args:
+            path: The directory; ~ is expanded.
+            config: What `config.yaml` shall say.
+            overwrite: Remove the run that the directory holds, its files alone.
+
+        Raises:
+            InputError: If the directory holds something, cannot be written, or the disk is full.
+        """
+        path = as_path(path, "run")
+        replaced = overwrite and (path / "config.yaml").is_file()
+        if replaced:
+            _remove(path)
+        if (path / "config.yaml").exists():
+            raise InputError(
+                f"run: {str(path)!r} holds another run; choose another directory, or resume that one "
+                f"(run=Run({str(path)!r}) goes on with it, overwrite=True replaces it)"
+            )
+        if path.is_dir() and all(part.name.startswith(".partial-") for part in path.iterdir()):
+            sweep(path)
+        if path.exists() and not replaced and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"run: {str(path)!r} is not an empty directory; choose another one")
+        made = next((p for p in [*reversed(path.parents), path] if not p.exists()), None)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(path).free
+            if free < RESERVE:
+                raise OSError(28, f"only {free >> 20} MiB free, {RESERVE >> 20} needed")
+            text = yaml.safe_dump(plain(config or {}), sort_keys=False)
+            write_whole(path / "config.yaml", lambda at: at.write_text(text, encoding="utf-8"))
+        except OSError as error:
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)
+            raise InputError(f"run: cannot write to {str(path)!r} ({error.strerror}); choose another place") from None
+        return cls(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `config.yaml` says."""
+        return read_config(self.path / "config.yaml")
+
+    @property
+    def spectra(self) -> pd.DataFrame:
+        """All measurements so far: step, layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr."""
+        return self._read("spectra", SPECTRA, SPECTRA_COLUMNS)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """All metrics so far: step, and a column for each metric; one row a step, with what was noted last."""
+        return _by_step(self._read("metrics", METRICS, ["step"]))
+
+    def steps(self) -> list[int]:
+        """Return the steps measured so far, in order."""
+        names = (SPECTRA.fullmatch(part.name) for part in (self.path / "spectra").glob("step-*.parquet"))
+        return sorted(int(name[1]) for name in names if name)
+
+    def write_spectra(self, step: int, frame: pd.DataFrame) -> None:
+        """Write one measurement, whole or not at all; the same step again replaces it."""
+        step = as_step(step)
+        frame = frame.assign(step=step)
+        self._write_frame("spectra", f"step-{step:012d}", frame.loc[:, SPECTRA_COLUMNS])
+
+    def log(self, step: Any, /, **metrics: Any) -> None:
+        """Note metrics of a step; they reach the disk at the next `flush`.
+
+        Raises:
+            InputError: If the step or a metric is no number; then nothing is noted.
+        """
+        step, (kept, refused) = as_step(step), as_metrics(metrics)
+        for name, why in refused.items():
+            raise InputError(f"metric {name!r}: {why}")
+        if self._pending and self._pending[-1]["step"] == step:
+            self._pending[-1].update(kept)
+        else:
+            self._pending.append({"step": step, **kept})
+
+    def note(self, text: str) -> None:
+        """Add a line to `notes.txt`: what could not be measured, and why."""
+        with (self.path / "notes.txt").open("a", encoding="utf-8") as file:
+            file.write(" ".join(text.split()) + "\n")
+
+    def flush(self) -> None:
+        """Write the metrics noted so far."""
+        if not self._pending:
+            return
+        import pandas as pd
+
+        frame = pd.DataFrame(self._pending)
+        name = f"from-{int(frame['step'].iloc[0]):012d}"
+        before = self.path / "metrics" / f"{name}.parquet"
+        if before.exists():
+            frame = _by_step(pd.concat([pd.read_parquet(before), frame], ignore_index=True))
+        self._write_frame("metrics", name, frame)
+        self._pending = []
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics and measurements after a step, because training goes on from there."""
+        import pandas as pd
+
+        self._pending = []
+        for later in self.steps():
+            if later > step:
+                self._spectra_at(later).unlink()
+        for part in (self.path / "metrics").glob("from-*.parquet"):
+            if not METRICS.fullmatch(part.name):
+                continue
+            try:
+                frame = pd.read_parquet(part)
+            except Exception:  # damaged: it cannot be gone on with
+                raise InputError(f"run: {str(part)!r} is damaged; move it away") from None
+            kept = frame.loc[frame["step"] <= step, :]
+            if kept.empty:
+                part.unlink()
+            elif len(kept) < len(frame):
+                self._write_frame("metrics", part.stem, kept)
+
+    def remove(self) -> None:
+        """Remove the run's files, and its folder if nothing else is there."""
+        _remove(self.path)
+        sweep(self.path)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _spectra_at(self, step: int) -> Path:
+        return self.path / "spectra" / f"step-{step:012d}.parquet"
+
+    def plot(self) -> Figure:
+        """Draw the density per octave by layer, a panel a measured step and a row a scale, the paper's first."""
+        from layerfreq.plots import figure_epochs
+
+        if not self.steps():
+            raise InputError(f"run: nothing measured yet in {str(self.path)!r}; measure at least one step first")
+        return figure_epochs(self.spectra)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report of this run, or of the trainings inside it: one HTML file that needs nothing else.
+
+        Args:
+            path: Where it goes; None means `report.html` in the run's folder.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            InputError: If nothing was measured yet, or plotly is not installed.
+        """
+        from layerfreq.report import write_report
+
+        return write_report([self], path)
+
+    def trainings(self) -> list[Run]:
+        """Return the runs that hold measurements or metrics: this one, or those in its folders, in natural order."""
+        if any(next((self.path / folder).glob("*.parquet"), None) for folder in ("spectra", "metrics")):
+            return [self]
+        inside = [part.parent for part in self.path.glob("*/config.yaml")]
+        return [Run(path) for path in sorted(inside, key=lambda path: natural(path.name))]
+
+    def __repr__(self) -> str:
+        steps = self.steps()
+        when = f"steps {steps[0]} .. {steps[-1]}" if steps else "nothing measured yet"
+        return f"Run({str(self.path)!r}, {len(steps)} measurements, {when})"
+
+    def _read(self, folder: str, pattern: re.Pattern[str], columns: list[str]) -> pd.DataFrame:
+        import pandas as pd
+
+        frames = read_frames(self.path / folder, pattern, columns)
+        if not frames:
+            return pd.DataFrame(columns=pd.Index(columns))
+        about = {key: value for frame in frames for key, value in frame.attrs.items()}
+        frame = pd.concat(frames, ignore_index=True)
+        frame.attrs = about  # of measurements that differ (rows drawn until rtol holds), what the last one says
+        return frame.sort_values("step", kind="stable", ignore_index=True)
+
+    def _write_frame(self, folder: str, name: str, frame: pd.DataFrame) -> None:
+        (self.path / folder).mkdir(exist_ok=True)
+        write_whole(self.path / folder / f"{name}.parquet", lambda at: frame.to_parquet(at, index=False), self.path)
+
+
+def natural(name: str) -> list[Any]:
+    """Return a key that sorts layer-10 after layer-9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name) if part]
+
+
+def _by_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each step, with the last number of each column."""
+    if not frame["step"].duplicated().any():
+        return frame
+    return frame.groupby("step", as_index=False, sort=False).last()
+
+
+def _remove(path: Path) -> None:
+    """Remove a run's files from its folder, `config.yaml` last."""
+    for name in sorted(PARTS, key=lambda name: name == "config.yaml"):
+        part = path / name
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""One forward pass on the probe set: the values in it, and what made them."""

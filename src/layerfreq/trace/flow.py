@@ -1,0 +1,237 @@
+"""Through which values everything flows that a model's output has of its points.
+
+Found from the graph of one forward pass, so that it hangs neither on the numbers in the weights nor on the points: a
+head that is all zeros, a saturated output or a row more or less change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from layerfreq.trace.graph import Node
+from layerfreq.trace.operators import CHOOSES, COMPARES, LINEAR, NORMALISES, REDUCES, STRONG, TAKES_A_PART
+
+ROOT = -1  # what comes before all points
+
+
+class Flow:
+    """What flows where.
+
+    Args:
+        nodes: The graph.
+        held: Those inputs that may be no points (masks, lengths, positions), which are not if they meet no weight
+            before they meet the points.
+        masks: Those of them that are made of zeros and ones; held where there are other points, save where they meet
+            a weight.
+        outputs: Nodes of the output.
+        structure: Whether what whole numbers are equal to is structure (where a text ends), and no point's content.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        held: frozenset[int],
+        masks: frozenset[int],
+        outputs: Sequence[int],
+        structure: bool = True,
+    ) -> None:
+        self.nodes, self._outputs = nodes, outputs
+        inputs = {i for i, node in enumerate(nodes) if node.op == "input"}
+        self.weight = self._weights()
+        met = self._met(held)
+        points = (inputs - held) | {i for i in met if i not in masks}
+        # A mask that is counted into positions, which have parameters, is content there, and a mask everywhere else.
+        starts = points.union(*(met[i] for i in met if i in masks)) or inputs
+        self.content = self._content(starts, structure)
+        if not any(self.content[i] for i in outputs):
+            self.content = self._content(points or inputs, structure=False)
+        self.sinks = self._sinks([i for i in dict.fromkeys(outputs) if self.content[i]])
+        self.above = self._ancestors(self.sinks)
+
+    def strict(self) -> Flow:
+        """Return what flows where if masks and the like are points, too."""
+        return Flow(self.nodes, frozenset(), frozenset(), self._outputs, structure=False)
+
+    def parents(self, i: int) -> list[int]:
+        """The nodes with something of the points that a node is computed from, each once."""
+        return [p for p in dict.fromkeys(self.nodes[i].parents) if self.content[p]]
+
+    def _weights(self) -> list[bool]:
+        """Which nodes are computed from parameters and constants alone."""
+        found: list[bool] = []
+        given: list[bool] = []
+        for node in self.nodes:
+            given.append(node.op == "input" or any(given[p] for p in node.parents))
+            found.append(node.op == "weight" or (not given[-1] and any(found[p] for p in node.parents)))
+        return found
+
+    def _met(self, held: frozenset[int]) -> dict[int, set[int]]:
+        """Those of some inputs that meet a weight before they meet anything else, and the nodes where they do."""
+        pure: dict[int, set[int]] = {i: {i} for i in held}
+        met: dict[int, set[int]] = {}
+        mixed: list[bool] = []  # whether something of the other inputs is in a node, or a weight
+        for i, node in enumerate(self.nodes):
+            mixed.append((node.op == "input" and i not in held) or any(mixed[p] for p in node.parents))
+            mine = set().union(*(pure.get(p, set()) for p in node.parents))
+            if not mine or mixed[i]:
+                continue
+            if any(self.weight[p] for p in node.parents):
+                mixed[i] = True
+                for one in mine:
+                    met.setdefault(one, set()).add(i)
+            else:
+                pure[i] = mine
+        return met
+
+    def _content(self, points: set[int], structure: bool) -> list[bool]:
+        """Which nodes hold something of the points; what whole numbers are equal to is only their structure."""
+        found: list[bool] = []
+        met: list[bool] = []
+        for i, node in enumerate(self.nodes):
+            of = [p for p in node.parents if found[p]]
+            weighed = any(met[p] for p in of) or bool(of and any(self.weight[p] for p in node.parents))
+            only_structure = structure and node.op in COMPARES and not any(self.nodes[p].floating or met[p] for p in of)
+            found.append(i in points or (bool(of) and not only_structure))
+            met.append(weighed)
+        self.weighed = met
+        return found
+
+    def _sinks(self, outputs: list[int]) -> list[int]:
+        """The parts of the output; what others of them are computed from is a value inside, and no part."""
+        plain = [i for i in outputs if not self._through_derivative(i)]
+        outputs = plain or outputs
+        inner = {p for i in outputs for p in self._ancestors([i]) if p != i}
+        return [i for i in outputs if i not in inner]
+
+    def _through_derivative(self, i: int) -> bool:
+        return any(self.nodes[p].derivative for p in self._ancestors([i]))
+
+    @cached_property
+    def derivatives(self) -> bool:
+        """Whether every part of the output holds derivatives of what the network computes."""
+        return bool(self.sinks) and any(self._through_derivative(i) for i in self.sinks)
+
+    def _ancestors(self, ends: Sequence[int]) -> set[int]:
+        found: set[int] = set()
+        waiting = list(ends)
+        while waiting:
+            i = waiting.pop()
+            if i not in found:
+                found.add(i)
+                waiting += self.parents(i)
+        return found
+
+    @cached_property
+    def children(self) -> dict[int, list[int]]:
+        """Node -> the nodes on the way to the output that are computed from it."""
+        found: dict[int, list[int]] = {}
+        for i in sorted(self.above):
+            for p in self.parents(i):
+                found.setdefault(p, []).append(i)
+        return found
+
+    @cached_property
+    def before(self) -> dict[int, int]:
+        """Node -> the last value before it through which everything in it flows (its immediate dominator)."""
+        found: dict[int, int] = {}
+        for i in sorted(self.above):
+            found[i] = self._common(found, self.parents(i))
+        return found
+
+    @staticmethod
+    def _common(before: dict[int, int], nodes: Sequence[int]) -> int:
+        at = nodes[0] if nodes else ROOT
+        for other in nodes[1:]:
+            while at != other:
+                at, other = (before[at], other) if at > other else (at, before[other])
+        return at
+
+    @cached_property
+    def chain(self) -> list[int]:
+        """The values through which everything flows that the output has of the points, input to output."""
+        found = []
+        at = self._common(self.before, self.sinks)
+        while at != ROOT:
+            found.append(at)
+            at = self.before[at]
+        return found[::-1]
+
+    @cached_property
+    def last_weight(self) -> int:
+        """The last node on the way to the output at which a parameter is used."""
+        return max((i for i in self.above if any(self.weight[p] for p in self.nodes[i].parents)), default=-1)
+
+    def is_activation(self, i: int) -> bool:
+        """Whether a node bends what flows through it, element by element or in normalising."""
+        return self.content[i] and (self.nodes[i].op in STRONG or self.nodes[i].op in NORMALISES or self.bends(i))
+
+    def counts(self, i: int) -> bool:
+        """Whether a node makes the block around it more than a linear map: an activation, but no part of a norm."""
+        return self.content[i] and (self.nodes[i].op in STRONG or self.bends(i))
+
+    def bends(self, i: int) -> bool:
+        """Whether a node is elementwise, not linear, and no step of a mean, a norm or a softmax written out."""
+        node, of = self.nodes[i], self.parents(i)
+        if not of or not self.weighed[i]:
+            return False
+        if node.op in ("amax", "max") and any(self.weight[p] for p in self.nodes[of[0]].parents):
+            return True  # maxout
+        twice = len(of) < sum(self.content[p] for p in node.parents) and node.op in ("mul", "div")
+        chooses = node.op in CHOOSES and self.content[node.parents[0 if node.op == "where" else 1]]
+        if not (twice or chooses or (node.pointwise and node.op not in LINEAR)):
+            return False
+        reduced = any(self.nodes[c].op in REDUCES for c in self._children_of_all.get(i, ()))
+        return not reduced and not self._from_reduction(of[0])
+
+    def _from_reduction(self, i: int) -> bool:
+        while self.nodes[i].op not in REDUCES:
+            of = self.parents(i)
+            if len(of) != 1 or not self.nodes[i].pointwise:
+                return False
+            i = of[0]
+        return True
+
+    @cached_property
+    def _children_of_all(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for i, node in enumerate(self.nodes):
+            for p in node.parents:
+                found.setdefault(p, []).append(i)
+        return found
+
+    def joins(self, i: int) -> bool:
+        """Whether several ways come together at a node, and an activation lies on one of them."""
+        if len(self.parents(i)) < 2:
+            return False
+        first = self.before.get(i, ROOT)
+        between = [p for p in self._ancestors([i]) if p > first]
+        sums = self.nodes[i].op in ("add", "cat")
+        return any(self.counts(p) or (sums and self._attends(p)) for p in between)
+
+    def _attends(self, i: int) -> bool:
+        return self.content[i] and (self.nodes[i].op in NORMALISES or "attention" in self.nodes[i].op)
+
+    def takes_a_part(self, i: int) -> bool:
+        """Whether all that goes on of a value, a norm behind it included, is a part of it."""
+        while True:
+            following = self.children.get(i, [])
+            if len(following) != 1 or len(self.parents(following[0])) != 1:
+                return False
+            i = following[0]
+            if self.nodes[i].op in TAKES_A_PART:
+                return True
+            if self.nodes[i].op != "native_layer_norm":
+                return False
+
+    def next_bends(self, i: int) -> bool:
+        """Whether all that a value goes into is an activation, straight or by a factor, a sign or a shift."""
+        while True:
+            following = self.children.get(i, [])
+            if len(following) != 1 or len(self.parents(following[0])) != 1:
+                return False
+            i = following[0]
+            if self.is_activation(i):
+                return True
+            if any(self.weight[p] for p in self.nodes[i].parents) or not self.nodes[i].pointwise:
+                return False

@@ -1,0 +1,199 @@
+"""What was computed from what while a model ran: every operator of PyTorch, seen below autograd.
+
+A node is what one operator wrote into one piece of memory. Views that show all of it are the same node, views that show
+a part of it (a token, a channel, a chunk) are nodes of their own, and writing in place makes a new one. So it makes no
+difference whether a value passes through `flatten`, an empty Sequential or a dropout that is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layerfreq.isolation.preserve import sharded_modules
+
+# They take of a tensor its shape and type, not its numbers.
+_SHAPE_ONLY = frozenset(
+    f"{how}_like" for how in ("zeros", "ones", "empty", "full", "rand", "randn", "randint", "randperm")
+) | frozenset(f"new_{what}" for what in ("zeros", "ones", "empty", "full", "empty_strided"))
+_OVERWRITES = frozenset({"copy", "fill", "zero", "normal", "uniform", "random", "bernoulli", "exponential"})
+
+
+@dataclass(slots=True)
+class Node:
+    """What one operator wrote.
+
+    Attributes:
+        op: Name of the operator, without the underscore of writing in place; "input", "weight" or "constant".
+        parents: The nodes that it was computed from, each as often as it was an argument.
+        floating: Whether it holds floats.
+        pointwise: Whether PyTorch says that the operator works element by element.
+        derivative: Whether it was computed by `torch.autograd.grad` or `backward` inside the model.
+    """
+
+    op: str
+    parents: tuple[int, ...]
+    floating: bool
+    pointwise: bool = False
+    derivative: bool = False
+
+
+class Graph(TorchDispatchMode):
+    """Records nodes while active.
+
+    Args:
+        model: Its parameters are the weights.
+        inputs: The tensors that the model is given.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self.derivative = 0  # how deep inside of torch.autograd.grad
+        self.escaped: list[int] = []  # nodes whose numbers went to Python or NumPy
+        self._now: dict[int, int] = {}  # memory -> its latest node
+        self._parts: dict[
+            tuple[int, int, int, int], tuple[int, int]
+        ] = {}  # part of memory -> its node, and that of the whole
+        # Memory written into in parts: its node before, and the parts; what is disjoint from them is as it was.
+        self._writes: dict[int, tuple[int, list[Tensor]]] = {}
+        # Where parameters are shared out over ranks, they are put together in memory of which the model knows nothing.
+        self._unknown = "weight" if sharded_modules(model) else "constant"
+        self._without_memory: list[Tensor] = []  # sparse ones and the like, whose identities must not be given away
+        for p in model.parameters():
+            self._begin(p, "weight")
+        for x in inputs:
+            self._begin(x, "input")
+
+    def _begin(self, t: Tensor, op: str) -> int:
+        at = self._now[self._memory(t)] = self._add(Node(op, (), t.is_floating_point()))
+        return at
+
+    def _add(self, node: Node) -> int:
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def node_of(self, t: Tensor) -> int:
+        """Return the node that a tensor shows; what was never seen before is a constant."""
+        memory = self._memory(t)
+        whole = self._now.get(memory)
+        if whole is None:
+            return self._begin(t, self._unknown if t.is_floating_point() else "constant")
+        part, of = self._parts.get(_part(memory, t), (-1, -1)) if memory > 0 else (-1, -1)
+        return part if of == whole else whole
+
+    def escape(self, t: Tensor) -> None:
+        """Note that a tensor's numbers leave PyTorch; what is made of numbers from now on may be made of these."""
+        self.escaped.append(self.node_of(t))
+
+    def _memory(self, t: Tensor) -> int:
+        """What a tensor's numbers are in: a piece of memory; of those that have none of one kind, the tensor itself."""
+        try:
+            if not t.is_nested and t.layout == torch.strided:
+                return t.untyped_storage()._cdata
+        except (RuntimeError, NotImplementedError, ValueError):
+            pass
+        self._without_memory.append(t)
+        return -id(t)
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = str(getattr(getattr(func, "overloadpacket", func), "__name__", func)).removesuffix("_")
+        given = list(_tensors((*args, *kwargs.values())))
+        parents = tuple(self.node_of(t) for t in given) if name not in _SHAPE_ONLY else ()
+        if name == "lift_fresh":  # of numbers from Python or NumPy
+            parents = tuple(self.escaped)
+        output = func(*args, **kwargs)
+        self._record(func, name, args, kwargs, {self._memory(t) for t in given}, parents, output)
+        return output
+
+    def _record(
+        self, func: Any, name: str, args: Any, kwargs: Any, given: set[int], parents: tuple[int, ...], output: Any
+    ) -> None:
+        def node(t: Tensor, of: tuple[int, ...]) -> int:
+            pointwise = torch.Tag.pointwise in getattr(func, "tags", ())
+            return self._add(Node(name, of, t.is_floating_point(), pointwise, self.derivative > 0))
+
+        written = list(_written(func, args, kwargs))
+        for t in written:
+            memory, of = self._memory(t), parents
+            whole = _shows_all(t)
+            if whole and (name in _OVERWRITES or t is kwargs.get("out")):
+                of = tuple(p for p in parents if p != self._now.get(memory))
+            if whole:
+                self._writes.pop(memory, None)
+            else:
+                self._writes.setdefault(memory, (self._now.get(memory, -1), []))[1].append(t.detach())
+                of = (*parents, *([self._now[memory]] if memory in self._now else []))
+            self._now[memory] = node(t, of)
+        fresh: dict[int, int] = {}
+        for t in _tensors(output):
+            memory = self._memory(t)
+            if any(t is one for one in written):
+                continue
+            if name == "lift_fresh" or (memory not in given and memory not in fresh):
+                self._writes.pop(memory, None)
+                fresh[memory] = self._now[memory] = node(t, parents)
+            elif not _shows_all(t) and self._parts.get(_part(memory, t), (-1, -1))[0] not in parents:
+                before, parts = self._writes.get(memory, (-1, []))
+                of = parents
+                if before >= 0 and not any(_overlap(t, part) for part in parts):
+                    of = tuple(before if p == self._now[memory] else p for p in parents)
+                self._parts[_part(memory, t)] = (node(t, of), self._now[memory])
+
+
+def _part(memory: int, t: Tensor) -> tuple[int, int, int, int]:
+    """What tells one part of memory from another, however it is turned or reshaped."""
+    last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+    return memory, int(t.storage_offset()), int(last), t.numel()
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two views of one memory may share a number; those of one shape are compared exactly."""
+    if a.shape != b.shape or a.stride() != b.stride():
+        return True
+    steps = sorted(zip(a.stride(), a.shape, strict=True), reverse=True)
+
+    def reached(distance: int, at: int) -> bool:
+        if at == len(steps) or distance == 0:
+            return distance == 0
+        stride, size = steps[at]
+        times = {distance // stride, -(-distance // stride)} if stride else {0}
+        return any(abs(k) < size and reached(distance - k * stride, at + 1) for k in times)
+
+    return reached(int(a.storage_offset() - b.storage_offset()), 0)
+
+
+def _shows_all(t: Tensor) -> bool:
+    if t.is_nested or t.layout != torch.strided:
+        return True
+    try:
+        return t.numel() * t.element_size() >= t.untyped_storage().nbytes()
+    except (RuntimeError, NotImplementedError, ValueError):
+        return True
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
+    """The arguments that an operator writes into; a collective's schema does not say so, but its first is one."""
+    if getattr(func, "namespace", "") == "c10d":
+        yield from _tensors(args[:1])
+        return
+    schema = getattr(func, "_schema", None)
+    for i, argument in enumerate(schema.arguments if schema is not None else ()):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from _tensors(args[i] if i < len(args) else kwargs.get(argument.name))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from _tensors(value)

@@ -1,0 +1,197 @@
+"""One forward pass on a few points: every value that a model's layers return, and what it was computed from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerfreq.data.inputs import (
+    batches,
+    blaming_inputs,
+    call,
+    count,
+    is_loader,
+    map_tensors,
+    on_device,
+    take,
+    tensors_of,
+)
+from layerfreq.errors import InputError
+from layerfreq.isolation.rng import seed_all
+from layerfreq.trace.flow import Flow
+from layerfreq.trace.graph import Graph
+from layerfreq.trace.hooks import Event, Tap, all_tensors, first_tensor
+from layerfreq.trace.row_order import sample_of, unmeasurable
+
+PROBE = 4  # points on which the structure of a model is found out, where it runs on so few
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a module or function has returned.
+
+    Attributes:
+        name: The module's name or the function's; with `:k` for the k-th of several calls.
+        base: The name without the number of the call.
+        number: The number of the call, from 1.
+        once: Whether there was one call of that name.
+        module: The module, or None for a function.
+        inside: The innermost module around it; "" is the model.
+        node: Its node in the graph; -1 where it is no floats.
+        started: The first node that may be its own.
+        ended: The first node after its own.
+        shape: Of all points.
+        dtype: Of its numbers.
+        trouble: Why it cannot be measured, or "".
+        sample: (n, at most `ownrows.COLUMNS`) some of each point's numbers.
+    """
+
+    name: str
+    base: str
+    number: int
+    once: bool
+    module: nn.Module | None
+    inside: str
+    node: int
+    started: int
+    ended: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    trouble: str
+    sample: Tensor | None
+
+    @property
+    def made(self) -> bool:
+        """Whether the value was made here, and not only passed on."""
+        return self.started <= self.node < self.ended
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What was seen.
+
+    Attributes:
+        probe: The points on which the model was run.
+        values: In the order in which they were returned.
+        flow: What was computed from what.
+        gradients: Whether the model runs with gradients only.
+    """
+
+    probe: Any
+    values: list[Value]
+    flow: Flow
+    gradients: bool
+
+
+def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
+    """Run a model once; call it inside `untouched`.
+
+    It is tried on the first four points. A model that does not run on them (points that depend on one another, states
+    of a fixed batch, lengths that must stay together) gets the first batch whole; so does one whose inputs are a list
+    of one batch.
+
+    Args:
+        model: The model, unwrapped.
+        inputs: What its forward takes, or an iterable of batches.
+        whole: Take the first batch whole at once.
+
+    Raises:
+        InputError: If the model does not run, or what it does cannot be followed.
+    """
+    first, _ = next(iter(batches(inputs, whole=whole)))
+    n = count(first)
+    whole = whole or (isinstance(inputs, list) and is_loader(inputs) and len(inputs) == 1)
+    sizes = [n] if whole or n <= PROBE else [PROBE, n]
+    for size in sizes:
+        probe = on_device(model, take(first, slice(0, size), n)) if size < n else on_device(model, first)
+        try:
+            return _traced(model, probe)
+        except (InputError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a model raises for inputs that are not its own
+            if size == n:
+                cut = "" if len(sizes) == 1 else f", nor on the first {PROBE} of these points"
+                with blaming_inputs(model, probe, cut):
+                    raise error
+    raise AssertionError
+
+
+def _traced(model: nn.Module, probe: Any) -> Trace:
+    """Try without gradients, then with them."""
+    try:
+        return _once(model, probe, gradients=False)
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+    return _once(model, probe, gradients=True)
+
+
+def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
+    given = map_tensors(torch.clone, probe)
+    graph, found, n = Graph(model, tensors_of(given)), [], count(probe)
+
+    def note(event: Event) -> None:
+        value = first_tensor(event.output)
+        trouble = unmeasurable(value, n)
+        found.append(
+            Value(
+                event.name,
+                event.name,
+                event.number,
+                True,
+                event.module,
+                event.inside,
+                -1 if value is None else graph.node_of(value),
+                event.started,
+                event.ended,
+                () if value is None else _shape(value),
+                torch.float32 if value is None else value.dtype,
+                trouble,
+                sample_of(value) if value is not None and not trouble else None,
+            )
+        )
+
+    seed_all()  # inside `untouched`: the same noise, if there is any, in every run
+    with Tap(model, note, graph), graph:
+        output = call(model, given, gradients)
+    calls = Counter(value.base for value in found)
+    values = [v if calls[v.base] == 1 else replace(v, name=f"{v.base}:{v.number}", once=False) for v in found]
+    tensors = all_tensors(output)
+    ends = [graph.node_of(t) for t in tensors] if tensors else graph.escaped[-1:]
+    held, masks = _may_be_held(given, graph)
+    return Trace(probe, values, Flow(graph.nodes, held, masks, ends), gradients)
+
+
+def _shape(value: Tensor) -> tuple[int, ...]:
+    return () if value.is_nested else tuple(value.shape)
+
+
+def _may_be_held(inputs: Any, graph: Graph) -> tuple[frozenset[int], frozenset[int]]:
+    """The inputs that look like masks, lengths, positions or ids rather than points, and those of them with 0 and 1.
+
+    How they are used decides what they are.
+    """
+    n, given = count(inputs), tensors_of(inputs)
+    held = [t for t in given if not t.is_floating_point() or _is_mask(t, n)]
+    masks = [t for t in held if not t.is_floating_point() and len(given) > 1 and bool(((t == 0) | (t == 1)).all())]
+    return frozenset(map(graph.node_of, held)), frozenset(map(graph.node_of, masks))
+
+
+def _is_mask(x: Tensor, n: int) -> bool:
+    """Whether it may say which points or positions belong together: zeros and ones, zeros and very negative, (n, n)."""
+    if x.layout != torch.strided or tuple(x.shape) == (n, n) or x.ndim == 0 or x.shape[0] != n:
+        return True
+    zero = x == 0
+    return bool((zero | (x == 1)).all()) or bool(zero.any() & (zero | (x < -1e4)).all())
+
+
+def run_again(model: nn.Module, found: Trace, probe: Any, on_return: Callable[[Event], Any]) -> Any:
+    """Run a model on other points as it was traced, and hand over what its layers return."""
+    seed_all()
+    with Tap(model, on_return):
+        return call(model, map_tensors(torch.clone, probe), found.gradients)

@@ -1,0 +1,41 @@
+"""Measurements in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from layerfreq.files import as_path
+from layerfreq.trackers.extras import needs
+
+
+class TensorBoard:
+    """Logs scalars, and the figure as the image `layerfreq/layers`.
+
+    Args:
+        writer: A `torch.utils.tensorboard.SummaryWriter`, which stays open, or a directory for a writer of its own.
+
+    Raises:
+        InputError: If the package is missing.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._board = needs("torch.utils.tensorboard", "tensorboard")
+        self._folder = as_path(writer, "writer") if isinstance(writer, (str, Path)) else None
+        self._writer: Any = writer if self._folder is None else None
+
+    def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Any]) -> None:
+        """Log one measurement, and make sure that it is on disk."""
+        if self._writer is None:
+            self._writer = self._board.SummaryWriter(str(self._folder))
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.add_figure("layerfreq/layers", figure(), step, close=False)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the writer, if it is our own; the next measurement opens another."""
+        if self._folder is not None and self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,138 @@
+"""Where measurements go besides the run: the trackers, and all they have to know of layerfreq.
+
+A tracker is any object with `log(step, scalars, figure)` and `close()`. `scalars` maps names such as
+`layerfreq/raw/median/<layer>` to numbers; `figure()` draws the layers, for those that keep figures. A new one is
+one module and one line here.
+
+After a checkpoint is resumed, trackers are told the steps since it a second time; only the run itself is rewound.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from layerfreq.errors import InputError, first_line
+from layerfreq.layers import LayerSpectra
+from layerfreq.trackers.csv import CSV
+from layerfreq.trackers.mlflow import MLflow
+from layerfreq.trackers.tensorboard import TensorBoard
+from layerfreq.trackers.wandb import WandB
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CSV", "MLflow", "TensorBoard", "Tracker", "Trackers", "WandB", "figure_of", "scalars_of"]
+
+
+class Tracker(Protocol):
+    """What measurements can be logged to."""
+
+    def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Figure]) -> None:
+        """Log one measurement.
+
+        Args:
+            step: The step it was made at.
+            scalars: Name -> number, as from `scalars_of`.
+            figure: Draws the layers when it is called; drawn once, however many trackers want it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish what this tracker itself has opened; called again, it does nothing."""
+        ...
+
+
+def scalars_of(*measured: LayerSpectra) -> dict[str, float]:
+    """Return the numbers of a step's measurements by name.
+
+    They are `layerfreq/<scale>/<what>/<layer>` with the scales measured and what median, peak or resolution, and
+    `layerfreq/floor/<layer>`, which is the same at all scales. Of raw (features as they are) and rms (a layer at unit
+    root mean square) one brings the other; maxabs (each dimension over its largest absolute value, the paper's) is
+    there if it was asked for. What is None (a median outside the cutoffs, the peak of a target that does not vary) is
+    left out.
+    """
+    found = {}
+    for spectra in _in_all_scales(measured):
+        for layer, one in spectra.items():
+            for what in ("median", "peak", "resolution"):
+                found[f"layerfreq/{one.scale}/{what}/{layer}"] = getattr(one, what)
+            found[f"layerfreq/floor/{layer}"] = one.floor
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def figure_of(*measured: LayerSpectra) -> Figure:
+    """Draw the layers at all scales measured, apart from pyplot's figures, which are the user's."""
+    from matplotlib.figure import Figure
+
+    parts = _in_all_scales(measured)
+    figure = Figure(figsize=(5.5 * len(parts), 4.2), layout="constrained")
+    for spectra, ax in zip(parts, figure.subplots(1, len(parts), squeeze=False)[0], strict=True):
+        spectra.plot(ax)
+    return figure
+
+
+def _in_all_scales(measured: Iterable[LayerSpectra]) -> list[LayerSpectra]:
+    return [part for spectra in measured for part in spectra.in_its_scales()]
+
+
+class Trackers:
+    """Several trackers, each of which may fail: the first time is a warning, and the others go on.
+
+    Args:
+        trackers: The trackers.
+
+    Raises:
+        InputError: If one of them has no `log` and `close`.
+    """
+
+    def __init__(self, trackers: Iterable[Any]) -> None:
+        self._trackers, self._failed = list(trackers), set()
+        for one in self._trackers:
+            if isinstance(one, type) or not all(callable(getattr(one, name, None)) for name in ("log", "close")):
+                raise InputError(
+                    f"trackers: {one!r} is none; pass objects with log(step, scalars, figure) and close(), "
+                    "such as layerfreq.trackers.trackers.CSV('spectra.csv')"
+                )
+
+    def log(self, step: int, measured: Sequence[Any]) -> None:
+        """Log what was measured at a step, `LayerSpectra` at one scale or more, to all of them."""
+        with _random_state_kept():
+            scalars, figure = scalars_of(*measured), cache(lambda: figure_of(*measured))
+            for one in self._trackers:
+                self._try(one, lambda one=one: one.log(step, dict(scalars), figure))
+
+    def close(self) -> None:
+        """Close all of them."""
+        with _random_state_kept():
+            for one in self._trackers:
+                self._try(one, one.close)
+
+    def _try(self, tracker: Any, work: Callable[[], Any]) -> None:
+        try:
+            work()
+        except (Exception, SystemExit) as error:  # whatever a tracker may meet, hours of training are worth more
+            if id(tracker) not in self._failed:
+                said = first_line(error)
+                name = type(tracker).__name__
+                warnings.warn(f"trackers: {name} failed ({said}); the training goes on without it", stacklevel=4)
+            self._failed.add(id(tracker))
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Put the random state back: some trackers draw names from Python's."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's global state
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002

@@ -1,0 +1,295 @@
+"""Whether deeper means lower frequency, over seeds: an answer in words with an interval, or "undecided".
+
+The value of a layer is log2 of its median frequency, that of a run at a step the slope over the layers (octaves per
+layer, least squares). Seeds are the clusters of the interval. `since` is the first measured step from which on the
+answer is "yes" at every step to the last. An onset that is named too early needs a false "yes" at the step just before
+the true one, so that looking at many steps makes it no likelier than one interval's error (2.5%); a late one is likely
+where the seeds are few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from layerfreq.data.scales import in_order, spoken
+from layerfreq.errors import InputError
+from layerfreq.experiments import unit_of
+from layerfreq.runs.reader import read_back
+from layerfreq.runs.run import Run
+from layerfreq.spectrum import Spectrum
+from layerfreq.verdict.regression import LEVEL, Effect, Line, fit_line, mean_slope
+from layerfreq.verdict.speedup import Finding, judge_speed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Answer = Literal["yes", "no", "undecided"]
+PERCENT = f"{LEVEL:.0%}"
+STEP_COLUMNS = ["step", "answer", "octaves", "low", "high", "seeds", "resolved", "left_out"]
+
+
+@dataclass(frozen=True)
+class ScaleVerdict:
+    """Whether deeper means lower frequency at one scale of the features.
+
+    Attributes:
+        scale: "raw", "rms", or "maxabs", which is the paper's.
+        answer: At the last measured step: "yes" where the whole interval is below 0, "no" where it is above
+            (deeper is higher), else "undecided".
+        since: The first step from which on the answer is "yes" to the end; None where the last one is not.
+        octaves: Change of the median frequency per layer at the last step, in octaves, mean over seeds; negative
+            where deeper is lower.
+        interval: The interval of `octaves`.
+        why: What the answer rests on, and what was left out.
+        steps: For each measured step a row: step, answer, octaves, low, high, seeds, resolved, left_out.
+        unit: What a step is called: "epoch" in experiments that count them.
+    """
+
+    scale: str
+    answer: Answer
+    since: int | None
+    octaves: float | None
+    interval: tuple[float, float] | None
+    why: str
+    steps: pd.DataFrame
+    unit: str = "step"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict as one sentence."""
+        where = spoken([self.scale]).capitalize()
+        if self.octaves is None or self.interval is None:
+            return f"{where}: undecided, {self.why}."
+        size = f"{abs(self.octaves):.2f} octaves a layer"
+        low, high = self.interval
+        last, first = int(self.steps["step"].iloc[-1]), int(self.steps["step"].iloc[0])
+        if self.answer == "yes":
+            when = f"from {self.unit} {self.since} on" if self.since != first else f"at every measured {self.unit}"
+            low, high, what = -high, -low, f"yes, deeper means lower frequency {when}; at {self.unit} {last} by {size}"
+        elif self.answer == "no":
+            what = f"no, at {self.unit} {last} deeper means higher frequency, by {size}"
+        else:
+            what = (
+                f"undecided, at {self.unit} {last} the median frequency changes by {self.octaves:+.2f} octaves a layer"
+            )
+        return f"{where}: {what} ({PERCENT} interval {low:.2f} to {high:.2f}; {self.why})."
+
+
+class Verdict:
+    """What some runs say of depth and frequency.
+
+    Attributes:
+        scales: scale -> `ScaleVerdict`, for every scale that some run was measured at, the paper's first.
+        speed: Whether depth shortens training, a `Finding`.
+        cause: Whether frequency explains how fast what lies above the cuts learns, a `Finding`.
+        runs: Number of runs.
+        seeds: Number of seeds among them.
+    """
+
+    def __init__(
+        self, scales: dict[str, ScaleVerdict], speed: Finding, cause: Finding, *, runs: int, seeds: int
+    ) -> None:
+        self.scales, self.speed, self.cause, self.runs, self.seeds = scales, speed, cause, runs, seeds
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict in plain words: one sentence a scale, one on speed, one on the cause."""
+        nothing = [] if self.scales else ["No layer was measured, so nothing is said of frequencies."]
+        return [*nothing, *(one.sentence for one in self.scales.values()), self.speed.sentence, self.cause.sentence]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each scale and step: answer, octaves, low, high, seeds, resolved, left_out.
+
+        `resolved` and `left_out` count the layers of all runs whose median is, and is not, within the resolution.
+        """
+        import pandas as pd
+
+        frames = [one.steps.assign(scale=name) for name, one in self.scales.items()]
+        if not frames:
+            return pd.DataFrame(columns=pd.Index(["scale", *STEP_COLUMNS]))
+        whole = pd.concat(frames, ignore_index=True)
+        whole.insert(0, "scale", whole.pop("scale"))
+        return whole
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+    def __repr__(self) -> str:
+        return f"Verdict of {self.runs} runs, {self.seeds} seeds\n{self}"
+
+
+def verdict(runs: Sequence[Run] | Sequence[str | Path] | Run | str | Path, *, error: float | None = None) -> Verdict:
+    """Judge runs: does deeper mean lower frequency, does depth shorten training, does frequency explain it.
+
+    Args:
+        runs: Runs, or their folders; a folder of an experiment stands for the runs in it. Each run is one seed; runs
+            of one experiment folder whose names end in the same `seed-N` belong to one.
+        error: Training loss whose steps are compared for `speed`; None takes the experiment's own, or the lowest that
+            all runs reached.
+
+    Raises:
+        InputError: If there is no run.
+    """
+    given = [runs] if isinstance(runs, (Run, str, Path)) else list(runs)
+    found = expand(given)
+    medians = medians_of(found)
+    scales = judge(medians, unit_of([run for run, _ in found]))
+    seeds = len({cluster for _, cluster in found})
+    return Verdict(scales, judge_speed(found, error), _cause(found), runs=len(found), seeds=seeds)
+
+
+def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
+    """Return single runs, each with the name of its cluster: its own path, or the experiment's and its seed.
+
+    Raises:
+        InputError: If a folder holds no run, or a run is given twice.
+    """
+    if not runs:
+        raise InputError("runs: none given; name at least one run's folder")
+    found: list[tuple[Run, str]] = []
+    for given in runs:
+        path = given.path if isinstance(given, Run) else Path(given)
+        inner = sorted(p.parent for p in path.glob("*/config.yaml"))
+        if (path / "spectra").is_dir() or (path / "metrics").is_dir() or not inner:
+            found.append((given if isinstance(given, Run) else Run(path), str(path)))
+            continue
+        for one in inner:
+            seed = one.name.rpartition("seed-")[2] if "seed-" in one.name else one.name
+            found.append((Run(one), f"{path}/seed-{seed}"))
+    seen: set[Path] = set()
+    for run, _ in found:
+        if run.path.resolve() in seen:
+            raise InputError(f"runs: {str(run.path)!r} is given twice; each run counts once")
+        seen.add(run.path.resolve())
+    return found
+
+
+def medians_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
+    """Return a row for each run, step, layer and scale.
+
+    Columns run, seed (the cluster), step, layer, depth, scale, median (1/delta, NaN where the cutoffs do not reach it),
+    error (standard error of log2 median, NaN where unknown), resolution.
+    """
+    import pandas as pd
+
+    columns = ["run", "seed", "step", "layer", "depth", "scale", "median", "error", "resolution"]
+    rows = []
+    for run, cluster in runs:
+        for one in read_back(run.spectra):
+            found = one.spectrum
+            median = math.nan if found.median is None else found.median
+            where = [str(run.path), cluster, one.step, one.layer, one.depth, found.scale]
+            rows.append([*where, median, _error(found), found.resolution])
+    return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def _error(one: Spectrum) -> float:
+    """Standard error of log2 of the median; NaN where there is none."""
+    if one.median is None or one.stderr is None:
+        return math.nan
+    per_octave = float(np.interp(one.median, one.inv_delta, one.rdf)) * one.median * math.log(2)
+    return float(np.interp(one.median, one.inv_delta, one.stderr)) / per_octave if per_octave > 0 else math.nan
+
+
+def judge(medians: pd.DataFrame, unit: str = "step") -> dict[str, ScaleVerdict]:
+    """Judge a table of medians, as from `medians_of`; `run`, `error` and `layer` may be missing.
+
+    Args:
+        medians: Columns seed, step, depth, scale, median, resolution, and maybe run and error.
+        unit: What a step is called.
+
+    Returns:
+        A verdict for every scale in the table, the paper's first.
+    """
+    table = medians.assign(run=medians["run"] if "run" in medians else medians["seed"])
+    if "error" not in table:
+        table = table.assign(error=math.nan)
+    every = len(set(table["run"]))
+    return {scale: _judge(table[table["scale"] == scale], scale, unit, every) for scale in in_order(table["scale"])}
+
+
+def _judge(table: Any, scale: str, unit: str, every: int) -> ScaleVerdict:
+    """Judge the medians of one scale; `every` counts the runs of all scales."""
+    import pandas as pd
+
+    columns = pd.Index(STEP_COLUMNS)
+    runs = table["run"].nunique()
+    shared = table.groupby("step")["run"].nunique()
+    steps = [int(step) for step in shared.index[shared == runs]]
+    if not steps:
+        why = f"no {unit} was measured in all {runs} runs"
+        return ScaleVerdict(scale, "undecided", None, None, None, why, pd.DataFrame(columns=columns), unit)
+    seeds = table["seed"].nunique()
+    rows, last, why = [], None, ""
+    resolved = (table["median"] > 0) & (table["median"] <= table["resolution"])
+    for step in steps:
+        here = table["step"] == step
+        part, good = table[here], table[here & resolved]
+        last, why = _at(good, seeds)
+        left_out = len(part) - len(good)
+        if left_out:
+            why += f"; {left_out} of {len(part)} medians at {unit} {step} left out as beyond the resolution"
+        interval = (math.nan, math.nan) if last is None or last.interval is None else last.interval
+        slope, clusters = (math.nan, 0) if last is None else (last.slope, last.clusters)
+        answer = _answer(last)
+        rows.append([step, answer, slope, *interval, clusters, len(good), left_out])
+    frame = pd.DataFrame(rows, columns=columns)
+    answers = frame["answer"].tolist()
+    held = 0
+    while held < len(answers) and answers[-1 - held] == "yes":
+        held += 1
+    if runs < every:
+        why += f"; {every - runs} of {every} runs were not measured at this scale"
+    if steps[-1] < table["step"].max():
+        why += f"; {unit}s after {steps[-1]} were not measured in all runs"
+    return ScaleVerdict(
+        scale=scale,
+        answer=answers[-1],
+        since=steps[-held] if held else None,
+        octaves=None if last is None else last.slope,
+        interval=None if last is None else last.interval,
+        why=why,
+        steps=frame,
+        unit=unit,
+    )
+
+
+def _at(good: Any, seeds: int) -> tuple[Effect | None, str]:
+    """Return the mean slope of one step, and what it rests on."""
+    clusters: dict[Any, list[Line]] = {}
+    run, seed = good["run"].to_numpy(), good["seed"].to_numpy()
+    x, y, errors = good["depth"].to_numpy(), np.log2(good["median"].to_numpy()), good["error"].to_numpy()
+    for one in dict.fromkeys(run):
+        at = run == one
+        line = fit_line(x[at], y[at], errors[at])
+        if line is not None:
+            clusters.setdefault(seed[at][0], []).append(line)
+    if not clusters:
+        return None, "no run has two layers whose median is within the resolution"
+    if 2 * len(clusters) < seeds:
+        return None, f"only {len(clusters)} of {seeds} seeds have two layers whose median is within the resolution"
+    effect = mean_slope(list(clusters.values()))
+    assert effect is not None
+    return effect, effect.how + (f" of {seeds}" if 1 < len(clusters) < seeds else "")
+
+
+def _answer(effect: Effect | None) -> Answer:
+    sign = 0 if effect is None else effect.sign
+    return "yes" if sign < 0 else "no" if sign > 0 else "undecided"
+
+
+def _cause(runs: Sequence[tuple[Run, str]]) -> Finding:
+    if not any((run.path / "relearn" / "cells").is_dir() for run, _ in runs):
+        why = "nothing was trained anew above the cuts; run `layerfreq relearn` on the runs"
+        return Finding("undecided", f"Does frequency explain how fast the layers above learn: undecided, {why}.")
+    from layerfreq.relearn import results
+    from layerfreq.verdict import ranking as league
+    from layerfreq.verdict.cause import judge_cause
+
+    return judge_cause(league(results(runs)))

@@ -1,0 +1,129 @@
+"""Whether depth shortens training: steps to one error, over runs of different depth."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from layerfreq.errors import InputError
+from layerfreq.experiments import unit_of
+from layerfreq.runs.run import Run
+from layerfreq.verdict.regression import LEVEL, Effect, Line, fit_line, mean_slope
+
+DEPTH_IN_NAME = re.compile(r"(?:^|-)(?:layers|hidden|depth)-(\d+)(?:-|$)")
+VARIANT_IN_NAME = re.compile(r"(?:^|-)variant-(\d+)(?:-|$)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An answer to one question.
+
+    Attributes:
+        answer: "yes", "no" or "undecided".
+        sentence: The answer in plain words, with what it rests on or what is missing.
+        effect: Its size, where there is one.
+        interval: The interval of the size.
+    """
+
+    answer: Literal["yes", "no", "undecided"]
+    sentence: str
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None) -> Finding:
+    """Compare the steps that runs of different depth take to one training loss.
+
+    The effect is the change of log2(steps) per layer: per seed where each seed has several depths, else one line
+    through all runs. A run that does not reach the error counts with its last step, which is a bound; where there are
+    such runs the answer is "undecided" unless the deeper reach it and the shallower do not.
+
+    Args:
+        runs: Runs and their clusters, as from `layerfreq.verdict.depth.expand`.
+        error: Training loss; None takes the experiment's own, or the lowest that all runs reached.
+
+    Raises:
+        InputError: If the error is not a number above 0.
+    """
+    if error is not None and not 0 < error < math.inf:
+        raise InputError(f"error: {error!r} is no loss above 0; pass the loss whose steps are compared")
+    question = "Does depth shorten training"
+    known: list[tuple[Run, str, int | None, Any]]
+    known = [(run, cluster, depth_of(run), run.metrics) for run, cluster in runs]
+    known = [one for one in known if one[2] is not None and "loss" in one[3] and not one[3]["loss"].isna().all()]
+    depths = sorted({depth for _, _, depth, _ in known if depth is not None})
+    if len(depths) < 2:
+        have = f"all have {depths[0]} layers" if depths else "none has both a known depth and a logged loss"
+        return Finding("undecided", f"{question}: undecided, this needs runs of different depth, and {have}.")
+    error = error or _own_error([run for run, _, _, _ in known])
+    if error is None:
+        error = max(float(metrics["loss"].min()) for _, _, _, metrics in known)
+    steps = [steps_to(metrics, error) for _, _, _, metrics in known]
+    late = [censored for _, censored in steps]
+    data = [(c, d, math.log2(max(s, 1))) for (_, c, d, _), (s, _) in zip(known, steps, strict=True)]
+    effect = _effect(data)
+    to = f"{unit_of([run for run, _, _, _ in known])}s to a loss of {error:.3g}"
+    if effect is None or effect.interval is None:
+        return Finding("undecided", f"{question}: undecided, too few runs of different depth for an interval of {to}.")
+    low, high = effect.interval
+    size = f"{to} change by {2**effect.slope - 1:+.0%} a layer"
+    basis = f"{LEVEL:.0%} interval {2**low - 1:+.0%} to {2**high - 1:+.0%}, {len(known)} runs, {effect.how}"
+    answer: Literal["yes", "no", "undecided"] = "yes" if effect.sign < 0 else "no" if effect.sign > 0 else "undecided"
+    if any(late):
+        basis += f"; {sum(late)} runs did not reach it and count with their last step"
+        slow = {depth for (_, _, depth, _), censored in zip(known, late, strict=True) if censored}
+        # Bounds at the end that is slower anyway only weaken the effect; any others may have made it.
+        if slow != {depths[0] if answer == "yes" else depths[-1]}:
+            answer = "undecided"
+    return Finding(answer, f"{question}: {answer}, {size} ({basis}).", effect.slope, effect.interval)
+
+
+def depth_of(run: Run) -> int | None:
+    """Return the depth of a run's network: of its config, its name, or the number of its measured layers."""
+    said = run.config.get("depth")
+    if isinstance(said, int):
+        return said
+    if found := DEPTH_IN_NAME.search(run.path.name):
+        return int(found[1])
+    if found := VARIANT_IN_NAME.search(run.path.name):
+        return 2 * (4 - int(found[1]))  # residual blocks
+    steps = run.steps()
+    return None if not steps else max(run.spectra["depth"].tolist())
+
+
+def steps_to(metrics: Any, error: float) -> tuple[int, bool]:
+    """Return the first logged step with a loss of at most `error`; or the last step, and True, where there is none."""
+    step, loss = metrics["step"].to_numpy(), metrics["loss"].to_numpy()
+    reached = step[loss <= error]
+    return (int(reached.min()), False) if len(reached) else (int(step[~np.isnan(loss)].max()), True)
+
+
+def _own_error(runs: Sequence[Run]) -> float | None:
+    """The error at which an experiment ends its trainings, where all runs are of one that says so."""
+    errors = set()
+    for run in runs:
+        parent = run.path.parent / "config.yaml"
+        errors.add(Run(run.path.parent).config.get("error") if parent.is_file() else None)
+    own = errors.pop() if len(errors) == 1 else None
+    return float(own) if isinstance(own, (int, float)) else None
+
+
+def _effect(data: Sequence[tuple[str, Any, float]]) -> Effect | None:
+    clusters: dict[str, list[tuple[Any, float]]] = {}
+    for cluster, depth, value in data:
+        clusters.setdefault(cluster, []).append((depth, value))
+    fits = [fit_line(*np.array(points).T) for points in clusters.values()]
+    lines: list[list[Line]] = [[line] for line in fits if line is not None]
+    if len(lines) == len(clusters) and len(lines) > 1:
+        return mean_slope(lines)
+    line = fit_line([depth for _, depth, _ in data], [value for _, _, value in data])
+    effect = None if line is None else mean_slope([[line]])
+    return None if effect is None else Effect(effect.slope, effect.interval, len(data), "from the runs' scatter")

@@ -1,0 +1,71 @@
+"""Models that are trained by several processes: one result, that of one process; and training goes on unchanged."""
+
+import numpy as np
+import pytest
+import torch
+
+from layerfreq import layer_spectra
+from tests.helpers.ranks import spectra_of, train_twice, world
+from tests.helpers.training import NETWORKS, data
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    with world(2, tmp_path_factory.mktemp("ranks")) as call:
+        yield call
+
+
+def fsdp(how, name):
+    mark = pytest.mark.compatibility("set-up", name, "works with a limit", "every rank needs as many batches")
+    return pytest.param(how, marks=mark, id=how)
+
+
+SHARED_OUT = [
+    fsdp("fsdp", "FullyShardedDataParallel"),
+    fsdp("fsdp_each", "FullyShardedDataParallel"),
+    fsdp("fully_shard_root", "fully_shard (FSDP2)"),
+    fsdp("fully_shard_each", "fully_shard (FSDP2)"),
+]
+DDP = pytest.param("ddp", marks=pytest.mark.compatibility("set-up", "DistributedDataParallel", "works"))
+
+
+def alone(network, state=None):
+    torch.manual_seed(0)
+    model = NETWORKS[network]()
+    model.load_state_dict(state or model.state_dict())
+    return layer_spectra(model, *data(network), inv_delta=[0.1, 1.0, 10.0]).to_frame()
+
+
+def same(one, other):
+    assert list(one["layer"]) == list(other["layer"])
+    for column in ("lfr", "rdf", "neighbours"):
+        np.testing.assert_allclose(one[column], other[column], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", [DDP, *SHARED_OUT])
+def test_two_ranks_find_what_one_process_finds(two, how):
+    one = alone("transformer")
+    for frame, *_ in two(spectra_of, *[("transformer", how, 0)] * 2):
+        same(frame, one)
+
+
+@pytest.mark.parametrize("how", [one for one in SHARED_OUT if one.id != "fsdp_each"])
+def test_training_that_is_shared_out_is_bit_identical(two, how):
+    for wrong, layers in two(train_twice, *[("transformer", how, {})] * 2):
+        assert wrong == []
+        assert layers == 2
+
+
+@pytest.mark.compatibility(
+    "set-up",
+    "DistributedDataParallel, buffers that differ",
+    "works with a limit",
+    "each rank measures with its own; broadcast them before, or use SyncBatchNorm",
+)
+def test_buffers_that_training_leaves_different_on_every_rank(two):
+    (mixed, frame, _, state), (_, other, differed, _) = two(spectra_of, *[("resnet", "ddp", 2)] * 2)
+    one = alone("resnet", state)
+    assert differed
+    assert frame.equals(other)
+    same(frame, one)
+    assert np.abs(mixed["lfr"] - one["lfr"]).max() > 1e-6
