@@ -50,3 +50,12 @@ def first_line(error: BaseException, *, kind: bool = False, most: int = 160) -> 
     if not text:
         return name
     return ((f"{name}: " if kind else "") + text.splitlines()[0])[:most]
+
+
+def shown(value: Any) -> str:
+    """Return a short text for a value, whatever it is."""
+    try:
+        text = reprlib.repr(value)
+    except Exception:  # of anybody's classes
+        text = f"a {type(value).__name__}"
+    return " ".join(text.split())[:80]

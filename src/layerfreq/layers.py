@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, device_of, is_loader
-from layerfreq.data.notes import shown
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, blame
+from layerfreq.errors import InputError, blame, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.options import check_options

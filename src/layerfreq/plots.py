@@ -194,7 +194,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write a figure as PNG and PDF, each whole or not at all, and close it."""
     from matplotlib import pyplot as plt
 
-    from layerfreq.runs.run import write_whole
+    from layerfreq.files import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from layerfreq.data.distributed import Shards
+from layerfreq.data.source import Source
 from layerfreq.data.targets import prepare_targets, read_targets
 from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_features, as_scale
 from layerfreq.engines import USUAL, Engine, enough_memory, pick_engine
@@ -22,7 +23,7 @@ from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.bounds import within_bounds
 from layerfreq.measure.options import check_options
 from layerfreq.measure.sampling import Tally, draw
-from layerfreq.measure.sources import Held, Source
+from layerfreq.measure.sources import Held
 from layerfreq.measure.strategies import CUTOFFS, Passing, Whole
 
 if TYPE_CHECKING:

@@ -228,7 +228,7 @@ def test_a_sweep_yields_every_result_on_one_thread():
 
 
 def test_on_the_command_line(tmp_path, monkeypatch, capsys):
-    from layerfreq.cli import program as cli
+    from layerfreq import cli
 
     def call(*words):
         monkeypatch.setattr("sys.argv", ["layerfreq", "reproduce", *words])

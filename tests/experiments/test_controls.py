@@ -128,7 +128,7 @@ def test_the_page_says_what_its_data_say():
 
 
 def test_a_preset_that_there_is_not_is_one_line(monkeypatch, capsys):
-    from layerfreq.cli import program as cli
+    from layerfreq import cli
 
     monkeypatch.setattr("sys.argv", ["layerfreq", "reproduce", "controls", "--preset", "paper"])
     with pytest.raises(SystemExit) as ended:

@@ -1,4 +1,4 @@
-"""Spectra of odd data against the definition: `python -m tests.helpers.fuzz 1000` tries that many cases, and names failures."""
+"""Odd data against the definition: `python -m tests.helpers.fuzz 1000` tries so many cases, and names failures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Pages whose code runs: every Python block of a Markdown page, in order, in one namespace.
 
 A block fenced as `text` that follows a Python block directly is what that block prints: words exactly, numbers to two
-per cent. `python -m tests.helpers.pages docs/reading.md docs/reading` runs a page in a folder, which makes its figures anew.
+per cent. `python -m tests.helpers.pages docs/reading.md docs/reading` runs a page in a folder: its figures are made
+anew.
 """
 
 import contextlib

@@ -167,7 +167,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path):
 
 def test_an_experiment_from_training_to_verdict(tmp_path, monkeypatch, capsys):
     pytest.importorskip("lightning_fabric")
-    from layerfreq.cli import program as cli
+    from layerfreq import cli
     from layerfreq.experiments import mlp
     from layerfreq.experiments.runner import Progress
 

@@ -136,7 +136,7 @@ def test_an_experiment_shows_the_first_seed_of_each_case(tmp_path):
 
 def test_reproduce_ends_with_it(tmp_path, monkeypatch, capsys):
     pytest.importorskip("lightning_fabric")
-    from layerfreq.cli import program as cli
+    from layerfreq import cli
 
     out = tmp_path / "o"
     monkeypatch.setattr("sys.argv", ["layerfreq", "reproduce", "sine", "--preset", "smoke", "--out", str(out)])

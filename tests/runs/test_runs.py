@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from layerfreq import Run
 from layerfreq.errors import InputError
-from layerfreq.runs.run import write_whole
+from layerfreq.files import write_whole
 from tests.helpers.forked import context
 
 COLUMNS = ["step", "layer", "depth", "scale", "inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]

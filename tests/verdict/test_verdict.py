@@ -178,7 +178,7 @@ def test_runs_on_disk(tmp_path, draw, capsys, monkeypatch):
     assert "runs of different depth" in found.speed.sentence
     assert "trained anew" in found.cause.sentence
     assert str(found) == "\n".join(found.sentences)
-    from layerfreq.cli import program as cli
+    from layerfreq import cli
 
     monkeypatch.setattr(sys, "argv", ["layerfreq", "verdict", str(tmp_path / "e"), "--table"])
     with pytest.raises(SystemExit) as ended:

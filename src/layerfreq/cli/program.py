@@ -158,7 +158,7 @@ def spectrum(
     console.print(repr(result), highlight=False)
     if out is not None:
         from layerfreq import plots
-        from layerfreq.runs.run import write_whole
+        from layerfreq.files import write_whole
 
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "spectrum.csv", lambda at: result.to_frame().to_csv(at, index=False))

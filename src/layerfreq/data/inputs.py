@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from layerfreq.data.arraylike import as_array, is_table
-from layerfreq.data.notes import shown
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import InputError, first_line, shown
 
 MOST = 10_000  # batches of a loader that does not say how many it has
 SAMPLES = 256  # points in one batch of a data set

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, shown
 
 MOST = 10**12  # steps; their files have so many digits
 
@@ -41,15 +40,6 @@ def as_metrics(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, 
         else:
             refused[name] = f"{shown(value)} is no number"
     return kept, refused
-
-
-def shown(value: Any) -> str:
-    """Return a short text for a value, whatever it is."""
-    try:
-        text = reprlib.repr(value)
-    except Exception:  # of anybody's classes
-        text = f"a {type(value).__name__}"
-    return " ".join(text.split())[:80]
 
 
 def _plain(value: Any) -> Any:

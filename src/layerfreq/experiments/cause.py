@@ -14,10 +14,11 @@ from layerfreq.errors import InputError
 from layerfreq.experiments import mlp, resnet
 from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.experiments.sweep import Sweep, check_backend, pool
+from layerfreq.files import write_whole
 from layerfreq.relearn import Design, results
 from layerfreq.relearn.rebuilt import source_of
 from layerfreq.relearn.study import cells_of, open_results, train_cells
-from layerfreq.runs.run import Run, write_whole
+from layerfreq.runs.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd

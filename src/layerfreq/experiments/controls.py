@@ -20,12 +20,13 @@ from torch.nn.utils import skip_init
 from layerfreq.experiments.figures.controls_summary import as_table, figure, judge_controls
 from layerfreq.experiments.mlp import network, source
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
+from layerfreq.files import write_whole
 from layerfreq.loading.images import load_images
 from layerfreq.network.extract import layer_features
 from layerfreq.relearn.heads import fixed_head, train_heads
 from layerfreq.relearn.predictors import constant_loss, outputs_of, standardise
 from layerfreq.relearn.study import FIXED, RATES, principal
-from layerfreq.runs.run import Run, write_whole
+from layerfreq.runs.run import Run
 from layerfreq.runs.weights import load_weights
 from layerfreq.spectrum import Scale, Spectrum, spectrum
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
+from layerfreq.files import write_whole
 from layerfreq.layers import LayerSpectra
 from layerfreq.network.extract import layer_features
-from layerfreq.runs.run import Run, write_whole
+from layerfreq.runs.run import Run
 from layerfreq.runs.weights import keep_weights
 from layerfreq.spectrum import spectrum
 

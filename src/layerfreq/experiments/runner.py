@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
+from layerfreq.files import sweep, write_whole
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.runs.environment import environment
-from layerfreq.runs.run import Run, sweep, write_whole
+from layerfreq.runs.run import Run
 
 PIECE = 1000  # points that go through the network at a time, so that what they leave behind stays in the caches
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from layerfreq.data.arraylike import as_array
 from layerfreq.data.inputs import batches, count, is_loader, take
-from layerfreq.data.notes import shown
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import InputError, first_line, shown
 from layerfreq.loading.array_files import SUFFIXES, read_arrays
 from layerfreq.loading.hub_tables import class_ids, open_table, pictures, pixels, readable, texts
 from layerfreq.loading.models import Source, make, processor

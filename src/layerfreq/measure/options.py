@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from layerfreq.data.distributed import Shards
-from layerfreq.data.notes import shown
 from layerfreq.data.validation import as_cutoffs, as_scale
 from layerfreq.engines import pick_engine
 from layerfreq.engines.cuda.engine import check_device
-from layerfreq.errors import InputError, did_you_mean, first_line
+from layerfreq.errors import InputError, did_you_mean, first_line, shown
 
 OPTIONS = ("inv_delta", "scale", "center", "rows", "rtol", "engine", "device", "seed", "group")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from layerfreq.data.source import Source
 from layerfreq.data.validation import Scale, as_features
 from layerfreq.engines.base import Points, chunks, extent, gains, power_of_two, sizes
 from layerfreq.engines.coincidence import fingerprints, mean_count
@@ -17,24 +17,6 @@ from layerfreq.errors import InputError
 from layerfreq.isolation.memory import reserve
 
 DRIFT = 1e-3  # of the largest number of a point, by which its features may differ between passes (accelerators do)
-
-
-class Source(ABC):
-    """Features (n, d) that pass by in blocks, as often as asked.
-
-    Attributes:
-        device: Where the blocks are.
-    """
-
-    device: torch.device
-
-    @abstractmethod
-    def visit(self, see: Callable[[int, Tensor], None]) -> None:
-        """Show all points once, in the same order every time.
-
-        Args:
-            see: Gets the number of a block's first point and the block (k, d), which it must not keep.
-        """
 
 
 class Held(Source):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from layerfreq.data.distributed import Shards
+from layerfreq.data.source import Source
 from layerfreq.data.targets import Targets
 from layerfreq.data.validation import Curve, Scale
 from layerfreq.engines import Engine, Points, RowCurves, as_points, pick_engine
@@ -18,7 +19,7 @@ from layerfreq.engines.base import FEWEST, chunks
 from layerfreq.engines.blocked import squared_distances
 from layerfreq.errors import InputError
 from layerfreq.measure.sampling import Draw
-from layerfreq.measure.sources import Extent, Gather, Held, Source
+from layerfreq.measure.sources import Extent, Gather, Held
 
 HELD = 1 << 24  # numbers kept for the filter centres that columns pass by at once, where they come from other ranks
 SAMPLE = 256  # points whose distances the grid of cutoffs has to cover

@@ -8,8 +8,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from layerfreq.data.notes import shown
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import InputError, first_line, shown
 
 
 class Policy:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from layerfreq.data.notes import as_step, shown
-from layerfreq.errors import InputError
+from layerfreq.data.notes import as_step
+from layerfreq.errors import InputError, shown
 
 When = int | np.integer | str | Iterable[Any] | Callable[[int], bool]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.inputs import batches, call, count, device_of, is_loader, on_device
+from layerfreq.data.source import Source
 from layerfreq.errors import InputError, blame
 from layerfreq.isolation.memory import group_by_memory, read_memory, reserve
 from layerfreq.isolation.preserve import sharded_modules, untouched
 from layerfreq.isolation.torch_settings import CallersSettings, own_settings
-from layerfreq.measure.sources import Source
 from layerfreq.network.capture import watch
 from layerfreq.network.cuts import Cut
 from layerfreq.network.find import choose_layers, reject_one_pass, unwrap

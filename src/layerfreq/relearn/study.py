@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError, did_you_mean
+from layerfreq.files import sweep, write_whole
 from layerfreq.network.extract import layer_features
 from layerfreq.network.split import split
 from layerfreq.relearn.heads import DEPTHS, Curves, fixed_head, train_heads
 from layerfreq.relearn.predictors import constant_loss, outputs_of, predictors, standardise
 from layerfreq.relearn.rebuilt import Source, given, layers_of, source_of
-from layerfreq.runs.run import Run, sweep, write_whole
+from layerfreq.runs.run import Run
 from layerfreq.runs.weights import kept_steps, load_weights
 from layerfreq.spectrum import spectrum
 from layerfreq.verdict.depth import expand

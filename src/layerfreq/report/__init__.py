@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfreq.errors import InputError
+from layerfreq.files import write_whole
 from layerfreq.report.collect import collect, title_of
-from layerfreq.runs.run import Run, write_whole
+from layerfreq.runs.run import Run
 
 
 def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:

@@ -12,7 +12,8 @@ import yaml
 
 from layerfreq.data.notes import as_metrics, as_step
 from layerfreq.errors import InputError
-from layerfreq.files import as_path, plain, read_config, read_frames, sweep, write_whole
+from layerfreq.files import as_path, natural, sweep, write_whole
+from layerfreq.runs.files import plain, read_config, read_frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,6 @@ RESERVE = 32 << 20  # bytes that must be free before a run is begun
 SPECTRA = re.compile(r"step-(\d{12})\.parquet")
 METRICS = re.compile(r"from-(\d{12})\.parquet")
 PARTS = ("spectra", "metrics", "checkpoints", "figures", "config.yaml", "report.html", "notes.txt")  # of a run
-__all__ = ["Run", "natural", "sweep", "write_whole"]
 
 
 class Run:
@@ -235,11 +235,6 @@ class Run:
     def _write_frame(self, folder: str, name: str, frame: pd.DataFrame) -> None:
         (self.path / folder).mkdir(exist_ok=True)
         write_whole(self.path / folder / f"{name}.parquet", lambda at: frame.to_parquet(at, index=False), self.path)
-
-
-def natural(name: str) -> list[Any]:
-    """Return a key that sorts layer-10 after layer-9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name) if part]
 
 
 def _by_step(frame: pd.DataFrame) -> pd.DataFrame:

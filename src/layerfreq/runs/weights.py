@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfreq.errors import InputError
-from layerfreq.runs.run import write_whole
+from layerfreq.files import write_whole
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,8 @@ from typing import Any
 
 from layerfreq import plots
 from layerfreq.experiments.residual import CUTS, VARIANTS
-from layerfreq.runs.run import Run, write_whole
+from layerfreq.files import write_whole
+from layerfreq.runs.run import Run
 from layerfreq.runs.summary import summarise
 
 Runs = Mapping[tuple[int, int], Run]  # (variant, seed) -> run

@@ -1,0 +1,110 @@
+"""Files of a run: what they hold, and how damaged ones are told."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from layerfreq.data.validation import SCALES
+from layerfreq.errors import InputError, first_line, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What config.yaml says, where others count on its kind.
+KINDS: dict[str, tuple[type, ...]] = {"environment": (dict,), "error": (int, float), "seeds": (list,)}
+TRIES = 5  # of a reader, while a run is being rewound
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what a `config.yaml` says.
+
+    Raises:
+        InputError: If it cannot be read, or is of another form.
+    """
+    remedy = "mend it, or put a copy in its place"
+    try:
+        found = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"run: {str(path)!r} is damaged ({first_line(error)}); {remedy}") from None
+    found = {} if found is None else found
+    if not isinstance(found, dict):
+        raise InputError(f"run: {str(path)!r} holds a {type(found).__name__}, not names and values; {remedy}")
+    for name, kinds in KINDS.items():
+        if not isinstance(found.get(name), (*kinds, type(None))):
+            raise InputError(f"run: {str(path)!r} says {name}: {shown(found[name])}, which it cannot be; {remedy}")
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value as YAML can hold it; what it cannot is text."""
+    if isinstance(value, Mapping):
+        return {name if isinstance(name, (int, float)) else str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(one) for one in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    item = getattr(value, "tolist", None)  # of NumPy's and PyTorch's numbers and arrays
+    try:
+        return str(value) if item is None else plain(item())
+    except Exception:  # of anybody's classes
+        return shown(value)
+
+
+def read_frames(folder: Path, pattern: re.Pattern[str], columns: list[str]) -> list[pd.DataFrame]:
+    """Read the Parquet files in one of a run's folders.
+
+    Args:
+        folder: The folder, which may be missing.
+        pattern: What their names are like.
+        columns: Numbers or text that each must have; all but "layer" and "scale" are numbers.
+
+    Raises:
+        InputError: For a damaged file, or one that is none of the run's, with its name.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            parts = sorted(one for one in folder.glob("*.parquet") if not one.name.startswith("."))
+            return [_read_frame(part, pattern, columns) for part in parts]
+        except FileNotFoundError:  # the run is being rewound: look again at what is there
+            if not left:
+                raise InputError(f"run: files in {str(folder)!r} come and go; try again later") from None
+            time.sleep(0.05)
+    return []
+
+
+def _read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    if not pattern.fullmatch(part.name):
+        raise InputError(f"run: {str(part)!r} is no file of the run (of a sync client?); move it away")
+    try:
+        frame = pd.read_parquet(part)
+    except FileNotFoundError:
+        if part.is_symlink():
+            raise InputError(f"run: {str(part)!r} leads nowhere; move it away") from None
+        raise
+    except Exception as error:  # damaged files raise dozens of types
+        raise InputError(f"run: {str(part)!r} is damaged ({first_line(error)}); move it away") from None
+    for name in columns:
+        if name not in frame:
+            raise InputError(f"run: {str(part)!r} has no column {name!r}; move it away")
+        number = pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name])
+        if number == (name in ("layer", "scale")) and len(frame):
+            raise InputError(f"run: {str(part)!r} has {frame[name].dtype} in column {name!r}; move it away")
+    if "scale" in columns and not bool(frame["scale"].isin(SCALES).to_numpy().all()):
+        raise InputError(f"run: {str(part)!r} has other scales than {', '.join(SCALES)}; move it away")
+    frame.attrs = _about(frame.attrs)  # pyright: ignore[reportAttributeAccessIssue]
+    return frame
+
+
+def _about(attrs: Any) -> dict[str, Any]:
+    """Return what a measurement says of itself, as far as it is of the kinds that are written."""
+    kinds = {"n": int, "rows": int, "floor": (int, float), "refused": dict, "failed": dict}
+    items = attrs.items() if isinstance(attrs, Mapping) else ()
+    return {name: value for name, value in items if name in kinds and isinstance(value, kinds[name])}
