@@ -21,6 +21,7 @@ from layerfreq.engines import USUAL, Engine, enough_memory, pick_engine
 from layerfreq.errors import InputError
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.bounds import within_bounds
+from layerfreq.measure.intervals import FAINT
 from layerfreq.measure.options import check_options
 from layerfreq.measure.sampling import Tally, draw
 from layerfreq.measure.sources import Held
@@ -295,8 +296,10 @@ def spectrum(
         center: Subtract the mean target first, so that LFR starts at 0. None does so for floats, whose mean is a matter
             of their unit, and leaves class ids as published; `Spectrum.center` says what was done. Floats that are
             one-hot vectors of classes give what the ids would with center=False.
-        rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement.
-        rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff.
+        rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement; a warning says
+            how many it takes where these are too few for `stderr` to rest on what they show.
+        rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff; where LFR
+            is below 0.01, relative to 0.01.
         engine: "auto": "cpu" on the CPU for the work of some 512 points or more, "cuda" on an NVIDIA GPU (Ampere or
             later, with Triton) above 1,024, else "blocked" (measured in docs/benchmarks.md). "cpu": all cutoffs from
             one pass, LFR to 1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep
@@ -374,9 +377,12 @@ def measure(
             if tally.done():
                 break
     found = within_bounds(tally.estimates(), y, tally.target, name)
-    if rtol is not None and y.sketch and np.any(found["stderr"] > rtol * found["lfr"]):
-        worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], 1e-300)))
+    if rtol is not None and y.sketch and np.any(found["stderr"] > rtol * np.maximum(found["lfr"], FAINT)):
+        worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], FAINT)))
         warnings.warn(f"rtol={rtol}: sketched target columns leave LFR a relative error of {worst:.2g}", stacklevel=3)
+    if rows is not None and (needed := tally.rows_needed()) is not None:
+        remedy = f"rows={needed} or more" if needed < shards.n else f"rows=None, for all {shards.n} points"
+        warnings.warn(f"rows={rows}: stderr is mostly of what so few cannot have met; pass {remedy}", stacklevel=3)
     with np.errstate(over="ignore"):
         rdf = np.clip(found["slope"] / units[0] / units[1], -1e300, 1e300)
     return Spectrum(

@@ -6,7 +6,8 @@ import torch
 
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
-from layerfreq.measure.sampling import LEAST, draw
+from layerfreq.measure.intervals import LEAST, Residuals
+from layerfreq.measure.sampling import draw
 
 N, SEEDS = 500, 200
 U = np.geomspace(0.1, 30, 5)
@@ -38,10 +39,12 @@ def covered(kind, **options):
     return np.mean([np.abs(s.lfr - exact) <= 1.96 * s.stderr for s in given]), np.mean([s.rows for s in found])
 
 
+@pytest.mark.filterwarnings("ignore:rows=")
 def test_intervals_of_sampled_rows_cover():
     share = {kind: covered(kind, rows=150)[0] for kind in KINDS}
-    assert 0.93 <= np.mean(list(share.values())) <= 0.97, share
-    assert all(0.91 <= one <= 0.985 for one in share.values()), share  # 200 draws, and cutoffs that err alike
+    assert 0.93 <= np.mean(list(share.values())) <= 0.98, share
+    # 200 draws, and cutoffs that err alike; tails get room for what was not met
+    assert all(0.91 <= one <= (0.995 if kind == "heavy-tailed" else 0.985) for kind, one in share.items()), share
 
 
 def test_intervals_cover_where_the_error_says_when_to_stop(monkeypatch):
@@ -51,13 +54,21 @@ def test_intervals_cover_where_the_error_says_when_to_stop(monkeypatch):
     assert max(rows) < 0.7 * N
 
 
+@pytest.mark.filterwarnings("ignore:rows=")
 def test_the_error_shrinks_where_energy_is_stratified(monkeypatch):
     """Few points hold most of the energy: the same rows tell more than without strata."""
     x, y = data("heavy-tailed")
-    good = np.mean([spectrum(x, y, U, rows=100, seed=seed).stderr for seed in range(5)])
+    exact = spectrum(x, y, U).lfr
+
+    def error():
+        return np.mean([np.abs(spectrum(x, y, U, rows=100, seed=seed).lfr / exact - 1) for seed in range(20)])
+
+    good = error()
     monkeypatch.setattr("layerfreq.measure.sampling.MOST", 1)
-    plain = np.mean([spectrum(x, y, U, rows=100, seed=seed).stderr for seed in range(5)])
-    assert good < 0.7 * plain
+    monkeypatch.setattr(
+        "layerfreq.measure.sampling._certain", lambda targets, size, early: torch.zeros(0, dtype=torch.int64)
+    )
+    assert good < 0.5 * error()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,3 +103,109 @@ def test_large_energies_are_all_taken():
 def test_batches_double_and_end():
     drawn = draw(as_targets(torch.arange(3000) % 3, 3000), 3000, None, 0.01, 0)
     assert [len(batch) for batch in drawn.batches()] == [256, 256, 512, 1024, 952]
+
+
+TAILS = [  # targets, centred or not, rows
+    ("rare", True, 50),
+    ("rare", True, 150),
+    ("lognormal", None, 16),
+    ("lognormal", None, 150),
+    ("Cauchy", None, 50),
+    ("Cauchy", None, 150),
+    ("spikes", None, 50),
+    ("exponential", None, 16),
+]
+
+
+def tails(kind):
+    """Targets of which few points have most of the energy, over points of a normal distribution."""
+    random = np.random.default_rng(1)
+    x = random.normal(size=(400, 3))
+    if kind == "rare":
+        y = (np.arange(400) % 25 == 0).astype(int)
+        x[:, 0] += 2 * y
+        return x, y
+    spikes = np.sin(x[:, 0])
+    spikes[:4] = 30
+    return x, {
+        "lognormal": np.exp(2 * random.normal(size=(400, 1))) * np.sin(x),
+        "Cauchy": random.standard_cauchy(400),
+        "spikes": spikes,
+        "exponential": np.exp(2 * x[:, 0]),
+    }[kind]
+
+
+@pytest.mark.parametrize(("kind", "center", "rows"), TAILS)
+@pytest.mark.filterwarnings("ignore:rows=")
+def test_intervals_of_few_points_with_most_of_the_energy_cover(kind, center, rows):
+    x, y = tails(kind)
+    exact = spectrum(x, y, U, engine="blocked", center=center).lfr
+    found = [spectrum(x, y, U, engine="blocked", center=center, rows=rows, seed=seed) for seed in range(60)]
+    assert np.mean([np.abs(s.lfr - exact) <= 1.96 * s.stderr for s in found]) >= 0.9
+
+
+def test_points_without_which_nothing_is_known_are_all_taken():
+    """Some with most of the energy, of few rows: a draw in proportion to energy would hardly miss one of them."""
+    _, y = tails("spikes")
+    for seed in range(20):
+        drawn = draw(as_targets(y, 400), 400, 16, None, seed)
+        assert set(drawn.order.tolist()) >= {0, 1, 2, 3}
+
+
+def test_too_few_rows_are_warned_of_with_the_rows_it_takes():
+    x, y = data("balanced")
+    with pytest.warns(
+        UserWarning, match=r"rows=2: stderr is mostly of what so few cannot have met; pass rows=\d+ or more"
+    ):
+        spectrum(x, y, U, rows=2)
+    x, y = tails("Cauchy")
+    with pytest.warns(UserWarning, match="rows=None, for all 400 points"):
+        spectrum(x, y, U, rows=16)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rows", [150, 500, None])
+def test_enough_rows_are_not_warned_of(rows):
+    x, y = data("balanced")
+    spectrum(x, y, U, rows=rows)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["balanced", "unbalanced"])
+def test_the_rows_that_a_warning_asks_for_are_enough(kind):
+    x, y = data(kind)
+    with pytest.warns(UserWarning, match="pass rows=") as seen:
+        spectrum(x, y, U, rows=2)
+    needed = int(str(seen[0].message).split("pass rows=")[1].split()[0])
+    spectrum(x, y, U, rows=needed)
+
+
+def test_a_tolerance_does_not_chase_an_lfr_of_nothing():
+    """Centred targets have LFR 0 at the first cutoffs, of which no error is one per cent."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2000, 20))
+    y = np.sin(2 * x[:, 0])
+    s = spectrum(x, y, rtol=0.1)
+    assert s.lfr[0] < 1e-6
+    assert s.rows < 1000
+    assert np.all(s.stderr <= 0.1 * np.maximum(s.lfr, 0.01))
+
+
+def test_residuals_have_the_moments_of_their_definition():
+    """The variance of a stratified total by hand, and no skewness where residuals are symmetric."""
+    random = np.random.default_rng(3)
+    parts, sizes = [random.normal(size=(k, 2)) for k in (5, 9)], np.array([20.0, 30.0])
+
+    def left(parts):
+        powers = [torch.tensor(np.array([(p**k).sum(0) for p in parts])) for k in (1, 2, 3)]
+        count = torch.tensor([[float(len(p))] for p in parts], dtype=torch.float64)
+        unseen = torch.zeros(2, 2, dtype=torch.float64)
+        return Residuals(torch.from_numpy(sizes)[:, None], count, *powers, unseen)
+
+    by_hand = sum(n**2 * (1 / len(p) - 1 / n) * p.var(0, ddof=1) for p, n in zip(parts, sizes, strict=True))
+    np.testing.assert_allclose(left(parts).variance(0.0), by_hand, rtol=1e-12)
+    both = [np.concatenate([p, -p]) for p in parts]
+    freedom = 2 * (5 + 9) - 2
+    np.testing.assert_allclose(left(both).error(), left(both).variance(8 / 28).sqrt() * (1 + 1.21 / freedom), rtol=1e-9)
+    skewed = [np.exp(2 * p) for p in parts]
+    assert bool((left(skewed).error() > left(skewed).variance(8 / 14).sqrt() * (1 + 1.21 / 12)).all())

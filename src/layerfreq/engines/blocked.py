@@ -62,8 +62,15 @@ class Blocked(Engine):
                 y = self.targets.block(slice(columns.first + at.start, columns.first + at.stop), narrow, x.device)
                 y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1).T.contiguous()
                 kernel = torch.empty_like(squared)
+                # A point's own weight, one, is added by itself: many small weights added to it in turn would all be
+                # rounded to float32's digits of one, alike where they are alike.
+                here = torch.nonzero((own >= at.start) & (own < at.stop))[:, 0]
+                itself = own[here] - at.start
+                sums.kept[:, :, here] += y[:, itself]
+                sums.square[:, here] += 1
                 for k, u in enumerate(cutoffs):
                     torch.mul(squared, -u / 2, out=kernel).clamp_(min=smallest_exponent).exp_()
+                    kernel[here, itself] = 0
                     sums.kept[k] += y @ kernel.T
                     sums.square[k] += torch.linalg.vector_norm(kernel, dim=1).square_()
                     sums.slow[k] += y @ kernel.mul_(squared).T

@@ -2,9 +2,9 @@
 
 Centres are drawn without replacement from strata: classes, those too small for one of their own together, or for
 vectors intervals of the target energy, which is known before. Strata get centres by the target energy that they hold,
-and never fewer than some, so that a few points with most of the energy are all taken and no stratum's variance hangs
-on a pair. The estimator is the ratio of the strata's weighted sums, and its standard error that of its linearisation
-(the delta method).
+and never fewer than some, so that no stratum's variance hangs on a pair; vectors with so much of the energy that a draw
+in proportion to it would hardly miss them are all taken. The estimator is the ratio of the strata's weighted sums, and
+its standard error that of its linearisation (the delta method; see `intervals`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from layerfreq.data.sketch import unsketch
 from layerfreq.data.targets import Targets
 from layerfreq.engines.base import RowCurves
 from layerfreq.errors import InputError
+from layerfreq.measure.intervals import FAINT, LEAST, Residuals, rows_needed
 
 FIRST_BATCH = 256  # centres drawn before the first look at the standard error
-LEAST = 8  # centres that a stratum gets of the first ones, if it has as many
 MOST = 8  # strata of vector targets
 
 
@@ -77,6 +77,8 @@ def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: i
     _, stratum, sizes = torch.unique(_strata(targets, size, early), return_inverse=True, return_counts=True)
     quota = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, stratum, size) / n
     quota = quota.clamp(min=min(1 / len(sizes), LEAST / early))
+    if len(certain := _certain(targets, size, early)):
+        quota[stratum[certain[0]]] = n  # before all others
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
     shuffled = shuffled[torch.argsort(stratum[shuffled], stable=True)]
     # The k-th of a stratum stands at (k + 1/2) / quota: every beginning holds each stratum's quota, or all of it.
@@ -85,20 +87,30 @@ def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: i
     return Draw(shuffled[torch.argsort(share, stable=True)][:limit], stratum, sizes, rtol)
 
 
+def _certain(targets: Targets, size: Float64[Tensor, " n"], early: int) -> Int64[Tensor, " k"]:
+    """Return the points of which any of the first centres alone stands for less; half as many as these, at most."""
+    if targets.labels is not None or targets.sketch:  # a sketch's error is found from centres that all weigh the same
+        return torch.zeros(0, dtype=torch.int64)
+    largest, index = size.topk(early // 2)
+    return index[largest * early > len(size)]
+
+
 def _strata(targets: Targets, size: Float64[Tensor, " n"], early: int) -> Int64[Tensor, " n"]:
-    """Sort points into strata that can expect `LEAST` of the first centres each."""
+    """Sort points into strata that can expect `LEAST` of the first centres each, or are taken whole."""
     n = len(size)
     if targets.labels is not None:
         total = torch.zeros(targets.width, dtype=torch.float64).index_add_(0, targets.labels, size)
         own = total * early >= LEAST * n
         return (own.cumsum(0) * own)[targets.labels]
     stratum = torch.zeros(n, dtype=torch.int64)
-    count = min(MOST, early // (2 * LEAST))
-    if count < 2 or targets.sketch:  # a sketch's error is found from sums over centres that all weigh the same
+    if targets.sketch:
         return stratum
-    order = torch.argsort(size, stable=True)
-    stratum[order] = (size[order].cumsum(0) * (count / n)).long().clamp(max=count - 1)
-    return stratum
+    certain = _certain(targets, size, early)
+    rest = size.index_fill(0, certain, 0.0)
+    count = max(1, min(MOST, (early - len(certain)) // (2 * LEAST)))
+    order = torch.argsort(rest, stable=True)
+    stratum[order] = (rest[order].cumsum(0) * (count / rest.sum())).long().clamp(max=count - 1)
+    return stratum.index_fill_(0, certain, count)
 
 
 def _row_limit(rows: int | None, rtol: float | None, n: int) -> int:
@@ -128,23 +140,27 @@ class Tally:
     def __init__(self, draw: Draw, targets: Targets, cutoffs: int, shards: Shards) -> None:
         strata, sketch = len(draw.sizes), targets.sketch or 0
         self._draw, self._targets, self._shards = draw, targets, shards
-        # number of centres, their target energy and its square
-        here = [torch.zeros(3, strata, dtype=torch.float64)]
-        # energy, slope, self-weight, neighbours, and for the standard error energy^2 and energy x target energy
-        here += [torch.zeros(6, strata, cutoffs, dtype=torch.float64)]
+        # number of centres, their target energy b, b^2, b^3
+        here = [torch.zeros(4, strata, dtype=torch.float64)]
+        # energy a, slope, self-weight s, neighbours, and for the standard error a^2, a b, a^3, a^2 b, a b^2, s^2
+        here += [torch.zeros(10, strata, cutoffs, dtype=torch.float64)]
         # of sketched targets: energy and slope by column, the sums' energy unfiltered, and what it stands for
         here += [torch.zeros(2, cutoffs, sketch + 1, dtype=torch.float64), torch.zeros(sketch + 1, dtype=torch.float64)]
         self._here, self._all = here, here
+        self._most_here = self._most = torch.zeros(cutoffs, dtype=torch.float64)  # the largest a
 
     def add(self, found: RowCurves) -> None:
         """Add the curves of some centres."""
-        stratum, b = self._draw.stratum[found.rows], self._targets.energy[found.rows]
+        stratum, a, b = self._draw.stratum[found.rows], found.energy, self._targets.energy[found.rows]
         counts, sums, by_column, own = self._here
-        parts = [(counts[0], torch.ones_like(b)), (counts[1], b), (counts[2], b.square())]
-        parts += [(sums[0], found.energy), (sums[1], found.slope), (sums[2], found.self_weight)]
+        parts = [(counts[0], torch.ones_like(b)), (counts[1], b), (counts[2], b.square()), (counts[3], b**3)]
+        parts += [(sums[0], a), (sums[1], found.slope), (sums[2], found.self_weight)]
         parts += [(sums[3], found.self_weight.reciprocal())]
         if self._draw.rtol is not None or len(self._draw.order) < len(self._targets.energy):
-            parts += [(sums[4], found.energy.square()), (sums[5], found.energy * b[:, None])]
+            of_b = b[:, None]
+            parts += [(sums[4], a * a), (sums[5], a * of_b), (sums[6], a**3), (sums[7], a * a * of_b)]
+            parts += [(sums[8], a * of_b * of_b), (sums[9], found.self_weight.square())]
+            self._most_here = torch.maximum(self._most_here, a.amax(dim=0)) if len(a) else self._most_here
         for total, part in parts:
             if len(total) == 1:
                 total += part.sum(dim=0)
@@ -160,6 +176,7 @@ class Tally:
     def share(self) -> None:
         """Add up what the ranks found so far, for everything below."""
         self._all = [self._shards.sum(part) for part in self._here]
+        self._most = self._shards.max(self._most_here)
 
     @property
     def rows(self) -> int:
@@ -203,7 +220,14 @@ class Tally:
         if self.rows < 2 or float(self._all[0][1].sum()) <= 0:
             return False
         lfr, _, _, target = self._ratios()
-        return bool((self._rows_error(lfr, target) / lfr.clamp(min=1e-300)).max() <= self._draw.rtol)
+        return bool((self._rows_error(lfr, target) / lfr.clamp(min=FAINT)).max() <= self._draw.rtol)
+
+    def rows_needed(self) -> int | None:
+        """How many rows it would take, where the standard error is mostly of what these cannot have met; else None."""
+        if self.exact:
+            return None
+        lfr, _, _, target = self._ratios()
+        return rows_needed(self._residuals(lfr), target * lfr.clamp(min=FAINT), len(self._targets.energy))
 
     @property
     def _weight(self) -> Float64[Tensor, " s"]:
@@ -227,23 +251,27 @@ class Tally:
 
     def _rows_error(self, lfr: Float64[Tensor, " m"], target: float) -> Float64[Tensor, " m"]:
         """Of the ratio sum a / sum b: that of the weighted sum of the residuals a - lfr b, by strata."""
-        (counts, sums, _, _), weight = self._all, self._weight[:, None]
-        count, b, b_square = counts[:, :, None]
-        total = sums[0] - lfr * b
-        square = sums[4] - 2 * lfr * sums[5] + lfr.square() * b_square
-        within = (square - total.square() / count.clamp(min=1)).clamp(min=0)
-        # As if one more centre had been drawn, that errs as much as one may, of few: these can be alike by chance.
-        one_more = min(1.0, LEAST / max(1, self.rows))
-        within = (within + one_more * self._unseen(lfr)) / (count - 1 + one_more).clamp(min=1)
-        left_out = 1 - count / self._draw.sizes[:, None]
-        # The first term of Student's t beside the normal distribution, at 95 %.
-        freedom = max(1, self.rows - int((counts[0] > 0).sum()))
-        wider = 1 + 1.21 / freedom
-        return wider * (weight.square() * count * left_out * within).sum(dim=0).sqrt() / target
+        return self._residuals(lfr).error() / target
+
+    def _residuals(self, lfr: Float64[Tensor, " m"]) -> Residuals:
+        (counts, sums, _, _), draw = self._all, self._draw
+        count, b, b_square, b_cube = counts[:, :, None]
+        square = sums[4] - 2 * lfr * sums[5] + lfr**2 * b_square
+        cube = sums[6] - 3 * lfr * sums[7] + 3 * lfr**2 * sums[8] - lfr**3 * b_cube
+        return Residuals(draw.sizes.double()[:, None], count, sums[0] - lfr * b, square, cube, self._unseen(lfr))
 
     def _unseen(self, lfr: Float64[Tensor, " m"]) -> Float64[Tensor, "s m"]:
-        """Squared residual of a centre of each stratum that is as far off as the least possible energy."""
+        """Squared residual of a centre of each stratum that is as far off as it may be, to either side."""
         energy, sizes = self._targets.energy, self._draw.sizes
         mean = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, self._draw.stratum, energy) / sizes
-        mean = mean.clamp(min=float(energy.mean()))
-        return (lfr * mean[:, None] - self._targets.bounds[0]).clamp(min=0).square()
+        usual = lfr * mean[:, None]
+        low = (lfr * mean.clamp(min=float(energy.mean()))[:, None] - self._targets.bounds[0]).clamp(min=0)
+        if self._targets.sketch:
+            return low.square()
+        # A window leaves its neighbours less than 1 - s of the weight, since its centre has s at least. The largest
+        # they can be is the longest target in its own window: met, or as much of it as others' windows keep of theirs.
+        n = float(self._weight @ self._all[0][0])
+        s, s_square = self._weight @ self._all[1][2] / n, self._weight @ self._all[1][9] / n
+        longest = torch.maximum(self._most, s_square * float(energy.max()))
+        high = ((1 - 2 * s + s_square).clamp(min=0) * longest - usual).clamp(min=0) / 3  # rarely all of it
+        return torch.maximum(low, high).square()
