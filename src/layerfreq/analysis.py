@@ -11,6 +11,7 @@ from typing import Any
 from layerfreq.data.inputs import count
 from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError
+from layerfreq.files import as_path
 from layerfreq.isolation.memory import read_memory
 from layerfreq.layers import plan
 from layerfreq.loading.datasets import in_batches, load_data
@@ -84,6 +85,7 @@ def analyze(
         raise InputError(f"points: {points} in batches of {batch}; pass numbers >= 1")
     read_reading(reading)  # bad input is said at once
     read_memory(memory)
+    checkpoints = [as_path(path, "checkpoint") for path in checkpoints]
     progress("loading")
     loaded = [load_checkpoint(source, path) for path in checkpoints]
     steps, told = steps_of(loaded) if loaded else ([0], "")
@@ -112,6 +114,7 @@ def analyze(
             "reading": reading,
             "seed": seed,
             "layers": names,
+            "hidden_layers": cuts.hidden,
             "not a cut": cuts.refused,
             "environment": environment(),
         },

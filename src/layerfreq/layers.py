@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, device_of, is_loader
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, blame, shown
+from layerfreq.errors import InputError, blame
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.options import check_options
 from layerfreq.measure.strategies import SHARE
-from layerfreq.network.cuts import Cut
+from layerfreq.network.cuts import Cut, choose
 from layerfreq.network.extract import FeatureStream, collect, collect_labels, most_points
-from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
+from layerfreq.network.find import choose_layers, names_of, reject_one_pass, unwrap
+from layerfreq.network.labelled import for_model
 from layerfreq.spectrum import Spectrum, describe_peak, measure
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class LayerSpectra(Mapping[str, Spectrum]):
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame: layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr.
 
-        Its `attrs` say what all layers share: n, rows (of the first layer) and floor; and which were refused, why.
+        Its `attrs` say what all layers share: n, rows (of the first layer) and floor; which were refused, why; and
+        scale -> layer -> `Spectrum.coincident` where points coincide.
         """
         import pandas as pd
 
@@ -87,6 +89,8 @@ class LayerSpectra(Mapping[str, Spectrum]):
         first = next(iter(self.values()))
         whole.attrs = {"n": first.n, "rows": first.rows, "floor": first.floor, "refused": self.refused}
         whole.attrs |= {"failed": self.failed} if self.failed else {}
+        together = {name: one.coincident for name, one in self.items() if one.coincident != 1}
+        whole.attrs |= {"coincident": {first.scale: together}} if together else {}
         return whole
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -104,6 +108,18 @@ class LayerSpectra(Mapping[str, Spectrum]):
         lines += [f"not a cut: {name!r}: {reason}" for name, reason in self.refused.items()]
         lines += [f"not measured: {name!r}: {reason}" for name, reason in self.failed.items()]
         return "\n".join(lines)
+
+
+def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the frames of one measurement at several scales as one, with what they say of themselves."""
+    import pandas as pd
+
+    whole = pd.concat(frames, ignore_index=True)
+    about = [frame.attrs for frame in frames]
+    together = {scale: of for one in about for scale, of in one.get("coincident", {}).items()}
+    whole.attrs = {name: value for one in reversed(about) for name, value in one.items()}
+    whole.attrs |= {"coincident": together} if together else {}
+    return whole
 
 
 def layer_spectra(
@@ -128,7 +144,8 @@ def layer_spectra(
         model: Any module.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats, or those of positions, see `reading`; None with an iterable
-            of batches.
+            of batches. In batches that are dicts they are what is called "labels"; where the model itself compares a
+            token's output with the next one's label, as causal language models of Hugging Face's do, so is measured.
         layers: Names as from `hidden_layers`; None means all hidden layers.
         reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean", "max" or
             "positions", one name or a mapping from layers to names (see `layer_features`). With "positions", a target
@@ -165,6 +182,7 @@ def layer_spectra(
         scale = as_scale(options.pop("scale", "raw"))
     if whole and not is_loader(inputs):
         inputs, targets = list(batches(inputs, targets, whole=True)), None
+    inputs = for_model(model, inputs)
     found = plan(model, inputs, layers, options.get("group"), reading)
     return measure_layers(model, inputs, targets, found, (scale,), memory=memory, **options)[0]
 
@@ -176,10 +194,12 @@ class Plan:
     Attributes:
         layers: The layers, input to output, and where they are.
         refused: name -> reason, for activations and blocks of the model that are no cut.
+        hidden: How many hidden layers the model has, measured or not.
     """
 
     layers: list[Cut]
     refused: dict[str, str]
+    hidden: int
 
 
 def plan(
@@ -194,10 +214,7 @@ def plan(
     Raises:
         InputError: If there are none, or the ranks of the group find different ones.
     """
-    if layers is not None and not isinstance(layers, str):
-        layers = list(layers) if isinstance(layers, Iterable) else [layers]
-        if not layers or not all(isinstance(name, str) for name in layers):
-            raise InputError(f"layers: {shown(layers)} has no names; pass some of hidden_layers(model, inputs)")
+    layers = names_of(layers)
     shards = Shards(group)
     with shards.together(), untouched(model, inputs):
         cuts = choose_layers(model, inputs, layers, reading)
@@ -208,7 +225,9 @@ def plan(
             f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
             "name the layers yourself"
         )
-    return Plan(cuts.layers, cuts.refused)
+    assert cuts.trace is not None
+    hidden = len(cuts.layers) if layers is None else len(choose(cuts.trace, {})[0])
+    return Plan(cuts.layers, cuts.refused, hidden)
 
 
 def measure_layers(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerfreq.runs.reader import coincident_at
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -110,7 +112,8 @@ def figure_epochs(frame: Any, unit: str = "step") -> Figure:
             limits = []
             for (depth, name), part in panel.sort_values("inv_delta").groupby(["depth", "layer"]):
                 u, rdf, chance, neighbours = part[["inv_delta", "rdf", "chance", "neighbours"]].to_numpy().T
-                limits.append(resolution(u, neighbours))
+                others = neighbours - (coincident_at(frame.attrs, step, scale, name) - 1)
+                limits.append(resolution(u, others))
                 _layer_curve(ax, name, depth, deepest, u, rdf, chance, limits[-1])
             whole = frame[frame["scale"] == scale]["inv_delta"]
             ax.set_xlim(whole.min(), whole.max())

@@ -119,3 +119,64 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing_behind(cli, home, tm
         assert len(error.strip().splitlines()) == 1
         assert words in error, error
     assert not (tmp_path / "run/relearn").exists()
+
+
+def spoiled(kind):
+    """What is done to a file."""
+    return {
+        "empty": lambda file: file.write_bytes(b""),
+        "foreign": lambda file: file.write_bytes(b"PAR1 and nothing else"),
+        "cut short": lambda file: file.write_bytes(file.read_bytes()[:99]),
+        "a folder": lambda file: (file.unlink(), file.mkdir()),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["empty", "foreign", "cut short", "a folder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml",
+        "spectra/step-000000000005.parquet",
+        "checkpoints/step-000000000000.safetensors",
+        "checkpoints/step-000000000005.safetensors",
+    ],
+)
+def test_a_damaged_run_is_one_line_with_the_files_name(cli, home, tmp_path, name, kind):
+    spoiled(kind)(tmp_path / "run" / name)
+    status, _, error = cli("relearn", "run", "--model", f"{home}:net", "--data", f"{home}:points", *OPTIONS, "--cut", 1)
+    if name == "config.yaml" and kind in ("empty", "cut short"):  # it says nothing, or less, of itself
+        assert status == 0
+        return
+    assert status == 2, error
+    assert len(error.strip().splitlines()) == 1
+    assert name in error
+    assert not (tmp_path / "run/relearn").exists()
+
+
+def test_damaged_results_are_one_line_and_foreign_files_do_no_harm(cli, home, tmp_path):
+    asked = ("relearn", "run", "--model", f"{home}:net", "--data", f"{home}:points", *OPTIONS, "--cut", 1, "--resume")
+    (tmp_path / "run/checkpoints/step-0 (1).safetensors").write_bytes(b"")
+    (tmp_path / "run/checkpoints/step-x.safetensors").write_bytes(b"")
+    assert cli(*asked)[0] == 0
+    (tmp_path / "run/relearn/cells/._cell.parquet").write_bytes(b"x")
+    assert cli(*asked)[0] == 0
+    cell = sorted((tmp_path / "run/relearn/cells").glob("step*"))[0]
+    for change, words in (
+        (lambda: cell.write_bytes(b""), "is damaged"),
+        (lambda: pd.DataFrame({"a": [1]}).to_parquet(cell), "has no column 'step'"),
+        (lambda: cell.rename(cell.with_name("step-0 (1).parquet")), "is no file of the run"),
+    ):
+        change()
+        for command in (asked, ("verdict", "run")):
+            status, _, error = cli(*command)
+            assert status == 2
+            assert len(error.strip().splitlines()) == 1
+            assert "relearn/cells/step-0" in error
+            assert words in error
+    cell.with_name("step-0 (1).parquet").unlink()
+    for text in ("- 1", "a: [1", "\0"):
+        (tmp_path / "run/relearn/design.yaml").write_text(text)
+        status, _, error = cli(*asked)
+        assert status == 2
+        assert "design.yaml" in error
+        assert len(error.strip().splitlines()) == 1

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PT017  some of several reads may fail, and then with one line
 
+from collections import namedtuple
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from jaxtyping import config
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from layerfreq import hidden_layers, layer_features, layer_spectra, split
 from layerfreq.errors import InputError
@@ -45,6 +46,41 @@ class Batch:
     labels: torch.Tensor
 
 
+class Lists(IterableDataset):
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __iter__(self):
+        yield from self.samples
+
+
+class Listed(Dataset):
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, i):
+        return self.samples[i]
+
+
+class Unsized(Dataset):
+    def __getitem__(self, i):
+        return X[i], Y[i]
+
+
+class Failing(Listed):
+    def __init__(self):
+        super().__init__([0, 0])
+
+    def __getitem__(self, i):
+        raise FileNotFoundError("no such image")
+
+
+Sample = namedtuple("Sample", "x y")
+
+
 class Raising:
     def __iter__(self):
         yield X[:5], Y[:5]
@@ -72,6 +108,14 @@ TAKEN = {
     "dicts": ([{"input": X, "labels": Y, "text": ["a"] * 30}], None),
     "dataclasses": ([Batch(X, Y)], None),
     "a loader": (DataLoader(Pairs(), 7), None),
+    "a stream of lists": (Lists([(a.tolist(), int(b)) for a, b in zip(X, Y, strict=True)]), None),
+    "a data set of lists": (Listed([(a.tolist(), int(b)) for a, b in zip(X, Y, strict=True)]), None),
+    "a data set of dicts of lists": (
+        Listed([{"input": a.tolist(), "labels": int(b), "text": "a"} for a, b in zip(X, Y, strict=True)]),
+        None,
+    ),
+    "a data set of named tuples": (Listed([Sample(a.tolist(), int(b)) for a, b in zip(X, Y, strict=True)]), None),
+    "a data set of arrays": (Listed(list(zip(x, y, strict=True))), None),
     "a dict of a data frame": ({"input": pd.DataFrame(x)}, Y),
 }
 REFUSED = {
@@ -82,6 +126,18 @@ REFUSED = {
     "missing targets": (X, pd.Series([None, *y[1:]], dtype="Int64")),
     "three in a batch": (DataLoader([(X[i], Y[i], Y[i]) for i in range(30)], 8), None),
     "inputs only": (DataLoader(X, 8), None),
+    "inputs only, one in a tuple": (DataLoader(TensorDataset(X), 8), None),
+    "inputs only, a data set": (TensorDataset(X), None),
+    "inputs only, a list": ([X, X], None),
+    "inputs only, with targets beside": (DataLoader(X, 8), Y),
+    "a data set with targets beside": (TensorDataset(X), Y),
+    "three in a sample": (TensorDataset(X, Y, Y), None),
+    "ragged lists in a data set": (Listed([([1.0] * (3 + i % 2), 0) for i in range(6)]), None),
+    "a data set without samples": (Listed([]), None),
+    "a data set without a length": (Unsized(), None),
+    "a data set of nothing": (Listed([None, None]), None),
+    "a data set of texts": (Listed([("a", 0), ("b", 1)]), None),
+    "a data set that raises": (Failing(), None),
     "ragged": (Stream(ragged=True), None),
     "a loader that raises": (Raising(), None),
     "used up": (iter([(X, Y)]), None),
@@ -142,3 +198,41 @@ def test_refused_in_one_line(name):
             function()  # right where it takes fewer arguments, or other features
         except InputError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (DataLoader(X, 8), r"a batch is a Tensor, inputs without targets; pass pairs, as in list\(zip\(loader"),
+        (TensorDataset(X), r"inputs without targets"),
+        (TensorDataset(X, Y, Y), r"of 3, not a pair; .*\[\(\(x, mask\), y\) for x, y, mask in loader\]"),
+    ],
+)
+def test_the_remedy_that_is_named_works(inputs, words):
+    with pytest.raises(InputError, match=words):
+        layer_spectra(MODEL, inputs, **GRID)
+    if isinstance(inputs, DataLoader):
+        found = layer_spectra(MODEL, list(zip(inputs, Y.split(8), strict=True)), **GRID)["1"]
+        np.testing.assert_allclose(found.lfr, layer_spectra(MODEL, X, Y, **GRID)["1"].lfr, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cpu_offload", "disk_offload"])
+def test_an_offloaded_model_is_told_what_it_is(kind, tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    options = {"offload_dir": tmp_path} if kind == "disk_offload" else {}
+    getattr(accelerate, kind)(model, execution_device=torch.device("cpu"), **options)
+    assert model(X).shape == (30, 2)
+    for function in (lambda: layer_spectra(model, X, Y), lambda: hidden_layers(model, X), lambda: split(model, "1", X)):
+        with pytest.raises(
+            InputError, match=r"'0.weight' is offloaded \(accelerate\).*one device, without a device_map"
+        ):
+            function()
+
+
+def test_a_model_that_accelerate_has_placed_is_measured():
+    accelerate = pytest.importorskip("accelerate")
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    expected = layer_spectra(model, X, Y, **GRID)["1"].lfr
+    accelerate.dispatch_model(model, {"": "cpu"}, force_hooks=True)
+    np.testing.assert_array_equal(layer_spectra(model, X, Y, **GRID)["1"].lfr, expected)

@@ -300,3 +300,20 @@ def test_probe_points_come_in_the_precision_of_the_training(precision, kind):
     callback = LayerSpectraCallback(*probe, when=[3], inv_delta=GRID, memory=1000)
     bare = fit(precision=precision, steps=4).losses
     assert fit([callback], precision=precision, steps=4).losses == bare
+
+
+@pytest.mark.parametrize("steps", [True, 2])
+def test_a_fast_dev_run_writes_nothing_and_the_training_after_it_does(tmp_path, steps):
+    """It is a rehearsal: no folder, no measurement, and the place is free for the training itself."""
+    data = DataLoader(TensorDataset(X, Y), 8)
+    for quick in (steps, False):
+        before = set(tmp_path.rglob("*"))
+        callback = LayerSpectraCallback(X, Y, run=tmp_path / "run", when=1, inv_delta=GRID, checkpoints=True)
+        trainer = lightning.Trainer(
+            **QUIET, default_root_dir=tmp_path, callbacks=[callback], fast_dev_run=quick, max_steps=3, max_epochs=-1
+        )
+        trainer.fit(Module(), data)
+        assert callback.monitor is None
+        if quick:
+            assert set(tmp_path.rglob("*")) == before
+    assert Run(tmp_path / "run").steps() == [0, 1, 2, 3]

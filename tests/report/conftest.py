@@ -43,7 +43,7 @@ def measure(run, step, layers, refused=None, scales=("raw", "rms")):
 
 def make(path, layers=("a", "b", "c"), steps=(0, 10, 20, 30), metrics=True, config=None, **options):
     """A run whose layers are measured at these steps; loss and accuracy every second step."""
-    run = Run.create(path, config)
+    run = Run.create(path, {"hidden_layers": len(layers), **(config or {})})
     for step in steps:
         measure(run, step, layers, **options)
     if metrics:

@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.interpolate import CubicHermiteSpline
 from scipy.optimize import brentq
+from torch import nn
 
+from layerfreq import Monitor, Run
 from layerfreq.errors import InputError
 from layerfreq.runs.reader import read_back
 from tests.helpers.rows import CASES, spectrum_of
@@ -85,3 +88,34 @@ def test_the_order_of_the_rows_changes_nothing():
 def test_a_scale_that_is_none_is_one_line():
     with pytest.raises(InputError, match="scale: 'max' is none of 'raw', 'rms' and 'maxabs'; choose one of them"):
         list(read_back(frame(0).replace({"scale": {"rms": "max"}})))
+
+
+@pytest.mark.parametrize("scale", ["raw", ("maxabs", "raw")], ids=["raw", "maxabs"])
+def test_resolution_is_that_of_the_spectrum_in_memory_also_where_points_coincide(tmp_path, scale):
+    """Dead units make points coincide, at one layer more than at another, and at one step more than at another."""
+    torch.manual_seed(0)
+    x = torch.randn(60, 4)
+    x[20:40] = x[0]
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2))
+    watched = Monitor(model, x, (x[:, 0] > 0).long(), run=tmp_path / "run", scale=scale)
+    known = {0: watched.measure(0)}
+    with torch.no_grad():
+        model[2].bias -= 1.5
+    known[1] = watched.measure(1)
+    watched.close()
+    found = {
+        (one.step, one.layer): one.spectrum
+        for one in read_back(Run(tmp_path / "run").spectra)
+        if one.spectrum.scale == ("raw" if scale == "raw" else "maxabs")
+    }
+    counted = [known[step][layer].coincident for step in (0, 1) for layer in ("1", "3")]
+    assert len(set(counted)) > 2
+    for (step, layer), one in found.items():
+        assert one.coincident == known[step][layer].coincident > 1
+        assert one.resolution == known[step][layer].resolution
+        assert one.median == known[step][layer].median
+    from layerfreq.plots import resolution
+
+    for one in found.values():
+        drawn = resolution(one.inv_delta, one.neighbours - (one.coincident - 1))
+        assert drawn == pytest.approx(one.resolution or one.inv_delta[0], rel=1e-9)

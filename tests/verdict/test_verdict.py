@@ -296,3 +296,112 @@ def test_lines_are_least_squares():
     effect = mean_slope([[fit_line([0, 1], [0, s])] for s in slopes])
     half = t.ppf(0.975, 2) * slopes.std(ddof=1) / 3**0.5
     assert effect.interval == pytest.approx((slopes.mean() - half, slopes.mean() + half))
+
+
+def test_runs_of_different_kinds_are_not_judged_together_unasked(tmp_path, capsys, monkeypatch):
+    """Each of these differs from the first in one thing; what a run does not say is no difference."""
+    kind = {
+        "model": "MLP",
+        "points": 100,
+        "layers": ["a", "b", "c"],
+        "options": {"center": False},
+        "reading": "flatten",
+    }
+    one = write_run(tmp_path / "one", {0: [4, 2, 1]}, kind)
+    others = {
+        "model": "ResNet",
+        "points": 200,
+        "reading": "mean",
+        "options": {"center": True},
+        "data": "digits",
+        "layers": ["d"],
+    }
+    for name, value in others.items():
+        first = write_run(tmp_path / f"{name}-first", {0: [4, 2, 1]}, {"data": "cifar"} if name == "data" else kind)
+        other = write_run(tmp_path / name, {0: [4, 2, 1]}, {**kind, name: value})
+        with pytest.raises(InputError, match=r"of different kinds \(.*together=True") as caught:
+            verdict([first, other])
+        assert "\n" not in str(caught.value)
+        assert str(other.path) in str(caught.value)
+        assert verdict([first, other], together=True).runs == 2
+        assert "of different kinds" in judge_speed(expand([first, other])).sentence
+    for i, like in enumerate([kind, {}, {**kind, "layers": ["c", "d"]}, {**kind, "environment": {"torch": "1"}}]):
+        assert verdict([one, write_run(tmp_path / f"like-{i}", {0: [4, 2, 1]}, like)]).runs == 2
+    from layerfreq.cli import program as cli
+
+    for more, status in ((), 2), (("--together",), 0):
+        arguments = ["layerfreq", "verdict", str(one.path), str(tmp_path / "model"), *more]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert (ended.value.code or 0) == status
+
+
+def test_experiments_of_one_folder_belong_together_and_those_of_two_kinds_do_not(tmp_path):
+    for name, experiment in (("e", "mlp"), ("f", "mlp"), ("g", "resnet")):
+        Run.create(tmp_path / name, {"experiment": experiment, "preset": "small"})
+        for seed in range(2):
+            write_run(tmp_path / name / f"seed-{seed}", {0: [4, 2, 1]}, {"name": f"{name}{seed}"})
+    assert verdict([tmp_path / "e", tmp_path / "f"]).runs == 4
+    with pytest.raises(InputError, match=r"experiment 'mlp' in .*'resnet' in"):
+        verdict([tmp_path / "e", tmp_path / "g"])
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize(
+    ("losses", "decided"),
+    [
+        ({0: 2.31, 10: 2.30, 31: 2.27}, False),  # near chance
+        ({0: 2.31}, False),  # nothing trained at all
+        ({0: 2.0, 31: 1.51}, False),
+        ({0: 2.0, 31: 1.49}, True),
+        ({0: 2.31, 31: 0.2, 40: 9.0}, True),  # what comes later is not asked
+        ({0: 2.31, **{k: 2.3 for k in range(1, 30)}, 31: 0.1}, False),  # one lucky minibatch
+        ({}, True),  # nobody knows
+        ({0: -3.0, 31: -2.9}, True),  # no loss that starts above 0
+        ({0: float("nan"), 5: 2.0, 31: 1.9}, False),
+    ],
+)
+def test_a_training_that_has_hardly_begun_decides_nothing(tmp_path, losses, decided, direction):
+    medians = [2.0 ** (direction * k) for k in range(5)]
+    run = write_run(tmp_path / "run", {0: medians, 31: medians}, losses=losses)
+    for one in verdict(run).scales.values():
+        assert one.answer == (("no" if direction > 0 else "yes") if decided else "undecided")
+        assert one.octaves == pytest.approx(direction, abs=1e-3)
+        assert ("training had hardly begun at step 31: its loss was" in one.sentence) != decided
+        assert decided or one.since is None
+
+
+@pytest.mark.parametrize(("early", "answer"), [(1, "yes"), (2, "undecided"), (4, "undecided")])
+def test_a_few_seeds_that_do_not_train_are_told_and_half_of_them_decide(tmp_path, early, answer):
+    for seed in range(4):
+        losses = {0: 2.0, 9: 1.9 if seed < early else 0.5}
+        write_run(tmp_path / f"seed-{seed}", {9: [4, 2, 1.1**seed]}, losses=losses)
+    one = verdict([tmp_path / f"seed-{seed}" for seed in range(4)]).scales["raw"]
+    assert one.answer == answer
+    assert f"{early} of 4 runs" in one.why
+
+
+def test_depth_is_the_networks_and_not_the_number_of_measured_layers(tmp_path):
+    import torch
+    from torch import nn
+
+    from layerfreq import Monitor
+    from layerfreq.verdict.speedup import depth_of
+
+    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    for hidden in (2, 4):
+        layers = [part for _ in range(hidden) for part in (nn.Linear(3, 3), nn.Tanh())]
+        model = nn.Sequential(*layers, nn.Linear(3, 1))
+        for named in (None, ["1", "3"]):
+            run = tmp_path / f"{hidden}-{named is None}"
+            Monitor(model, x, x[:, 0] + 1, layers=named, run=run, inv_delta=[1.0, 2.0]).measure(0)
+            assert depth_of(Run(run)) == hidden
+            assert Run(run).config["points"] == 30
+            assert Run(run).config["options"]["center"] is True
+    unsaid = write_run(tmp_path / "unsaid", {0: [4, 2, 1]}, losses={0: 1.0})
+    assert depth_of(unsaid) is None
+    other = write_run(tmp_path / "other", {0: [4, 2]}, losses={0: 1.0})
+    said = judge_speed(expand([unsaid, other])).sentence
+    assert "none has both a known depth and a logged loss" in said
+    assert "`hidden_layers`" in said

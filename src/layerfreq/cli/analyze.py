@@ -64,12 +64,13 @@ def analyze(
     """Measure any model at its checkpoints, whose weights are loaded without running code of theirs."""
     from layerfreq.analysis import analyze as measure
     from layerfreq.analysis import present
+    from layerfreq.files import as_path
     from layerfreq.loading.models import find_model
 
     scales = pick_scales(scale)
     device = pick_device(device)
     source = find_model(model, seed)
-    out = out or default_out(f"analyze-{source.name}")
+    out = as_path(out, "out") if out is not None else default_out(f"analyze-{source.name}")
     try:
         with console.status("loading") as status:
             found = measure(

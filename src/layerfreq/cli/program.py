@@ -26,6 +26,7 @@ from layerfreq.cli.verdict import verdict
 from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError, first_line
 from layerfreq.experiments.runner import Progress
+from layerfreq.files import as_path
 from layerfreq.loading.array_files import SUFFIXES, read_arrays
 from layerfreq.report.terminal import view_of
 
@@ -154,7 +155,8 @@ def spectrum(
     """Measure the spectrum of features and targets in a file."""
     from layerfreq.spectrum import spectrum as measure
 
-    result = measure(*_arrays(file), scale=scale, rows=rows)
+    out = None if out is None else as_path(out, "out")
+    result = measure(*_arrays(as_path(file, "file")), scale=scale, rows=rows)
     console.print(repr(result), highlight=False)
     if out is not None:
         from layerfreq import plots
@@ -278,7 +280,7 @@ def _experiment(
     seeds = seeds or list(range(module.SEEDS))
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"seed: {seeds} must be different numbers >= 0; change --seed")
-    out = out or default_out(f"{name}-{preset}", resume)
+    out = as_path(out, "out") if out is not None else default_out(f"{name}-{preset}", resume)
     progress = BarProgress(module.UNIT)
     try:
         module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)

@@ -16,13 +16,17 @@ def verdict(
     error: Annotated[
         float | None, typer.Option(help="Training loss whose steps are compared; default: the lowest all runs reached.")
     ] = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Judge runs of different models or data as if they were one kind."),
+    ] = False,
     table: Annotated[bool, typer.Option("--table", help="Also a row for each scale and step.")] = False,
 ) -> None:
     """Say whether deeper means lower frequency in these runs, from which step on, and how sure that is."""
     from layerfreq.data.scales import explained
     from layerfreq.verdict.depth import verdict as judge
 
-    result = judge(runs, error=error)
+    result = judge(runs, error=error, together=together)
     counts = ((result.runs, "run"), (result.seeds, "seed"))
     print(", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts))
     for sentence in [*result.sentences, *map(explained, result.scales)]:

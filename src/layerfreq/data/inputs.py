@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from layerfreq.data.arraylike import as_array, is_table
 from layerfreq.errors import InputError, first_line, shown
@@ -55,9 +55,9 @@ def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterato
     if is_loader(inputs):
         if targets is not None:
             raise InputError("targets: given beside an iterable of batches, which brings its own; pass None")
-        inputs = DataLoader(inputs, SAMPLES) if is_dataset(inputs) else inputs
+        inputs = samples_of(inputs) if is_dataset(inputs) else inputs
         empty, endless = True, not hasattr(inputs, "__len__") or isinstance(inputs, DataLoader)
-        for number, batch in enumerate(_collated(inputs)):
+        for number, batch in enumerate(collated(inputs)):
             if endless and number == MOST:
                 raise InputError(
                     f"inputs: {MOST} batches and no end; pass some of them: list(itertools.islice(loader, 100))"
@@ -85,7 +85,31 @@ def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterato
         yield take(inputs, at, n), None if targets is None else targets[at]
 
 
-def _collated(loader: Any) -> Iterator[Any]:
+def samples_of(dataset: Any) -> DataLoader:
+    """Return a loader of a data set's samples, in order."""
+    return DataLoader(dataset, SAMPLES, collate_fn=stacked)
+
+
+def stacked(samples: list[Any]) -> Any:
+    """Make a batch of samples as PyTorch does, but for lists of numbers, which it would turn round: they are rows."""
+    return default_collate([_rows(sample) for sample in samples])
+
+
+def _rows(sample: Any) -> Any:
+    if isinstance(sample, Mapping):
+        return {name: _rows(value) for name, value in sample.items()}
+    if isinstance(sample, tuple):
+        parts = [_rows(value) for value in sample]
+        return type(sample)(*parts) if hasattr(sample, "_fields") else tuple(parts)
+    if isinstance(sample, list) and sample and isinstance(sample[0], (Number, list)):
+        try:
+            return torch.as_tensor(sample)
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # ragged, or no numbers
+            return sample
+    return sample
+
+
+def collated(loader: Any) -> Iterator[Any]:
     """Iterate over a loader; samples of one's own that cannot be made a batch of are one line."""
     batches = iter(loader)
     while True:
@@ -118,10 +142,14 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
         return {key: value for key, value in inputs.items() if not _is_text(value)} or inputs, batch[name]
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
-    size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise InputError(
+            f"inputs: a batch is a {type(batch).__name__}, inputs without targets; pass pairs, as in "
+            "list(zip(loader, y.split(batch_size))) for targets y in the loader's order"
+        )
     raise InputError(
-        f"inputs: a batch is a {type(batch).__name__}{size}, not a pair; batches must be (inputs, targets), as in "
-        "((x, mask), y)"
+        f"inputs: a batch is a {type(batch).__name__} of {len(batch)}, not a pair; batches must be (inputs, targets), "
+        "as in [((x, mask), y) for x, y, mask in loader]"
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layerfreq.errors import InputError, shown
 
+LARGEST = 2**1023  # about the largest float
 MOST = 10**12  # steps; their files have so many digits
 
 
@@ -21,7 +22,7 @@ def as_step(step: Any) -> int:
         InputError: If it is no whole number from 0 on.
     """
     number: Any = _plain(step)
-    whole = isinstance(number, (Integral, Real)) and float(number).is_integer()
+    whole = isinstance(number, Integral) or (isinstance(number, Real) and float(number).is_integer())
     if not whole or isinstance(number, (bool, np.bool_)) or not 0 <= number < MOST:  # pyright: ignore[reportOperatorIssue]
         raise InputError(f"step: {shown(step)} is no whole number >= 0; pass how many training steps are done")
     return int(number)  # pyright: ignore[reportArgumentType]
@@ -35,8 +36,10 @@ def as_metrics(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, 
         number = _plain(value)
         if not isinstance(name, str) or name == "step":
             refused[str(name)] = "a run has its steps under this name; choose another"
-        elif isinstance(number, (Real, np.bool_)):
+        elif isinstance(number, (Real, np.bool_)) and abs(number) < LARGEST:
             kept[name] = float(number)
+        elif isinstance(number, float):
+            kept[name] = number
         else:
             refused[name] = f"{shown(value)} is no number"
     return kept, refused

@@ -14,7 +14,7 @@ from layerfreq.errors import InputError
 from layerfreq.experiments import mlp, resnet
 from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.experiments.sweep import Sweep, check_backend, pool
-from layerfreq.files import write_whole
+from layerfreq.files import as_path, write_whole
 from layerfreq.relearn import Design, results
 from layerfreq.relearn.rebuilt import source_of
 from layerfreq.relearn.study import cells_of, open_results, train_cells
@@ -203,7 +203,7 @@ def placed(config: Config) -> Config:
     def place(name: str) -> str:
         if name not in FOLDERS:
             return name
-        folder = Path(str(config.data)) / FOLDERS[name]
+        folder = as_path(str(config.data), "data") / FOLDERS[name]
         if not folder.is_dir():
             need = " and ".join(sorted(FOLDERS.values()))
             raise InputError(f"data: no folder {str(folder)!r}; pass one that holds {need}, or leave --data out")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
 from layerfreq.files import write_whole
-from layerfreq.layers import LayerSpectra
+from layerfreq.layers import LayerSpectra, joined
 from layerfreq.network.extract import layer_features
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import keep_weights
@@ -210,8 +210,6 @@ class _Trainer:
 
     def measure(self, run: Run, epoch: int) -> float:
         """Write weights and spectra of the layers; return the accuracy. One forward pass in eval mode serves all."""
-        import pandas as pd
-
         keep_weights(self.folder, epoch, self.network)
         pieces = list(zip(self.images.split(PIECE), self.labels.split(PIECE), strict=True))
         features = layer_features(self.network, pieces, [*self.task.layers, self.task.output])
@@ -222,7 +220,7 @@ class _Trainer:
             made: Any = {"scale": scale, **options}
             found = LayerSpectra({name: spectrum(f, self.labels, **made) for name, f in features.items()})
             frames += [one.to_frame() for one in found.in_its_scales()]
-        run.write_spectra(epoch, pd.concat(frames, ignore_index=True))
+        run.write_spectra(epoch, joined(frames))
         return _score(outputs, self.labels)[0]
 
 

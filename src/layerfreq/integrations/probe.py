@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, Subset
 
-from layerfreq.data.inputs import BATCH, count, is_dataset, is_loader, pair_of, take
+from layerfreq.data.inputs import BATCH, LABELS, count, is_dataset, is_loader, pair_of, stacked, take
 from layerfreq.errors import InputError
 
 
@@ -39,7 +39,7 @@ def probe_set(
     Raises:
         InputError: If there are no targets, fewer points than ranks, or a shuffled loader for several ranks.
     """
-    dataset = is_dataset(inputs)
+    dataset, collate = is_dataset(inputs), collate or stacked
     if targets is None and dataset and not isinstance(inputs, IterableDataset):
         at = _run(len(inputs), rank, ranks)  # pyright: ignore[reportArgumentType]
         return Batches(DataLoader(Subset(inputs, range(at.start, at.stop)), BATCH, collate_fn=collate), convert), None
@@ -69,7 +69,7 @@ def _run(n: int, rank: int, ranks: int) -> slice:
 
 
 class Batches:
-    """Some batches of a loader, as (inputs, targets) pairs.
+    """Some batches of a loader, as (inputs, targets) pairs, or dicts with labels.
 
     Args:
         loader: An iterable of pairs, or of dicts with labels among them.
@@ -90,17 +90,21 @@ class Batches:
         ):  # their random state is put back after measuring
             setattr(self, name, getattr(loader, name, None))
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+    def __iter__(self) -> Iterator[Any]:
         if iter(self.loader) is self.loader:
             raise InputError("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")
         some = False
         for batch in islice(self.loader, self._first, None, self._every):
             some = True
-            yield _pair(batch, self._convert)
+            yield _converted(batch, self._convert)
         if not some and self._first:
             raise InputError(f"inputs: fewer batches than the {self._every} ranks; pass smaller batches")
 
 
-def _pair(batch: Any, convert: Callable[[Any], Any] | None) -> Any:
+def _converted(batch: Any, convert: Callable[[Any], Any] | None) -> Any:
+    """Convert a batch's inputs; a dict stays one, since its labels are not yet the targets that a model has."""
     x, y = pair_of(batch)
-    return (x if convert is None else convert(x)), y
+    x = x if convert is None else convert(x)
+    if isinstance(batch, Mapping):
+        return {**x, next(name for name in LABELS if batch.get(name) is not None): y}
+    return x, y

@@ -115,7 +115,7 @@ class Shell:
     def _open(self, step: int, resumed: Mapping[str, Any] | None) -> tuple[Run, bool]:
         """Return the run, and whether it goes on."""
         assert self._run is not None
-        path = self._run.path if isinstance(self._run, Run) else Path(self._run)
+        path = self._run.path if isinstance(self._run, Run) else as_path(self._run, "run")
         if resumed is not None and (path / "config.yaml").exists():
             run = self._run if isinstance(self._run, Run) else Run(path)
             theirs, ours = resumed.get(KEY), run.config.get(KEY)

@@ -40,6 +40,10 @@ class LayerSpectraCallback(TrainerCallback):
     later steps is forgotten; a new training wants a new directory. In distributed training each rank measures its part
     of the probe set, and the first writes the run.
 
+    Labels of a causal language model are its own input, and are compared with its output at the token before; so each
+    token's target is the next one's label, and `reading="positions"` measures them. Labels of a masked one stay where
+    they are. `targets` are taken as they are.
+
     Args:
         inputs: What the model's forward takes for n points; or a loader or data set, of pairs or of dicts with
             "labels". A data set's batches are made by the trainer's own collator. All ranks are given the same.
@@ -114,21 +118,15 @@ class _Collate:
     """
 
     def __init__(self, model: Any, collate: Callable[[Any], Any] | None) -> None:
-        self._model, self._collate = unwrap(model), collate or default_collate
-        known = inspect.signature(self._model.forward).parameters
+        self._collate = collate or default_collate
+        known = inspect.signature(unwrap(model).forward).parameters
         self._any = any(one.kind is one.VAR_KEYWORD for one in known.values())
         self._names = {*known, *LABELS}
 
     def __call__(self, items: Any) -> Any:
         if isinstance(items[0], Mapping):
             items = [{name: one for name, one in item.items() if self._takes(name, one)} for item in items]
-        batch = self._collate(items)
-        # An encoder-decoder gets its inputs from the labels, which a measurement keeps to itself.
-        prepare = getattr(self._model, "prepare_decoder_input_ids_from_labels", None)
-        if prepare is not None and isinstance(batch, Mapping) and "decoder_input_ids" not in batch:
-            labels = next((batch[name] for name in LABELS if batch.get(name) is not None), None)
-            batch = batch if labels is None else {**batch, "decoder_input_ids": prepare(labels=labels)}
-        return batch
+        return self._collate(items)
 
     def _takes(self, name: str, value: Any) -> bool:
         return name in self._names or (self._any and not isinstance(value, (str, bytes)))

@@ -38,6 +38,7 @@ PLAIN = (
     "torch.optim",
     "torch.quasirandom",
     "layerfreq.integrations.probe",
+    "layerfreq.network.labelled",
 )
 KINDS = (nn.Module, DataLoader, Dataset, Sampler)
 SITES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})

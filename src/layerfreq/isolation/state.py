@@ -22,6 +22,7 @@ from torch.nn.parameter import is_lazy
 from layerfreq.isolation.memory import free_memory
 from layerfreq.isolation.reach import ATOMS, Found, attributes, is_plain, named_by, slots
 
+LARGE = 4 << 20  # bytes from which on NumPy does so
 FEW = 64 << 20  # bytes of arrays and tensors, outside of the model, whose contents are remembered
 _said: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
@@ -207,7 +208,7 @@ class _Numbers:
         if home.type == "cuda" and self.size > torch.cuda.mem_get_info(home)[0] // 4:
             home = torch.device("cpu")
         try:
-            self._before = self._memory.to(home, copy=True)
+            self._before = _copied(self._memory, home)
         except (RuntimeError, NotImplementedError):  # kinds of tensors without a copy, or no memory for one
             return False
         return True
@@ -235,6 +236,19 @@ class _Numbers:
         if self._version is not None and value._version != self._version:
             _set_version(value, self._version)
         return True
+
+
+def _copied(memory: Tensor, home: torch.device) -> Tensor:
+    """Return a copy; a large one of the host's lies in memory of NumPy's, which asks the system for large pages.
+
+    Touching fresh memory page by page takes several times as long as copying.
+    """
+    plain = type(memory) is Tensor and memory.layout == torch.strided and memory.is_contiguous()
+    size = memory.numel() * memory.element_size()
+    if not plain or size < LARGE or memory.device.type != "cpu" or home.type != "cpu" or memory.is_quantized:
+        return memory.to(home, copy=True)
+    room = torch.from_numpy(np.empty(size, dtype=np.uint8)).view(memory.dtype).view(memory.shape)
+    return room.copy_(memory)
 
 
 def _set_version(value: Tensor, version: int) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from layerfreq.errors import InputError, first_line
+from layerfreq.files import as_path
 
 SUFFIXES = (".npz", ".safetensors")
 
 
-def read_arrays(path: Path, argument: str) -> dict[str, Any]:
+def read_arrays(path: str | Path, argument: str) -> dict[str, Any]:
     """Return the arrays of a `.npz` (NumPy's) or `.safetensors` file (tensors) by name.
 
     Args:
@@ -20,6 +21,7 @@ def read_arrays(path: Path, argument: str) -> dict[str, Any]:
     Raises:
         InputError: If it is missing or damaged, or `safetensors` is not installed.
     """
+    path = as_path(path, argument)
     if not path.is_file():
         raise InputError(f"{argument}: no file {str(path)!r}; check the path")
     try:

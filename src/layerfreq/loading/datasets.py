@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,11 @@ from torch import Tensor
 from layerfreq.data.arraylike import as_array
 from layerfreq.data.inputs import batches, count, is_loader, take
 from layerfreq.errors import InputError, first_line, shown
+from layerfreq.files import as_path
 from layerfreq.loading.array_files import SUFFIXES, read_arrays
 from layerfreq.loading.hub_tables import class_ids, open_table, pictures, pixels, readable, texts
 from layerfreq.loading.models import Source, make, processor
+from layerfreq.network.labelled import for_model, is_causal
 
 LENGTH = 128  # tokens of a text, at most
 
@@ -39,13 +40,13 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
     Raises:
         InputError: If the data cannot be read or is not of a kind that the model takes.
     """
-    path = Path(name).expanduser()
+    path = as_path(name, "data")
     if path.suffix in SUFFIXES:
         inputs, targets = _from_file(path)
     elif ":" in name and not path.exists():
         found = make(name, "data")
         if is_loader(found):
-            return _first_batches(found, points), None
+            return _first_batches(for_model(source.model, found), points), None
         if not isinstance(found, (tuple, list)) or len(found) != 2:
             raise InputError(
                 f"data: {name!r} gives a {type(found).__name__}; it must give (inputs, targets) or a loader of them"
@@ -76,7 +77,7 @@ def in_batches(inputs: Any, targets: Any, size: int) -> Any:
     return [(take(inputs, at, n), targets[at]) for at in slices]
 
 
-def _from_file(path: Path) -> tuple[Any, Any]:
+def _from_file(path: Any) -> tuple[Any, Any]:
     arrays = _as_tensors(read_arrays(path, "data"))
     if "targets" not in arrays or len(arrays) < 2:
         held = ", ".join(arrays) or "none"
@@ -110,7 +111,7 @@ def _as_tensors(inputs: Any) -> Any:
 
 def _from_table(name: str, source: Source, points: int, reading: str) -> tuple[Any, Any]:
     table = open_table(name, points)
-    language = type(source.model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    language = is_causal(source.model)
     with readable(name):
         images = None if language else pictures(table)
         written = texts(table) if images is None else None

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from layerfreq.errors import InputError, first_line
+from layerfreq.files import as_path
 
 
 def open_table(source: str, n: int, split: str = "train") -> Any:
@@ -29,7 +30,7 @@ def open_table(source: str, n: int, split: str = "train") -> Any:
     except ImportError:
         raise InputError("data: reading tables needs a package; pip install 'layerfreq[transformers]'") from None
     looks_local = Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1
-    folder = Path(source).expanduser()
+    folder = as_path(source, "data")
     if looks_local and not folder.is_dir():
         raise InputError(
             f"data: no folder {source!r}; pass a folder in the hub's layout, or a hub id like 'ylecun/mnist'"

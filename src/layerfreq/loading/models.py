@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from layerfreq.errors import InputError, did_you_mean, first_line
+from layerfreq.files import as_path
 from layerfreq.loading.state_dicts import Checkpoint, fit, load_into, read_checkpoint
 
 
@@ -45,7 +46,7 @@ def find_model(name: str, seed: int = 0) -> Source:
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        folder = Path(name).expanduser()
+        folder = as_path(name, "model")
         if folder.is_dir() or ":" not in name:
             if not folder.is_dir() and (folder.is_absolute() or name[0] in ".~" or name.count("/") > 1):
                 raise InputError(f"model: no folder {name!r}; pass one, a hub id, or MODULE:FACTORY")
@@ -151,7 +152,7 @@ def load_checkpoint(source: Source, path: str | Path) -> Checkpoint:
     Raises:
         InputError: If it cannot be read, or does not fit.
     """
-    path = Path(path)
+    path = as_path(path, "checkpoint")
     if source.pretrained is None or not (path / "config.json").is_file():
         checkpoint = read_checkpoint(path)
         load_into(source.model, checkpoint)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
+from layerfreq.files import as_path
 from layerfreq.loading.array_files import read_arrays
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
@@ -59,7 +60,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         InputError: If it is missing, damaged, wants to run code, or holds no weights.
     """
-    path = Path(path)
+    path = as_path(path, "checkpoint")
     if path.is_dir():
         return Checkpoint(path, _read_folder(path))
     if not path.is_file():

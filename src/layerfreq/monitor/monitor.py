@@ -14,14 +14,15 @@ from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, is_loader
 from layerfreq.data.notes import as_metrics, as_step
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, shown
 from layerfreq.isolation.memory import read_memory
-from layerfreq.layers import LayerSpectra, measure_layers, plan
+from layerfreq.layers import LayerSpectra, joined, measure_layers, plan
 from layerfreq.measure.options import check_options
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.probe_check import check_points
 from layerfreq.monitor.schedules import Schedule, When
 from layerfreq.network.find import unwrap
+from layerfreq.network.labelled import for_model
 from layerfreq.runs.environment import environment
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import check_keeping, keep_weights
@@ -99,6 +100,7 @@ class Monitor:
                 raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
             if whole and not is_loader(inputs):
                 inputs, targets = list(batches(inputs, targets, whole=True)), None
+            inputs = for_model(self._model, inputs)
         self._inputs, self._targets, self._options = inputs, targets, {"memory": memory, **options}
         self._points: int | None = None
         self._noted, self._version = 0, 0
@@ -106,9 +108,9 @@ class Monitor:
         self._measured: int | None = None
         self._plan = plan(unwrap(model), inputs, layers, options.get("group"), reading)
         with shards.together():
-            check_points(model, inputs, targets, self._plan.layers, options)
+            ours, center = check_points(model, inputs, targets, self._plan.layers, options)
             self._trackers = _trackers(() if shards.rank else trackers)
-        self.config = self._describe(options)
+        self.config = self._describe({**options, "center": center}, sum(shards.gather(ours)))
         self._checkpoints = checkpoints
         self.on_layer: Callable[[str], Any] | None = None
         self._last: weakref.finalize | None = None
@@ -120,6 +122,8 @@ class Monitor:
 
     def write_to(self, run: Run) -> None:
         """Keep what is measured from now on in a run."""
+        if not isinstance(run, Run):
+            raise InputError(f"run: {shown(run)} is no Run; pass Run(path) or Run.create(path)")
         self.run = run
         self._last = weakref.finalize(self, _last_flush, run)
         steps = run.steps()
@@ -180,12 +184,14 @@ class Monitor:
         else:
             self.close()
 
-    def _describe(self, options: dict[str, Any]) -> dict[str, Any]:
+    def _describe(self, options: dict[str, Any], points: int) -> dict[str, Any]:
         plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
         readings, scales = {cut.name: cut.reading.name for cut in self._plan.layers}, list(self._scales)
         return {
             "model": type(self._model).__name__,
             "layers": self.layers,
+            "hidden_layers": self._plan.hidden,
+            "points": points,
             "reading": {name: one for name, one in readings.items() if one != "flatten"} or "flatten",
             "options": {"scale": scales[0] if len(scales) == 1 else scales, **plain},
             "environment": environment(),
@@ -286,12 +292,10 @@ class Monitor:
     def _write(self, step: int, found: list[LayerSpectra], model: nn.Module) -> None:
         if self.run is None:
             return
-        import pandas as pd
-
         if self._checkpoints:
             keep_weights(self.run.path, step, model)
         frames = [part.to_frame() for one in found for part in one.in_its_scales()]
-        self.run.write_spectra(step, pd.concat(frames, ignore_index=True))
+        self.run.write_spectra(step, joined(frames))
         self.run.flush()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerfreq.data.arraylike import as_array
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, count
 from layerfreq.data.targets import EXACT, prepare_targets, read_targets
@@ -18,7 +19,9 @@ from layerfreq.network.find import unwrap
 from layerfreq.network.reading import Layout
 
 
-def check_points(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], options: Mapping[str, Any]) -> int:
+def check_points(
+    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], options: Mapping[str, Any]
+) -> tuple[int, bool]:
     """Check all targets, and that as many rows can be drawn as are asked for.
 
     Args:
@@ -29,22 +32,31 @@ def check_points(model: nn.Module, inputs: Any, targets: Any, places: Sequence[C
         options: Of `spectrum`.
 
     Returns:
-        The number of points.
+        The number of points, and whether the mean target is subtracted.
 
     Raises:
         InputError: For points, targets, `rows` or `center` that no measurement takes.
     """
     positions = any(place.reading.name == "positions" for place in places)
-    n, labels = 0, []
+    n, labels, center = 0, [], options.get("center")
     with untouched(unwrap(model), inputs):
         for x, y in batches(inputs, targets):
             n += count(x)
+            if center is None:
+                center = _are_floats(y)
             if not positions:
                 labels.append(Layout(count(x)).label(y)[0])
     if positions or options.get("group") is not None:  # as many rows as positions, or the other ranks' points besides
-        return n
+        return n, bool(center)
     check_options(options, n)
     y = read_targets(torch.cat(labels), n)
     if y.ndim == 1 or y.shape[1] <= EXACT:
-        prepare_targets(y, Shards(count=n), center=options.get("center"), seed=options.get("seed", 0))
-    return n
+        prepare_targets(y, Shards(count=n), center=bool(center), seed=options.get("seed", 0))
+    return n, bool(center)
+
+
+def _are_floats(targets: Any) -> bool:
+    try:
+        return torch.as_tensor(as_array(targets, "targets")).is_floating_point()
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # said where they are read
+        return False

@@ -18,6 +18,7 @@ from layerfreq.isolation.torch_settings import CallersSettings, own_settings
 from layerfreq.network.capture import watch
 from layerfreq.network.cuts import Cut
 from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
+from layerfreq.network.labelled import for_model
 from layerfreq.network.padding import tokens_there
 from layerfreq.network.reading import Layout
 from layerfreq.trace.hooks import first_tensor
@@ -79,6 +80,7 @@ def layer_features(
         reject_one_pass(inputs)
     if whole and not is_loader(inputs):
         inputs = list(batches(inputs, whole=True))
+    inputs = for_model(model, inputs)
     with untouched(model, inputs):
         places = choose_layers(model, inputs, layers, reading, whole=whole).layers
     if stream:

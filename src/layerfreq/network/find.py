@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.data.inputs import count, is_loader
-from layerfreq.errors import InputError, blame, did_you_mean
+from layerfreq.errors import InputError, blame, did_you_mean, shown
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import DERIVED, Cut, Cuts, Kinds, choose, cut_of
+from layerfreq.network.labelled import for_model
 from layerfreq.network.reading import FLATTEN, assign
 from layerfreq.trace.hooks import Event, first_tensor
 from layerfreq.trace.row_order import ELSEWHERE, PAIRS, TOGETHER, fault_of_rows, sample_of, turned
@@ -49,6 +50,7 @@ def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list
         InputError: If the model has no such cut, with the reasons.
     """
     model = unwrap(model)
+    inputs = for_model(model, inputs)
     with untouched(model, inputs):
         return [cut.name for cut in find_cuts(model, inputs, whole=whole).layers]
 
@@ -117,19 +119,33 @@ def choose_layers(
         InputError: For an unknown name, with near ones; for a module called several times, with its calls; for a layer
             that returns points in another order, or that cannot be read so.
     """
+    layers = names_of(layers)
     if layers is None:
         cuts = find_cuts(model, inputs, whole=whole)
     else:
         reject_one_pass(inputs)
         found = trace(model, inputs, whole)
         known = {value.name: value for value in found.values}
-        chosen = [_known(model, name, known) for name in ([layers] if isinstance(layers, str) else layers)]
-        if not chosen:
-            raise InputError("layers: empty; name at least one, or pass None for all hidden layers")
+        chosen = [_known(model, name, known) for name in layers]
         if own_rows:
             _try_rows(model, found, chosen)
         cuts = Cuts([cut_of(value, found) for value in chosen], {}, found)
     return replace(cuts, layers=_with_readings(cuts, reading))
+
+
+def names_of(layers: Any) -> list[str] | None:
+    """Return what was passed as `layers` as names; None stays.
+
+    Raises:
+        InputError: If there are none, or they are no text.
+    """
+    if layers is None:
+        return None
+    one = isinstance(layers, (str, bytes, torch.Tensor)) or not isinstance(layers, Iterable)
+    found = [layers] if one else list(layers)
+    if not found or not all(isinstance(name, str) for name in found):
+        raise InputError(f"layers: {shown(layers)} has no names; pass some of hidden_layers(model, inputs)")
+    return found
 
 
 def _known(model: nn.Module, name: str, known: Mapping[str, Value]) -> Value:
@@ -267,6 +283,11 @@ def unwrap(model: nn.Module) -> nn.Module:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise InputError(f"model: {name!r} has no shape yet (a lazy module); run the model once on a batch first")
+        if tensor.is_meta and any(hasattr(module, "_hf_hook") for module in model.modules()):
+            raise InputError(
+                f"model: {name!r} is offloaded (accelerate) and has values only while its layer runs; load the model "
+                "onto one device, without a device_map that offloads"
+            )
         if tensor.is_meta:
             raise InputError(f'model: {name!r} is on device "meta", without values; load weights first')
     return model

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,14 @@ import yaml
 from torch import Tensor, nn
 
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import InputError, did_you_mean, shown
 from layerfreq.files import sweep, write_whole
 from layerfreq.network.extract import layer_features
 from layerfreq.network.split import split
 from layerfreq.relearn.heads import DEPTHS, Curves, fixed_head, train_heads
 from layerfreq.relearn.predictors import constant_loss, outputs_of, predictors, standardise
 from layerfreq.relearn.rebuilt import Source, given, layers_of, source_of
+from layerfreq.runs.files import read_config, read_frames
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import kept_steps, load_weights
 from layerfreq.spectrum import spectrum
@@ -32,6 +35,8 @@ RATES = {"sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "adam": (0.0003, 0.001, 
 FIXED = {"sgd": 0.1, "adam": 0.001}  # the rates of the rule "fixed"
 ROWS = 1000  # filter centres of the predictors' spectra
 SPECTRA: dict[str, Scale] = {"found": "raw", "paper": "maxabs"}  # what is measured for `predictors`
+CELLS = re.compile(r"step-\d{12}-cut-\d{3}-[a-z]+-[a-z]+-[a-z0-9-]+\.parquet")
+COLUMNS = ["step", "cut", "layer", "scale", "steps", "error"]  # that every table of a cell has
 PRINCIPAL = 1e-10  # share of the features' energy that may be left out when they are turned to fewer coordinates
 
 
@@ -65,9 +70,15 @@ class Design:
 
     def __post_init__(self) -> None:
         for name, known in (("heads", [*DEPTHS, "own"]), ("scales", ["raw", "rms"]), ("optimizers", list(FIXED))):
+            if not isinstance(getattr(self, name), (list, tuple)):
+                raise InputError(f"{name}: {shown(getattr(self, name))} is no tuple of names; choose among {known}")
             for one in getattr(self, name):
                 if one not in known:
-                    raise InputError(f"{name}: unknown {one!r}; {did_you_mean(one, known)}")
+                    raise InputError(f"{name}: unknown {shown(one)}; {did_you_mean(str(one), known)}")
+        numbers = {"seeds": self.seeds, "points": self.points, "budget": self.budget, "batch": self.batch or 1}
+        for name, number in numbers.items():
+            if not isinstance(number, Integral):
+                raise InputError(f"{name}: {shown(number)} is no whole number; pass one")
         if self.seeds < 1 or self.points < 2 or self.budget < 1 or (self.batch is not None and self.batch < 1):
             raise InputError("seeds, budget and batch are at least 1, points at least 2; choose larger numbers")
         if not all(0 < share < 1 for share in self.shares) or not self.shares:
@@ -126,9 +137,11 @@ def relearn(
     runs = expand([run])
     plans = []
     for one, _ in runs:
+        _ = one.config  # a damaged one is said at once
         source = source_of(one) if model is None else given(model, inputs, targets)
         cells = cells_of(one, source, design, steps, cuts)
-        load_weights(one.path, cells[0].step, source.fresh(0))  # another model's would leave a begun folder behind
+        for step in dict.fromkeys(cell.step for cell in cells):  # another model's would leave a begun folder behind
+            load_weights(one.path, step, source.fresh(0))
         open_results(one.path / "relearn", design, resume)
         plans.append((one, source, cells))
     total, done = sum(len(cells) for _, _, cells in plans), 0
@@ -146,6 +159,9 @@ def results(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
     Args:
         runs: Runs and their clusters, as from `layerfreq.verdict.depth.expand`.
 
+    Raises:
+        InputError: For a damaged file, or one that is none of the run's, with its name.
+
     Returns:
         A row for each run, step, cut, scale, optimizer, rule ("fixed" or "best"), head, head_seed and error (share of
         the constant loss): steps, censored, rate, at_edge (the best rate is the grid's first or last), and the
@@ -155,9 +171,9 @@ def results(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
 
     frames = []
     for run, cluster in runs:
-        parts = sorted((run.path / "relearn" / "cells").glob("*.parquet"))
+        parts = read_frames(run.path / "relearn" / "cells", CELLS, COLUMNS)
         if parts:
-            frame = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+            frame = pd.concat(parts, ignore_index=True)
             frame.insert(0, "seed", cluster)
             frame.insert(0, "run", run.path.name)
             frames.append(frame)
@@ -217,7 +233,7 @@ def open_results(folder: Path, design: Design, resume: bool) -> None:
         write_whole(file, lambda at: at.write_text(text))
     elif not resume:
         raise InputError(f"run: {str(folder)!r} holds results already; go on with resume, or remove that folder")
-    before = yaml.safe_load(file.read_text())
+    before = read_config(file, {})
     for key, value in plan.items():
         if before.get(key) != value:
             raise InputError(f"{key}: {str(folder)!r} was begun with {before.get(key)!r}, not {value!r}; keep it")

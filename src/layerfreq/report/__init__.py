@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from layerfreq.errors import InputError
-from layerfreq.files import write_whole
+from layerfreq.files import as_path, write_whole
 from layerfreq.report.collect import collect, title_of
 from layerfreq.runs.run import Run
 
 
-def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:
+def write_report(runs: Sequence[Run | str | Path] | Run | str | Path, path: str | Path | None = None) -> Path:
     """Write the report of runs, side by side.
 
     Args:
-        runs: Runs, or experiments with their trainings in folders.
+        runs: Runs or their folders, or experiments with their trainings in folders.
         path: Where it goes; None means `report.html` in the first run's folder.
 
     Returns:
@@ -25,7 +26,12 @@ def write_report(runs: Sequence[Run], path: str | Path | None = None) -> Path:
     Raises:
         InputError: If nothing was measured yet, plotly is not installed, or the place cannot be used.
     """
-    path = runs[0].path / "report.html" if path is None else Path(path)
+    given: Any = runs
+    several = given if isinstance(given, (list, tuple)) else [given]
+    runs = [one if isinstance(one, Run) else Run(one) for one in several]
+    if not runs:
+        raise InputError("runs: none given; name at least one run's folder")
+    path = runs[0].path / "report.html" if path is None else as_path(path, "out")
     if path.is_dir():
         raise InputError(f"out: {str(path)!r} is a folder; name a file in it, such as {str(path / 'report.html')!r}")
     if not path.parent.is_dir():

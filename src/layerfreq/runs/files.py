@@ -21,8 +21,12 @@ KINDS: dict[str, tuple[type, ...]] = {"environment": (dict,), "error": (int, flo
 TRIES = 5  # of a reader, while a run is being rewound
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Return what a `config.yaml` says.
+def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> dict[str, Any]:
+    """Return what a `config.yaml` says, or another file of names and values.
+
+    Args:
+        path: The file.
+        kinds: Of the values that others count on.
 
     Raises:
         InputError: If it cannot be read, or is of another form.
@@ -35,8 +39,8 @@ def read_config(path: Path) -> dict[str, Any]:
     found = {} if found is None else found
     if not isinstance(found, dict):
         raise InputError(f"run: {str(path)!r} holds a {type(found).__name__}, not names and values; {remedy}")
-    for name, kinds in KINDS.items():
-        if not isinstance(found.get(name), (*kinds, type(None))):
+    for name, some in kinds.items():
+        if not isinstance(found.get(name), (*some, type(None))):
             raise InputError(f"run: {str(path)!r} says {name}: {shown(found[name])}, which it cannot be; {remedy}")
     return found
 
@@ -105,6 +109,6 @@ def _read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.
 
 def _about(attrs: Any) -> dict[str, Any]:
     """Return what a measurement says of itself, as far as it is of the kinds that are written."""
-    kinds = {"n": int, "rows": int, "floor": (int, float), "refused": dict, "failed": dict}
+    kinds = {"n": int, "rows": int, "floor": (int, float), "refused": dict, "failed": dict, "coincident": dict}
     items = attrs.items() if isinstance(attrs, Mapping) else ()
     return {name: value for name, value in items if name in kinds and isinstance(value, kinds[name])}

@@ -78,6 +78,7 @@ def read_back(frame: Any) -> Iterator[Measured]:
             floor=float(about.get("floor", curves["chance"][0])),
             spread=0.0,
             engine="",
+            coincident=coincident_at(about, step[first], SCALES[scale[first]], names[layer[first]]),
         )
         here = step[first], layer[first]
         again = before is not None and here == place and _same(before, one)
@@ -85,6 +86,14 @@ def read_back(frame: Any) -> Iterator[Measured]:
             one = _rescaled(before, one)
         yield Measured(int(step[first]), str(names[layer[first]]), int(depth[first]), one, again)
         place, before = here, one
+
+
+def coincident_at(about: Any, step: Any, scale: str, layer: Any) -> float:
+    """Return how many points a point's own place holds at a layer, as a run's frame says in its `attrs`."""
+    found: Any = about.get("coincident", {})
+    for name in (int(step), scale, str(layer)):
+        found = found.get(name) if isinstance(found, dict) else None
+    return float(found) if isinstance(found, (int, float)) else 1.0
 
 
 def _same(one: Spectrum, other: Spectrum) -> bool:

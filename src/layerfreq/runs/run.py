@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from layerfreq.data.notes import as_metrics, as_step
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, shown
 from layerfreq.files import as_path, natural, sweep, write_whole
 from layerfreq.runs.files import plain, read_config, read_frames
 
@@ -55,6 +55,7 @@ class Run:
         if not (self.path / "config.yaml").is_file():
             raise InputError(f"run: no run at {str(path)!r} (config.yaml is missing); check the path")
         self._pending: list[dict[str, Any]] = []
+        self._made: Path | None = None  # the outermost folder that was made for it
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Run:
@@ -93,7 +94,9 @@ class Run:
             if made is not None:
                 shutil.rmtree(made, ignore_errors=True)
             raise InputError(f"run: cannot write to {str(path)!r} ({error.strerror}); choose another place") from None
-        return cls(path)
+        run = cls(path)
+        run._made = made
+        return run
 
     @property
     def config(self) -> dict[str, Any]:
@@ -117,8 +120,15 @@ class Run:
 
     def write_spectra(self, step: int, frame: pd.DataFrame) -> None:
         """Write one measurement, whole or not at all; the same step again replaces it."""
+        import pandas as pd
+
         step = as_step(step)
+        if not isinstance(frame, pd.DataFrame):
+            raise InputError(f"frame: {shown(frame)} is no data frame; pass LayerSpectra.to_frame()")
         frame = frame.assign(step=step)
+        missing = [name for name in SPECTRA_COLUMNS if name not in frame]
+        if missing:
+            raise InputError(f"frame: no column {missing[0]!r}; pass LayerSpectra.to_frame()")
         self._write_frame("spectra", f"step-{step:012d}", frame.loc[:, SPECTRA_COLUMNS])
 
     def log(self, step: Any, /, **metrics: Any) -> None:
@@ -138,7 +148,7 @@ class Run:
     def note(self, text: str) -> None:
         """Add a line to `notes.txt`: what could not be measured, and why."""
         with (self.path / "notes.txt").open("a", encoding="utf-8") as file:
-            file.write(" ".join(text.split()) + "\n")
+            file.write(" ".join(str(text).split()) + "\n")
 
     def flush(self) -> None:
         """Write the metrics noted so far."""
@@ -150,14 +160,13 @@ class Run:
         name = f"from-{int(frame['step'].iloc[0]):012d}"
         before = self.path / "metrics" / f"{name}.parquet"
         if before.exists():
-            frame = _by_step(pd.concat([pd.read_parquet(before), frame], ignore_index=True))
+            frame = _by_step(pd.concat([_metrics_in(before), frame], ignore_index=True))
         self._write_frame("metrics", name, frame)
         self._pending = []
 
     def rewind(self, step: int) -> None:
         """Forget metrics and measurements after a step, because training goes on from there."""
-        import pandas as pd
-
+        step = -1 if isinstance(step, int) and step == -1 else as_step(step)
         self._pending = []
         for later in self.steps():
             if later > step:
@@ -165,10 +174,7 @@ class Run:
         for part in (self.path / "metrics").glob("from-*.parquet"):
             if not METRICS.fullmatch(part.name):
                 continue
-            try:
-                frame = pd.read_parquet(part)
-            except Exception:  # damaged: it cannot be gone on with
-                raise InputError(f"run: {str(part)!r} is damaged; move it away") from None
+            frame = _metrics_in(part)
             kept = frame.loc[frame["step"] <= step, :]
             if kept.empty:
                 part.unlink()
@@ -176,11 +182,14 @@ class Run:
                 self._write_frame("metrics", part.stem, kept)
 
     def remove(self) -> None:
-        """Remove the run's files, and its folder if nothing else is there."""
+        """Remove the run's files, and its folder, and those made for it, if nothing else is there."""
         _remove(self.path)
         sweep(self.path)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        for folder in (self.path, *self.path.parents):
+            ours = folder == self.path or (self._made is not None and folder.is_relative_to(self._made))
+            if not ours or any(folder.iterdir()):
+                break
+            folder.rmdir()
 
     def _spectra_at(self, step: int) -> Path:
         return self.path / "spectra" / f"step-{step:012d}.parquet"
@@ -228,6 +237,9 @@ class Run:
         if not frames:
             return pd.DataFrame(columns=pd.Index(columns))
         about = {key: value for frame in frames for key, value in frame.attrs.items()}
+        if "coincident" in about:  # which a step may have and another not
+            known = [frame for frame in frames if "coincident" in frame.attrs and len(frame)]
+            about["coincident"] = {int(frame["step"].iloc[0]): frame.attrs["coincident"] for frame in known}
         frame = pd.concat(frames, ignore_index=True)
         frame.attrs = about  # of measurements that differ (rows drawn until rtol holds), what the last one says
         return frame.sort_values("step", kind="stable", ignore_index=True)
@@ -235,6 +247,19 @@ class Run:
     def _write_frame(self, folder: str, name: str, frame: pd.DataFrame) -> None:
         (self.path / folder).mkdir(exist_ok=True)
         write_whole(self.path / folder / f"{name}.parquet", lambda at: frame.to_parquet(at, index=False), self.path)
+
+
+def _metrics_in(part: Path) -> pd.DataFrame:
+    """Read a file of metrics that is gone on with."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(part)
+    except Exception:  # damaged files raise dozens of types
+        raise InputError(f"run: {str(part)!r} is damaged; move it away") from None
+    if "step" not in frame:
+        raise InputError(f"run: {str(part)!r} has no column 'step'; move it away")
+    return frame
 
 
 def _by_step(frame: pd.DataFrame) -> pd.DataFrame:

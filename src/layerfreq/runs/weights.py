@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
 from layerfreq.files import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
+
+KEPT = re.compile(r"step-(\d{12})\.safetensors")
 
 
 def keep_weights(folder: Path, step: int, model: nn.Module) -> Path:
@@ -41,20 +44,26 @@ def check_keeping(checkpoints: bool) -> None:
 
 def kept_steps(folder: Path) -> list[int]:
     """Return the steps whose weights a run has kept, in order."""
-    return sorted(int(p.stem.removeprefix("step-")) for p in (folder / "checkpoints").glob("step-*.safetensors"))
+    names = (KEPT.fullmatch(part.name) for part in (folder / "checkpoints").glob("step-*.safetensors"))
+    return sorted(int(name[1]) for name in names if name)
 
 
 def load_weights(folder: Path, step: int, model: nn.Module) -> None:
     """Put the weights that a run kept at a step into a model.
 
     Raises:
-        InputError: If there are none, or they are of another model.
+        InputError: If there are none, they are of another model, or the file is damaged.
     """
     path = folder / "checkpoints" / f"step-{step:012d}.safetensors"
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"step: {str(folder)!r} kept no weights at step {step}; it has {kept_steps(folder)}")
+    read = _safetensors().load_file
     try:
-        model.load_state_dict(_safetensors().load_file(path))
+        state = read(path)
+    except Exception as error:  # its own kind, and the system's
+        raise InputError(f"run: {str(path)!r} is damaged ({first_line(error)}); move it away") from None
+    try:
+        model.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise InputError(f"run: {str(path)!r} holds the weights of another model ({first}); pass that one") from None

@@ -10,19 +10,22 @@ where the seeds are few.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 
 from layerfreq.data.scales import in_order, spoken
 from layerfreq.errors import InputError
 from layerfreq.experiments import unit_of
+from layerfreq.files import as_path
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
 from layerfreq.spectrum import Spectrum
+from layerfreq.verdict.alike import hardly_trained, unlike
 from layerfreq.verdict.regression import LEVEL, Effect, Line, fit_line, mean_slope
 from layerfreq.verdict.speedup import Finding, judge_speed
 
@@ -124,7 +127,12 @@ class Verdict:
         return f"Verdict of {self.runs} runs, {self.seeds} seeds\n{self}"
 
 
-def verdict(runs: Sequence[Run] | Sequence[str | Path] | Run | str | Path, *, error: float | None = None) -> Verdict:
+def verdict(
+    runs: Sequence[Run] | Sequence[str | Path] | Run | str | Path,
+    *,
+    error: float | None = None,
+    together: bool = False,
+) -> Verdict:
     """Judge runs: does deeper mean lower frequency, does depth shorten training, does frequency explain it.
 
     Args:
@@ -132,16 +140,26 @@ def verdict(runs: Sequence[Run] | Sequence[str | Path] | Run | str | Path, *, er
             of one experiment folder whose names end in the same `seed-N` belong to one.
         error: Training loss whose steps are compared for `speed`; None takes the experiment's own, or the lowest that
             all runs reached.
+        together: Judge runs of different kinds as if they were one: of another model, other data, another reading.
+
+    Where the loss of half of the runs or more had hardly fallen by the last measured step (to no less than three
+    quarters of the first one that was logged), the answer on depth and frequency is "undecided", for it is one about
+    training.
 
     Raises:
-        InputError: If there is no run.
+        InputError: If there is no run, or the runs are of different kinds.
     """
-    given = [runs] if isinstance(runs, (Run, str, Path)) else list(runs)
+    several = isinstance(runs, Iterable) and not isinstance(runs, (str, torch.Tensor))
+    given: list[Any] = list(runs) if several else [runs]  # pyright: ignore[reportArgumentType]
     found = expand(given)
+    why = "" if together else unlike([run for run, _ in found])
+    if why:
+        raise InputError(f"runs: of different kinds ({why}); judge each by itself, or pass together=True (--together)")
     medians = medians_of(found)
-    scales = judge(medians, unit_of([run for run, _ in found]))
+    unit = unit_of([run for run, _ in found])
+    scales = {name: _of_training(one, found) for name, one in judge(medians, unit).items()}
     seeds = len({cluster for _, cluster in found})
-    return Verdict(scales, judge_speed(found, error), _cause(found), runs=len(found), seeds=seeds)
+    return Verdict(scales, judge_speed(found, error, together=together), _cause(found), runs=len(found), seeds=seeds)
 
 
 def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
@@ -154,7 +172,7 @@ def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
         raise InputError("runs: none given; name at least one run's folder")
     found: list[tuple[Run, str]] = []
     for given in runs:
-        path = given.path if isinstance(given, Run) else Path(given)
+        path = given.path if isinstance(given, Run) else as_path(given, "run")
         inner = sorted(p.parent for p in path.glob("*/config.yaml"))
         if (path / "spectra").is_dir() or (path / "metrics").is_dir() or not inner:
             found.append((given if isinstance(given, Run) else Run(path), str(path)))
@@ -212,6 +230,21 @@ def judge(medians: pd.DataFrame, unit: str = "step") -> dict[str, ScaleVerdict]:
         table = table.assign(error=math.nan)
     every = len(set(table["run"]))
     return {scale: _judge(table[table["scale"] == scale], scale, unit, every) for scale in in_order(table["scale"])}
+
+
+def _of_training(one: ScaleVerdict, runs: Sequence[tuple[Run, str]]) -> ScaleVerdict:
+    """Return the verdict, undecided where most of the runs had hardly been trained."""
+    if not len(one.steps):
+        return one
+    step = int(one.steps["step"].iloc[-1])
+    early = [why for why in (hardly_trained(run, step) for run, _ in runs) if why]
+    if not early:
+        return one
+    counted = early[0] if len(runs) == 1 else f"{len(early)} of {len(runs)} runs, as one of which {early[0]}"
+    if 2 * len(early) < len(runs):
+        return replace(one, why=f"{one.why}; hardly trained at {one.unit} {step}: {counted}")
+    why = f"training had hardly begun at {one.unit} {step}: {counted}; {one.why}"
+    return replace(one, answer="undecided", since=None, why=why)
 
 
 def _judge(table: Any, scale: str, unit: str, every: int) -> ScaleVerdict:

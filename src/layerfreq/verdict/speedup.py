@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from layerfreq.errors import InputError
 from layerfreq.experiments import unit_of
 from layerfreq.runs.run import Run
+from layerfreq.verdict.alike import unlike
 from layerfreq.verdict.regression import LEVEL, Effect, Line, fit_line, mean_slope
 
 DEPTH_IN_NAME = re.compile(r"(?:^|-)(?:layers|hidden|depth)-(\d+)(?:-|$)")
@@ -39,7 +41,7 @@ class Finding:
         return self.sentence
 
 
-def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None) -> Finding:
+def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None, *, together: bool = False) -> Finding:
     """Compare the steps that runs of different depth take to one training loss.
 
     The effect is the change of log2(steps) per layer: per seed where each seed has several depths, else one line
@@ -49,19 +51,25 @@ def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None) -> 
     Args:
         runs: Runs and their clusters, as from `layerfreq.verdict.depth.expand`.
         error: Training loss; None takes the experiment's own, or the lowest that all runs reached.
+        together: Compare runs of different kinds, too.
 
     Raises:
         InputError: If the error is not a number above 0.
     """
-    if error is not None and not 0 < error < math.inf:
+    if error is not None and not (isinstance(error, Real) and 0 < error < math.inf):
         raise InputError(f"error: {error!r} is no loss above 0; pass the loss whose steps are compared")
     question = "Does depth shorten training"
+    why = "" if together else unlike([run for run, _ in runs])
+    if why:
+        return Finding("undecided", f"{question}: undecided, the runs are of different kinds ({why}).")
     known: list[tuple[Run, str, int | None, Any]]
     known = [(run, cluster, depth_of(run), run.metrics) for run, cluster in runs]
     known = [one for one in known if one[2] is not None and "loss" in one[3] and not one[3]["loss"].isna().all()]
     depths = sorted({depth for _, _, depth, _ in known if depth is not None})
     if len(depths) < 2:
         have = f"all have {depths[0]} layers" if depths else "none has both a known depth and a logged loss"
+        if any(depth_of(run) is None for run, _ in runs):
+            have += "; a run knows its depth where its config says `depth` or `hidden_layers`, as a Monitor's does"
         return Finding("undecided", f"{question}: undecided, this needs runs of different depth, and {have}.")
     error = error or _own_error([run for run, _, _, _ in known])
     if error is None:
@@ -87,16 +95,19 @@ def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None) -> 
 
 
 def depth_of(run: Run) -> int | None:
-    """Return the depth of a run's network: of its config, its name, or the number of its measured layers."""
-    said = run.config.get("depth")
-    if isinstance(said, int):
-        return said
+    """Return the depth of a run's network, which its config or its name says; None where neither does.
+
+    How many layers were measured says nothing of it: they may be some of many.
+    """
+    config = run.config
+    for said in (config.get("depth"), config.get("hidden_layers")):
+        if isinstance(said, int) and not isinstance(said, bool):
+            return said
     if found := DEPTH_IN_NAME.search(run.path.name):
         return int(found[1])
     if found := VARIANT_IN_NAME.search(run.path.name):
         return 2 * (4 - int(found[1]))  # residual blocks
-    steps = run.steps()
-    return None if not steps else max(run.spectra["depth"].tolist())
+    return None
 
 
 def steps_to(metrics: Any, error: float) -> tuple[int, bool]:

@@ -1,0 +1,160 @@
+"""Batches that are dicts with labels, as Hugging Face's models take them: which target belongs to which token.
+
+A causal language model is given its own input as labels, and compares its output at a token with the label of the next
+one; a masked one compares each token with its own. Which of them a model does is tried, not guessed. A model with a
+decoder makes the decoder's input of the labels, which a measurement keeps to itself, so they are made here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Integer
+from torch import Tensor, nn
+
+from layerfreq.data.inputs import (
+    LABELS,
+    call,
+    collated,
+    device_of,
+    is_dataset,
+    is_loader,
+    map_tensors,
+    pair_of,
+    samples_of,
+    take,
+)
+from layerfreq.isolation.preserve import untouched
+from layerfreq.network.reading import IGNORED
+
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the names of causal language models
+NEAR = 1e-2  # of half precision
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Whether a model is a causal language model by its name."""
+    return type(model).__name__.endswith(CAUSAL)
+
+
+def following(tokens: Integer[Tensor, "n t"]) -> Integer[Tensor, "n t"]:
+    """Return the tokens (n, t) that follow those given; the last of each row has none, and gets -100."""
+    after = tokens.roll(-1, dims=1)
+    after[:, -1] = IGNORED
+    return after
+
+
+def for_model(model: nn.Module, inputs: Any) -> Any:
+    """Return a loader of dicts whose labels are the targets that the model has; anything else as it is.
+
+    Args:
+        model: The model, unwrapped.
+        inputs: As of `layer_spectra`.
+    """
+    known = inspect.signature(model.forward).parameters
+    if not is_loader(inputs) or isinstance(inputs, Iterator) or not known.keys() & set(LABELS):
+        return inputs
+    with untouched(model, inputs):
+        batch = next(collated(samples_of(inputs) if is_dataset(inputs) else inputs), None)
+        name = _labels_in(batch)
+        if name is None:
+            return inputs
+        start = _decoder_start(model, batch)
+        labels, others = _tensor(batch[name]), dict(pair_of(batch)[0])
+        if start is not None and labels is not None:
+            others["decoder_input_ids"] = start(labels)
+        made = _ForModel(inputs, start, labels is not None and shifts(model, others, name, labels))
+        return list(made) if isinstance(inputs, list) else made
+
+
+def shifts(model: nn.Module, inputs: Mapping[str, Any], name: str, labels: Tensor) -> bool:
+    """Whether a model compares its output at a token with the label of the next one; call it inside `untouched`.
+
+    Of one token's label alone, the losses of two values differ by the difference of two logits, at the token itself or
+    at the one before it. Where that does not tell, as of a model that returns no logits, its name does.
+
+    Args:
+        model: The model.
+        inputs: Its forward's other arguments, by name.
+        name: What it calls labels.
+        labels: (n, t) token ids.
+    """
+    if labels.ndim != 2 or labels.is_floating_point() or labels.shape[1] < 2:
+        return False
+    values = labels[labels >= 0].unique()[:2].tolist()
+    at, n = labels.shape[1] // 2, len(labels)
+    try:
+        losses, logits = [], torch.empty(0)
+        for value in values:
+            one = torch.full_like(labels[:1], IGNORED)
+            one[0, at] = value
+            given = map_tensors(lambda t: t.to(device_of(model)), {**take(dict(inputs), slice(0, 1), n), name: one})
+            out = call(model, given)
+            losses.append(float(out["loss"]))
+            logits = out["logits"][0].double()
+        gap = logits[:, values[1]] - logits[:, values[0]]
+        misses = [abs(float(gap[place]) - (losses[0] - losses[1])) for place in (at - 1, at)]
+    except Exception:  # of anybody's model: without a loss, logits, or two values
+        return is_causal(model)
+    room = NEAR * float(gap.abs().max())
+    return misses[0] < misses[1] if (min(misses) <= room < max(misses)) else is_causal(model)
+
+
+class _ForModel:
+    """A loader of dicts, with targets in the place of labels.
+
+    Args:
+        loader: The loader.
+        start: Makes the decoder's input of labels; None where it is there already, or there is no decoder.
+        shifted: Whether each token's target is the next one's label.
+    """
+
+    def __init__(self, loader: Any, start: Any, shifted: bool) -> None:
+        self.loader, self._start, self._shifted = loader, start, shifted
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in collated(samples_of(self.loader) if is_dataset(self.loader) else self.loader):
+            name = _labels_in(batch)
+            labels = None if name is None else _tensor(batch[name])
+            if name is None or labels is None:
+                yield batch
+                continue
+            more = {} if self._start is None else {"decoder_input_ids": self._start(labels)}
+            shifted = self._shifted and labels.ndim == 2
+            yield {**batch, **more, name: following(labels) if shifted else batch[name]}
+
+
+def _labels_in(batch: Any) -> str | None:
+    if not isinstance(batch, Mapping):
+        return None
+    return next((name for name in LABELS if batch.get(name) is not None), None)
+
+
+def _tensor(labels: Any) -> Tensor | None:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # said where targets are read
+        return None
+
+
+def _decoder_start(model: Any, batch: Mapping[str, Any]) -> Any:
+    """Return what makes a decoder's input of labels; None where it is there already, or there is no decoder."""
+    config = getattr(model, "config", None)
+    if "decoder_input_ids" in batch or "decoder_inputs_embeds" in batch:
+        return None
+    prepare = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if prepare is not None:
+        return lambda labels: prepare(labels=labels)
+    first = getattr(config, "decoder_start_token_id", None)
+    if not getattr(config, "is_encoder_decoder", False) or not isinstance(first, int):
+        return None
+    padding = getattr(config, "pad_token_id", None) or 0
+
+    def moved(labels: Tensor) -> Tensor:
+        before = labels.roll(1, dims=1)
+        before[:, 0] = first
+        return before.masked_fill(before == IGNORED, padding)
+
+    return moved

@@ -1,0 +1,67 @@
+"""Which runs may be judged together: trainings of one kind, that have got somewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from layerfreq.runs.run import Run
+
+# What runs say of themselves that trainings of one kind share; where one does not say it, it is not asked.
+SAME = ("experiment", "preset", "model", "data", "points", "reading", "center")
+FALLEN = 0.75  # of its first loss; a training that is above has hardly begun
+
+
+def unlike(runs: Sequence[Run]) -> str:
+    """Return what makes runs trainings of different kinds, in words; empty where nothing does.
+
+    Runs in one experiment's folder belong together. Others do where they name the same experiment, model, data, number
+    of points, reading and centring, and share a layer. The depths of their networks may differ.
+    """
+    if len({run.path.resolve().parent for run in runs if _experiment(run)}) == 1 and all(map(_experiment, runs)):
+        return ""
+    said = [(run, _said(run)) for run in runs]
+    for name in SAME:
+        known = [(run, about[name]) for run, about in said if about.get(name) is not None]
+        other = next(((run, value) for run, value in known if value != known[0][1]), None)
+        if other is not None:
+            first = known[0]
+            return f"{name} {first[1]!r} in {str(first[0].path)!r}, {other[1]!r} in {str(other[0].path)!r}"
+    layers = [(run, set(about["layers"])) for run, about in said if isinstance(about.get("layers"), list)]
+    other = next((run for run, names in layers if not names & layers[0][1]), None)
+    if other is not None:
+        return f"no layer of {str(layers[0][0].path)!r} is one of {str(other.path)!r}"
+    return ""
+
+
+def hardly_trained(run: Run, step: int) -> str:
+    """Return in words that a run's loss had hardly fallen by a step; empty where it had, or nobody knows.
+
+    Compared are the first logged loss and the median of the last tenth of those up to the step, since the loss of one
+    minibatch is noisy; a loss that begins at or below 0 tells nothing.
+    """
+    metrics: Any = run.metrics
+    if "loss" not in metrics:
+        return ""
+    kept = metrics[["step", "loss"]].dropna().sort_values("step", kind="stable")
+    losses = kept.loc[kept["step"] <= step, "loss"].to_numpy()
+    first = float(kept["loss"].iloc[0]) if len(kept) else 0.0
+    last = float(np.median(losses[-max(1, len(losses) // 10) :])) if len(losses) else first
+    if not first > 0 or last <= FALLEN * first:
+        return ""
+    return f"its loss was {first:.3g} at first and {last:.3g} by then"
+
+
+def _experiment(run: Run) -> dict[str, Any]:
+    """Return what the experiment says whose folder a run is in; nothing where there is none."""
+    parent = run.path.resolve().parent
+    about = Run(parent).config if (parent / "config.yaml").is_file() else {}
+    return about if "experiment" in about else {}
+
+
+def _said(run: Run) -> dict[str, Any]:
+    about = {**_experiment(run), **run.config}
+    options = about.get("options")
+    return {**(options if isinstance(options, dict) else {}), **about}

@@ -1,0 +1,85 @@
+"""Anything in the place of any argument: a right answer, or one line, never an error of somebody else's."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import config
+from torch import nn
+
+from layerfreq import Monitor, Run, hidden_layers, layer_features, layer_spectra, split
+from layerfreq.errors import InputError
+from layerfreq.relearn import Design
+from layerfreq.report import write_report
+from layerfreq.spectrum import spectrum
+from layerfreq.verdict.depth import verdict
+
+X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long()
+MODEL = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+GRID = {"inv_delta": [1.0, 2.0], "engine": "reference"}
+ODD = [None, 3, -1, "x", "", b"x", [], {}, [3], ["x"], object(), float("nan"), True, np.array([1.0]), torch.tensor(2.0)]
+ODD += [(1, 2), lambda: 3, {1: 2}, range(3), 1j, 10**400, {"x"}, np.int8(3)]
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it():
+    """Without the tests' own check of types, and deaf to warnings of measurements that are no error."""
+    config.update("jaxtyping_disable", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def run(tmp_path):
+    with Monitor(MODEL, X, Y, run=tmp_path / "run", **GRID) as monitor:
+        monitor.measure(0, loss=1.0)
+    return Run(tmp_path / "run")
+
+
+def strict(**options):
+    return Monitor(MODEL, X, Y, on_error="raise", **GRID, **options)
+
+
+PLACES = {
+    "verdict": lambda run, odd: verdict(odd),
+    "verdict, error": lambda run, odd: verdict(run, error=odd),
+    "Run": lambda run, odd: Run(odd),
+    "Run.create, config": lambda run, odd: Run.create(run.path.with_name("other"), odd, overwrite=True),
+    "Run.log": lambda run, odd: run.log(odd, loss=1.0),
+    "Run.log, a metric": lambda run, odd: run.log(1, loss=odd),
+    "Run.rewind": lambda run, odd: run.rewind(odd),
+    "Run.write_spectra": lambda run, odd: run.write_spectra(0, odd),
+    "Run.write_spectra, step": lambda run, odd: run.write_spectra(odd, run.spectra.iloc[:0]),
+    "Run.note": lambda run, odd: run.note(odd),
+    "write_report": lambda run, odd: write_report(odd),
+    "Spectrum.at": lambda run, odd: spectrum(X, Y, **GRID).at(odd),
+    "Spectrum.to_scale": lambda run, odd: spectrum(X, Y, **GRID).to_scale(odd),
+    "hidden_layers, model": lambda run, odd: hidden_layers(odd, X),
+    "hidden_layers": lambda run, odd: hidden_layers(MODEL, odd),
+    "layer_features, layers": lambda run, odd: layer_features(MODEL, X, odd),
+    "layer_features, reading": lambda run, odd: layer_features(MODEL, X, reading=odd),
+    "layer_features, memory": lambda run, odd: layer_features(MODEL, X, stream=True, memory=odd),
+    "layer_spectra, layers": lambda run, odd: layer_spectra(MODEL, X, Y, odd, **GRID),
+    "layer_spectra, targets": lambda run, odd: layer_spectra(MODEL, X, odd, **GRID),
+    "split, layer": lambda run, odd: split(MODEL, odd, X),
+    "split, model": lambda run, odd: split(odd, "1", X),
+    "split, inputs": lambda run, odd: split(MODEL, "1", odd),
+    "Monitor.measure": lambda run, odd: strict().measure(odd),
+    "Monitor.write_to": lambda run, odd: strict().write_to(odd),
+    "Design, heads": lambda run, odd: Design(heads=odd),
+    "Design, seeds": lambda run, odd: Design(seeds=odd),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_anything_in_any_place(place, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for odd in ODD:
+        try:
+            PLACES[place](run, odd)
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017  some are right
