@@ -19,6 +19,7 @@ from rich.table import Table
 
 from layerfreq.cli.analyze import analyze
 from layerfreq.cli.doctor import doctor
+from layerfreq.cli.errors import errors
 from layerfreq.cli.relearn import relearn
 from layerfreq.cli.report import report
 from layerfreq.cli.terminal import check_device, console, default_out, list_files, say_units
@@ -194,7 +195,7 @@ def bench(
             print(bench.as_markdown([row for row in rows if row["grows"] == name], name) + "\n")
 
 
-for command in (analyze, doctor, report, relearn, verdict):
+for command in (errors, analyze, doctor, report, relearn, verdict):
     app.command()(command)
 
 

@@ -196,15 +196,15 @@ class RowCurves:
         energy: (r, m) |y_i^low|^2.
         slope: (r, m) its derivative with respect to 1/delta.
         self_weight: (r, m) sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij.
-        by_column: Where `targets.sketch` is set, (2, m, c) what each target column has of `energy` and of `slope`,
-            summed over these centres; else None.
+        by_column: Where `targets.sketch` is set, (4, m, c) what each target column has of `energy` and of `slope`, the
+            column's product with what the filter keeps of it, and that itself, summed over these centres; else None.
     """
 
     rows: Int64[Tensor, " r"]
     energy: Float64[Tensor, "r m"]
     slope: Float64[Tensor, "r m"]
     self_weight: Float64[Tensor, "r m"]
-    by_column: Float64[Tensor, "2 m c"] | None = None
+    by_column: Float64[Tensor, "4 m c"] | None = None
 
 
 class Engine(ABC):

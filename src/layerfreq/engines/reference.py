@@ -46,7 +46,9 @@ class Sums:
         found = RowCurves(self.index, *(part.T.cpu().double() for part in (energy, slope, self_weight)))
         if targets.sketch is None:
             return found
-        by_column = torch.stack([low.square().sum(dim=2), 2 * (low * change).sum(dim=2)])
+        own = targets.block(self.index.cpu(), low.dtype, low.device).T + targets.offset.to(low)[:, None]
+        products = [low.square(), 2 * low * change, low * own, low]
+        by_column = torch.stack([one.sum(dim=2) for one in products])
         return replace(found, by_column=by_column.cpu().double())
 
 

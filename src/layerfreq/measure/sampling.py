@@ -169,7 +169,7 @@ class Tally:
         if self._targets.rest is not None:
             assert found.by_column is not None
             assert self._targets.vectors is not None
-            by_column += found.by_column
+            by_column += found.by_column[:2]
             own[1:] += self._targets.vectors[found.rows, 1:].square().sum(dim=0)
             own[0] += self._targets.rest[found.rows].sum()
 

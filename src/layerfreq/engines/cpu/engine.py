@@ -241,7 +241,7 @@ class Cpu(Engine):
                 values[row - at.start] += more[0][0]
                 squares[row - at.start] += more[1][0]
         own = self.targets.block(torch.from_numpy(rows.index[at]), torch.float64, torch.device("cpu")).numpy()
-        by_column = np.zeros((2, len(self.inv_delta), own.shape[1]) if self.targets.sketch else (0, 0, 0))
+        by_column = np.zeros((4, len(self.inv_delta), own.shape[1]) if self.targets.sketch else (0, 0, 0))
         energy, change, self_weight = out
         kernels.curves(values, squares, own, self.targets.offset.numpy(), energy, change, self_weight, by_column)
         return by_column

@@ -313,7 +313,8 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
         energy: (h, m) takes |y_low|^2.
         change: (h, m) takes its derivative with respect to 1/delta.
         self_weight: (h, m) takes sum_j w_ij^2.
-        by_column: (2, m, c) gets what each column has of energy and change added; or (0, 0, 0).
+        by_column: (4, m, c) gets what each column has of energy and change added, its own product with what is kept of
+            it, and that itself; or (0, 0, 0).
     """
     c, m = targets.shape[1], energy.shape[1]
     weight = np.empty(m)
@@ -336,6 +337,8 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
                 if by_column.shape[0]:
                     by_column[0, k, q] += low * low
                     by_column[1, k, q] += 2.0 * low * speed
+                    by_column[2, k, q] += low * (y + shift)
+                    by_column[3, k, q] += low
 
 
 @loop()

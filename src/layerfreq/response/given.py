@@ -1,0 +1,163 @@
+"""What the user gives to measure error by frequency, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from layerfreq.data.arraylike import as_array
+from layerfreq.data.targets import read_targets
+from layerfreq.data.validation import Curve, as_features
+from layerfreq.errors import InputError
+
+MOST = 3  # dimensions that grids and scattered points may have
+
+
+@dataclass(frozen=True)
+class Given:
+    """Inputs, targets and error.
+
+    Attributes:
+        inputs: (n, d) as they came.
+        target: (n, c) float64.
+        error: (n, c) float64, target - output.
+        notes: What was done to them.
+    """
+
+    inputs: Tensor
+    target: Float64[np.ndarray, "n c"]
+    error: Float64[np.ndarray, "n c"]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of points."""
+        return len(self.target)
+
+    @property
+    def output(self) -> Float64[np.ndarray, "n c"]:
+        """(n, c) the output."""
+        return self.target - self.error
+
+    def coordinates(self, method: str) -> Float64[np.ndarray, "n d"]:
+        """Return the inputs' dimensions that vary.
+
+        Raises:
+            InputError: If there are more than three.
+        """
+        x = self.inputs.cpu().double().numpy()
+        x = x[:, x.min(axis=0) < x.max(axis=0)]
+        if x.shape[1] > MOST:
+            raise InputError(
+                f"method: {method!r} takes 1 to {MOST} dimensions, inputs have {x.shape[1]}; pass 'filter'"
+            )
+        return x
+
+
+def as_given(inputs: Any, targets: Any, outputs: Any) -> Given:
+    """Check inputs, targets and outputs against each other.
+
+    Class ids become one-hot vectors; the outputs then are probabilities, or logits of which the softmax is taken.
+
+    Raises:
+        InputError: For anything that is not n > 1 finite points, not all in one place, with a target and output each.
+    """
+    x = _numbers(inputs, "inputs")
+    if len(x) == 1:
+        raise InputError("inputs: one point has no frequencies; pass several points")
+    y = read_targets(targets, len(x))
+    out = _numbers(outputs, "outputs")
+    if len(out) != len(x):
+        raise InputError(f"outputs: {len(out)} for {len(x)} points; pass one output a point")
+    if bool((x == x[0]).all()):
+        raise InputError(
+            f"inputs: all {len(x)} points are in one place, which has no frequencies; pass inputs that vary"
+        )
+    span = float((x.double() - x[0].double()).abs().max())
+    if not 1e-100 < span < 1e100:
+        raise InputError(f"inputs: they range over {span:.1g}, whose powers leave float64; scale them")
+    out, notes = out.cpu().double(), []
+    if y.ndim == 1:
+        if out.shape[1] <= int(y.max()):
+            raise InputError(
+                f"outputs: {out.shape[1]} columns for class ids up to {int(y.max())}; pass one column a class "
+                "(for regression pass targets as floats)"
+            )
+        sums = out.sum(dim=1)
+        if bool((out >= 0).all()) and bool((sums - 1).abs().max() < 1e-3):
+            notes.append("class ids are one-hot vectors, against the outputs, which are probabilities")
+        else:
+            out = torch.softmax(out, dim=1)
+            notes.append("class ids are one-hot vectors, against the softmax of the outputs")
+        y = torch.nn.functional.one_hot(y, out.shape[1])
+    y = y.double()
+    if out.shape[1] != y.shape[1]:
+        raise InputError(
+            f"outputs: {out.shape[1]} columns for targets of {y.shape[1]}; pass outputs of the targets' shape"
+        )
+    largest = max(float(y.abs().max()), float(out.abs().max()))
+    if 0 < largest < 1e-150:
+        raise InputError(f"targets and outputs: at most {largest:.1g}, whose square is 0 in float64; scale both up")
+    if largest > 1e150:
+        raise InputError(f"targets or outputs: {largest:.1g}, whose square overflows float64; scale both down")
+    return Given(x, y.numpy(), (y - out).numpy(), tuple(notes))
+
+
+def as_frequencies(frequencies: Any) -> Curve | None:
+    """Check frequencies.
+
+    Raises:
+        InputError: If they are not finite, increasing and >= 0.
+    """
+    if frequencies is None:
+        return None
+    try:
+        value = as_array(frequencies, "frequencies")
+        value = value.detach().cpu() if isinstance(value, Tensor) else value
+        k = np.array(value).reshape(-1)
+        if k.dtype.kind not in "iuf":
+            raise TypeError(k.dtype)
+        k = k.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError("frequencies: cannot be read as numbers; pass increasing floats >= 0") from None
+    if len(k) == 0:
+        raise InputError("frequencies: empty; pass increasing floats >= 0, or None for the data's own")
+    wrong = k[~(np.isfinite(k) & (k >= 0))]
+    if len(wrong):
+        raise InputError(f"frequencies: {wrong[0]:g} is no finite number >= 0; pass increasing floats >= 0")
+    falls = np.flatnonzero(np.diff(k) <= 0)
+    if len(falls):
+        at = int(falls[0])
+        raise InputError(f"frequencies: {k[at]:g} is followed by {k[at + 1]:g}; sort them, without duplicates")
+    return k
+
+
+def refuse_beyond(k: Curve | None, limit: float, why: str) -> None:
+    """Raise where a frequency is beyond what the points can tell."""
+    if k is not None and k[-1] > limit * (1 + 1e-9):
+        raise InputError(f"frequencies: {k[-1]:g} is beyond {limit:.6g}, {why}; pass lower ones, or more points")
+
+
+def _numbers(value: Any, argument: str) -> Tensor:
+    try:
+        return as_features(value)
+    except InputError as error:
+        raise InputError(str(error).replace("features", argument)) from None
+
+
+def nearest(k: Curve) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what tells which of some frequencies is nearest; the lower one half-way, up to rounding."""
+    edges = (k[1:] + k[:-1]) / 2 * (1 + 1e-12)
+    return lambda size: np.searchsorted(edges, size)
+
+
+def own_bands(step: float, highest: float) -> Curve:
+    """Return the multiples of a step that reach some frequency."""
+    return step * np.arange(math.floor(highest / step + 0.5) + 1)

@@ -1,0 +1,196 @@
+"""Points on a regular grid: the fast Fourier transform, summed over rings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from layerfreq.data.validation import Curve
+from layerfreq.errors import InputError, first_line
+from layerfreq.response.given import Given, nearest, own_bands, refuse_beyond
+from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, parts
+
+SLACK = 1e-3  # of a step, by which coordinates may be off
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where points stand on a regular grid.
+
+    Attributes:
+        place: (n,) the place of each point among the grid's, the last axis running fastest.
+        shape: Places along each axis.
+        steps: Distance of neighbours along each axis.
+    """
+
+    place: Int64[np.ndarray, " n"]
+    shape: tuple[int, ...]
+    steps: tuple[float, ...]
+
+
+def find_grid(x: Float64[np.ndarray, "n d"]) -> Grid:
+    """Find the regular grid that some points fill, in any order; each axis has its own step.
+
+    Raises:
+        InputError: If they fill none: steps that differ along an axis, holes, or points in one place.
+    """
+    n, place, shape, steps = len(x), np.zeros(len(x), np.int64), [], []
+    for axis, values in enumerate(x.T):
+        order = np.sort(values)
+        gaps = np.diff(order)
+        near = gaps <= SLACK * gaps.max()
+        count = 1 + int((~near).sum())
+        step = (order[-1] - order[0]) / (count - 1)
+        at = (values - order[0]) / step
+        if np.abs(at - np.rint(at)).max() > SLACK:
+            raise InputError(
+                f"inputs: no regular grid, steps along dimension {axis} go from {gaps[~near].min():.4g} to "
+                f"{gaps.max():.4g}; pass method='scattered'"
+            )
+        place = place * count + np.rint(at).astype(np.int64)
+        shape.append(count)
+        steps.append(float(step))
+    filled, size = len(np.unique(place)), int(np.prod(np.array(shape, dtype=np.float64)))
+    text = " x ".join(map(str, shape))
+    if filled < n:
+        raise InputError(
+            f"inputs: {n - filled} of {n} points are in the place of another (grid of {text}); average or drop them"
+        )
+    if filled < size:
+        raise InputError(
+            f"inputs: {size - filled} of the {size} places of the grid of {text} are empty; fill them, or pass "
+            "method='scattered'"
+        )
+    return Grid(place, tuple(shape), tuple(steps))
+
+
+def on_grid(
+    given: Given, frequencies: Curve | None, *, window: str | None, center: bool, phase_blind: bool
+) -> ErrorSpectrum:
+    """Measure on a grid; see `error_spectrum`."""
+    grid = find_grid(given.coordinates("grid"))
+    refuse_beyond(frequencies, np.pi / min(grid.steps), "the Nyquist frequency of the grid's finest step")
+    weight = _window(window, grid.shape)
+    target, error = (_field(y, grid, weight, center) for y in (given.target, given.error))
+    n, axes, last = given.n, tuple(range(1, 1 + len(grid.shape))), grid.shape[-1]
+    turns = [np.fft.fftfreq(count) for count in grid.shape]
+    turns[-1] = np.fft.rfftfreq(last)
+    size = np.zeros(())
+    for turn, step in zip(turns, grid.steps, strict=True):
+        size = size[..., None] + (2 * np.pi / step * turn) ** 2
+    size = np.sqrt(size)
+    twice = np.full(len(turns[-1]), 2.0)  # a real field's other half
+    twice[0] = 1.0
+    if last % 2 == 0:
+        twice[-1] = 1.0
+    twice = np.broadcast_to(twice, size.shape)
+    step = min(2 * np.pi / (count * h) for count, h in zip(grid.shape, grid.steps, strict=True))
+    k = own_bands(step, float(size.max())) if frequencies is None else frequencies
+    ring = nearest(k)(size).ravel()
+
+    def rings(energy: np.ndarray) -> np.ndarray:
+        return np.bincount(ring, (energy * twice).ravel(), len(k))
+
+    from scipy import fft
+
+    energies = np.zeros((2, len(k), len(target)))
+    for column, (t, e) in enumerate(zip(target, error, strict=True)):
+        of_target, of_error = (fft.rfftn(one) / n for one in (t, e))
+        energy = np.abs(of_error) ** 2
+        if phase_blind:
+            energy = (np.abs(of_target) - np.abs(of_target - of_error)) ** 2
+        energies[:, :, column] = rings(np.abs(of_target) ** 2), rings(energy)
+    leak = np.mean([rings(_jumps(e, turns)) for e in error], axis=0)
+    modes = rings(np.ones(size.shape))
+    output = target - error
+    varies = float(output.var(axis=axes).mean())
+    off = (target - output).mean(axis=axes)
+    t, e = energies.mean(axis=2)
+    rounding = NOTHING * float(t.sum())
+    expected = t + (modes - (ring[0] == np.arange(len(k)))) * varies / (n - 1)
+    zero = int(ring[0])  # where the mean is: shuffling keeps that of the outputs
+    expected[zero] += float(np.mean(off**2) - np.mean(target.mean(axis=axes) ** 2))
+    kept = modes > 0 if frequencies is None else np.ones(len(k), bool)
+    notes = [*given.notes, *_said(window, center, phase_blind)]
+    if float(leak.sum()) > 0.01 * float(e.sum()):
+        share = min(1.0, float(leak.sum() / e.sum()))
+        notes.append(f"jumps between opposite edges explain up to {share:.0%} of the error: see `leak`")
+    low_high = parts(t[kept], e[kept])
+    return ErrorSpectrum(
+        k=k[kept],
+        target_energy=t[kept],
+        error_energy=e[kept],
+        relative=amplitude_ratio(e, t, rounding)[kept],
+        chance=amplitude_ratio(expected, t, rounding)[kept],
+        stderr=None,
+        **low_high,
+        columns=energies[:, kept],
+        floor=None,
+        leak=leak[kept],
+        mse=float(np.mean(error**2)),
+        n=n,
+        d=given.inputs.shape[1],
+        method="grid",
+        notes=tuple(notes),
+    )
+
+
+def _field(y: np.ndarray, grid: Grid, weight: np.ndarray, center: bool) -> np.ndarray:
+    """Put columns on the grid, (c, ...), and window them to the same energy of white noise."""
+    field = np.empty((y.shape[1], len(y)))
+    field[:, grid.place] = y.T
+    field = field.reshape(-1, *grid.shape)
+    if center:
+        field -= (field * weight).sum(axis=tuple(range(1, field.ndim)), keepdims=True) / weight.sum()
+    return field * (weight / np.sqrt(np.mean(weight**2)))
+
+
+def _window(name: str | None, shape: tuple[int, ...]) -> np.ndarray:
+    weight: Any = np.ones(())
+    if name is None:
+        return np.ones(shape)
+    from scipy.signal import get_window
+
+    try:
+        for count in shape:
+            weight = weight[..., None] * get_window(name, count)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"window: {name!r} is none of SciPy's ({first_line(error)}); pass 'hann' or None") from None
+    if not float(np.abs(weight).sum()) > 0:
+        raise InputError(f"window: {name!r} leaves nothing of a grid of {shape}; pass more points or window=None")
+    return weight
+
+
+def _jumps(field: np.ndarray, turns: list[np.ndarray]) -> np.ndarray:
+    """Return |s_k|^2 of the smooth part that takes up all jumps between opposite edges (Moisan 2011)."""
+    from scipy import fft
+
+    jump, bend = np.zeros_like(field), np.zeros(())
+    for axis, turn in enumerate(turns):
+        bend = bend[..., None] + 2 * np.cos(2 * np.pi * turn) - 2
+        first, last = (tuple(slice(None) if a != axis else i for a in range(field.ndim)) for i in (0, -1))
+        step = field[last] - field[first]
+        if field.shape[axis] > 2:  # less what the field rises by from one place to the next there
+            second, before = (tuple(slice(None) if a != axis else i for a in range(field.ndim)) for i in (1, -2))
+            step = step + (field[second] - field[first] + field[last] - field[before]) / 2
+        jump[first] += step
+        jump[last] -= step
+    of_jump = fft.rfftn(jump) / field.size
+    bend.flat[0] = 1.0  # jumps sum to zero: the mean is not theirs
+    energy = np.abs(of_jump / bend) ** 2
+    energy.flat[0] = 0.0
+    return energy
+
+
+def _said(window: str | None, center: bool, phase_blind: bool) -> list[str]:
+    said = []
+    if window is not None:
+        said.append(f"window {window!r}: bands add up to the windowed error, and a line spreads over its neighbours")
+    if center:
+        said.append("the means were subtracted")
+    if phase_blind:
+        said.append("phase-blind: magnitudes alone are compared, so bands do not add up to the error")
+    return said

@@ -1,0 +1,130 @@
+"""Error by frequency, by the method that the points allow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from layerfreq.errors import InputError, did_you_mean
+from layerfreq.isolation.torch_settings import own_settings
+from layerfreq.measure.options import as_seed
+from layerfreq.response.filtered import on_filter
+from layerfreq.response.given import MOST, Given, as_frequencies, as_given
+from layerfreq.response.grid import find_grid, on_grid
+from layerfreq.response.projection import on_projection
+from layerfreq.response.result import ErrorSpectrum
+from layerfreq.response.scattered import on_scattered
+
+METHODS = ("grid", "scattered", "filter", "projection")
+TAKES = {  # option -> the methods that it means something to
+    "window": ("grid",),
+    "center": ("grid",),
+    "phase_blind": ("grid", "projection"),
+    "weights": ("scattered",),
+    "period": ("scattered",),
+    "floor": ("scattered",),
+    "direction": ("projection",),
+    "engine": ("filter",),
+}
+
+
+@own_settings()
+def error_spectrum(
+    inputs: Any,
+    targets: Any,
+    outputs: Any,
+    frequencies: Any = None,
+    *,
+    method: str = "auto",
+    window: str | None = None,
+    center: bool = False,
+    phase_blind: bool = False,
+    weights: Any = None,
+    period: Any = None,
+    floor: bool = True,
+    direction: Any = None,
+    engine: str = "auto",
+    seed: int = 0,
+) -> ErrorSpectrum:
+    """Measure what a network's output has learned of a target, frequency by frequency.
+
+    k is angular frequency, in radians per unit of the inputs: the axis of delta^(-1/2). sin(k x) lies at k.
+
+    Args:
+        inputs: (n, ...) tensor or array, finite, flattened to (n, d): where the points are.
+        targets: (n,) or (n, c) floats; or (n,) integer class ids, which become one-hot vectors.
+        outputs: Of the network, of the targets' shape; for class ids (n, c) probabilities, or logits, of which the
+            softmax is taken.
+        frequencies: (m,) increasing, >= 0. "grid", "scattered": each mode counts at the nearest. "filter": cutoffs,
+            each of the filter with variance k^-2, > 0. "projection": where sums are taken. None: the data's own.
+        method: "grid": regular grids of 1 to 3 dimensions, rows in any order, by the fast Fourier transform.
+            "scattered": any points in 1 to 3 dimensions, taken for random ones, by the non-uniform Fourier transform
+            (package `finufft`, else direct sums). "filter": any dimension, by Gaussian filters over the points.
+            "projection": any dimension, along one direction. "auto": the first of grid, scattered (up to three
+            dimensions) and filter that the points allow; `notes` says why.
+        window: "grid": name of one of SciPy's windows, such as "hann", for data that do not repeat; None for none.
+        center: "grid": subtract the means of target and error first.
+        phase_blind: "grid", "projection": compare magnitudes only, as the 1-D script of the frequency principle does.
+        weights: "scattered": (n,) of the points; "density" for one over a density estimate; None for equal ones.
+        period: "scattered": sides of the box that the points were drawn from; None estimates it from their range.
+        floor: "scattered": subtract the noise of random points from energies.
+        direction: "projection": (d,); None for the inputs' first principal direction.
+        engine: "filter": as of `spectrum`.
+        seed: Of the groups of points that standard errors are found from.
+
+    Returns:
+        An `ErrorSpectrum`.
+
+    Raises:
+        InputError: One line naming the argument, the value and the remedy.
+
+    Example:
+        >>> t = torch.arange(100) / 100
+        >>> y = torch.sin(2 * torch.pi * t) + torch.sin(2 * torch.pi * 5 * t)
+        >>> found = error_spectrum(t, y, torch.sin(2 * torch.pi * t))  # 5 cycles are not learned yet
+        >>> found.relative[[1, 5]].round(6)
+        array([0., 1.])
+    """
+    if method not in ("auto", *METHODS):
+        raise InputError(f"method: unknown {method!r}; {did_you_mean(str(method), ['auto', *METHODS])}")
+    seed, k = as_seed(seed), as_frequencies(frequencies)
+    given = as_given(inputs, targets, outputs)
+    why = ""
+    if method == "auto":
+        method, why = _choose(given)
+    said = {
+        "window": window, "center": center or None, "phase_blind": phase_blind or None, "weights": weights,
+        "period": period, "floor": None if floor else False, "direction": direction,
+        "engine": None if engine == "auto" else engine,
+    }  # fmt: skip
+    for name, value in said.items():
+        if value is not None and method not in TAKES[name]:
+            raise InputError(
+                f"{name}: method {method!r} has no such option; leave it out, or pass method={TAKES[name][0]!r}"
+            )
+    if method == "grid":
+        found = on_grid(given, k, window=window, center=center, phase_blind=phase_blind)
+    elif method == "scattered":
+        found = on_scattered(given, k, weights=weights, period=period, floor=floor, seed=seed)
+    elif method == "projection":
+        found = on_projection(given, k, direction=direction, phase_blind=phase_blind, seed=seed)
+    else:
+        found = on_filter(given, k, engine=engine)
+    notes = (*((why,) if why else ()), *found.notes)
+    if not np.isfinite(found.relative).any():
+        notes += ("no band holds target that can be told from rounding or noise: its relative error is undefined",)
+    return replace(found, notes=notes)
+
+
+def _choose(given: Given) -> tuple[str, str]:
+    x = given.inputs.cpu()
+    d = int((x.amin(dim=0) < x.amax(dim=0)).sum())
+    if d > MOST:
+        return "filter", f"filter: inputs vary in {d} dimensions, Fourier transforms are for {MOST} at most"
+    try:
+        find_grid(given.coordinates("grid"))
+    except InputError as error:
+        return "scattered", f"scattered: {str(error).removeprefix('inputs: ').split(';')[0]}"
+    return "grid", "grid: the points fill a regular grid"

@@ -1,0 +1,202 @@
+"""What error by frequency comes as."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from layerfreq.data.validation import Curve
+from layerfreq.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+UNITS = "radians per unit of the inputs"
+MUTE = 1e-3  # of the energy of a higher band, below which a band is only that one's leak
+NOTHING = 1e-24  # of the target's energy, below which a band holds rounding
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ErrorSpectrum:
+    """The energy of a target and of the error target - output, by angular frequency |k|.
+
+    Energies are means over points and columns, as those of the mean squared error. `relative` is the square root of
+    their ratio, a ratio of amplitudes: 0 is learned, 1 is what an output without this frequency has, 2 is the right
+    amplitude with the opposite sign.
+
+    Attributes:
+        k: (m,) float64, increasing angular frequencies, in radians per unit of the inputs, the axis of delta^(-1/2).
+        target_energy: (m,) float64, what each band holds of the mean squared target.
+        error_energy: (m,) float64, what it holds of the mean squared error. Where noise was subtracted ("scattered") or
+            filters differ ("filter"), a band may come out slightly below zero.
+        relative: (m,) float64, sqrt(error_energy / target_energy); NaN where the band holds no target that could be
+            told from rounding or from the noise of n points.
+        chance: (m,) float64, `relative` expected if the outputs were shuffled over the points.
+        stderr: (m,) float64, the standard error of `relative`, or None where the points are no sample (grid, filter).
+        low: (m,) float64, relative error of all that is at or below k, e_low.
+        high: (m,) float64, relative error of all that is above k, e_high; NaN where nothing is.
+        columns: (2, m, c) float64, energies of target and of error by column of the targets; their means over c are the
+            two above.
+        floor: (m,) float64, the noise that n random points put into each band of the error, None where there is none.
+        leak: (m,) float64, what jumps between opposite edges of the grid explain of the error's energy ("grid").
+        resolution: Largest k at which a filter's window holds another point ("filter"), above which `relative` is
+            NaN; else None.
+        mse: The mean squared error of what was measured, after window and centring.
+        n: Number of points.
+        d: Number of input dimensions.
+        method: "grid", "scattered", "filter" or "projection".
+        units: Of `k`.
+        notes: What was chosen, and why; what was done to the data.
+    """
+
+    k: Curve
+    target_energy: Curve
+    error_energy: Curve
+    relative: Curve
+    chance: Curve
+    stderr: Curve | None
+    low: Curve
+    high: Curve
+    columns: Float64[np.ndarray, "2 m c"]
+    floor: Curve | None
+    leak: Curve | None
+    mse: float
+    n: int
+    d: int
+    method: str
+    resolution: float | None = None
+    units: str = UNITS
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+
+    @property
+    def cycles(self) -> Curve:
+        """(m,) the frequencies in cycles per unit of the inputs, k / (2 pi)."""
+        return self.k / (2 * np.pi)
+
+    @cached_property
+    def told(self) -> Bool[np.ndarray, " m"]:
+        """(m,) bands that say something: they hold target, and are no mere foot of a far stronger, higher band."""
+        energy = np.maximum(self.target_energy, 0)
+        above = np.maximum.accumulate(energy[::-1])[::-1]
+        return np.isfinite(self.relative) & (energy > MUTE * above)
+
+    def learned(self, threshold: float = 0.1) -> float | None:
+        """Return the largest k up to which the relative error stays under a threshold, of the bands that say something.
+
+        Args:
+            threshold: A ratio of amplitudes.
+
+        Returns:
+            A k of this spectrum, or None where the lowest band is above the threshold already.
+
+        Raises:
+            InputError: If the threshold is no positive number.
+
+        Example:
+            >>> t = torch.arange(64.0) / 64
+            >>> y = torch.sin(2 * torch.pi * t) + torch.sin(2 * torch.pi * 5 * t)
+            >>> error_spectrum(t, y, torch.sin(2 * torch.pi * t)).learned()  # of 1 and 5 cycles, one
+            6.283185307179586
+        """
+        return self._learned(threshold, 0.0)
+
+    def learned_interval(self, threshold: float = 0.1) -> tuple[float | None, float | None]:
+        """Return `learned` with every relative error two standard errors higher, and as much lower.
+
+        Where there are no standard errors, both are `learned`.
+        """
+        return self._learned(threshold, 2.0), self._learned(threshold, -2.0)
+
+    def _learned(self, threshold: float, errors: float) -> float | None:
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < np.inf:
+            raise InputError(f"threshold: {threshold!r} is no positive number; 0.1 asks for ten per cent of amplitude")
+        k, worst = self.k[self.told], self.relative[self.told]
+        if self.stderr is not None:
+            worst = worst + errors * np.nan_to_num(self.stderr[self.told])
+        under = worst < threshold
+        count = len(under) if under.all() else int(np.argmin(under))
+        return float(k[count - 1]) if count else None
+
+    @cached_property
+    def bias(self) -> float | None:
+        """Spectral bias (E_high - E_low) / (E_high + E_low) of the error, split at half of the target's variance.
+
+        1: all error is high; -1: all is low; 0: as much of either (Kiessling & Thor, AAAI 2022). The mean, k = 0, is in
+        neither; a band in which the split falls is shared. None where target or error do not vary.
+        """
+        on = self.k > 0
+        target, error = (np.maximum(energy[on], 0) for energy in (self.target_energy, self.error_energy))
+        if target.sum() <= 0 or error.sum() <= NOTHING * target.sum():
+            return None
+        share = np.concatenate([[0.0], target.cumsum() / target.sum()])
+        below = np.concatenate([[0.0], error.cumsum() / error.sum()])
+        at = int(np.searchsorted(share, 0.5))  # the first edge at or above a half; empty bands share one
+        part = (0.5 - share[at - 1]) / (share[at] - share[at - 1])
+        low = below[at - 1] + part * (below[at] - below[at - 1])
+        return float(1 - 2 * low)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame, one row a band: k, cycles, energies, relative, chance, stderr, low, high."""
+        import pandas as pd
+
+        names = ("k", "cycles", "target_energy", "error_energy", "relative", "chance", "low", "high")
+        stderr = np.zeros(len(self.k)) if self.stderr is None else self.stderr
+        return pd.DataFrame({**{name: getattr(self, name).copy() for name in names}, "stderr": stderr.copy()})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the relative error over k, with chance and two standard errors.
+
+        Args:
+            ax: Axes to draw on; None makes a new figure.
+        """
+        from layerfreq.response.figure import plot_errors
+
+        return plot_errors(self, ax)
+
+    def __repr__(self) -> str:
+        learned, bias = self.learned(), self.bias
+        low, high = self.learned_interval()
+        sure = "" if self.stderr is None else f" ({_number(low)} .. {_number(high)})"
+        lines = [
+            f"ErrorSpectrum of {self.n} points in {self.d} dimensions ({self.method})",
+            f"  k           {self.k[0]:.4g} .. {self.k[-1]:.4g} {self.units}, {len(self.k)} bands",
+            f"  error       {self.mse:.4g} mean squared",
+            f"  learned     {_number(learned)}{sure}, relative error under 0.1",
+            f"  bias        {'undefined' if bias is None else f'{bias:+.3f}'} (1: the error is all high, -1: all low)",
+        ]
+        return "\n".join([*lines, *(f"  note        {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _number(value: float | None) -> str:
+    return "nowhere" if value is None else f"{value:.4g}"
+
+
+def amplitude_ratio(error: Curve, target: Curve, least: Curve | float) -> Curve:
+    """Return sqrt(error / target), NaN where the target's energy is not above `least`."""
+    fine = target > least
+    with np.errstate(all="ignore"):
+        return np.where(fine, np.sqrt(np.maximum(error, 0) / np.where(fine, target, 1.0)), np.nan)
+
+
+def parts(target: Curve, error: Curve) -> dict[str, Curve]:
+    """Return e_low and e_high of bands that add up: all up to each k, and all above it."""
+    total = max(float(target.sum()), 0.0)
+    rest = [np.concatenate([one[::-1].cumsum()[::-1][1:], [0.0]]) for one in (error, target)]
+    return {
+        "low": amplitude_ratio(error.cumsum(), target.cumsum(), NOTHING * total),
+        "high": amplitude_ratio(rest[0], rest[1], NOTHING * total),
+    }

@@ -1,0 +1,250 @@
+"""Points anywhere in up to three dimensions: sums over them at the modes of their box, less the noise of n points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex128, Float64
+
+from layerfreq.data.validation import Curve
+from layerfreq.errors import InputError
+from layerfreq.response.given import Given, nearest, own_bands, refuse_beyond
+from layerfreq.response.grid import Grid, find_grid
+from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, parts
+
+GROUPS = 24  # of points, each left out once for the standard errors
+MOST = 2e11  # products that a direct sum may take, some minutes
+PIECE = 1 << 22  # numbers held at a time by a direct sum
+KERNELS = 5000  # points that a density estimate is made of, at most
+
+
+def on_scattered(
+    given: Given, frequencies: Curve | None, *, weights: Any, period: Any, floor: bool, seed: int
+) -> ErrorSpectrum:
+    """Measure on scattered points; see `error_spectrum`."""
+    x = given.coordinates("scattered")
+    together = len(x) - len(np.unique(x, axis=0))
+    if together:
+        raise InputError(f"inputs: {together} of {len(x)} points are in the place of another; average or drop them")
+    grid = _grid_or_none(x)
+    sides, shape = _box(x, grid, period)
+    n, spacing = given.n, [side / count for side, count in zip(sides, shape, strict=True)]
+    refuse_beyond(frequencies, np.pi / min(spacing), "the Nyquist frequency of points at this mean distance")
+    steps = 2 * np.pi / sides
+    if frequencies is not None and grid is None:
+        top = float(frequencies[-1] + (frequencies[-1] - (frequencies[-2] if len(frequencies) > 1 else 0.0)) / 2)
+        shape = tuple(min(count, 2 * int(top / step) + 1) for count, step in zip(shape, steps, strict=True))
+    size = np.zeros(())
+    for step, count in zip(steps, shape, strict=True):
+        size = size[..., None] + (step * (np.arange(count) - count // 2)) ** 2
+    size = np.sqrt(size).ravel()
+    k = own_bands(float(steps.min()), float(size.max())) if frequencies is None else frequencies
+    ring = nearest(k)(size)
+    if frequencies is not None and grid is None:
+        ring[size > top] = len(k)
+    modes = np.bincount(ring, minlength=len(k) + 1)[: len(k)].astype(np.float64)
+    w, notes = as_weights(weights, x, seed)
+    notes = [*given.notes, *notes]
+    turned = (2 * np.pi / sides) * (x - x.min(axis=0))
+    add_up, how = _way(n, len(size) * given.target.shape[1])
+    notes.append(how)
+    lines = grid is not None or not floor  # nothing to subtract
+    if grid is not None:
+        notes.append("the points fill a grid: nothing is random, no noise is subtracted")
+
+    def rings(of: Complex128[np.ndarray, "c modes"]) -> np.ndarray:
+        return np.stack([np.bincount(ring, np.abs(one) ** 2, len(k) + 1)[: len(k)] for one in of], axis=1)
+
+    def energies(sums: np.ndarray, used: np.ndarray | slice) -> np.ndarray:
+        """(2, m, c) of target and error, from their sums over some points."""
+        share = w[used] / w[used].sum()
+        found = np.stack([rings(one / w[used].sum()) for one in sums])
+        if lines:
+            return found
+        noise = np.stack([(share**2) @ y[used] ** 2 for y in (given.target, given.error)])
+        return (found - modes[:, None] * noise[:, None]) / (1 - np.sum(share**2))
+
+    def sums(used: np.ndarray | slice) -> np.ndarray:
+        both = np.concatenate([given.target[used], given.error[used]], axis=1) * w[used, None]
+        return add_up(turned[used], both, shape).reshape(2, given.target.shape[1], -1)
+
+    every = slice(None)
+    total = sums(every)
+    found = energies(total, every)
+    floor_of = np.stack([(w**2) @ y**2 for y in (given.target, given.error)]).mean(axis=1)
+    noise = np.zeros((2, len(k))) if lines else floor_of[:, None] * modes
+    least = NOTHING * float(found[0].mean(axis=1).sum())
+    if not lines:  # twice the standard deviation of what noise alone leaves in so many modes
+        least = np.maximum(least, 2 * floor_of[0] * np.sqrt(2 * np.maximum(modes, 1)))
+    t, e = found.mean(axis=2)
+    relative = amplitude_ratio(e, t, least)
+    stderr = None
+    if not lines:
+        others = []
+        for group in groups(n, seed):
+            rest = np.setdiff1d(np.arange(n), group)
+            one_t, one_e = energies(total - sums(group), rest).mean(axis=2)
+            others.append(ratios(one_e, one_t, relative))
+        stderr = error_of_root(relative, jackknife(np.array(others)))
+    off = np.average(given.target - given.output, axis=0, weights=w) ** 2
+    expected = t.copy()
+    zero = int(ring[int(np.argmin(size))])
+    mean = np.average(given.target, axis=0, weights=w) ** 2
+    expected[zero] += float(np.mean(off) - np.mean(mean))
+    kept = modes > 0 if frequencies is None else np.ones(len(k), bool)
+    return ErrorSpectrum(
+        k=k[kept],
+        target_energy=t[kept],
+        error_energy=e[kept],
+        relative=relative[kept],
+        chance=amplitude_ratio(expected, t, least)[kept],
+        stderr=None if stderr is None else stderr[kept],
+        **parts(t[kept], e[kept]),
+        columns=found[:, kept],
+        floor=None if lines else noise[1, kept],
+        leak=None,
+        mse=float(np.average(np.mean(given.error**2, axis=1), weights=w)),
+        n=n,
+        d=given.inputs.shape[1],
+        method="scattered",
+        notes=tuple(notes),
+    )
+
+
+def _grid_or_none(x: np.ndarray) -> Grid | None:
+    try:
+        return find_grid(x)
+    except InputError:
+        return None
+
+
+def _box(x: np.ndarray, grid: Grid | None, period: Any) -> tuple[Float64[np.ndarray, " d"], tuple[int, ...]]:
+    """Return the sides of the box, and how many modes along each."""
+    spans = x.max(axis=0) - x.min(axis=0)
+    counts = np.array(grid.shape if grid else [len(np.unique(one)) for one in x.T], dtype=np.float64)
+    sides = spans * counts / (counts - 1)
+    if period is not None:
+        try:
+            given = np.broadcast_to(np.array(period, dtype=np.float64), spans.shape)
+        except (TypeError, ValueError):
+            raise InputError(f"period: {period!r} is no length for {len(spans)} dimensions; pass one each") from None
+        if not np.all(np.isfinite(given)) or np.any(given < spans):
+            raise InputError(
+                f"period: {period!r} is shorter than the inputs' range {spans.tolist()}; pass the box's sides"
+            )
+        sides = np.array(given)
+    if grid is not None and period is None:
+        return sides, grid.shape
+    each = (np.prod(sides) / len(x)) ** (1 / len(sides))
+    shape = np.maximum(1, 2 * np.floor((sides / each - 1) / 2) + 1).astype(int)
+    return sides, tuple(int(count) for count in shape)
+
+
+def groups(n: int, seed: int) -> list[np.ndarray]:
+    """Split n points into groups at random."""
+    return np.array_split(np.random.default_rng(seed).permutation(n), min(GROUPS, n))
+
+
+def jackknife(others: Float64[np.ndarray, "g m"]) -> Curve:
+    """Return the squared standard error from estimates without one group each.
+
+    It is too large, by up to a half, where only noise is left; and widened as Student's t is beside the normal.
+    """
+    count = len(others)
+    return (count - 1) / count * ((others - others.mean(axis=0)) ** 2).sum(axis=0) * (1 + 1.21 / (count - 1)) ** 2
+
+
+def ratios(error: Curve, target: Curve, relative: Curve) -> Curve:
+    """Return error / target, and 0 where `relative` is NaN."""
+    fine = np.isfinite(relative)
+    return np.where(fine, error, 0.0) / np.where(fine, target, 1.0)
+
+
+def error_of_root(root: Curve, squares: Curve) -> Curve:
+    """Return the standard error of a root from the squared standard error of what it is taken of; NaN where it is NaN.
+
+    By the derivative, 1 / (2 root); near zero, where that has no bound, the root of the standard error.
+    """
+    with np.errstate(all="ignore"):
+        return np.where(squares > 0, np.sqrt(squares) / np.maximum(2 * root, squares**0.25), 0 * root)
+
+
+def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[Float64[np.ndarray, " n"], list[str]]:
+    """Return weights that sum to one, and what was done.
+
+    Raises:
+        InputError: If they are no positive numbers, one a point.
+    """
+    n = len(x)
+    if weights is None:
+        return np.full(n, 1 / n), []
+    if isinstance(weights, str):
+        if weights != "density":
+            raise InputError(f"weights: {weights!r} is not 'density'; pass that, None, or one number a point")
+        from scipy.stats import gaussian_kde
+
+        some = np.random.default_rng(seed).permutation(n)[:KERNELS]
+        try:
+            density = gaussian_kde(x[some].T)(x.T)
+        except (np.linalg.LinAlgError, ValueError):
+            raise InputError("weights: the points lie in a plane or line, and have no density; pass weights") from None
+        w = 1 / np.maximum(density, 1e-3 * np.median(density))
+        return w / w.sum(), ["weights are one over a Gaussian density estimate, which is too low at edges"]
+    try:
+        w = np.array(weights, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        raise InputError("weights: cannot be read as numbers; pass one positive number a point") from None
+    if len(w) != n or not np.isfinite(w).all() or not (w > 0).all():
+        raise InputError(
+            f"weights: {len(w)} for {n} points, or not all finite and > 0; pass one positive number a point"
+        )
+    return w / w.sum(), ["points are weighted as given"]
+
+
+def _way(n: int, modes: int) -> tuple[Callable[..., np.ndarray], str]:
+    if find_spec("finufft") is not None:
+        return _finufft, "sums by finufft"
+    if n * modes > MOST:
+        raise InputError(
+            f"inputs: {n} points and {modes} modes are too many for a direct sum; pip install finufft, or pass lower "
+            "frequencies"
+        )
+    return direct, "direct sums, since finufft is not installed"
+
+
+def _finufft(turned: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    import finufft
+
+    kind = {1: finufft.nufft1d1, 2: finufft.nufft2d1, 3: finufft.nufft3d1}[len(shape)]
+    strengths = np.ascontiguousarray(values.T, dtype=np.complex128)
+    axes = [np.ascontiguousarray(axis - np.pi) for axis in turned.T]  # a shift of all: no energy changes
+    return kind(*axes, strengths, shape, eps=1e-13, isign=-1).reshape(len(strengths), -1)
+
+
+def direct(
+    turned: Float64[np.ndarray, "n d"], values: Float64[np.ndarray, "n c"], shape: tuple[int, ...]
+) -> Complex128[np.ndarray, "c modes"]:
+    """Return sum_j values_j exp(-i q.turned_j), q along each axis from -(count // 2) on, the last running fastest."""
+    total = np.zeros((values.shape[1], *shape), np.complex128)
+    step = max(1, PIECE // sum(shape))
+    for start in range(0, len(values), step):
+        at = slice(start, start + step)
+        waves = [
+            np.exp(-1j * turned[at, axis, None] * (np.arange(count) - count // 2)) for axis, count in enumerate(shape)
+        ]
+        for column, value in enumerate(values[at].T):
+            _sum_into(total[column], value.astype(np.complex128), waves)
+    return total.reshape(len(total), -1)
+
+
+def _sum_into(total: np.ndarray, value: np.ndarray, waves: list[np.ndarray]) -> None:
+    if len(waves) == 1:
+        total += value @ waves[0]
+    elif len(waves) == 2:
+        total += (waves[0] * value[:, None]).T @ waves[1]
+    else:
+        for q, wave in enumerate(waves[0].T):
+            _sum_into(total[q], value * wave, waves[1:])
