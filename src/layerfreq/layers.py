@@ -180,9 +180,9 @@ def layer_spectra(
         read_memory(memory)
         options = check_options(options)
         scale = as_scale(options.pop("scale", "raw"))
-    if whole and not is_loader(inputs):
-        inputs, targets = list(batches(inputs, targets, whole=True)), None
-    inputs = for_model(model, inputs)
+        if whole and not is_loader(inputs):
+            inputs, targets = list(batches(inputs, targets, whole=True)), None
+        inputs = for_model(model, inputs)
     found = plan(model, inputs, layers, options.get("group"), reading)
     return measure_layers(model, inputs, targets, found, (scale,), memory=memory, **options)[0]
 
@@ -214,9 +214,9 @@ def plan(
     Raises:
         InputError: If there are none, or the ranks of the group find different ones.
     """
-    layers = names_of(layers)
     shards = Shards(group)
     with shards.together(), untouched(model, inputs):
+        layers = names_of(layers)
         cuts = choose_layers(model, inputs, layers, reading)
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)

@@ -107,7 +107,7 @@ def train(inputs, labels, run):
     return spectra.to_frame(), {name: value for name, value in model.state_dict().items()}, monitor.run is None
 
 
-def monitor_badly(inputs, run):
+def monitor_badly(inputs, run, options=None):
     """Begin to monitor where something is wrong on one rank; returns the error's text."""
     import torch.distributed as dist
     from torch import nn
@@ -116,10 +116,26 @@ def monitor_badly(inputs, run):
 
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     try:
-        Monitor(model, inputs, [0] * len(inputs), run=run, group=dist.group.WORLD)
+        Monitor(model, inputs, [0] * len(inputs), run=run, group=dist.group.WORLD, **(options or {}))
     except Exception as error:
         return f"{type(error).__name__} {error}"
     return "nothing"
+
+
+def layers_badly(inputs, targets, options):
+    """Measure a network's layers where something may be wrong on one rank; returns their names, or the error's text."""
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+
+    from layerfreq import layer_spectra
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    try:
+        return list(layer_spectra(model, inputs, targets, inv_delta=[1.0], group=dist.group.WORLD, **options))
+    except Exception as error:
+        return f"{type(error).__name__} {error}"
 
 
 def measure_alone(features, targets, options):
@@ -178,10 +194,11 @@ def train_twice(network, how, options):
     return differences(on, off), len(spectra)
 
 
-def spectra_of(network, how, steps):
+def spectra_of(network, how, steps, points=None):
     """Measure a model under a wrapper, after some steps on other data a rank, before and after buffers are made alike.
 
-    Returns two frames, whether buffers differed, and the state of the first rank's model where it is whole.
+    The first of two ranks gets so many points, or as many as the other. Returns two frames, whether buffers differed,
+    and the state of the first rank's model where it is whole.
     """
     import torch
     import torch.distributed as dist
@@ -193,7 +210,9 @@ def spectra_of(network, how, steps):
     torch.manual_seed(0)
     model = NETWORKS[network]()
     wrapped = parallel(how)(model)
-    x, y = (part.chunk(dist.get_world_size())[dist.get_rank()] for part in data(network))
+    x, y = data(network)
+    points = len(x) // dist.get_world_size() if points is None else points
+    x, y = (part.tensor_split([points])[dist.get_rank()] for part in (x, y))
     for _ in range(steps):
         nn.functional.cross_entropy(wrapped(x), y).backward()
     options = {"inv_delta": [0.1, 1.0, 10.0], "group": dist.group.WORLD}

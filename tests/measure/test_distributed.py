@@ -10,7 +10,15 @@ from torch import nn
 from layerfreq import spectrum
 from layerfreq.data.distributed import Shards
 from layerfreq.errors import InputError
-from tests.helpers.ranks import measure, measure_alone, measure_in_small_blocks, monitor_badly, train, world
+from tests.helpers.ranks import (
+    layers_badly,
+    measure,
+    measure_alone,
+    measure_in_small_blocks,
+    monitor_badly,
+    train,
+    world,
+)
 
 COUNTS = {2: [37, 83], 4: [50, 0, 61, 9]}  # uneven; of four, one has nothing
 N = 120
@@ -192,6 +200,38 @@ def test_another_failure_on_one_rank_does_not_hang(ranks):
     assert all(answer.endswith(f"(on rank {size - 1})") for answer in others), others
 
 
+def test_a_bad_option_on_one_rank_is_the_same_on_all(ranks):
+    size, call = ranks
+    good, bad = (torch.randn(5, 6), None, {}), (torch.randn(5, 6), None, {"rows": -1})
+    answers = call(layers_badly, monitor_badly, *[good] * (size - 1), bad)
+    assert len(set(answers)) == 1
+    assert answers[0].startswith("InputError rows: -1")
+    assert answers[0].endswith(f"(on rank {size - 1})")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, ""),
+        ({"targets": [0, 1]}, "InputError targets: 2 entries for 5 inputs"),
+        ({"inputs": torch.randn(0, 6), "targets": []}, "InputError inputs: 0 points"),
+        ({"targets": 3}, "InputError targets: "),
+        ({"options": {"whole": True, "layers": []}}, "InputError layers: "),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_batch_or_with_names_on_one_rank_is_the_same_on_all(ranks, change, words):
+    size, call = ranks
+    good = {"inputs": torch.randn(5, 6), "targets": [0, 1, 0, 1, 0], "options": {"whole": True}}
+    answers = call(layers_badly, *[tuple(good.values())] * (size - 1), tuple({**good, **change}.values()))
+    if not words:
+        assert answers == [["1"]] * size
+        return
+    assert len(set(answers)) == 1
+    assert answers[0].startswith(words)
+    assert answers[0].endswith(f"(on rank {size - 1})")
+
+
 def test_monitor_under_ddp(ranks, tmp_path):
     from layerfreq import Run, layer_spectra
 
@@ -203,8 +243,8 @@ def test_monitor_under_ddp(ranks, tmp_path):
     (frame, state, silent), *others = call(
         train, *((a, b, run) for a, b in zip(x.split(part), y.split(part), strict=True))
     )
-    taken = call(monitor_badly, *[(x, run)] * size)
-    wrong = call(monitor_badly, *[(x, str(tmp_path / "new"))] * (size - 1), (torch.randn(5, 7), None))
+    taken = call(layers_badly, monitor_badly, *[(x, run)] * size)
+    wrong = call(layers_badly, monitor_badly, *[(x, str(tmp_path / "new"))] * (size - 1), (torch.randn(5, 7), None))
     assert not silent
     assert all(frame.equals(other) and silent for other, _, silent in others)
     model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))

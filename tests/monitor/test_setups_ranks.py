@@ -49,6 +49,13 @@ def test_two_ranks_find_what_one_process_finds(two, how):
         same(frame, one)
 
 
+@pytest.mark.parametrize("how", ["fsdp", "fully_shard_each"])
+def test_a_rank_with_one_point_runs_as_often_as_the_other(two, how):
+    one = alone("transformer")
+    for frame, *_ in two(spectra_of, *[("transformer", how, 0, 1)] * 2):
+        same(frame, one)
+
+
 @pytest.mark.parametrize("how", [one for one in SHARED_OUT if one.id != "fsdp_each"])
 def test_training_that_is_shared_out_is_bit_identical(two, how):
     for wrong, layers in two(train_twice, *[("transformer", how, {})] * 2):

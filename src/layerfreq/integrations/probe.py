@@ -19,6 +19,8 @@ def probe_set(
     ranks: int = 1,
     collate: Callable[[Any], Any] | None = None,
     convert: Callable[[Any], Any] | None = None,
+    *,
+    whole: bool = False,
 ) -> tuple[Any, Any]:
     """Bring a probe set into a form that `Monitor` takes, and take one rank's part of it.
 
@@ -32,6 +34,7 @@ def probe_set(
         ranks: Number of parts.
         collate: What makes a batch of a data set's items; None means PyTorch's own way.
         convert: What is done to inputs before the model gets them; None means nothing.
+        whole: Make one batch of a data set's part; a loader's batches stay as they are.
 
     Returns:
         Inputs and targets, the latter None where the former are a loader.
@@ -42,7 +45,9 @@ def probe_set(
     dataset, collate = is_dataset(inputs), collate or stacked
     if targets is None and dataset and not isinstance(inputs, IterableDataset):
         at = _run(len(inputs), rank, ranks)  # pyright: ignore[reportArgumentType]
-        return Batches(DataLoader(Subset(inputs, range(at.start, at.stop)), BATCH, collate_fn=collate), convert), None
+        size = max(1, at.stop - at.start) if whole else BATCH
+        found = Batches(DataLoader(Subset(inputs, range(at.start, at.stop)), size, collate_fn=collate), convert)
+        return (list(found) if whole else found), None
     if targets is None and (dataset or is_loader(inputs)):
         if dataset:
             inputs = DataLoader(inputs, BATCH, collate_fn=collate)

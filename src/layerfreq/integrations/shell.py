@@ -20,7 +20,7 @@ from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.schedules import Schedule, When
 from layerfreq.runs.run import Run
 
-OURS = ("reading", "memory", "scale", "checkpoints", "on_error", "overwrite")  # options of `Monitor` itself
+OURS = ("reading", "memory", "whole", "scale", "checkpoints", "on_error", "overwrite")  # options of `Monitor` itself
 KEY = "training"  # of a run's config, and of a trainer's checkpoint: which training it is
 
 
@@ -99,7 +99,8 @@ class Shell:
                 rank, ranks = 0, 1
             elif ranks > 1:
                 options["group"] = dist.group.WORLD
-            inputs, targets = probe_set(self._inputs, self._targets, rank, ranks, collate, convert)
+            whole = options.get("whole", False)
+            inputs, targets = probe_set(self._inputs, self._targets, rank, ranks, collate, convert, whole=whole)
         first = everyone.rank == 0
         self.monitor = Monitor(model, inputs, targets, trackers=trackers if first else (), **options)
         going_on = resumed is not None

@@ -188,10 +188,11 @@ def _try_rows(model: nn.Module, found: Trace, values: Sequence[Value]) -> None:
 
 
 def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str, str]:
-    """Run some of the points again in another order, and return what is wrong with the rows of some values."""
+    """Run some of the points again in another order, and return what is wrong with the rows of some values.
+
+    One point is run again, too: where parameters are shared out, another rank, which has more, waits for this one's.
+    """
     n = count(found.probe)
-    if n < 2:
-        return {}
     wanted = {(value.base, value.number): value for value in values if value.sample is not None}
     faults: dict[str, str] = {}
     some, again = turned(found.probe, n)

@@ -58,7 +58,7 @@ def sample_of(value: Tensor) -> Tensor:
 
 def turned(probe: Any, n: int) -> tuple[Any, list[int]]:
     """Return some of n points in another order, with all that belongs to them, and which they are."""
-    again = [*range(1, n - 1), 0] if n > 2 else [1, 0]  # of four points: the second, the third, the first
+    again = [*range(1, n - 1), 0] if n > 2 else [1, 0][-n:]  # of four points: the second, the third, the first
     return map_tensors(lambda t: t[again] if t.ndim and t.shape[0] == n else t, probe), again
 
 
