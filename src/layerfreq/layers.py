@@ -15,13 +15,14 @@ from layerfreq.data.validation import Scale, as_scale
 from layerfreq.errors import InputError, blame
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.isolation.preserve import untouched
+from layerfreq.measure.measure import measure
 from layerfreq.measure.options import check_options
+from layerfreq.measure.result import Spectrum, describe_peak
 from layerfreq.measure.strategies import SHARE
 from layerfreq.network.cuts import Cut, choose
 from layerfreq.network.extract import FeatureStream, collect, collect_labels, most_points
 from layerfreq.network.find import choose_layers, names_of, reject_one_pass, unwrap
 from layerfreq.network.labelled import for_model
-from layerfreq.spectrum import Spectrum, describe_peak, measure
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfreq.runs.reader import coincident_at
+from layerfreq.data.curves import coincident_at, resolution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,8 +112,7 @@ def figure_epochs(frame: Any, unit: str = "step") -> Figure:
             limits = []
             for (depth, name), part in panel.sort_values("inv_delta").groupby(["depth", "layer"]):
                 u, rdf, chance, neighbours = part[["inv_delta", "rdf", "chance", "neighbours"]].to_numpy().T
-                others = neighbours - (coincident_at(frame.attrs, step, scale, name) - 1)
-                limits.append(resolution(u, others))
+                limits.append(resolution(u, neighbours, coincident_at(frame.attrs, step, scale, name)))
                 _layer_curve(ax, name, depth, deepest, u, rdf, chance, limits[-1])
             whole = frame[frame["scale"] == scale]["inv_delta"]
             ax.set_xlim(whole.min(), whole.max())
@@ -127,15 +126,6 @@ def figure_epochs(frame: Any, unit: str = "step") -> Figure:
     fullest = max(grid.flat, key=lambda ax: len(ax.lines))  # a layer may be missing from some
     figure.legend(handles=_layer_keys(fullest), loc="outside right upper", frameon=False, title="layer")
     return figure
-
-
-def resolution(inv_delta: Any, neighbours: Any) -> float:
-    """Return the 1/delta at which the neighbours fall below 2; the first cutoff if they never reach it."""
-    enough = np.flatnonzero(neighbours >= 2)
-    if len(enough) in (0, len(neighbours)):
-        return float(inv_delta[-1 if len(enough) else 0])
-    near = slice(enough[-1], enough[-1] + 2)
-    return float(np.exp(np.interp(-np.log(2), -np.log(neighbours[near]), np.log(inv_delta[near]))))
 
 
 def figure_medians(summary: Any, unit: str = "step") -> Figure:
@@ -232,6 +222,7 @@ def _layer_keys(ax: Axes) -> list[Any]:
 
 
 def _shade_unresolved(ax: Axes, start: float, end: float) -> None:
+    start = max(start, ax.get_xlim()[0])
     if start < end:
         ax.axvspan(start, end, color="0.85", alpha=0.5, lw=0, zorder=0, label="unresolved")
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from layerfreq import Monitor, Run, hidden_layers, layer_features, layer_spectra, split
 from layerfreq.errors import InputError
+from layerfreq.measure.measure import spectrum
 from layerfreq.relearn import Design
 from layerfreq.report import write_report
-from layerfreq.spectrum import spectrum
 from layerfreq.verdict.depth import verdict
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from layerfreq import hidden_layers, layer_features, layer_spectra, split
 from layerfreq.errors import InputError
-from layerfreq.spectrum import spectrum
+from layerfreq.measure.measure import spectrum
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()

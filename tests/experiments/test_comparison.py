@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from layerfreq.errors import InputError
 from layerfreq.experiments.figures import published
 from layerfreq.experiments.figures.comparison import area_between, averaged, compare, mean_gap, rank_correlation, summit
-from layerfreq.spectrum import Spectrum
+from layerfreq.measure.result import Spectrum
 
 HEIGHTS = arrays(np.float64, 6, elements=st.floats(0.01, 10))
 EDGES = np.array([0.1, 0.3, 0.4, 1.0, 2.0, 5.0, 7.0])

@@ -14,10 +14,11 @@ pytest.importorskip("lightning_fabric")
 pytest.importorskip("safetensors")
 
 from layerfreq import Run
-from layerfreq.experiments import NAMES, UNITS, controls
+from layerfreq.experiments import NAMES, controls
 from layerfreq.experiments.figures.controls_summary import as_table, judge_controls
 from layerfreq.experiments.runner import Progress
-from layerfreq.spectrum import spectrum
+from layerfreq.measure.measure import spectrum
+from layerfreq.runs.run import UNITS
 
 DOCS = Path(__file__).parents[2] / "docs"
 

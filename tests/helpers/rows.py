@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from layerfreq.spectrum import Spectrum
+from layerfreq.measure.result import Spectrum
 
 CASES = [("raw", "rms"), ("maxabs",), ("raw", "rms", "maxabs")]  # the scales that a run may hold, and no others
 

@@ -10,8 +10,8 @@ from layerfreq import Monitor, Run, layer_spectra, spectrum
 from layerfreq.data.validation import as_scale
 from layerfreq.engines import ENGINES, as_points
 from layerfreq.errors import InputError
+from layerfreq.measure.measure import measure
 from layerfreq.measure.sources import Extent
-from layerfreq.spectrum import measure
 from tests.helpers.brute import brute, one_hot
 from tests.helpers.devices import GPU, device_of
 

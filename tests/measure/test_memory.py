@@ -17,8 +17,8 @@ from layerfreq import Monitor, layer_features, layer_spectra, layers, spectrum
 from layerfreq.engines import as_points
 from layerfreq.errors import InputError
 from layerfreq.isolation.memory import free_memory, group_by_memory, read_memory
+from layerfreq.measure.measure import measure
 from layerfreq.measure.sources import Extent
-from layerfreq.spectrum import measure
 
 X = torch.randn(120, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = (X.mean(dim=(1, 2, 3)) > 0).long() + 2 * (X[:, 0, 0, 0] > 0).long()

@@ -16,9 +16,9 @@ from torch import nn
 
 from layerfreq import Monitor, Run
 from layerfreq.errors import InputError
+from layerfreq.measure.measure import spectrum
 from layerfreq.measure.options import OPTIONS
 from layerfreq.monitor.schedules import Schedule
-from layerfreq.spectrum import spectrum
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()

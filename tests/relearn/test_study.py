@@ -151,7 +151,8 @@ def test_what_cannot_be_done_is_one_line(tmp_path):
     path = write_run(tmp_path / "a")
     bare = Run.create(tmp_path / "bare").path
     for call, words in (
-        (lambda: relearn(path), "no run of an experiment"),
+        (lambda: relearn(path), "pass its model, inputs and targets"),
+        (lambda: relearn(path, rebuild=source_of), "no run of an experiment"),
         (lambda: relearn(bare, model(), X, Y), "kept no weights"),
         (lambda: relearn(path, model(), X, Y, steps=[2]), "no weights of step 2"),
         (lambda: relearn(path, model(), X, Y, cuts=[3]), "no cut 3"),
@@ -192,8 +193,9 @@ def test_an_experiments_network_and_data_are_built_anew(tmp_path, name):
     import importlib
 
     from layerfreq import layer_spectra
+    from layerfreq.experiments import source_of
     from layerfreq.experiments.runner import Progress
-    from layerfreq.relearn.rebuilt import layers_of, source_of
+    from layerfreq.relearn.rebuilt import layers_of
 
     module = importlib.import_module(f"layerfreq.experiments.{name}")
     changes = {"epochs": (0, 3)} if name == "mlp" else {"epochs": 1, "measure": (0, 1), "variants": (4,)}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from layerfreq import Run
-from layerfreq.spectrum import Spectrum
+from layerfreq.measure.result import Spectrum
 
 CHROMIUM = shutil.which("chromium")
 FACTOR = 3.0  # from raw to rms scale

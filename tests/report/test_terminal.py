@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from layerfreq import Run
+from layerfreq.measure.result import Spectrum
 from layerfreq.report import terminal
-from layerfreq.spectrum import Spectrum
 from tests.helpers.rows import CASES
 
 

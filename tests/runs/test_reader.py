@@ -114,8 +114,3 @@ def test_resolution_is_that_of_the_spectrum_in_memory_also_where_points_coincide
         assert one.coincident == known[step][layer].coincident > 1
         assert one.resolution == known[step][layer].resolution
         assert one.median == known[step][layer].median
-    from layerfreq.plots import resolution
-
-    for one in found.values():
-        drawn = resolution(one.inv_delta, one.neighbours - (one.coincident - 1))
-        assert drawn == pytest.approx(one.resolution or one.inv_delta[0], rel=1e-9)

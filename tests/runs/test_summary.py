@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from layerfreq import Run
+from layerfreq.measure.result import Spectrum
 from layerfreq.runs.summary import layer_table, summarise
-from layerfreq.spectrum import Spectrum
 from tests.helpers.rows import CASES
 
 GRID = np.geomspace(1e-3, 1e4, 300)

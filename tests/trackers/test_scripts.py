@@ -67,7 +67,7 @@ def test_weights_and_biases_gets_numbers_from_a_plain_script(drawn, tmp_path):
 CACHE = """
 import numpy as np
 from layerfreq.engines.cpu import kernels
-from layerfreq.spectrum import spectrum
+from layerfreq.measure.measure import spectrum
 x = np.random.default_rng(0).standard_normal((90, 3))
 y = (x[:, 0] > 0).astype(int)
 one, two = (spectrum(x, y, [0.1, 1.0, 10.0], engine=engine) for engine in ("cpu", "reference"))

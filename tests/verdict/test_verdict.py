@@ -8,7 +8,7 @@ import pytest
 
 from layerfreq import Run
 from layerfreq.errors import InputError
-from layerfreq.verdict.depth import expand, judge, medians_of, verdict
+from layerfreq.verdict import expand, judge, medians_of, verdict
 from layerfreq.verdict.regression import fit_line, mean_slope
 from layerfreq.verdict.speedup import judge_speed
 from tests.helpers.rows import CASES

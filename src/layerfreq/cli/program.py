@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import os
 import sys
@@ -154,7 +153,7 @@ def spectrum(
     out: Annotated[Path | None, typer.Option(help="Folder for spectrum.csv, .png and .pdf.")] = None,
 ) -> None:
     """Measure the spectrum of features and targets in a file."""
-    from layerfreq.spectrum import spectrum as measure
+    from layerfreq.measure.measure import spectrum as measure
 
     out = None if out is None else as_path(out, "out")
     result = measure(*_arrays(as_path(file, "file")), scale=scale, rows=rows)
@@ -264,7 +263,9 @@ def _experiment(
 ) -> None:
     from dataclasses import replace
 
-    module = importlib.import_module(f"layerfreq.experiments.{name}")
+    from layerfreq.experiments import experiment
+
+    module = experiment(name)
     if preset not in module.PRESETS:
         raise InputError(f"preset: {name} has no {preset!r}; choose among {', '.join(module.PRESETS)}")
     config = module.PRESETS[preset]

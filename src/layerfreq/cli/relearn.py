@@ -44,10 +44,11 @@ def relearn(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from layerfreq.experiments import source_of
     from layerfreq.relearn import Design
     from layerfreq.relearn import relearn as train
-    from layerfreq.verdict import ranking as league
     from layerfreq.verdict.cause import judge_cause
+    from layerfreq.verdict.ranking import league
 
     design = Design(
         heads=tuple(head or Design.heads),
@@ -67,7 +68,7 @@ def relearn(
             bar.update(task, completed=done, total=total, description=what)
 
         try:
-            found = train(run, *own, design=design, steps=step, cuts=cut, resume=resume, tell=tell)
+            found = train(run, *own, design=design, steps=step, cuts=cut, resume=resume, tell=tell, rebuild=source_of)
         except KeyboardInterrupt:  # Typer would end with 130 and say nothing
             bar.stop()
             print(f"layerfreq: stopped; {run} keeps what was trained, and relearn --resume goes on", file=sys.stderr)

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from layerfreq.errors import InputError
+
 if TYPE_CHECKING:
+    from layerfreq.relearn.rebuilt import Source
     from layerfreq.runs.run import Run
 
 NAMES = ("depth", "sine", "mlp", "resnet", "cause", "controls")
-# What a step is called there; elsewhere it is "step".
-UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
 
 
-def unit_of(runs: Sequence[Run]) -> str:
-    """Return what a step of runs is called, by the experiments they are or belong to; "step" where these differ."""
-    units = set()
-    for run in runs:
-        about, parent = run.config, run.path.resolve().parent
-        if "experiment" not in about and (parent / "config.yaml").is_file():
-            about = type(run)(parent).config
-        units.add(UNITS.get(str(about.get("experiment")), "step"))
-    return units.pop() if len(units) == 1 else "step"
+def experiment(name: str) -> ModuleType:
+    """Return an experiment's module, with UNIT, PRESETS, SEEDS, run and present; some have source and beside."""
+    return importlib.import_module(f"layerfreq.experiments.{name}")
+
+
+def source_of(run: Run) -> Source:
+    """Build the source of an experiment's run from the experiment's config.
+
+    Raises:
+        InputError: If the run is no experiment's, or of one that keeps no weights.
+    """
+    parent = run.path.resolve().parent
+    config = type(run)(parent).config if (parent / "config.yaml").is_file() else {}
+    name = config.get("experiment")
+    if name not in NAMES:
+        raise InputError(
+            f"model: {str(run.path)!r} is no run of an experiment; name its --model and --data, or pass its "
+            "model, inputs and targets"
+        )
+    module = experiment(str(name))
+    if not hasattr(module, "source"):
+        raise InputError(f"run: experiment {name!r} keeps no weights of measured layers; choose mlp or resnet")
+    return module.source(run, config)

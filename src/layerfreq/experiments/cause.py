@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import mlp, resnet
+from layerfreq.experiments import mlp, resnet, source_of
 from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.experiments.sweep import Sweep, check_backend, pool
 from layerfreq.files import as_path, write_whole
 from layerfreq.relearn import Design, results
-from layerfreq.relearn.rebuilt import source_of
 from layerfreq.relearn.study import cells_of, open_results, train_cells
 from layerfreq.runs.run import Run
 
@@ -164,7 +163,7 @@ def run(
     plan = {key: value for key, value in asdict(config).items() if key not in ("backend", "workers")}
     parts = parts_of(config)
     plan["parts"] = {part.folder: part.study for part in parts}
-    open_experiment(out, {"experiment": "cause", "preset": preset, "seeds": seeds, **_plain(plan)}, resume=resume)
+    open_experiment(out, {"experiment": "cause", "preset": preset, "seeds": seeds, **_plain(plan)}, UNIT, resume=resume)
     with pool(config.backend, config.workers) as sweep:
         jobs = [(str(out / part.folder), part, preset, seeds, device) for part in reversed(parts)]  # the longest first
         _all(sweep, train_part, jobs, "training", progress)

@@ -17,18 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from layerfreq.data.validation import Scale
 from layerfreq.experiments.figures.controls_summary import as_table, figure, judge_controls
 from layerfreq.experiments.mlp import network, source
 from layerfreq.experiments.runner import Progress, Training, open_experiment, train
 from layerfreq.files import write_whole
 from layerfreq.loading.images import load_images
+from layerfreq.measure.measure import spectrum
+from layerfreq.measure.result import Spectrum
 from layerfreq.network.extract import layer_features
 from layerfreq.relearn.heads import fixed_head, train_heads
 from layerfreq.relearn.predictors import constant_loss, outputs_of, standardise
 from layerfreq.relearn.study import FIXED, RATES, principal
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import load_weights
-from layerfreq.spectrum import Scale, Spectrum, spectrum
 
 __all__ = ["PRESETS", "Config", "closed_form", "present", "run", "source"]
 
@@ -91,7 +93,7 @@ def run(
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
     plan = {"experiment": "controls", "preset": preset, "seeds": seeds, **values}
     images, labels = load_images(config.data, config.images)
-    open_experiment(out, plan, resume=resume)
+    open_experiment(out, plan, UNIT, resume=resume)
     inputs = images.reshape(len(images), -1)
     (out / "cells").mkdir(exist_ok=True)
     for seed in seeds:

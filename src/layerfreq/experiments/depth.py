@@ -71,7 +71,7 @@ def run(
 ) -> None:
     """Train every network of both figures for each seed; finished ones are not done again on resuming."""
     plan = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
-    open_experiment(out, {"experiment": "depth", "preset": preset, "seeds": seeds, **plan}, resume=resume)
+    open_experiment(out, {"experiment": "depth", "preset": preset, "seeds": seeds, **plan}, UNIT, resume=resume)
     for seed in seeds:
         for name, hidden, target in _cases(config):
             train(

@@ -22,10 +22,10 @@ from layerfreq.errors import InputError
 from layerfreq.experiments.runner import Progress
 from layerfreq.files import write_whole
 from layerfreq.layers import LayerSpectra, joined
+from layerfreq.measure.measure import spectrum
 from layerfreq.network.extract import layer_features
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import keep_weights
-from layerfreq.spectrum import spectrum
 
 PIECE = 100  # images in a forward pass of eval mode, so that what they leave behind stays in the caches
 

@@ -143,7 +143,7 @@ def run(
     recipe = RECIPES[config.recipe]
     plan = {"experiment": "mlp", "preset": preset, "seeds": seeds, **_plain(asdict(config))}
     images, labels = load_images(config.data, config.images)
-    open_experiment(out, plan, resume=resume)
+    open_experiment(out, plan, UNIT, resume=resume)
     inputs = images.reshape(len(images), -1)
     rate = recipe.rate if config.rate is None else config.rate
     for seed in seeds:

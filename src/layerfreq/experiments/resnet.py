@@ -125,7 +125,7 @@ def run(
     out = Path(fabric.broadcast(str(out)))
     if fabric.is_global_zero:
         plan = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items() if key != "variants"}
-        open_experiment(out, {"experiment": "resnet", "preset": preset, "seeds": seeds, **plan}, resume=resume)
+        open_experiment(out, {"experiment": "resnet", "preset": preset, "seeds": seeds, **plan}, UNIT, resume=resume)
     fabric.barrier()
     for seed in seeds:
         trained, validation = split(images, labels, config.validation, seed)

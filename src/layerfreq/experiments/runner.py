@@ -175,17 +175,17 @@ def _update_in_batches(
         optimizer.step()
 
 
-def open_experiment(out: Path, plan: Mapping[str, Any], *, resume: bool) -> Run:
+def open_experiment(out: Path, plan: Mapping[str, Any], unit: str, *, resume: bool) -> Run:
     """Begin an experiment's folder, or go on with it.
 
     Raises:
         InputError: If the folder holds a run and `resume` is False, or a run of another plan.
     """
     if not resume or not (out / "config.yaml").exists():
-        return Run.create(out, {**plan, "environment": environment()})
+        return Run.create(out, {**plan, "unit": unit, "environment": environment()})
     sweep(out)
     run = Run(out)
-    before = {key: value for key, value in run.config.items() if key != "environment"}
+    before = {key: value for key, value in run.config.items() if key not in ("unit", "environment")}
     for key in {**before, **plan}:
         if before.get(key) != plan.get(key):
             raise InputError(

@@ -17,9 +17,9 @@ import torch
 from layerfreq.experiments.figures.beside import Beside, compare_sine
 from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.layers import LayerSpectra
+from layerfreq.measure.measure import spectrum
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
-from layerfreq.spectrum import spectrum
 
 FREQUENCIES = (1, 5, 9, 13)
 
@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Measure the four sines; there is nothing to train, so a resumed run starts over."""
     plan = {"experiment": "sine", "preset": preset, "seeds": seeds, **asdict(config)}
-    top = open_experiment(out, plan, resume=resume)
+    top = open_experiment(out, plan, UNIT, resume=resume)
     x = torch.linspace(-10, 10, config.points, dtype=torch.float64)
     grid = 2500 * (np.arange(1, config.cutoffs + 1) / config.cutoffs) ** 2  # even steps in k
     spectra = {}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerfreq.spectrum import spectrum
+from layerfreq.measure.measure import spectrum
 
 Result = tuple[np.ndarray, np.ndarray]
 CUTOFFS = (0.01, 100.0)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from layerfreq.data.validation import Scale
-from layerfreq.spectrum import spectrum
+from layerfreq.measure.measure import spectrum
 
 POINTS = 2048  # of the small measurements
 FEW = 64  # filter centres of those that show what does not grow with them

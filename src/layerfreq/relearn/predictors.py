@@ -13,8 +13,8 @@ from torch import Tensor
 
 from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError
+from layerfreq.measure.result import Spectrum
 from layerfreq.relearn.heads import fixed_head, point_losses
-from layerfreq.spectrum import Spectrum
 
 
 def feature_rms(features: Tensor, targets: Tensor | None = None) -> float:

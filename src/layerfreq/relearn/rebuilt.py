@@ -6,7 +6,6 @@ A run of an experiment is built anew from its config: the experiment's module ha
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from layerfreq.data.inputs import batches
 from layerfreq.errors import InputError
-from layerfreq.experiments import NAMES
 from layerfreq.network.find import hidden_layers, unwrap
 from layerfreq.runs.run import Run
 
@@ -36,24 +34,18 @@ class Source:
     fresh: Callable[[int], nn.Module]
 
 
-def source_of(run: Run) -> Source:
-    """Build the source of an experiment's run from the experiment's config.
+def rebuilt(run: Run, rebuild: Callable[[Run], Source] | None) -> Source:
+    """Build the source of a run whose model was not passed, by whoever knows how.
 
     Raises:
-        InputError: If the run is no experiment's, or of one that keeps no weights.
+        InputError: If nobody does.
     """
-    parent = run.path.resolve().parent
-    config = Run(parent).config if (parent / "config.yaml").is_file() else {}
-    name = config.get("experiment")
-    if name not in NAMES:
+    if rebuild is None:
         raise InputError(
-            f"model: {str(run.path)!r} is no run of an experiment; name its --model and --data, or pass its "
-            "model, inputs and targets"
+            f"model: none for {str(run.path)!r}; pass its model, inputs and targets, or for a run of an experiment "
+            "rebuild=layerfreq.experiments.source_of"
         )
-    module = importlib.import_module(f"layerfreq.experiments.{name}")
-    if not hasattr(module, "source"):
-        raise InputError(f"run: experiment {name!r} keeps no weights of measured layers; choose mlp or resnet")
-    return module.source(run, config)
+    return rebuild(run)
 
 
 def given(model: nn.Module, inputs: Any, targets: Any) -> Source:

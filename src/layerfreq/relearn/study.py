@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
@@ -17,16 +16,17 @@ from torch import Tensor, nn
 from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError, did_you_mean, shown
 from layerfreq.files import sweep, write_whole
+from layerfreq.measure.measure import spectrum
 from layerfreq.network.extract import layer_features
 from layerfreq.network.split import split
 from layerfreq.relearn.heads import DEPTHS, Curves, fixed_head, train_heads
 from layerfreq.relearn.predictors import constant_loss, outputs_of, predictors, standardise
-from layerfreq.relearn.rebuilt import Source, given, layers_of, source_of
-from layerfreq.runs.files import read_config, read_frames
+from layerfreq.relearn.rebuilt import Source, given, layers_of, rebuilt
+from layerfreq.runs.files import read_config
 from layerfreq.runs.run import Run
+from layerfreq.runs.several import expand
 from layerfreq.runs.weights import kept_steps, load_weights
-from layerfreq.spectrum import spectrum
-from layerfreq.verdict.depth import expand
+from layerfreq.verdict.ranking import results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +35,6 @@ RATES = {"sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "adam": (0.0003, 0.001, 
 FIXED = {"sgd": 0.1, "adam": 0.001}  # the rates of the rule "fixed"
 ROWS = 1000  # filter centres of the predictors' spectra
 SPECTRA: dict[str, Scale] = {"found": "raw", "paper": "maxabs"}  # what is measured for `predictors`
-CELLS = re.compile(r"step-\d{12}-cut-\d{3}-[a-z]+-[a-z]+-[a-z0-9-]+\.parquet")
-COLUMNS = ["step", "cut", "layer", "scale", "steps", "error"]  # that every table of a cell has
 PRINCIPAL = 1e-10  # share of the features' energy that may be left out when they are turned to fewer coordinates
 
 
@@ -113,6 +111,7 @@ def relearn(
     cuts: Sequence[int] | None = None,
     resume: bool = False,
     tell: Callable[[int, int, str], Any] | None = None,
+    rebuild: Callable[[Run], Source] | None = None,
 ) -> pd.DataFrame:
     """Freeze what lies below each cut of a run's network, and train fresh learning components on its features.
 
@@ -126,6 +125,7 @@ def relearn(
         cuts: Cuts to take: 0 for the inputs, 1 for the first measured layer, and so on; None takes all.
         resume: Go on with what a killed call left.
         tell: Called before each cell with the number done, the number of all, and what comes.
+        rebuild: Instead of a model, for runs of experiments: `layerfreq.experiments.source_of` builds theirs anew.
 
     Returns:
         The table of `results`; it is in the run's folder `relearn/`, with the loss curves, in Parquet.
@@ -138,7 +138,7 @@ def relearn(
     plans = []
     for one, _ in runs:
         _ = one.config  # a damaged one is said at once
-        source = source_of(one) if model is None else given(model, inputs, targets)
+        source = rebuilt(one, rebuild) if model is None else given(model, inputs, targets)
         cells = cells_of(one, source, design, steps, cuts)
         for step in dict.fromkeys(cell.step for cell in cells):  # another model's would leave a begun folder behind
             load_weights(one.path, step, source.fresh(0))
@@ -151,33 +151,6 @@ def relearn(
                 tell(done, total, f"{one.path.name}, {cell.name}")
             done += 1
     return results(runs)
-
-
-def results(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
-    """Read what was trained above the cuts of runs.
-
-    Args:
-        runs: Runs and their clusters, as from `layerfreq.verdict.depth.expand`.
-
-    Raises:
-        InputError: For a damaged file, or one that is none of the run's, with its name.
-
-    Returns:
-        A row for each run, step, cut, scale, optimizer, rule ("fixed" or "best"), head, head_seed and error (share of
-        the constant loss): steps, censored, rate, at_edge (the best rate is the grid's first or last), and the
-        predictors of the cut.
-    """
-    import pandas as pd
-
-    frames = []
-    for run, cluster in runs:
-        parts = read_frames(run.path / "relearn" / "cells", CELLS, COLUMNS)
-        if parts:
-            frame = pd.concat(parts, ignore_index=True)
-            frame.insert(0, "seed", cluster)
-            frame.insert(0, "run", run.path.name)
-            frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def cells_of(

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from layerfreq.data.validation import SCALES
+from layerfreq.measure.result import Spectrum
 from layerfreq.plots import per_octave
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
-from layerfreq.spectrum import Spectrum
 
 METRIC_POINTS = 3000  # of a longer series every k-th point is shown
 

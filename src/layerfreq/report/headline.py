@@ -11,7 +11,8 @@ from layerfreq.errors import InputError
 from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import text
 from layerfreq.runs.run import Run
-from layerfreq.verdict.depth import PERCENT, expand, verdict
+from layerfreq.runs.several import expand
+from layerfreq.verdict.depth import PERCENT, verdict
 from layerfreq.verdict.speedup import judge_speed
 
 ANSWERS = {"yes": "holds", "no": "does not hold", "undecided": "is undecided"}

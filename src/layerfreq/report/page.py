@@ -21,12 +21,12 @@ from layerfreq._version import __version__
 from layerfreq.data.scales import NAMES, SENTENCES, explained, in_order
 from layerfreq.data.validation import SCALES
 from layerfreq.errors import InputError
-from layerfreq.experiments import unit_of
 from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
 from layerfreq.report.pack import LEVELS, Pack, deflated
 from layerfreq.runs.run import Run
+from layerfreq.runs.several import unit_of
 from layerfreq.verdict.speedup import depth_of
 
 SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "table.js", "app.js")

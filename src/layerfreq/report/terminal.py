@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from layerfreq.data.scales import explained, in_order, spoken
+from layerfreq.measure.result import Spectrum
 from layerfreq.plots import per_octave
 from layerfreq.runs.reader import read_back
-from layerfreq.spectrum import Spectrum
 
 WIDTH = 80
 BLOCKS = " ▁▂▃▄▅▆▇█"

@@ -9,14 +9,12 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from layerfreq.response.result import ErrorSpectrum
 
-
-def plot_errors(found: ErrorSpectrum, ax: Axes | None = None) -> Axes:
+def plot_errors(found: Any, ax: Axes | None = None) -> Axes:
     """Draw the relative error over k: chance dashed, two standard errors, bands that say nothing faint.
 
     Args:
-        found: What to draw.
+        found: A `layerfreq.ErrorSpectrum`.
         ax: Axes to draw on; None makes a new figure.
     """
     if ax is None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from layerfreq.data.curves import coincident_at
 from layerfreq.data.validation import SCALES, as_scale
-from layerfreq.spectrum import Spectrum
+from layerfreq.measure.result import Spectrum
 
 _CURVES = ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr")
 
@@ -86,14 +87,6 @@ def read_back(frame: Any) -> Iterator[Measured]:
             one = _rescaled(before, one)
         yield Measured(int(step[first]), str(names[layer[first]]), int(depth[first]), one, again)
         place, before = here, one
-
-
-def coincident_at(about: Any, step: Any, scale: str, layer: Any) -> float:
-    """Return how many points a point's own place holds at a layer, as a run's frame says in its `attrs`."""
-    found: Any = about.get("coincident", {})
-    for name in (int(step), scale, str(layer)):
-        found = found.get(name) if isinstance(found, dict) else None
-    return float(found) if isinstance(found, (int, float)) else 1.0
 
 
 def _same(one: Spectrum, other: Spectrum) -> bool:

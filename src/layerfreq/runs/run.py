@@ -31,6 +31,8 @@ SPECTRA_COLUMNS = [
     "neighbours",
     "stderr",
 ]
+# What a step is called in experiments of versions that did not write it down.
+UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
 RESERVE = 32 << 20  # bytes that must be free before a run is begun
 SPECTRA = re.compile(r"step-(\d{12})\.parquet")
 METRICS = re.compile(r"from-(\d{12})\.parquet")
@@ -102,6 +104,14 @@ class Run:
     def config(self) -> dict[str, Any]:
         """What `config.yaml` says."""
         return read_config(self.path / "config.yaml")
+
+    @property
+    def unit(self) -> str:
+        """What a step is called: as its config says, or that of the experiment that it belongs to; else "step"."""
+        about, parent = self.config, self.path.resolve().parent
+        if "unit" not in about and "experiment" not in about and (parent / "config.yaml").is_file():
+            about = type(self)(parent).config
+        return str(about.get("unit") or UNITS.get(str(about.get("experiment")), "step"))
 
     @property
     def spectra(self) -> pd.DataFrame:

@@ -20,11 +20,10 @@ import torch
 
 from layerfreq.data.scales import in_order, spoken
 from layerfreq.errors import InputError
-from layerfreq.experiments import unit_of
-from layerfreq.files import as_path
+from layerfreq.measure.result import Spectrum
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
-from layerfreq.spectrum import Spectrum
+from layerfreq.runs.several import expand, unit_of
 from layerfreq.verdict.alike import hardly_trained, unlike
 from layerfreq.verdict.regression import LEVEL, Effect, Line, fit_line, mean_slope
 from layerfreq.verdict.speedup import Finding, judge_speed
@@ -162,32 +161,6 @@ def verdict(
     return Verdict(scales, judge_speed(found, error, together=together), _cause(found), runs=len(found), seeds=seeds)
 
 
-def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
-    """Return single runs, each with the name of its cluster: its own path, or the experiment's and its seed.
-
-    Raises:
-        InputError: If a folder holds no run, or a run is given twice.
-    """
-    if not runs:
-        raise InputError("runs: none given; name at least one run's folder")
-    found: list[tuple[Run, str]] = []
-    for given in runs:
-        path = given.path if isinstance(given, Run) else as_path(given, "run")
-        inner = sorted(p.parent for p in path.glob("*/config.yaml"))
-        if (path / "spectra").is_dir() or (path / "metrics").is_dir() or not inner:
-            found.append((given if isinstance(given, Run) else Run(path), str(path)))
-            continue
-        for one in inner:
-            seed = one.name.rpartition("seed-")[2] if "seed-" in one.name else one.name
-            found.append((Run(one), f"{path}/seed-{seed}"))
-    seen: set[Path] = set()
-    for run, _ in found:
-        if run.path.resolve() in seen:
-            raise InputError(f"runs: {str(run.path)!r} is given twice; each run counts once")
-        seen.add(run.path.resolve())
-    return found
-
-
 def medians_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
     """Return a row for each run, step, layer and scale.
 
@@ -321,8 +294,7 @@ def _cause(runs: Sequence[tuple[Run, str]]) -> Finding:
     if not any((run.path / "relearn" / "cells").is_dir() for run, _ in runs):
         why = "nothing was trained anew above the cuts; run `layerfreq relearn` on the runs"
         return Finding("undecided", f"Does frequency explain how fast the layers above learn: undecided, {why}.")
-    from layerfreq.relearn import results
-    from layerfreq.verdict import ranking as league
     from layerfreq.verdict.cause import judge_cause
+    from layerfreq.verdict.ranking import league, results
 
     return judge_cause(league(results(runs)))

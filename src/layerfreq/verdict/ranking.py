@@ -14,11 +14,14 @@ Student's interval of the seeds' values is wider, it is taken.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerfreq.runs.files import read_frames
+from layerfreq.runs.run import Run
 from layerfreq.verdict.regression import LEVEL
 
 if TYPE_CHECKING:
@@ -41,6 +44,35 @@ PREDICTORS = (
 FIXED = ("feature_rms", "dimension")  # what the partial correlation holds fixed
 SETUP = ["scale", "optimizer", "rule", "head"]
 DRAWS = 4000
+CELLS = re.compile(r"step-\d{12}-cut-\d{3}-[a-z]+-[a-z]+-[a-z0-9-]+\.parquet")
+COLUMNS = ["step", "cut", "layer", "scale", "steps", "error"]  # that every table of a cell has
+
+
+def results(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
+    """Read what was trained above the cuts of runs.
+
+    Args:
+        runs: Runs and their clusters, as from `layerfreq.verdict.expand`.
+
+    Raises:
+        InputError: For a damaged file, or one that is none of the run's, with its name.
+
+    Returns:
+        A row for each run, step, cut, scale, optimizer, rule ("fixed" or "best"), head, head_seed and error (share of
+        the constant loss): steps, censored, rate, at_edge (the best rate is the grid's first or last), and the
+        predictors of the cut.
+    """
+    import pandas as pd
+
+    frames = []
+    for run, cluster in runs:
+        parts = read_frames(run.path / "relearn" / "cells", CELLS, COLUMNS)
+        if parts:
+            frame = pd.concat(parts, ignore_index=True)
+            frame.insert(0, "seed", cluster)
+            frame.insert(0, "run", run.path.name)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def league(results: pd.DataFrame, *, by: Sequence[str] = SETUP, fixed: Sequence[str] = FIXED) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import unit_of
 from layerfreq.runs.run import Run
+from layerfreq.runs.several import unit_of
 from layerfreq.verdict.alike import unlike
 from layerfreq.verdict.regression import LEVEL, Effect, Line, fit_line, mean_slope
 
@@ -49,7 +49,7 @@ def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None, *, 
     such runs the answer is "undecided" unless the deeper reach it and the shallower do not.
 
     Args:
-        runs: Runs and their clusters, as from `layerfreq.verdict.depth.expand`.
+        runs: Runs and their clusters, as from `layerfreq.verdict.expand`.
         error: Training loss; None takes the experiment's own, or the lowest that all runs reached.
         together: Compare runs of different kinds, too.
 

@@ -18,9 +18,9 @@ from layerfreq.errors import InputError
 from layerfreq.experiments.figures import comparison_figures, published
 from layerfreq.experiments.figures.comparison import NEAR, Comparison, compare, mean_gap, rank_correlation
 from layerfreq.files import write_whole
+from layerfreq.measure.result import Spectrum
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
-from layerfreq.spectrum import Spectrum
 
 HEAD = ["panel", "curve", "place\nours", "theirs", "ours :\ntheirs", "height\nours", "theirs", "ours :\ntheirs", "area"]
 DEPTH_HEAD = ["hidden layers", "steps, ours", "theirs"]

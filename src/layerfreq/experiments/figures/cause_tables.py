@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfreq.verdict import ranking as league
-from layerfreq.verdict.ranking import SETUP, bootstrap, ranked
+from layerfreq.verdict.ranking import SETUP, bootstrap, league, ranked
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.experiments.figures.published import Line, Panel
-from layerfreq.spectrum import Spectrum
+from layerfreq.measure.result import Spectrum
 
 NEAR = 0.15  # a peak agrees whose place and height are both within this share of the published ones
 FEWEST = 3  # cells, below which there is no peak to speak of

@@ -1,0 +1,242 @@
+"""What is measured: a spectrum, and the numbers that are read off it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerfreq.data.curves import resolution
+from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_scale
+from layerfreq.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum:
+    """Low-frequency ratio (LFR) and ratio density function (RDF) of a target function over its features.
+
+    Attributes:
+        inv_delta: (m,) float64, the cutoffs 1/delta, delta being the filter's variance.
+        lfr: (m,) float64, the share of the target's energy that the filter keeps.
+        rdf: (m,) float64, the derivative of `lfr` with respect to 1/delta, exact at each point.
+        chance: (m,) float64, the LFR expected if the labels were shuffled over the points.
+        neighbours: (m,) float64, the effective number of points in a filter window (Kish), 1 to n.
+        stderr: (m,) float64, the standard error of `lfr`, or None where every point was a filter centre and no
+            target was sketched.
+        n: Number of points.
+        d: Number of features.
+        rows: Number of filter centres.
+        scale: "raw"; "rms" where features were centred and divided by their root mean square; "maxabs" where every
+            dimension was centred and divided by its largest absolute value.
+        floor: LFR as 1/delta goes to 0, |mean y|^2 / mean |y|^2.
+        spread: mean |f - mean f|^2 of the raw features, which turns "raw" and "rms" into one another; 0.0 at
+            "maxabs", from which no factor leads to them.
+        engine: The engine that computed it.
+        sketch: Number of random-sign sums that stood for the columns of wide targets, or None.
+        center: Whether the mean target was subtracted first.
+        coincident: Mean number of points that a point's own place holds, itself included: 1.0 where all are distinct.
+    """
+
+    inv_delta: Curve
+    lfr: Curve
+    rdf: Curve
+    chance: Curve
+    neighbours: Curve
+    stderr: Curve | None
+    n: int
+    d: int
+    rows: int
+    scale: Scale
+    floor: float
+    spread: float
+    engine: str
+    sketch: int | None = None
+    center: bool = False
+    coincident: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"):
+            array = getattr(self, name)
+            if array is not None:
+                array.flags.writeable = False
+
+    @cached_property
+    def peak(self) -> float | None:
+        """1/delta of the RDF's maximum, refined between cutoffs; None where the RDF is nowhere positive."""
+        top = int(np.argmax(self.rdf))
+        if not self._varies or self.rdf[top] <= 0:
+            return None
+        if self.peak_at_edge:
+            return float(self.inv_delta[top])
+        near = slice(top - 1, top + 2)
+        a, b, _ = np.polyfit(np.log(self.inv_delta[near] / self.inv_delta[top]), self.rdf[near] / self.rdf[top], 2)
+        return float(self.inv_delta[top] * math.exp(-b / (2 * a))) if a < 0 else float(self.inv_delta[top])
+
+    @cached_property
+    def peak_at_edge(self) -> bool:
+        """Whether the RDF is largest at the first or last cutoff, so that `peak` is only a bound."""
+        return int(np.argmax(self.rdf)) in (0, len(self.rdf) - 1)
+
+    @cached_property
+    def median(self) -> float | None:
+        """1/delta at which LFR is half-way from its floor to 1; None where the cutoffs do not reach it."""
+        half = (1 + self.floor) / 2
+        reached = np.flatnonzero(self.lfr >= half)
+        if not self._varies or len(reached) == 0 or (reached[0] == 0 and self.lfr[0] > half):
+            return None
+        if reached[0] == 0:
+            return float(self.inv_delta[0])
+        from scipy.optimize import brentq
+
+        # The piece of `_hermite` that holds the root, over t = 0 .. 1: no other is needed.
+        near = slice(int(reached[0]) - 1, int(reached[0]) + 1)
+        u, (y0, y1) = self.inv_delta[near], self.lfr[near].tolist()
+        start, width = math.log(u[0]), math.log(u[1]) - math.log(u[0])
+        m0, m1 = (self.rdf[near] * u * width).tolist()
+        c, d = 3 * (y1 - y0) - 2 * m0 - m1, 2 * (y0 - y1) + m0 + m1
+
+        def above(t: float) -> float:
+            return y0 - half + t * (m0 + t * (c + t * d))
+
+        root: Any = brentq(above, 0.0, 1.0) if above(1.0) > 0 else 1.0  # rounding may leave it just below 0 there
+        return math.exp(start + root * width)
+
+    @cached_property
+    def resolution(self) -> float:
+        """Largest 1/delta, within the cutoffs, at which a window holds another point; 0.0 if none does.
+
+        On average, and beside those that coincide with the window's centre, which no filter can tell from it: where
+        all points are distinct, this is where `neighbours` falls to 2.
+        """
+        return resolution(self.inv_delta, self.neighbours, self.coincident)
+
+    @property
+    def _varies(self) -> bool:
+        return self.floor < 1 - 1e-12 and self.coincident < self.n
+
+    @cached_property
+    def _hermite(self) -> Callable[[Any], Any]:
+        from scipy.interpolate import CubicHermiteSpline
+
+        return CubicHermiteSpline(np.log(self.inv_delta), self.lfr, self.rdf * self.inv_delta)
+
+    def at(self, inv_delta: Any) -> Spectrum:
+        """Return the spectrum at other cutoffs inside this one's range, without computing it anew.
+
+        LFR and RDF come from the cubic through values and exact derivatives, over the logarithm of 1/delta;
+        the other curves are interpolated monotonically.
+
+        Args:
+            inv_delta: (k,) increasing, > 0, within this spectrum's first and last cutoff.
+
+        Raises:
+            InputError: If a cutoff lies outside the range, or the cutoffs are not positive and increasing.
+        """
+        from scipy.interpolate import PchipInterpolator
+
+        wanted = as_cutoffs(inv_delta)
+        first, last = self.inv_delta[0], self.inv_delta[-1]
+        slack = 1e-12
+        if wanted[0] < first * (1 - slack) or wanted[-1] > last * (1 + slack):
+            raise InputError(
+                f"inv_delta: {wanted[0]:.4g} .. {wanted[-1]:.4g} leaves this spectrum's range "
+                f"{first:.4g} .. {last:.4g}; measure on a wider grid"
+            )
+        if len(self.inv_delta) == 1:
+            return self
+        x, s = np.log(self.inv_delta), np.log(np.clip(wanted, first, last))
+
+        def between(curve: Any) -> Any:
+            return np.asarray(PchipInterpolator(x, curve)(s), dtype=np.float64)
+
+        return replace(
+            self,
+            inv_delta=wanted,
+            lfr=np.asarray(self._hermite(s)),
+            rdf=np.asarray(self._hermite(s, 1)) / wanted,  # pyright: ignore[reportCallIssue]
+            chance=between(self.chance),
+            neighbours=np.exp(between(np.log(self.neighbours))),
+            stderr=None if self.stderr is None else between(self.stderr),
+        )
+
+    def to_scale(self, scale: Scale) -> Spectrum:
+        """Return the same measurement with 1/delta in the other scale, "raw" or "rms".
+
+        Scaling features by c divides 1/delta by c^2 and changes nothing else, so this is exact.
+
+        Raises:
+            InputError: To or from "maxabs", which scales every dimension by itself: it is another measurement; or if
+                the features' spread leaves float64's range.
+        """
+        if as_scale(scale) == self.scale:
+            return self
+        if "maxabs" in (scale, self.scale):
+            raise InputError(
+                f"scale: {self.scale!r} cannot be turned into {scale!r}, since 'maxabs' scales every dimension by "
+                f"itself; measure again with scale={scale!r}"
+            )
+        if self.coincident == self.n:  # all points are one: nothing depends on the axis
+            return replace(self, scale=scale)
+        if not 1e-300 < self.spread < 1e300:
+            raise InputError(
+                f"scale: a spread of {self.spread:.3g} leads from {self.scale!r} to no {scale!r}; "
+                f"measure again with scale={scale!r}"
+            )
+        factor = self.spread if scale == "rms" else 1 / self.spread
+        return replace(self, scale=scale, inv_delta=self.inv_delta * factor, rdf=self.rdf / factor)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame, one row a cutoff: inv_delta, lfr, rdf, chance, neighbours, stderr."""
+        import pandas as pd
+
+        stderr = np.zeros(len(self.lfr)) if self.stderr is None else self.stderr
+        columns = ("inv_delta", "lfr", "rdf", "chance", "neighbours")
+        return pd.DataFrame({**{name: getattr(self, name).copy() for name in columns}, "stderr": stderr.copy()})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw LFR, its density per octave, chance, floor and the unresolved range over 1/delta.
+
+        Args:
+            ax: Axes to draw on; None makes a new figure.
+        """
+        from layerfreq.plots import plot_spectrum
+
+        return plot_spectrum(self, ax)
+
+    def __repr__(self) -> str:
+        how = "exact"
+        if self.stderr is not None:
+            rows = f"{self.rows} rows" if self.rows < self.n else "all rows"
+            sketch = "" if self.sketch is None else f", target columns sketched to {self.sketch}"
+            how = f"{rows}{sketch}, LFR +- {self.stderr.max():.2g}"
+        u, centred = self.inv_delta, ", targets centred" if self.center else ""
+        return (
+            f"Spectrum of {self.n} points in {self.d} dimensions ({self.scale} scale, {how})\n"
+            f"  1/delta     {u[0]:.4g} .. {u[-1]:.4g}, {len(u)} cutoffs\n"
+            f"  LFR         {self.lfr[0]:.3f} .. {self.lfr[-1]:.3f}, floor {self.floor:.3f}{centred}\n"
+            f"  RDF peak    {describe_peak(self)}\n"
+            f"  median      {_number(self.median, 'outside the cutoffs')}\n"
+            f"  resolution  {_number(self.resolution or None, 'no other point in any window')}"
+        )
+
+
+def describe_peak(spectrum: Spectrum) -> str:
+    """Return the RDF's peak as text that says when it is only a bound or lies where nothing is resolved."""
+    if spectrum.peak is None:
+        return "none (the target or the features do not vary)"
+    bound = ""
+    if spectrum.peak_at_edge:
+        bound = "<= " if spectrum.peak == spectrum.inv_delta[0] else ">= "
+    return f"{bound}{spectrum.peak:.4g}" + (" (unresolved)" if spectrum.peak > spectrum.resolution else "")
+
+
+def _number(value: float | None, otherwise: str) -> str:
+    return otherwise if value is None else f"{value:.4g}"

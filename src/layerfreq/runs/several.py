@@ -1,0 +1,42 @@
+"""Several runs at once: which they are, which seeds they belong to, and what a step of them is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerfreq.errors import InputError
+from layerfreq.files import as_path
+from layerfreq.runs.run import Run
+
+
+def unit_of(runs: Sequence[Run]) -> str:
+    """Return what a step of runs is called; "step" where these differ."""
+    units = {run.unit for run in runs}
+    return units.pop() if len(units) == 1 else "step"
+
+
+def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
+    """Return single runs, each with the name of its cluster: its own path, or the experiment's and its seed.
+
+    Raises:
+        InputError: If a folder holds no run, or a run is given twice.
+    """
+    if not runs:
+        raise InputError("runs: none given; name at least one run's folder")
+    found: list[tuple[Run, str]] = []
+    for given in runs:
+        path = given.path if isinstance(given, Run) else as_path(given, "run")
+        inner = sorted(p.parent for p in path.glob("*/config.yaml"))
+        if (path / "spectra").is_dir() or (path / "metrics").is_dir() or not inner:
+            found.append((given if isinstance(given, Run) else Run(path), str(path)))
+            continue
+        for one in inner:
+            seed = one.name.rpartition("seed-")[2] if "seed-" in one.name else one.name
+            found.append((Run(one), f"{path}/seed-{seed}"))
+    seen: set[Path] = set()
+    for run, _ in found:
+        if run.path.resolve() in seen:
+            raise InputError(f"runs: {str(run.path)!r} is given twice; each run counts once")
+        seen.add(run.path.resolve())
+    return found
