@@ -15,7 +15,7 @@ from layerfreq.engines.threads import parts
 from layerfreq.errors import InputError
 from tests.helpers.brute import brute, one_hot
 
-cpu, base = (sys.modules[f"layerfreq.engines.{name}"] for name in ("cpu", "base"))
+cpu, base = (sys.modules[f"layerfreq.engines.{name}"] for name in ("cpu.engine", "base"))
 
 
 @pytest.mark.parametrize("inv_delta", [np.geomspace(0.005, 30, 50), np.array([1.0]), np.geomspace(1e-9, 1e9, 7)])

@@ -97,7 +97,7 @@ def test_matrix_mode_is_never_plain_tf32():
     folder = Path(cuda.__file__).parent
     assert (folder / "triton_kernels.py").read_text().count("tl.dot(") == 1
     assert "input_precision=MATRIX_MODE" in (folder / "triton_kernels.py").read_text()
-    assert 'self._mode = "ieee"' in (folder / "cuda.py").read_text()
+    assert 'self._mode = "ieee"' in (folder / "engine.py").read_text()
 
 
 @needs_triton

@@ -78,7 +78,7 @@ def measure_in_small_blocks(features, targets, options):
 
     width = 3 * features.shape[1] if len(features) else 3 * 6
     blocked, spectra, sharding = (
-        f"layerfreq.{name}" for name in ("engines.blocked.HEIGHT", "passes.HELD", "sharding.BLOCK")
+        f"layerfreq.{name}" for name in ("engines.blocked.HEIGHT", "measure.strategies.HELD", "data.distributed.BLOCK")
     )
     with patch(blocked, 4), patch(spectra, 1), patch(sharding, width):
         return measure(features, targets, options)

@@ -197,7 +197,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 )
 def test_a_whole_module_is_refused(model, tmp_path):
     path = saved(model, tmp_path / "a.pt")
-    refused(path, "wants code", "test_checkpoints.Net", "save_file(model.state_dict()", "add_safe_globals")
+    refused(path, "wants code", "test_state_dicts.Net", "save_file(model.state_dict()", "add_safe_globals")
 
 
 def test_what_is_allowed_by_name_can_be_read(model, tmp_path):

@@ -203,7 +203,7 @@ def test_another_failure_on_one_rank_does_not_hang(ranks):
 def test_a_bad_option_on_one_rank_is_the_same_on_all(ranks):
     size, call = ranks
     good, bad = (torch.randn(5, 6), None, {}), (torch.randn(5, 6), None, {"rows": -1})
-    answers = call(layers_badly, monitor_badly, *[good] * (size - 1), bad)
+    answers = call(monitor_badly, *[good] * (size - 1), bad)
     assert len(set(answers)) == 1
     assert answers[0].startswith("InputError rows: -1")
     assert answers[0].endswith(f"(on rank {size - 1})")
@@ -243,8 +243,8 @@ def test_monitor_under_ddp(ranks, tmp_path):
     (frame, state, silent), *others = call(
         train, *((a, b, run) for a, b in zip(x.split(part), y.split(part), strict=True))
     )
-    taken = call(layers_badly, monitor_badly, *[(x, run)] * size)
-    wrong = call(layers_badly, monitor_badly, *[(x, str(tmp_path / "new"))] * (size - 1), (torch.randn(5, 7), None))
+    taken = call(monitor_badly, *[(x, run)] * size)
+    wrong = call(monitor_badly, *[(x, str(tmp_path / "new"))] * (size - 1), (torch.randn(5, 7), None))
     assert not silent
     assert all(frame.equals(other) and silent for other, _, silent in others)
     model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))
