@@ -36,7 +36,7 @@ def as_metrics(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, 
         number = _plain(value)
         if not isinstance(name, str) or name == "step":
             refused[str(name)] = "a run has its steps under this name; choose another"
-        elif isinstance(number, (Real, np.bool_)) and abs(number) < LARGEST:
+        elif isinstance(number, (Real, np.bool_)) and abs(number) < LARGEST:  # pyright: ignore[reportOperatorIssue]
             kept[name] = float(number)
         elif isinstance(number, float):
             kept[name] = number

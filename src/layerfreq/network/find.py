@@ -142,7 +142,7 @@ def names_of(layers: Any) -> list[str] | None:
     if layers is None:
         return None
     one = isinstance(layers, (str, bytes, torch.Tensor)) or not isinstance(layers, Iterable)
-    found = [layers] if one else list(layers)
+    found: list[Any] = [layers] if one else list(layers)  # pyright: ignore[reportArgumentType]
     if not found or not all(isinstance(name, str) for name in found):
         raise InputError(f"layers: {shown(layers)} has no names; pass some of hidden_layers(model, inputs)")
     return found

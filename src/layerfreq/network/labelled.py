@@ -58,8 +58,8 @@ def for_model(model: nn.Module, inputs: Any) -> Any:
         return inputs
     with untouched(model, inputs):
         batch = next(collated(samples_of(inputs) if is_dataset(inputs) else inputs), None)
-        name = _labels_in(batch)
-        if name is None:
+        name = None if batch is None else _labels_in(batch)
+        if batch is None or name is None:
             return inputs
         start = _decoder_start(model, batch)
         labels, others = _tensor(batch[name]), dict(pair_of(batch)[0])

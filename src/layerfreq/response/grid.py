@@ -98,7 +98,7 @@ def on_grid(
 
     energies = np.zeros((2, len(k), len(target)))
     for column, (t, e) in enumerate(zip(target, error, strict=True)):
-        of_target, of_error = (fft.rfftn(one) / n for one in (t, e))
+        of_target, of_error = (np.asarray(fft.rfftn(one)) / n for one in (t, e))
         energy = np.abs(of_error) ** 2
         if phase_blind:
             energy = (np.abs(of_target) - np.abs(of_target - of_error)) ** 2
@@ -126,7 +126,7 @@ def on_grid(
         relative=amplitude_ratio(e, t, rounding)[kept],
         chance=amplitude_ratio(expected, t, rounding)[kept],
         stderr=None,
-        **low_high,
+        **low_high,  # pyright: ignore[reportArgumentType]
         columns=energies[:, kept],
         floor=None,
         leak=leak[kept],
@@ -178,7 +178,7 @@ def _jumps(field: np.ndarray, turns: list[np.ndarray]) -> np.ndarray:
             step = step + (field[second] - field[first] + field[last] - field[before]) / 2
         jump[first] += step
         jump[last] -= step
-    of_jump = fft.rfftn(jump) / field.size
+    of_jump = np.asarray(fft.rfftn(jump)) / field.size
     bend.flat[0] = 1.0  # jumps sum to zero: the mean is not theirs
     energy = np.abs(of_jump / bend) ** 2
     energy.flat[0] = 0.0

@@ -69,7 +69,7 @@ def on_projection(
         relative=relative,
         chance=amplitude_ratio(expected.mean(axis=1), t, least),
         stderr=stderr,
-        **parts(t, e),
+        **parts(t, e),  # pyright: ignore[reportArgumentType]
         columns=found,
         floor=None if regular else np.full(len(k), noise[1]),
         leak=None,

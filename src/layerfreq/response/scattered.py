@@ -34,6 +34,7 @@ def on_scattered(
     n, spacing = given.n, [side / count for side, count in zip(sides, shape, strict=True)]
     refuse_beyond(frequencies, np.pi / min(spacing), "the Nyquist frequency of points at this mean distance")
     steps = 2 * np.pi / sides
+    top = np.inf
     if frequencies is not None and grid is None:
         top = float(frequencies[-1] + (frequencies[-1] - (frequencies[-2] if len(frequencies) > 1 else 0.0)) / 2)
         shape = tuple(min(count, 2 * int(top / step) + 1) for count, step in zip(shape, steps, strict=True))
@@ -102,7 +103,7 @@ def on_scattered(
         relative=relative[kept],
         chance=amplitude_ratio(expected, t, least)[kept],
         stderr=None if stderr is None else stderr[kept],
-        **parts(t[kept], e[kept]),
+        **parts(t[kept], e[kept]),  # pyright: ignore[reportArgumentType]
         columns=found[:, kept],
         floor=None if lines else noise[1, kept],
         leak=None,
@@ -216,7 +217,7 @@ def _way(n: int, modes: int) -> tuple[Callable[..., np.ndarray], str]:
 
 
 def _finufft(turned: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    import finufft
+    import finufft  # pyright: ignore[reportMissingImports]
 
     kind = {1: finufft.nufft1d1, 2: finufft.nufft2d1, 3: finufft.nufft3d1}[len(shape)]
     strengths = np.ascontiguousarray(values.T, dtype=np.complex128)
