@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerfreq import Monitor, costs, hidden_layers, layer_features, layer_spectra
+from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
 from layerfreq.cli.program import main
 from layerfreq.doctor import REASONS, inspect_model
 from layerfreq.errors import InputError
 from layerfreq.loading.example_inputs import example_inputs
 from layerfreq.loading.models import Source
+from layerfreq.measure import costs
 
 
 class Kinds(nn.Module):

@@ -16,6 +16,7 @@ pytest.importorskip("safetensors")
 
 from layerfreq import Monitor, Run
 from layerfreq.errors import InputError
+from layerfreq.experiments import source_of
 from layerfreq.relearn import Design, relearn
 from layerfreq.relearn.study import principal
 from layerfreq.runs.weights import kept_steps, load_weights
@@ -193,7 +194,6 @@ def test_an_experiments_network_and_data_are_built_anew(tmp_path, name):
     import importlib
 
     from layerfreq import layer_spectra
-    from layerfreq.experiments import source_of
     from layerfreq.experiments.runner import Progress
     from layerfreq.relearn.rebuilt import layers_of
 
