@@ -142,7 +142,7 @@ def test_inputs_that_cannot_be_made_up():
 )
 def test_inputs_are_made_up_for_pretrained_models(family):
     pytest.importorskip("transformers")
-    from tests import test_families
+    from tests.cli import test_families
 
     model, inputs = getattr(test_families, family)()
     made = example_inputs(Source(model, family, "folder"), 2)
