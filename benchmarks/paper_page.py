@@ -4,6 +4,7 @@ With the folder of a `layerfreq reproduce mlp` or `resnet`, its data and figure 
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from shutil import copyfile
 
@@ -26,9 +27,13 @@ FIGURES = {"mlp": ["theirs-mnist_rdf"], "resnet": ["theirs-r18_rdf", "theirs-r18
 def pages():
     """Page -> the parts between its marks, of the data that are there."""
     found = {}
-    for page, name, parts in (("paper.md", "mlp-paper", mnist), ("resnet.md", "resnet-small", resnet)):
+    for page, name, parts in (
+        ("paper.md", "mlp-paper", mnist),
+        ("resnet.md", "resnet-small", resnet),
+        ("resnet.md", "resnet-medium", partial(resnet, mark="medium")),
+    ):
         if (DOCS / "data" / name / "peaks.csv").exists():
-            found[DOCS / page] = parts(DOCS / "data" / name)
+            found.setdefault(DOCS / page, {}).update(parts(DOCS / "data" / name))
     return found
 
 
@@ -58,7 +63,7 @@ def mnist(data):
     }
 
 
-def resnet(data):
+def resnet(data, mark="resnet"):
     peaks = pd.read_csv(data / "peaks.csv")
     head = ["their epoch", *(f"-{variant}" for variant in VARIANTS), "area between, mean"]
     rows = [
@@ -82,11 +87,11 @@ def resnet(data):
         for seed, part in at[(at["scale"] == scale) & (at["step"] == ends[1])].groupby("seed")
     ]
     return {
-        "resnet peaks": markdown(head, rows),
-        "resnet agreement": _agreement(peaks),
-        "resnet places": markdown(["scale", "epoch", *columns], places),
-        "resnet medians": markdown(["scale", *columns], medians),
-        "resnet validation": markdown(
+        f"{mark} peaks": markdown(head, rows),
+        f"{mark} agreement": _agreement(peaks),
+        f"{mark} places": markdown(["scale", "epoch", *columns], places),
+        f"{mark} medians": markdown(["scale", *columns], medians),
+        f"{mark} validation": markdown(
             columns,
             [[str(seed), *(f"{value:.3f}" for value in part)] for seed, part in final.groupby("seed")],
         ),
