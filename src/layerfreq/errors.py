@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
+
+_OWN = (str(Path(__file__).parent), contextlib.__file__, "<@beartype")
 
 
 class InputError(ValueError):
@@ -61,3 +67,13 @@ def shown(value: Any) -> str:
     except Exception:  # of anybody's classes
         text = f"a {type(value).__name__}"
     return " ".join(text.split())[:80]
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line outside the package that called it, however deep inside it the reason was found."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(_OWN) or "jaxtyping" in frame.f_code.co_filename
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

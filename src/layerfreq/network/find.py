@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,12 +12,12 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.data.inputs import count, is_loader
-from layerfreq.errors import InputError, blame, did_you_mean, shown
+from layerfreq.errors import InputError, blame, did_you_mean, shown, warn_caller
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import DERIVED, Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
 from layerfreq.network.reading import FLATTEN, assign
-from layerfreq.trace.hooks import Event, first_tensor
+from layerfreq.trace.hooks import STATE, Event, first_tensor
 from layerfreq.trace.row_order import ELSEWHERE, PAIRS, TOGETHER, fault_of_rows, sample_of, turned
 from layerfreq.trace.trace import Trace, Value, run_again, trace
 
@@ -55,7 +54,9 @@ def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list
         return [cut.name for cut in find_cuts(model, inputs, whole=whole).layers]
 
 
-def find_cuts(model: nn.Module, inputs: Any, *, whole: bool = False, some: bool = True) -> Cuts:
+def find_cuts(
+    model: nn.Module, inputs: Any, *, whole: bool = False, some: bool = True, reading: Any = "flatten"
+) -> Cuts:
     """Find the cuts of a model; call it inside `untouched`.
 
     Args:
@@ -63,6 +64,7 @@ def find_cuts(model: nn.Module, inputs: Any, *, whole: bool = False, some: bool 
         inputs: What its forward takes, or an iterable of batches.
         whole: See `hidden_layers`.
         some: Raise an InputError if there is no cut.
+        reading: How they will be read, as far as that is said.
     """
     reject_one_pass(inputs)
     found = trace(model, inputs, whole)
@@ -71,9 +73,9 @@ def find_cuts(model: nn.Module, inputs: Any, *, whole: bool = False, some: bool 
     for name, reason in refused.items():
         value = next(v for v in found.values if v.name == name)
         if value.trouble or reason == ELSEWHERE:
-            warnings.warn(f"layer {name!r} cannot be measured: {reason}", stacklevel=4)
+            warn_caller(f"layer {name!r} cannot be measured: {reason}")
     _warn_of_company([v.name for v in chosen if faults.get(v.name) == TOGETHER])
-    _tell_of_tokens(chosen, found)
+    _tell_of_tokens(chosen, found, reading)
     if not chosen and some:
         raise InputError(
             f"model: no hidden layer found in {type(model).__name__} ({_why_none(found, refused)}); "
@@ -121,7 +123,7 @@ def choose_layers(
     """
     layers = names_of(layers)
     if layers is None:
-        cuts = find_cuts(model, inputs, whole=whole)
+        cuts = find_cuts(model, inputs, whole=whole, reading=reading)
     else:
         reject_one_pass(inputs)
         found = trace(model, inputs, whole)
@@ -218,17 +220,24 @@ def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str
 def _warn_of_company(names: list[str]) -> None:
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        warnings.warn(f"layer {names[0]!r}{more}: {TOGETHER}", stacklevel=5)
+        warn_caller(f"layer {names[0]!r}{more}: {TOGETHER}")
 
 
-def _tell_of_tokens(chosen: Sequence[Value], found: Trace) -> None:
-    """Tell of a row of tokens of which the network above reads one."""
+def _tell_of_tokens(chosen: Sequence[Value], found: Trace, reading: Any) -> None:
+    """Tell of a row of tokens of which the network above reads one, where nobody has said how it is to be read."""
+    said = reading if isinstance(reading, Mapping) else {}
+    if not isinstance(reading, Mapping) and reading != "flatten":
+        return
     for value in chosen:
+        if value.name in said:
+            continue
         if len(value.shape) == 3 and found.flow.takes_a_part(value.node):
-            warnings.warn(
-                f"layer {value.name!r}: what is above reads a part of it, such as one token; reading={{{value.name!r}: "
-                "'cls'} (or 'last', or a function) measures that alone",
-                stacklevel=4,
+            state = value.base.endswith(f".{STATE}")  # its axis 1 is the module's layers, not tokens
+            part = "one of the module's layers" if state else "one token"
+            one = "lambda state: state[:, -1]} (or another function)" if state else "'cls'} (or 'last', or a function)"
+            warn_caller(
+                f"layer {value.name!r}: what is above reads a part of it, such as {part}; reading={{{value.name!r}: "
+                f"{one} measures that alone"
             )
 
 
