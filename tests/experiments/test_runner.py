@@ -156,22 +156,22 @@ def test_a_disk_that_fills_up_keeps_what_was_measured(tmp_path, monkeypatch, wri
 
 def test_an_experiment_is_gone_on_with_by_the_same_plan_only(tmp_path):
     plan = {"experiment": "mlp", "seeds": [0, 1], "rate": 0.5}
-    opened = open_experiment(tmp_path / "o", plan, resume=True)  # nothing there yet
-    assert opened.config == {**plan, "environment": opened.config["environment"]}
+    opened = open_experiment(tmp_path / "o", plan, "epoch", resume=True)  # nothing there yet
+    assert opened.config == {**plan, "unit": "epoch", "environment": opened.config["environment"]}
     assert {"layerfreq", "torch", "python"} <= set(opened.config["environment"])
     (tmp_path / "o" / ".partial-x.parquet").write_bytes(b"PAR1")
     before = (tmp_path / "o" / "config.yaml").read_bytes()
-    assert open_experiment(tmp_path / "o", plan, resume=True).path == tmp_path / "o"
+    assert open_experiment(tmp_path / "o", plan, "epoch", resume=True).path == tmp_path / "o"
     for other, words in (
         ({**plan, "rate": 0.1}, "rate is 0.5 there, 0.1 here"),
         ({**plan, "seeds": [0]}, "seeds is"),
         ({**plan, "width": 3}, "width is None there, 3 here"),
     ):
         with pytest.raises(InputError, match=words) as caught:
-            open_experiment(tmp_path / "o", other, resume=True)
+            open_experiment(tmp_path / "o", other, "epoch", resume=True)
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="holds another run"):
-        open_experiment(tmp_path / "o", plan, resume=False)
+        open_experiment(tmp_path / "o", plan, "epoch", resume=False)
     assert [p.name for p in Path(tmp_path / "o").iterdir()] == ["config.yaml"]
     assert (tmp_path / "o" / "config.yaml").read_bytes() == before
 
