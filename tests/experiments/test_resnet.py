@@ -364,3 +364,18 @@ def test_options_out_of_place_are_refused(words, tmp_path):
 def test_diverging_training_is_one_error(smoke, tmp_path):
     with pytest.raises(InputError, match="the loss is"):
         run(replace(smoke, variants=(4,), rate=1e9), tmp_path / "o")
+
+
+def test_only_finished_variants_are_drawn(tmp_path):
+    """Each variant may be a process of its own: what the others have not finished yet is left out."""
+    import pandas as pd
+
+    from layerfreq.runs.run import SPECTRA_COLUMNS
+
+    Run.create(tmp_path / "o", {"epochs": 4})
+    row = pd.DataFrame({name: ["raw" if name in ("layer", "scale") else 1.0] for name in SPECTRA_COLUMNS})
+    for variant, steps in {1: (0, 1, 4), 2: (0, 1), 3: ()}.items():
+        run = Run.create(tmp_path / "o" / resnet.folder(variant, 0))
+        for step in steps:
+            run.write_spectra(step, row)
+    assert list(resnet._runs(tmp_path / "o", [0, 1])) == [(1, 0)]

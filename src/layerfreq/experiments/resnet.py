@@ -203,13 +203,14 @@ def beside(out: Path, seeds: list[int]) -> Beside:
 
 
 def _runs(out: Path, seeds: list[int]) -> dict[tuple[int, int], Run]:
-    """Return the runs that the folder holds, by variant and seed."""
-    return {
+    """Return the finished runs that the folder holds, by variant and seed; another process may be at work on others."""
+    found = {
         (variant, seed): Run(out / folder(variant, seed))
         for variant in VARIANTS
         for seed in seeds
         if (out / folder(variant, seed) / "config.yaml").exists()
     }
+    return {key: run for key, run in found.items() if Run(out).config["epochs"] in run.steps()}
 
 
 def _network(config: Config, variant: int, seed: int, images: Tensor, labels: Tensor) -> nn.Sequential:
