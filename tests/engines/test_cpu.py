@@ -82,6 +82,24 @@ def test_parts_cover_all_rows_once_and_fairly(monkeypatch, count, n):
         assert max(p.stop - p.start for p in found) <= min(1000, n // len(found) + 1)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1.0, 1e-150, 1e150])
+@pytest.mark.parametrize("grid", [[1e-320], [1e-300, 1.0, 1e300], [5e-324, 1.7e308]], ids=str)
+def test_extreme_cutoffs_are_right_and_quiet(size, grid):
+    x, y = cloud(300, 64, 3)
+    x = x.astype(np.float64) * size
+    s, exact = (spectrum(x, y, grid, engine=engine) for engine in ("cpu", "reference"))
+    np.testing.assert_allclose(s.lfr, exact.lfr, atol=1e-8)
+    # Of the largest that a derivative can be at its cutoff: LFR lies between 0 and 1.
+    np.testing.assert_allclose(s.rdf * grid, exact.rdf * grid, atol=1e-6)
+
+
+def test_a_series_has_finite_derivatives_at_every_cutoff():
+    with np.errstate(all="raise", under="ignore"):
+        series = kernel_series(np.geomspace(1e-313, 1e288, 7), 1.0, 8.0, 1e-10)
+    assert np.isfinite(series.values).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_compiled_loops_find_the_same_centre_and_size(monkeypatch, dtype):
     x = (torch.randn(301, 7, generator=torch.Generator().manual_seed(0)) * 3 + 50).to(dtype)

@@ -70,20 +70,21 @@ def kernel_series(
     angles = math.pi * (np.arange(NODES) + 0.5) / NODES
     place = middle + half * np.cos(angles)
     distances = centre * (1 + place) / (1 - place)
-    scaled = np.outer(distances, inv_delta / 2)
-    kernel = np.exp(-scaled)
+    with np.errstate(over="ignore"):
+        kernel = np.exp(-np.outer(distances, inv_delta / 2))
     m = len(inv_delta)
-    functions = np.hstack([kernel, kernel * scaled, np.square(kernel)])
+    functions = np.hstack([kernel, kernel * (-distances[:, None] / 2), np.square(kernel)])
     transform = np.cos(np.outer(np.arange(NODES), angles)) * (2 / NODES)
     transform[0] /= 2
     terms = transform @ functions
-    left_out = np.cumsum(np.abs(terms).max(axis=1)[::-1])[::-1]
+    size = np.abs(terms)
+    size[:, m : 2 * m] *= inv_delta  # of the derivative times the cutoff, which is a number like the kernel itself
+    left_out = np.cumsum(size.max(axis=1)[::-1])[::-1]
     enough = np.flatnonzero(left_out[: MOST + 1] < tolerance)
     if len(enough) == 0:
         return None
     r = 2 + STEP * max(1, -(-(int(enough[0]) - 2) // STEP))
     terms = terms[:r]
-    terms[:, m : 2 * m] *= -1 / inv_delta
     return Series(
         lowest=nearest,
         highest=farthest,
