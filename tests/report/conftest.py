@@ -62,6 +62,16 @@ def until(page, condition):
     raise AssertionError(f"never: {condition}")
 
 
+def at_step(page, *words):
+    """Wait until the page says that it shows a step, in one of these words; a page draws at its next frame."""
+    for _ in range(400):
+        said = page.locator("#now").inner_text()
+        if said.startswith(words):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never one of {words}, but {said!r}")
+
+
 @pytest.fixture(scope="session")
 def browser():
     if CHROMIUM is None:

@@ -10,7 +10,7 @@ pytest.importorskip("plotly")
 
 from tests.helpers.rows import spectrum_of
 
-from .conftest import FACTOR, frequency, make, until
+from .conftest import FACTOR, at_step, frequency, make, until
 
 LINES = "document.getElementById('%s').data"
 
@@ -47,11 +47,11 @@ def measured(run, step, layer, scale="raw"):
 
 def test_the_slider_moves_by_keyboard_and_mouse_and_the_curves_are_the_runs(see, path, run):
     page = see(path)
-    assert page.locator("#now").inner_text().startswith("step 30")
+    at_step(page, "step 30")
     for key, step in (("Home", 0), ("ArrowRight", 10), ("End", 30), ("ArrowLeft", 20)):
         page.locator("#step").press(key)
         settle(page)
-        assert page.locator("#now").inner_text().startswith(f"step {step} ")
+        at_step(page, f"step {step} ")
         assert page.locator("#step").get_attribute("aria-valuetext") == f"step {step}"
         for layer in "abc":
             one = measured(run, step, layer)
@@ -63,7 +63,7 @@ def test_the_slider_moves_by_keyboard_and_mouse_and_the_curves_are_the_runs(see,
     box = page.locator("#step").bounding_box()
     page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
     settle(page)
-    assert page.locator("#now").inner_text().startswith("step 0 ")
+    at_step(page, "step 0 ")
 
 
 def test_play_goes_to_the_last_step_and_pause_stops_it(see, path):
@@ -71,13 +71,13 @@ def test_play_goes_to_the_last_step_and_pause_stops_it(see, path):
     page.locator("#play").press("Enter")
     settle(page)
     assert page.locator("#play").inner_text().endswith("Pause")
-    assert page.locator("#now").inner_text().startswith("step 0 ")
+    at_step(page, "step 0 ")
     until(page, "document.getElementById('now').textContent.startsWith('step 10')")
     page.locator("#play").click()
     assert page.locator("#play").get_attribute("aria-pressed") == "false"
     page.locator("#play").click()
     until(page, "document.getElementById('play').getAttribute('aria-pressed') === 'false'")
-    assert page.locator("#now").inner_text().startswith("step 30")
+    at_step(page, "step 30")
 
 
 def test_scale_and_axis_switches(see, path, run):
@@ -238,4 +238,4 @@ def test_without_motion_steps_follow_calmly(see, path):
     assert page.locator("#play").evaluate("(e) => getComputedStyle(e).transitionDuration") in ("0s", "")
     page.locator("#play").click()
     page.wait_for_timeout(700)
-    assert page.locator("#now").inner_text().startswith("step 0 ")
+    at_step(page, "step 0 ")

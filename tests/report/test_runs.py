@@ -12,7 +12,7 @@ from layerfreq.errors import InputError
 from layerfreq.report import write_report
 from tests.helpers.rows import CASES
 
-from .conftest import FACTOR, OTHER, frequency, make, measure, until
+from .conftest import FACTOR, OTHER, at_step, frequency, make, measure, until
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -69,12 +69,12 @@ def test_a_run_that_is_still_written(see, tmp_path):
     run = make(tmp_path / "run", steps=(0, 10))
     (run.path / ".partial-1.parquet").write_bytes(b"half a measurement")
     page = see(run.report())
-    assert page.locator("#now").inner_text().startswith("step 10")
+    at_step(page, "step 10")
     measure(run, 20, "abc")
     run.log(20, loss=0.1)
     run.flush()
     page = see(run.report())
-    assert page.locator("#now").inner_text() == "step 20 3/3"
+    at_step(page, "step 20 3/3")
     assert "3 steps (0 .. 20)" in page.locator("#part-made").inner_text()
 
 
@@ -121,7 +121,7 @@ def test_two_runs_with_different_layers_stand_side_by_side(see, tmp_path):
     assert page.locator("#run option").all_inner_texts() == ["two", "four"]
     page.locator("#run").select_option("1")
     assert page.locator("#legend bdi").all_inner_texts() == list("pqrs")
-    assert page.locator("#now").inner_text() == "step 5 2/3" or page.locator("#now").inner_text() == "step 20 3/3"
+    at_step(page, "step 5 2/3", "step 20 3/3")
     text = plotted(page, "compare")
     assert "depth" in text
     page.locator("#threshold").fill("0.5")
@@ -144,7 +144,7 @@ def test_an_experiment_brings_its_seeds_and_one_verdict(see, tmp_path):
     assert page.locator("#run option").all_inner_texts() == ["seed-0", "seed-1", "seed-10"]
     assert page.locator("h1").inner_text() == "The deep frequency principle holds at raw and rms scale"
     assert page.locator(".card.yes").count() == 2
-    assert page.locator("#now").inner_text().startswith("epoch 10")
+    at_step(page, "epoch 10")
 
 
 def test_trainings_without_spectra_are_compared_by_their_steps(see, tmp_path):
@@ -197,7 +197,7 @@ def test_runs_of_different_scales_stand_side_by_side(see, tmp_path):
     said = "2 of 2 at maxabs scale, the paper's, 2 of 2 at raw scale, 2 of 2 at rms scale"
     assert page.locator("h1").inner_text().endswith(said)
     assert page.locator(".verdicts td.quiet").count() == 1 + 2  # a has no maxabs, b neither raw nor rms
-    assert page.locator("#now").inner_text().startswith("step 30")
+    at_step(page, "step 30")
     lines = "document.getElementById('compare').data.filter((d) => d.xaxis === 'x').length"
     for run, without in ((0, "b"), (1, "a"), (2, "a")):
         page.locator("#run").select_option(str(run))
