@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test install lint bench docs clean
+.PHONY: demo test test-fast install lint bench docs clean
 
 demo: install
 	$(BIN)/layerfreq demo
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# Under a minute: all rooms, but neither pages, groups of processes, kills, documentation nor what is slow by itself.
+test-fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q -m "not (browser or cluster or docs or kill or ranks or slow)"
 
 lint: install
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from jaxtyping import install_import_hook
 from tests.helpers import compatibility
 
 SOURCE = Path(__file__).parents[1] / "src"
+DOCS = Path(__file__).parent / "docs"
 # Compiled loops have no Python signature left to check.
 MODULES = [
     ".".join(file.relative_to(SOURCE).with_suffix("").parts)
@@ -25,3 +26,13 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     compatibility.configure(config)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what a folder or a fixture tells, so that `make test-fast` can leave it out."""
+    for item in items:
+        if DOCS in item.path.parents:
+            item.add_marker("docs")
+        for fixture, marker in {"browser": "browser", "ranks": "ranks", "two": "ranks"}.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)

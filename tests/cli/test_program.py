@@ -187,6 +187,7 @@ def in_a_child(said, *args):
         main()
 
 
+@pytest.mark.kill
 def test_killed_and_resumed_mlp_ends_with_the_same_spectra(tmp_path):
     mlp = ("reproduce", "mlp", "--preset", "smoke", "--seed", 0, "--out")
     started_server()

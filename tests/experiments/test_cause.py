@@ -77,6 +77,7 @@ def test_heads_on_the_inputs_are_the_same_wherever_they_are_trained(alone):
         file.unlink()
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     "backend",
     [
@@ -125,6 +126,7 @@ def killed(out, stage, jobs):
     study(out, resume=True, progress=Killing(stage, jobs))
 
 
+@pytest.mark.kill
 def test_killed_and_gone_on_with_it_is_the_same_table(alone, tmp_path):
     out = tmp_path / "killed"
     for stage, jobs in ((1, 2), (2, 3)):

@@ -321,6 +321,7 @@ def killed(config, out, writes, threads):
     run(config, out, resume=True)
 
 
+@pytest.mark.kill
 def test_killed_inside_an_epoch_and_resumed_ends_with_the_same_spectra(smoke, whole, tmp_path):
     # Four steps an epoch, a checkpoint each: the process dies half-way through epoch 2.
     config = replace(smoke, variants=(1,))

@@ -268,6 +268,7 @@ def test_without_lightning_it_is_one_line():
     assert said.stdout == "lightning: cannot be imported; pip install 'layerfreq[lightning]'\n", said.stderr
 
 
+@pytest.mark.ranks
 @pytest.mark.compatibility("framework", "Lightning with DDP", "works")
 def test_ranks_measure_their_parts_of_the_probe_set(tmp_path):
     """Two processes find what one finds with the model that they have trained."""

@@ -223,6 +223,7 @@ def test_without_transformers_it_is_one_line():
     assert said.stdout.endswith("; pip install 'layerfreq[transformers]'\n")
 
 
+@pytest.mark.ranks
 @pytest.mark.compatibility("framework", "Hugging Face Trainer with DDP", "works")
 def test_ranks_measure_their_parts_of_the_probe_set(tmp_path):
     """Two processes find what one finds with the model that they have trained."""

@@ -150,6 +150,7 @@ def read_on_a_rank(ids, y):
     return found["act"].n, found["act"].lfr
 
 
+@pytest.mark.ranks
 def test_ranks_drop_positions_each_for_itself(tokens, tmp_path):
     model, ids = tokens
     y = following(ids)

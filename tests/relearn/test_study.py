@@ -126,6 +126,7 @@ def go_on(path, kill_at):
     relearn(path, model(), X, Y, design=SMALL, resume=kill_at > 3, tell=tell)
 
 
+@pytest.mark.kill
 def test_killed_and_gone_on_with_it_is_the_same_table(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b")

@@ -156,6 +156,7 @@ def test_reading_while_another_process_writes_sees_only_whole_measurements(tmp_p
     assert len(run.steps()) == 10
 
 
+@pytest.mark.kill
 def test_killed_writers_leave_only_whole_measurements(tmp_path):
     run, rng = Run.create(tmp_path / "run"), np.random.default_rng(0)
     for first in range(0, 5 * 10**6, 10**6):
