@@ -4,6 +4,7 @@ With the folder of a `layerfreq reproduce cause`, its results are published firs
 those of the networks and steps that are there for every seed.
 """
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ DATA, PAGE = DOCS / "data" / "cause" / "results.parquet", DOCS / "cause.md"
 STUDIES = {"mnist-mlp": "MNIST MLP", "digits-mlp": "digits MLP", "cifar10-resnet": "CIFAR-10 ResNet"}
 PAIRS = ("within step", "overall")
 RULES = ("best", "fixed")
+OWN_MEDIANS = (("rms", "rms_median"), ("raw", "raw_median"))
 
 
 def sections(table):
@@ -77,7 +79,7 @@ def epochs(found):
             for rule in RULES:
                 for scale in ("rms", "raw"):
                     own = part[(part["step"] == step) & (part["rule"] == rule) & (part["scale"] == scale)]
-                    one = own[own["predictor"] == OWN[scale]].iloc[0]
+                    one = _row(own[own["predictor"] == OWN[scale]])
                     cells.append(with_interval(one, "correlation", "low", "high"))
             rows.append([name, str(step), *cells])
     return markdown(head, rows)
@@ -131,8 +133,9 @@ def rivals(found):
         cells = []
         for study in STUDIES:
             for rule in RULES:
-                one = part.loc[(rival, study, rule)]
-                cells.append(f"{one['answer']} {with_interval(one, 'difference', 'low', 'high')}")
+                one = _row(part[part.index == (rival, study, rule)])
+                words = with_interval(one, "difference", "low", "high")
+                cells.append(words if words == "-" else f"{one['answer']} {words}")
         rows.append([cause_figures.NAMES[rival], *cells])
     return markdown(head, rows)
 
@@ -145,7 +148,7 @@ def one_league(league, study, scale):
     head += ["within step, best, RMS and dimension held", "within step, best, depth and probe held"]
     rows = []
     for name in columns[0].index:
-        cells = [with_interval(one.loc[name], "correlation", "low", "high") for one in columns]
+        cells = [with_interval(_row(one[one.index == name]), "correlation", "low", "high") for one in columns]
         held = with_interval(columns[0].loc[name], "partial", "partial_low", "partial_high")
         given = with_interval(columns[0].loc[name], "given", "given_low", "given_high")
         rows.append([cause_figures.NAMES[name], *cells, held, given])
@@ -176,12 +179,14 @@ def whole_seeds(table):
 
 def _own(league, found, study, pairs, rule):
     at = league[(league["study"] == study) & (league["pairs_of"] == pairs) & (league["rule"] == rule)]
-    rms, raw = (
-        at[(at["scale"] == scale) & (at["predictor"] == name)].iloc[0]
-        for scale, name in (("rms", "rms_median"), ("raw", "raw_median"))
-    )
+    rms, raw = (_row(at[(at["scale"] == scale) & (at["predictor"] == name)]) for scale, name in OWN_MEDIANS)
     contest = found[(found["study"] == study) & (found["pairs_of"] == pairs) & (found["rule"] == rule)]
-    return rms, raw, contest[contest["rival"] == "raw_median at raw scale"].iloc[0]
+    return rms, raw, _row(contest[contest["rival"] == "raw_median at raw scale"])
+
+
+def _row(rows):
+    """The only row, or one of NaN where no head arrived, so that there is nothing to compare."""
+    return rows.iloc[0] if len(rows) else pd.Series(math.nan, rows.columns)
 
 
 def _percents(shares):
