@@ -1,6 +1,10 @@
 """Which frequencies each layer of a network still has to learn."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from layerfreq._version import __version__
+from layerfreq.errors import InputError
 from layerfreq.layers import LayerSpectra, layer_spectra
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.network.extract import layer_features
@@ -10,8 +14,12 @@ from layerfreq.response import ErrorSpectrum, error_spectrum
 from layerfreq.runs.run import Run
 from layerfreq.spectrum import Spectrum, spectrum
 
+if TYPE_CHECKING:
+    from layerfreq.verdict import verdict
+
 __all__ = [
     "ErrorSpectrum",
+    "InputError",
     "LayerSpectra",
     "Monitor",
     "Run",
@@ -23,4 +31,12 @@ __all__ = [
     "layer_spectra",
     "spectrum",
     "split",
+    "verdict",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what few scripts need when it is first asked for."""
+    if name == "verdict":  # the module, which can be called as its function
+        return import_module("layerfreq.verdict")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

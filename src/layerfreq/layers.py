@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.measure import measure
 from layerfreq.measure.options import check_options
-from layerfreq.measure.result import Spectrum, describe_peak
+from layerfreq.measure.result import Spectrum, describe_median, describe_peak
 from layerfreq.measure.strategies import SHARE
 from layerfreq.network.cuts import Cut, choose
 from layerfreq.network.extract import FeatureStream, collect, collect_labels, most_points
@@ -102,13 +103,28 @@ class LayerSpectra(Mapping[str, Spectrum]):
 
     def __repr__(self) -> str:
         width = max(len(name) for name in self) if self else 5
-        lines = [f"{'layer':{width}}  {'peak':>18}  {'median':>10}  {'resolution':>10}"]
-        for name, s in self.items():
-            median = "-" if s.median is None else f"{s.median:.4g}"
-            lines.append(f"{name:{width}}  {describe_peak(s):>18}  {median:>10}  {s.resolution:10.4g}")
-        lines += [f"not a cut: {name!r}: {reason}" for name, reason in self.refused.items()]
-        lines += [f"not measured: {name!r}: {reason}" for name, reason in self.failed.items()]
-        return "\n".join(lines)
+        rows = [("peak", "median", "resolution"), *self._rows()]
+        wide = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [
+            "  ".join([f"{name:{width}}", *(f"{cell:>{w}}" for cell, w in zip(row, wide, strict=True))])
+            for name, row in zip(["layer", *self], rows, strict=True)
+        ]
+        return "\n".join([*lines, *self._left_out()])
+
+    def _repr_html_(self) -> str:
+        """The `repr` as notebooks show it: a table, one row per layer, and below it what could not be measured."""
+        import pandas as pd
+
+        table = pd.DataFrame(list(self._rows()), index=list(self), columns=pd.Index(["peak", "median", "resolution"]))
+        return table.to_html(border=0, max_rows=None) + "".join(f"<p>{escape(line)}</p>" for line in self._left_out())
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        for one in self.values():
+            yield describe_peak(one), describe_median(one), f"{one.resolution:.4g}"
+
+    def _left_out(self) -> list[str]:
+        lines = [f"not a cut: {name!r}: {reason}" for name, reason in self.refused.items()]
+        return lines + [f"not measured: {name!r}: {reason}" for name, reason in self.failed.items()]
 
 
 def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -103,7 +103,7 @@ def figure_epochs(frame: Any, unit: str = "step") -> Figure:
     """
     steps, scales = np.unique(frame["step"]), [s for s in LABELS if s in set(frame["scale"])]
     steps = steps[np.unique(np.linspace(0, len(steps) - 1, PANELS).round().astype(int))]
-    figure, grid = _grid(len(scales), len(steps))
+    figure, grid = _grid(len(scales), len(steps), sharey=True)
     deepest = int(frame["depth"].max())
     for row, scale in zip(grid, scales, strict=True):
         for ax, step in zip(row, steps, strict=True):
@@ -241,7 +241,8 @@ def _axes(ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(6.5, 4.2), layout="constrained")[1]
 
 
-def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
+def _grid(rows: int, columns: int, *, sharey: bool = False) -> tuple[Figure, Any]:
     from matplotlib import pyplot as plt
 
-    return plt.subplots(rows, columns, figsize=(3.6 * columns + 1, 3.4 * rows), layout="constrained", squeeze=False)
+    size = (3.6 * columns + 1, 3.4 * rows)
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=sharey)

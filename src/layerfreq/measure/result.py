@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,25 @@ class Spectrum:
         return resolution(self.inv_delta, self.neighbours, self.coincident)
 
     @property
+    def resolved(self) -> bool:
+        """Whether the median lies within the resolution: beyond it windows hold no second point, and LFR tells nothing.
+
+        False where there is no median.
+        """
+        return self.median is not None and self.median <= self.resolution
+
+    @property
+    def median_error(self) -> float | None:
+        """Standard error of log2 of the median, in octaves of 1/delta: that of LFR there over LFR's slope.
+
+        None where there is no median, or LFR has no error (`stderr` is None).
+        """
+        if self.median is None or self.stderr is None:
+            return None
+        slope = float(np.interp(self.median, self.inv_delta, self.rdf)) * self.median * math.log(2)
+        return float(np.interp(self.median, self.inv_delta, self.stderr)) / slope if slope > 0 else None
+
+    @property
     def _varies(self) -> bool:
         return self.floor < 1 - 1e-12 and self.coincident < self.n
 
@@ -218,14 +238,24 @@ class Spectrum:
             sketch = "" if self.sketch is None else f", target columns sketched to {self.sketch}"
             how = f"{rows}{sketch}, LFR +- {self.stderr.max():.2g}"
         u, centred = self.inv_delta, ", targets centred" if self.center else ""
+        dimensions = f" in {self.d} dimensions" if self.d else ""  # which a run does not keep
         return (
-            f"Spectrum of {self.n} points in {self.d} dimensions ({self.scale} scale, {how})\n"
+            f"Spectrum of {self.n} points{dimensions} ({self.scale} scale, {how})\n"
             f"  1/delta     {u[0]:.4g} .. {u[-1]:.4g}, {len(u)} cutoffs\n"
             f"  LFR         {self.lfr[0]:.3f} .. {self.lfr[-1]:.3f}, floor {self.floor:.3f}{centred}\n"
             f"  RDF peak    {describe_peak(self)}\n"
-            f"  median      {_number(self.median, 'outside the cutoffs')}\n"
+            f"  median      {describe_median(self, 'outside the cutoffs')}\n"
             f"  resolution  {_number(self.resolution or None, 'no other point in any window')}"
         )
+
+    def _repr_html_(self) -> str:
+        """The `repr` as notebooks show it: a heading and a table of two columns."""
+        import pandas as pd
+
+        head, *rows = repr(self).splitlines()
+        cells = [row.strip().split("  ", 1) for row in rows]
+        table = pd.DataFrame([[name, value.strip()] for name, value in cells])
+        return f"<p>{escape(head)}</p>" + table.to_html(header=False, index=False, border=0)
 
 
 def describe_peak(spectrum: Spectrum) -> str:
@@ -236,6 +266,12 @@ def describe_peak(spectrum: Spectrum) -> str:
     if spectrum.peak_at_edge:
         bound = "<= " if spectrum.peak == spectrum.inv_delta[0] else ">= "
     return f"{bound}{spectrum.peak:.4g}" + (" (unresolved)" if spectrum.peak > spectrum.resolution else "")
+
+
+def describe_median(spectrum: Spectrum, otherwise: str = "-") -> str:
+    """Return the median as text that says where it lies beyond the resolution, and `otherwise` where there is none."""
+    mark = "" if spectrum.resolved or spectrum.median is None else " (unresolved)"
+    return _number(spectrum.median, otherwise) + mark
 
 
 def _number(value: float | None, otherwise: str) -> str:

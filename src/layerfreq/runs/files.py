@@ -74,7 +74,7 @@ def read_frames(folder: Path, pattern: re.Pattern[str], columns: list[str]) -> l
     for left in reversed(range(TRIES)):
         try:
             parts = sorted(one for one in folder.glob("*.parquet") if not one.name.startswith("."))
-            return [_read_frame(part, pattern, columns) for part in parts]
+            return [read_frame(part, pattern, columns) for part in parts]
         except FileNotFoundError:  # the run is being rewound: look again at what is there
             if not left:
                 raise InputError(f"run: files in {str(folder)!r} come and go; try again later") from None
@@ -82,7 +82,12 @@ def read_frames(folder: Path, pattern: re.Pattern[str], columns: list[str]) -> l
     return []
 
 
-def _read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.DataFrame:
+def read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.DataFrame:
+    """Read one such file; arguments and errors as of `read_frames`.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
     import pandas as pd
 
     if not pattern.fullmatch(part.name):

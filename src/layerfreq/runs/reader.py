@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,21 @@ from layerfreq.data.curves import coincident_at
 from layerfreq.data.validation import SCALES, as_scale
 from layerfreq.measure.result import Spectrum
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEDIANS: dict[str, Any] = {  # columns of `Run.medians` and their types
+    "step": np.int64,
+    "layer": object,
+    "depth": np.int64,
+    "scale": object,
+    "median": np.float64,
+    "error": np.float64,
+    "peak": np.float64,
+    "at_edge": np.bool_,
+    "resolution": np.float64,
+    "resolved": np.bool_,
+}
 _CURVES = ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr")
 
 
@@ -87,6 +102,29 @@ def read_back(frame: Any) -> Iterator[Measured]:
             one = _rescaled(before, one)
         yield Measured(int(step[first]), str(names[layer[first]]), int(depth[first]), one, again)
         place, before = here, one
+
+
+def medians(frame: Any) -> pd.DataFrame:
+    """Return one row for each step, layer and scale in a run's frame: its numbers instead of its curves.
+
+    Args:
+        frame: As `Run.spectra`.
+
+    Returns:
+        Columns step, layer, depth, scale; median (1/delta, NaN where the cutoffs do not reach it), error (standard
+        error of log2 of the median, NaN where LFR has none), peak (NaN where the RDF is nowhere positive), at_edge
+        (whether the peak is at the first or last cutoff, and so a bound), resolution, and resolved (whether the median
+        is within the resolution). Ordered by step, depth, layer and scale.
+    """
+    import pandas as pd
+
+    rows = [(m.step, m.layer, m.depth, m.spectrum.scale, *_numbers(m.spectrum)) for m in read_back(frame)]
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(MEDIANS)}
+    return pd.DataFrame({name: np.array(columns[name], dtype=kind) for name, kind in MEDIANS.items()})
+
+
+def _numbers(one: Spectrum) -> tuple[Any, ...]:
+    return one.median, one.median_error, one.peak, one.peak_at_edge, one.resolution, one.resolved
 
 
 def _same(one: Spectrum, other: Spectrum) -> bool:

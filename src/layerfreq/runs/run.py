@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,10 @@ import yaml
 from layerfreq.data.notes import as_metrics, as_step
 from layerfreq.errors import InputError, shown
 from layerfreq.files import as_path, natural, sweep, write_whole
-from layerfreq.runs.files import plain, read_config, read_frames
+from layerfreq.layers import LayerSpectra
+from layerfreq.runs.files import plain, read_config, read_frame, read_frames
+from layerfreq.runs.reader import medians
+from layerfreq.runs.selection import at_scales, layers_at, measured_step, several, with_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +127,37 @@ class Run:
         """All metrics so far: step, and a column for each metric; one row a step, with what was noted last."""
         return _by_step(self._read("metrics", METRICS, ["step"]))
 
+    @property
+    def medians(self) -> pd.DataFrame:
+        """The medians so far: one row for each step, layer and scale, with what tells how far to trust it.
+
+        Columns step, layer, depth, scale, median (1/delta; NaN where the cutoffs do not reach it), error (standard
+        error of log2 of the median, NaN where all points were filter centres), peak, at_edge (the peak is only a
+        bound), resolution, and resolved (whether the median is within the resolution; beyond it, it tells nothing).
+
+        Example:
+            >>> medians = Run("runs/mlp").medians  # doctest: +SKIP
+            >>> medians[medians.scale == "rms"].pivot(index="step", columns="layer", values="median")  # doctest: +SKIP
+        """
+        return medians(self.spectra)
+
+    def __getitem__(self, step: int | tuple[int, str]) -> LayerSpectra:
+        """Return what was measured at a step: `run[200]`, `run[-1]` for the last one, `run[200, "maxabs"]`.
+
+        Args:
+            step: A measured step, or -1, -2, ... for the last ones; with a scale, or at the first that was asked for.
+
+        Raises:
+            InputError: If the step was not measured, or not at that scale.
+        """
+        at, scale = step if isinstance(step, tuple) and len(step) == 2 else (step, None)
+        at = measured_step(at, self.steps(), self.path)
+        frame = _joined([read_frame(self._spectra_at(at), SPECTRA, SPECTRA_COLUMNS)])
+        return layers_at(frame, scale, self.config.get("options"))
+
+    if not TYPE_CHECKING:
+        __iter__ = None  # numbers are steps, not places: iterate over `steps()`
+
     def steps(self) -> list[int]:
         """Return the steps measured so far, in order."""
         names = (SPECTRA.fullmatch(part.name) for part in (self.path / "spectra").glob("step-*.parquet"))
@@ -204,13 +239,34 @@ class Run:
     def _spectra_at(self, step: int) -> Path:
         return self.path / "spectra" / f"step-{step:012d}.parquet"
 
-    def plot(self) -> Figure:
-        """Draw the density per octave by layer, a panel a measured step and a row a scale, the paper's first."""
+    def plot(self, steps: Any = None, layers: Any = None, scale: Any = None) -> Figure:
+        """Draw the density per octave by layer: one panel per step, one row per scale, all on one y axis.
+
+        Args:
+            steps: A measured step, or several; -1 is the last one. None means up to six of all.
+            layers: Names, patterns such as "blocks.*", or numbers (0 is the first layer, -1 the last), one or several.
+                None means all.
+            scale: "raw", "rms" or "maxabs", or several of them; None means all that were measured.
+
+        Returns:
+            A Matplotlib figure: `run.plot().savefig("densities.pdf")`.
+
+        Raises:
+            InputError: If nothing was measured yet, or a step, layer or scale is not among what was.
+        """
         from layerfreq.plots import figure_epochs
 
-        if not self.steps():
+        frame = self.spectra
+        if not len(frame):
             raise InputError(f"run: nothing measured yet in {str(self.path)!r}; measure at least one step first")
-        return figure_epochs(self.spectra)
+        if steps is not None:
+            wanted = [measured_step(one, self.steps(), self.path) for one in several(steps, "steps")]
+            frame = frame[frame["step"].isin(wanted)]
+        if layers is not None:
+            frame = with_layers(frame, layers)
+        if scale is not None:
+            frame = at_scales(frame, scale)
+        return figure_epochs(frame, self.unit)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report of this run, or of the trainings inside it: one HTML file that needs nothing else.
@@ -235,6 +291,13 @@ class Run:
         inside = [part.parent for part in self.path.glob("*/config.yaml")]
         return [Run(path) for path in sorted(inside, key=lambda path: natural(path.name))]
 
+    def _repr_html_(self) -> str:
+        """What notebooks show: the run, and the medians of the last measured step, one row per layer."""
+        head = f"<p>{escape(repr(self))}</p>"
+        if not self.steps():
+            return head
+        return f"{head}<p>{escape(self.unit)} {self.steps()[-1]}</p>{self[-1]._repr_html_()}"
+
     def __repr__(self) -> str:
         steps = self.steps()
         when = f"steps {steps[0]} .. {steps[-1]}" if steps else "nothing measured yet"
@@ -244,19 +307,24 @@ class Run:
         import pandas as pd
 
         frames = read_frames(self.path / folder, pattern, columns)
-        if not frames:
-            return pd.DataFrame(columns=pd.Index(columns))
-        about = {key: value for frame in frames for key, value in frame.attrs.items()}
-        if "coincident" in about:  # which a step may have and another not
-            known = [frame for frame in frames if "coincident" in frame.attrs and len(frame)]
-            about["coincident"] = {int(frame["step"].iloc[0]): frame.attrs["coincident"] for frame in known}
-        frame = pd.concat(frames, ignore_index=True)
-        frame.attrs = about  # of measurements that differ (rows drawn until rtol holds), what the last one says
-        return frame.sort_values("step", kind="stable", ignore_index=True)
+        return _joined(frames) if frames else pd.DataFrame(columns=pd.Index(columns))
 
     def _write_frame(self, folder: str, name: str, frame: pd.DataFrame) -> None:
         (self.path / folder).mkdir(exist_ok=True)
         write_whole(self.path / folder / f"{name}.parquet", lambda at: frame.to_parquet(at, index=False), self.path)
+
+
+def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return frames of a run as one, ordered by step, with what they say of themselves."""
+    import pandas as pd
+
+    about = {key: value for frame in frames for key, value in frame.attrs.items()}
+    if "coincident" in about:  # which a step may have and another not
+        known = [frame for frame in frames if "coincident" in frame.attrs and len(frame)]
+        about["coincident"] = {int(frame["step"].iloc[0]): frame.attrs["coincident"] for frame in known}
+    frame = pd.concat(frames, ignore_index=True)
+    frame.attrs = about  # of measurements that differ (rows drawn until rtol holds), what the last one says
+    return frame.sort_values("step", kind="stable", ignore_index=True)
 
 
 def _metrics_in(part: Path) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerfreq.data.scales import in_order
-from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
 
 if TYPE_CHECKING:
@@ -21,35 +20,21 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
         runs: seed -> run.
 
     Returns:
-        Columns seed, step, layer, depth, scale, peak, at_edge, median, resolution.
+        The column seed, and those of `Run.medians`.
     """
     import pandas as pd
 
-    rows = []
-    for seed, run in runs.items():
-        for measured in read_back(run.spectra):
-            one = measured.spectrum
-            rows.append(
-                {
-                    "seed": seed,
-                    "step": measured.step,
-                    "layer": measured.layer,
-                    "depth": measured.depth,
-                    "scale": one.scale,
-                    "peak": one.peak,
-                    "at_edge": one.peak_at_edge,
-                    "median": one.median,
-                    "resolution": one.resolution,
-                }
-            )
-    return pd.DataFrame(rows)
+    frames = [run.medians for run in runs.values()]
+    for seed, frame in zip(runs, frames, strict=True):
+        frame.insert(0, "seed", seed)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def layer_table(summary: Any, unit: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table, a layer a row, of the first and the last measured step.
 
-    Peaks beyond the cutoffs are given as bounds, and those beyond the resolution are marked with a star; of one scale
-    or two there is room for the resolution itself (head: limit).
+    Peaks beyond the cutoffs are given as bounds; peaks and medians beyond the resolution are marked with a star. Of one
+    scale or two there is room for the resolution itself (head: limit).
 
     Args:
         summary: As from `summarise`; of the scales that are in it, the paper's is first.
@@ -69,13 +54,16 @@ def layer_table(summary: Any, unit: str) -> tuple[list[str], list[list[str]]]:
 
 def _cells(one: dict[str, Any]) -> dict[str, str]:
     """Return what the table says of one spectrum."""
-    star = "*" if one["peak"] is not None and one["peak"] > one["resolution"] else ""
     bound = ">= " if one["at_edge"] else ""
     return {
-        "peak": f"{bound}{_number(one['peak'])}{star}",
-        "median": _number(one["median"]),
+        "peak": f"{bound}{_number(one['peak'])}{_star(one, 'peak')}",
+        "median": f"{_number(one['median'])}{_star(one, 'median')}",
         "limit": _number(one["resolution"]),
     }
+
+
+def _star(one: dict[str, Any], number: str) -> str:
+    return "*" if one[number] is not None and one[number] > one["resolution"] else ""
 
 
 def _number(value: float | None) -> str:

@@ -20,8 +20,6 @@ import torch
 
 from layerfreq.data.scales import in_order, spoken
 from layerfreq.errors import InputError
-from layerfreq.measure.result import Spectrum
-from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import expand, unit_of
 from layerfreq.verdict.alike import hardly_trained, unlike
@@ -170,22 +168,8 @@ def medians_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
     import pandas as pd
 
     columns = ["run", "seed", "step", "layer", "depth", "scale", "median", "error", "resolution"]
-    rows = []
-    for run, cluster in runs:
-        for one in read_back(run.spectra):
-            found = one.spectrum
-            median = math.nan if found.median is None else found.median
-            where = [str(run.path), cluster, one.step, one.layer, one.depth, found.scale]
-            rows.append([*where, median, _error(found), found.resolution])
-    return pd.DataFrame(rows, columns=pd.Index(columns))
-
-
-def _error(one: Spectrum) -> float:
-    """Standard error of log2 of the median; NaN where there is none."""
-    if one.median is None or one.stderr is None:
-        return math.nan
-    per_octave = float(np.interp(one.median, one.inv_delta, one.rdf)) * one.median * math.log(2)
-    return float(np.interp(one.median, one.inv_delta, one.stderr)) / per_octave if per_octave > 0 else math.nan
+    frames = [run.medians.assign(run=str(run.path), seed=cluster) for run, cluster in runs]
+    return pd.concat(frames, ignore_index=True).loc[:, columns] if frames else pd.DataFrame(columns=pd.Index(columns))
 
 
 def judge(medians: pd.DataFrame, unit: str = "step") -> dict[str, ScaleVerdict]:

@@ -1,0 +1,100 @@
+"""Parts of a run as people ask for them: a step, some layers, a scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from layerfreq.data.notes import as_step
+from layerfreq.data.scales import in_order
+from layerfreq.data.validation import SCALES, as_scale
+from layerfreq.errors import InputError, shown
+from layerfreq.layers import LayerSpectra
+from layerfreq.measure.result import Spectrum
+from layerfreq.network.naming import pick
+from layerfreq.runs.reader import read_back
+
+
+def measured_step(step: Any, steps: list[int], path: Path) -> int:
+    """Return a measured step, counted from the last one where it is negative.
+
+    Args:
+        step: What was asked for.
+        steps: Those of the run, in order.
+        path: Of the run.
+
+    Raises:
+        InputError: If it was not measured, with those near it.
+    """
+    if not steps:
+        raise InputError(f"run: nothing measured yet in {str(path)!r}; measure at least one step first")
+    if isinstance(step, int) and not isinstance(step, bool) and -len(steps) <= step < 0:
+        return steps[step]
+    wanted = as_step(step)
+    if wanted not in steps:
+        near = sorted(sorted(steps, key=lambda one: abs(one - wanted))[:3])
+        raise InputError(f"step: {shown(step)} was not measured; near it are {', '.join(map(str, near))}")
+    return wanted
+
+
+def several(given: Any, what: str) -> list[Any]:
+    """Return one value or several as a list.
+
+    Raises:
+        InputError: If there are none.
+    """
+    found = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    if not found:
+        raise InputError(f"{what}: none given; name at least one, or leave it out for all")
+    return found
+
+
+def with_layers(frame: Any, layers: Any) -> Any:
+    """Return a run's frame with some layers only, by name, pattern or number."""
+    known = frame.groupby("layer")["depth"].min().sort_values(kind="stable").index
+    return frame[frame["layer"].isin(pick(layers, list(known)))]
+
+
+def at_scales(frame: Any, scale: Any) -> Any:
+    """Return a run's frame at one scale or several only.
+
+    Raises:
+        InputError: If it was not measured at one of them.
+    """
+    has = in_order(frame["scale"])
+    wanted = [as_scale(one) for one in several(scale, "scale")]
+    missing = next((one for one in wanted if one not in has), None)
+    if missing is not None:
+        raise InputError(f"scale: {missing!r} was not measured; choose among {', '.join(has)}")
+    return frame[frame["scale"].isin(wanted)]
+
+
+def layers_at(frame: Any, scale: Any, options: Any) -> LayerSpectra:
+    """Return what a run's frame of one step holds at one scale, as it was measured.
+
+    Where it has raw and rms, the spectra know the factor between them, so that `to_scale` works as it did.
+
+    Args:
+        frame: As `Run.spectra`, of one step.
+        scale: "raw", "rms" or "maxabs"; None means the one that the monitor was asked for first.
+        options: What the run's config says of the measurement's options.
+    """
+    said: dict[str, Any] = options if isinstance(options, dict) else {}
+    asked, has = said.get("scale"), in_order(frame["scale"])
+    asked = asked[0] if isinstance(asked, list) and asked else asked
+    if scale is None:
+        scale = asked if asked in has else next(one for one in SCALES if one in has)
+    at_scales(frame, scale)
+    measured = {(one.layer, one.spectrum.scale): one for one in read_back(frame)}
+    found: dict[str, Spectrum] = {}
+    for (layer, own), one in measured.items():
+        raw, rms = measured.get((layer, "raw")), measured.get((layer, "rms"))
+        if own != scale:
+            continue
+        spread = 0.0
+        if raw is not None and rms is not None and rms.again and own != "maxabs":
+            spread = float(rms.spectrum.inv_delta[0] / raw.spectrum.inv_delta[0])
+        found[layer] = replace(one.spectrum, spread=spread, center=bool(said.get("center")))
+    return LayerSpectra(found, frame.attrs.get("refused"), frame.attrs.get("failed"))
