@@ -10,7 +10,7 @@ from typing import Any
 
 from layerfreq.data.inputs import count
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, Refused
 from layerfreq.files import as_path
 from layerfreq.isolation.memory import read_memory
 from layerfreq.layers import plan
@@ -35,7 +35,7 @@ class Analysis:
     """
 
     run: Run
-    refused: dict[str, str]
+    refused: dict[str, Refused]
     told: str
 
 
@@ -115,7 +115,7 @@ def analyze(
             "seed": seed,
             "layers": names,
             "hidden_layers": cuts.hidden,
-            "not a cut": cuts.refused,
+            "not a cut": {layer: str(reason) for layer, reason in cuts.refused.items()},
             "environment": environment(),
         },
     )

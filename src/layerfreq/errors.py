@@ -8,15 +8,140 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 _OWN = (str(Path(__file__).parent), contextlib.__file__, "<@beartype")
 
 
+_BATCH_FIRST = "the first dimension must be the batch"
+
+
+class Refusal(Enum):
+    """Why a layer is not measured.
+
+    `TOGETHER` alone refuses nothing: such a layer is measured, and a warning says so.
+
+    Attributes:
+        short: In two words or so, for a table.
+        long: In a sentence without its stop, with a remedy where there is one.
+    """
+
+    AROUND = (
+        "way around",
+        "the output depends on the input by another way too (a skip connection or a second branch)",
+    )
+    DERIVATIVES = (
+        "derivatives",
+        "the output holds derivatives with respect to the inputs, taken inside forward, which pass through every "
+        "layer; let forward return the network's own output, too",
+    )
+    NO_FLOATS = (
+        "no floats",
+        "it returns no floating tensor (of complex ones torch.view_as_real makes floats)",
+    )
+    NO_ROWS = (
+        "no sample axis",
+        f"its output has not one row for each input; {_BATCH_FIRST}, so choose another layer",
+        f"its output {{shape}} has not one row for each of {{n}} inputs; {_BATCH_FIRST}, so choose another layer",
+    )
+    OTHER_AXIS = (
+        "other axis",
+        f"its output has the samples on another axis than the first, but {_BATCH_FIRST}; pass batch_first=True where "
+        "a module knows it, or choose another layer",
+        f"its output {{shape}} has {{n}} samples on axis {{axis}}, but {_BATCH_FIRST}; pass batch_first=True where "
+        "a module knows it, or choose another layer",
+    )
+    OTHER_ORDER = (
+        "other order",
+        "it returns points in another order than they came in (sorted, shuffled, or another axis than the first is the "
+        "batch), so that targets would go to other points; keep the order, or choose another layer",
+    )
+    PAIRS = (
+        "pairs of points",
+        "its columns are the points of a batch as its rows are (such as the similarities of all with all), so that it "
+        "has no features of one point; choose a layer before it",
+    )
+    TOGETHER = (
+        "depends on batch",
+        "its features of a point change with the other points of a batch (attention or statistics over the batch, or "
+        "noise), so that what is measured depends on the batches, too",
+    )
+    NOT_DENSE = (
+        "not dense",
+        "it returns a nested or sparse tensor; make it dense in the model, or choose another layer",
+    )
+    IN_VMAP = (
+        "inside vmap",
+        "inside torch.func.vmap a module sees one point at a time; call it on all of them",
+    )
+    NOTHING_ABOVE = ("nothing above", "no parameters follow, so nothing is left to learn above it")
+    NOT_CALLED = ("not called", "forward does not call it in eval mode; another module may use its parameters")
+    CONTAINER = ("container", "it is not called itself; see its parts")
+    NO_ACTIVATION = (
+        "no activation",
+        "a linear map, a norm, an embedding or the like: what an activation makes of it is the cut",
+    )
+    ACTIVATION_NEXT = ("activation next", "its output goes straight into an activation, which is the cut")
+    SAME_AS = ("same as", "it returns the very value of another layer")
+    AXIS_UNCLEAR = (
+        "axis unclear",
+        "it cannot be told which axis holds the features; say it, as in --reading positions:-1",
+        "reading: cannot tell which axis of an output {shape} holds the features; say '{name}:1' or '{name}:-1'",
+    )
+    NO_SUCH_AXIS = (
+        "no such axis",
+        "the axis of the reading is not one of its features; choose another reading",
+        "reading: axis {axis} of an output {shape}; it has fewer, and samples are axis 0",
+    )
+    NO_TOKENS = (
+        "no row of tokens",
+        "it has more axes than a row of tokens; choose another reading",
+        "reading: {name!r} of an output {shape}, which is no row of tokens; choose another",
+    )
+    NO_POSITIONS = (
+        "no positions",
+        "it has no positions to be read by",
+        "reading: {name!r} of an output {shape} without positions; leave the layer out",
+    )
+
+    def __init__(self, short: str, long: str, case: str = "") -> None:
+        self.short, self.long, self._case = short, long, case or long
+
+    def of(self, **case: Any) -> Refused:
+        """Return the refusal of one layer, with what it says of that layer's numbers."""
+        return Refused(self, self._case.format(**case))
+
+
+@dataclass(frozen=True)
+class Refused:
+    """That one layer is not measured.
+
+    Attributes:
+        why: The kind of reason.
+        text: The reason, with the numbers of the case.
+    """
+
+    why: Refusal
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class InputError(ValueError):
-    """An argument, a file or a folder that cannot be used as given; the message is one line."""
+    """An argument, a file or a folder that cannot be used as given; the message is one line.
+
+    Attributes:
+        refused: Why a layer cannot be measured, where that is the reason.
+    """
+
+    def __init__(self, said: str | Refused) -> None:
+        super().__init__(str(said))
+        self.refused = said if isinstance(said, Refused) else None
 
 
 @contextmanager

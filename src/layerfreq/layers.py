@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, device_of, is_loader
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, blame
+from layerfreq.errors import InputError, Refused, blame
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.measure import measure
@@ -215,7 +215,7 @@ class Plan:
     """
 
     layers: list[Cut]
-    refused: dict[str, str]
+    refused: dict[str, Refused]
     hidden: int
 
 
@@ -242,7 +242,6 @@ def plan(
             f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
             "name the layers yourself"
         )
-    assert cuts.trace is not None
     hidden = len(cuts.layers) if layers is None else len(choose(cuts.trace, {})[0])
     return Plan(cuts.layers, cuts.refused, hidden)
 
@@ -284,8 +283,9 @@ def measure_layers(
     if len(set(counted.values())) > 1:
         counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
         raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
+    refused = {name: str(reason) for name, reason in planned.refused.items()}
     return [
-        LayerSpectra({name: spectra[i] for name, spectra in measured.items()}, planned.refused, failed)
+        LayerSpectra({name: spectra[i] for name, spectra in measured.items()}, refused, failed)
         for i in range(len(scales))
     ]
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
 from layerfreq.cli.program import main
-from layerfreq.doctor import REASONS, inspect_model
-from layerfreq.errors import InputError
+from layerfreq.doctor import REPEATS, inspect_model
+from layerfreq.errors import InputError, Refusal
 from layerfreq.loading.example_inputs import example_inputs
 from layerfreq.loading.models import Source
 from layerfreq.measure import costs
@@ -95,6 +95,64 @@ def test_reports_name_what_they_are_the_same_as():
 
     reasons = {one.name: one.reason for one in inspect_model(Wrapped(), torch.randn(5, 4), 10)}
     assert sorted(reasons.values()) == ["", "no activation", "nothing above", "same as inner.1"]
+
+
+class Odd(nn.Module):
+    """Of whose layers each returns something that cannot be measured."""
+
+    def __init__(self):
+        super().__init__()
+        self.turned, self.sparse, self.pairs = Turned(), Sparse(), Pairs()
+        self.act, self.head = nn.Tanh(), nn.Linear(1, 2)
+
+    def forward(self, x):
+        self.turned(x), self.sparse(x)
+        return self.head(self.act(self.pairs(x))[..., None])
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return x.T
+
+
+class Sparse(nn.Module):
+    def forward(self, x):
+        return x.to_sparse()
+
+
+class Pairs(nn.Module):
+    def forward(self, x):
+        return x @ x.T
+
+
+def test_every_refusal_has_its_words():
+    found = {one.name: one.reason for one in inspect_model(Odd(), torch.randn(9, 5), 9)}
+    assert (found["turned"], found["sparse"], found["act"]) == ("other axis", "not dense", "pairs of points")
+    net = nn.Sequential(nn.Linear(3, 4), nn.Softplus(), nn.Linear(4, 4), nn.Softplus(), nn.Linear(4, 1))
+    found = {one.name: one.reason for one in inspect_model(Slope(net), torch.randn(9, 3), 9)}
+    assert found["net.1"] == "derivatives"
+    tokens = {one.name: one.refusal for one in inspect_model(Kinds(), torch.randn(9, 3, 8, 8), 9, reading="cls")}
+    assert tokens["act"] is Refusal.NO_TOKENS
+    assert len({refusal.short for refusal in Refusal}) == len(Refusal)
+
+
+class Slope(nn.Module):
+    """Whose output is a derivative."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        x = x.requires_grad_()
+        return torch.autograd.grad(self.net(x).sum(), x, create_graph=True)[0]
+
+
+def test_the_model_runs_once_to_be_traced_once_turned_and_then_for_the_clock():
+    runs, model = [], Kinds()
+    model.register_forward_hook(lambda *_: runs.append(0))
+    inspect_model(model, torch.randn(9, 3, 8, 8), 9)
+    assert len(runs) == 2 + 1 + REPEATS
 
 
 @pytest.mark.parametrize(
@@ -185,8 +243,8 @@ def test_the_command(cli, tmp_path, monkeypatch):
         said = f"no: {reason}" if reason else "yes"
         assert said in lines[name]
         assert ("-" if shape is None else "×".join(map(str, shape))) in lines[name]
-    for short, meaning in REASONS.items():
-        assert (meaning[:30] in out) == any(reason.startswith(short) for reason, _ in EXPECTED.values())
+    for refusal in Refusal:
+        assert (refusal.long[:30] in out) == any(reason.startswith(refusal.short) for reason, _ in EXPECTED.values())
     assert "2 of 14 are measured" in out
     assert "300 points at raw scale" in out
     asked = ("--scale", "raw", "--scale", "maxabs")

@@ -123,19 +123,26 @@ def monitor_badly(inputs, run, options=None):
 
 
 def layers_badly(inputs, targets, options):
-    """Measure a network's layers where something may be wrong on one rank; returns their names, or the error's text."""
+    """Measure a network's layers where something may be wrong on one rank; returns their names, or the error's text.
+
+    Types are not checked, as they are not for users.
+    """
     import torch
     import torch.distributed as dist
+    from jaxtyping import config
     from torch import nn
 
     from layerfreq import layer_spectra
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    config.update("jaxtyping_disable", True)
     try:
         return list(layer_spectra(model, inputs, targets, inv_delta=[1.0], group=dist.group.WORLD, **options))
     except Exception as error:
         return f"{type(error).__name__} {error}"
+    finally:
+        config.update("jaxtyping_disable", False)
 
 
 def measure_alone(features, targets, options):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -105,7 +104,7 @@ def analyze(
         console.print(f"Steps are from {found.told}.", highlight=False)
     by_kind = defaultdict(list)
     for name, reason in found.refused.items():
-        by_kind[re.sub(r"\(.*?\)", "", reason)].append((name, reason))  # shapes differ, the reason does not
+        by_kind[reason.why].append((name, reason))
     for (name, reason), *others in by_kind.values():
         more = f" and {len(others)} more" if others else ""
         console.print(f"Not measured: {name}{more}: {reason}", highlight=False)

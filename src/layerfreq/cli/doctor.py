@@ -11,7 +11,7 @@ from rich.table import Table
 from layerfreq.cli.analyze import DataHelp, MemoryOption, ModelArgument, ReadingOption, ScalesOption, SeedOption
 from layerfreq.cli.terminal import console, pick_device, pick_scales
 from layerfreq.data.scales import in_order
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, Refusal
 
 
 def doctor(
@@ -31,7 +31,7 @@ def doctor(
 ) -> None:
     """Say of each module whether it is measured, or why not, and what measuring it takes."""
     from layerfreq.data.inputs import count
-    from layerfreq.doctor import REASONS, TIMED, inspect_model
+    from layerfreq.doctor import TIMED, inspect_model
     from layerfreq.isolation.memory import read_memory
     from layerfreq.loading.datasets import load_data
     from layerfreq.loading.example_inputs import example_inputs
@@ -69,9 +69,9 @@ def doctor(
         said = "yes" if not one.reason else f"no: {one.reason}"
         table.add_row(one.name, said, shape, str(one.d or "-"), memory, seconds)
     console.print(table, highlight=False)
-    for short, meaning in REASONS.items():
-        if any(one.reason.startswith(short) for one in reports):
-            console.print(f"{short}: {meaning}", highlight=False)
+    for refusal in Refusal:
+        if any(one.refusal is refusal for one in reports):
+            console.print(f"{refusal.short}: {refusal.long}", highlight=False)
     chosen = [one for one in reports if not one.reason]
     if any(one.passes > 1 for one in reports):
         runs = max(one.passes for one in reports)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import nn
@@ -15,40 +15,46 @@ from layerfreq.trace.hooks import Event, Tap, named_layers
 
 
 @contextmanager
-def watch(model: nn.Module, places: Sequence[Cut], on_output: Callable[[str, Any], Any]) -> Iterator[None]:
-    """While active, hand what the layers return to a callback; hooks are removed however the block ends.
+def watch(model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str, Any], Any]) -> Iterator[None]:
+    """While active, hand what the layers at cuts return to a callback; hooks are removed however the block ends.
 
     Where all of them are modules, nothing else is hooked, and the others run as fast as ever.
 
     Args:
         model: The model.
-        places: The layers, as `choose_layers` returns them.
-        on_output: Gets the layer's name and its output.
+        cuts: Where to look, as `choose_layers` returns them.
+        on_output: Gets the cut's name and the output.
 
     Raises:
         InputError: If the model has lost a module since.
     """
-    if any(place.call is None for place in places):
-        wanted = {(place.base, place.number): place.name for place in places}
+    hooks = _on_modules if all(cut.of_module for cut in cuts) else _on_everything
+    with hooks(model, cuts, on_output), _plain_attention():
+        yield
 
-        def see(event: Event) -> None:
-            name = wanted.get((event.name, event.number))
-            if name is not None:
-                on_output(name, event.output)
 
-        with Tap(model, see), _plain_attention():
-            yield
-        return
+def _on_everything(
+    model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str, Any], Any]
+) -> AbstractContextManager[Any]:
+    names = {cut.call: cut.name for cut in cuts}
+
+    def see(event: Event) -> None:
+        if event.call in names:
+            on_output(names[event.call], event.output)
+
+    return Tap(model, see)
+
+
+@contextmanager
+def _on_modules(model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str, Any], Any]) -> Iterator[None]:
     by_module: dict[str, dict[int, str]] = {}
-    for place in places:
-        assert place.call is not None
-        by_module.setdefault(place.base, {})[place.call] = place.name
+    for cut in cuts:
+        by_module.setdefault(cut.call.layer, {})[cut.call.number] = cut.name
     handles = []
     try:
-        for base, names in by_module.items():
-            handles.append(_module(model, base).register_forward_hook(_counting(names, on_output)))
-        with _plain_attention():
-            yield
+        for layer, names in by_module.items():
+            handles.append(_module(model, layer).register_forward_hook(_counting(names, on_output)))
+        yield
     finally:
         for handle in handles:
             handle.remove()

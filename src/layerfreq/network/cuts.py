@@ -8,41 +8,34 @@ innermost that is called once; else `<module that returned last>.<function>`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
+from layerfreq.errors import Refusal, Refused
 from layerfreq.network.reading import FLATTEN, Reading
+from layerfreq.trace.hooks import STATE, Call
 from layerfreq.trace.operators import STRONG
-from layerfreq.trace.row_order import ELSEWHERE, PAIRS
 from layerfreq.trace.trace import Trace, Value
-
-AROUND = "the output depends on the input by another way too (a skip connection or a second branch)"
-DERIVED = (
-    "the output holds derivatives with respect to the inputs, taken inside forward, which pass through every layer; "
-    "let forward return the network's own output, too"
-)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """One place in a network.
+    """One place in a network: what a layer returns when it is called, and how that is read.
 
     Attributes:
         name: Module name, or `<module>.<function>`; with `:k` for the k-th of several calls.
-        base: The name without the number of the call.
-        number: The number of the call, from 1.
-        call: The same where a module returns it; None for what a function returns.
+        call: Which call of which layer returns it.
+        of_module: Whether that layer is a module, and no function.
         reading: How it is read as a feature vector.
         each: Bytes of its features for one point; 0 where that is not known.
         gradients: Whether the model runs only with gradients.
     """
 
     name: str
-    base: str
-    number: int
-    call: int | None = None
+    call: Call
+    of_module: bool
     reading: Reading = FLATTEN
     each: int = 0
     gradients: bool = False
@@ -53,72 +46,75 @@ class Cuts:
     """What was found out about a model.
 
     Attributes:
-        layers: The cuts that make sense, input to output.
+        layers: The cuts, input to output.
         refused: name -> reason, for activations and blocks that are no cut.
         trace: What was seen.
     """
 
     layers: list[Cut]
-    refused: dict[str, str] = field(default_factory=dict)
-    trace: Trace | None = None
+    refused: dict[str, Refused]
+    trace: Trace
 
 
-def cut_of(value: Value, found: Trace) -> Cut:
+def cut_of(value: Value, found: Trace, reading: Reading = FLATTEN, each: int = 0) -> Cut:
     """Return the cut at a value."""
-    call = None if value.module is None else value.number
-    return Cut(value.name, value.base, value.number, call, gradients=found.gradients)
+    return Cut(value.name, value.call, value.module is not None, reading, each, found.gradients)
 
 
-def choose(found: Trace, faults: dict[str, str]) -> tuple[list[Value], dict[str, str]]:
+def choose(found: Trace, faults: Mapping[str, Refusal]) -> tuple[list[Value], dict[str, Refused]]:
     """Return the values that make sense as cuts, input to output, and why others do not.
 
     Args:
         found: The trace of a model.
         faults: Name of a value -> what is wrong with its rows, see `fault_of_rows`.
     """
-    flow, kinds = found.flow, Kinds(found.values, found)
-    chain = set(flow.chain)
+    kinds, chain = Kinds(found), set(found.flow.chain)
     chosen, refused = [], {}
-    for node, values in sorted(kinds.by_node.items()):
-        if node >= flow.last_weight or not flow.content[node] or not any(kinds.is_candidate(v) for v in values):
+    for value in _candidates(found, kinds):
+        # Of what cannot be a cut, only what a person would look for is worth a word.
+        if kinds.gives_way(value) if value.node in chain else not kinds.tells(value):
             continue
-        # One value may be shown in several shapes, of which one has a row for each point.
-        value = _named_best([v for v in values if not v.trouble] or values, kinds)
-        reason, fault = value.trouble, faults.get(value.name, "")
-        if not reason and fault in (ELSEWHERE, PAIRS):
-            reason = fault
-        if node in chain:
-            if kinds.gives_way(value):
-                continue
-        elif not kinds.tells(value):
-            continue
-        reason = reason or ("" if node in chain else DERIVED if flow.derivatives else AROUND)
-        if reason:
-            refused[value.name] = reason
-        else:
+        fault, reason = faults.get(value.name), value.refused
+        if reason is None and fault not in (None, Refusal.TOGETHER):
+            reason = fault.of()
+        if reason is None and value.node not in chain:
+            reason = (Refusal.DERIVATIVES if found.flow.derivatives else Refusal.AROUND).of()
+        if reason is None:
             chosen.append(value)
+        else:
+            refused[value.name] = reason
     return chosen, refused
 
 
+def _candidates(found: Trace, kinds: Kinds) -> Iterator[Value]:
+    """Iterate over activations, blocks and sums before the last parameters, each value under its best name."""
+    for node, values in sorted(kinds.by_node.items()):
+        before_weights = node < found.flow.last_weight
+        if before_weights and found.flow.content[node] and any(kinds.is_candidate(v) for v in values):
+            # One value may be shown in several shapes, of which one has a row for each point.
+            yield _named_best([v for v in values if v.refused is None] or values, kinds)
+
+
 def _named_best(values: Sequence[Value], kinds: Kinds) -> Value:
+    """Of the same value under several names, the one that a person would give."""
     modules = [v for v in values if v.module is not None]
     once = [v for v in modules if v.once]
-    mostly = [v for v in modules if kinds.is_candidate(v)]
-    return next(iter([v for v in once if v in mostly] or once or mostly or values))
+    candidates = [v for v in modules if kinds.is_candidate(v)]
+    both = [v for v in once if v in candidates]
+    return (both or once or candidates or values)[0]
 
 
 class Kinds:
     """What the values of a trace are.
 
     Args:
-        values: All of them.
         found: The trace.
     """
 
-    def __init__(self, values: Sequence[Value], found: Trace) -> None:
-        self._flow, self._chain = found.flow, set(found.flow.chain)
-        self._modules = {v.base: v.module for v in values if v.module is not None}
-        self._repeated = {v.base for v in values if not v.once}
+    def __init__(self, found: Trace) -> None:
+        self._flow, values = found.flow, found.values
+        self._modules = {v.call.layer: v.module for v in values if v.module is not None}
+        self._repeated = {v.call.layer for v in values if not v.once}
         self._classes = [type(module) for module in self._modules.values()]
         self.by_node: dict[int, list[Value]] = {}
         for value in values:
@@ -135,10 +131,9 @@ class Kinds:
         """Whether a value comes straight out of an activation: a function, or a module that is one."""
         module = value.module
         if module is None:
-            if value.base.endswith(".h_n"):
-                return True
+            function = value.call.layer.split(".")[-1]
             unary = len(self._flow.parents(value.node)) == 1
-            return (unary and self._flow.is_activation(value.node)) or value.base.split(".")[-1] == "normalize"
+            return function in (STATE, "normalize") or (unary and self._flow.is_activation(value.node))
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             return True  # gated by activations inside
         if any(True for _ in module.children()):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.inputs import batches, call, count, device_of, is_loader, on_device
 from layerfreq.data.source import Source
-from layerfreq.errors import InputError, blame
+from layerfreq.errors import InputError, Refusal, blame
 from layerfreq.isolation.memory import group_by_memory, read_memory, reserve
 from layerfreq.isolation.preserve import sharded_modules, untouched
 from layerfreq.isolation.torch_settings import CallersSettings, own_settings
@@ -82,30 +82,30 @@ def layer_features(
         inputs = list(batches(inputs, whole=True))
     inputs = for_model(model, inputs)
     with untouched(model, inputs):
-        places = choose_layers(model, inputs, layers, reading, whole=whole).layers
+        cuts = choose_layers(model, inputs, layers, reading, whole=whole).layers
     if stream:
-        return _one_by_one(model, inputs, places, read_memory(memory))
-    return collect(model, inputs, None, places)[0]
+        return _one_by_one(model, inputs, cuts, read_memory(memory))
+    return collect(model, inputs, None, cuts)[0]
 
 
-def _one_by_one(model: nn.Module, inputs: Any, places: list[Cut], memory: int) -> Iterator[tuple[str, Tensor]]:
+def _one_by_one(model: nn.Module, inputs: Any, cuts: list[Cut], memory: int) -> Iterator[tuple[str, Tensor]]:
     n = most_points(model, inputs)
-    for group, _ in group_by_memory([(place, n * place.each, 0) for place in places], memory):
+    for group, _ in group_by_memory([(cut, n * cut.each, 0) for cut in cuts], memory):
         features, _ = collect(model, inputs, None, group)
-        for place in group:
-            yield place.name, features.pop(place.name)
+        for cut in group:
+            yield cut.name, features.pop(cut.name)
 
 
 def collect(
-    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], points: int | None = None
+    model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], points: int | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Run the model once over all batches and gather some layers' features, and for each the targets of its rows.
 
     `points` is what `most_points` returned, where it was asked before.
     """
     points = most_points(model, inputs) if points is None else points
-    buffers = {place.name: Buffer(points) for place in places}
-    labels: dict[str, list[Tensor]] = {place.name: [] for place in places}
+    buffers = {cut.name: Buffer(points) for cut in cuts}
+    labels: dict[str, list[Tensor]] = {cut.name: [] for cut in cuts}
 
     def keep(name: str, part: Tensor, n: int, label: Tensor | None) -> None:
         with blame(name):
@@ -113,71 +113,80 @@ def collect(
         if label is not None:
             labels[name].append(label)
 
-    run_through(model, inputs, targets, places, keep)
+    run_through(model, inputs, targets, cuts, keep)
     features = {name: buffer.whole() for name, buffer in buffers.items()}
     return features, {name: torch.cat(parts) for name, parts in labels.items() if parts}
 
 
-def collect_labels(model: nn.Module, inputs: Any, targets: Any, place: Cut) -> Tensor:
+def collect_labels(model: nn.Module, inputs: Any, targets: Any, cut: Cut) -> Tensor:
     """Return the targets of a layer's rows, without its features."""
     labels: list[Tensor] = []
-    if place.reading.name == "positions":  # of which the model alone knows how many there are
-        run_through(model, inputs, targets, [place], lambda name, part, n, label: labels.append(torch.as_tensor(label)))
+    if cut.reading.name == "positions":  # of which the model alone knows how many there are
+        run_through(model, inputs, targets, [cut], lambda name, part, n, label: labels.append(torch.as_tensor(label)))
     else:
         with untouched(model, inputs):
             labels += [Layout(count(x)).label(y)[0] for x, y in batches(inputs, targets)]
     return torch.cat(labels)
 
 
-def run_through(model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], take: Take) -> None:
+def run_through(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], take: Take) -> None:
     """Run the model over all batches, no further than to the last of some layers.
 
     Args:
         model: The model, unwrapped; left as it was.
         inputs: See `layer_features`.
         targets: In the shape of the inputs, or None.
-        places: The layers.
+        cuts: The layers.
         take: See `Take`. It must copy what it wants to keep: the model may write into it afterwards.
     """
     with untouched(model, inputs):
         for x, y in batches(inputs, targets):
-            _run_batch(model, on_device(model, x), y, places, take)
+            _run_batch(model, on_device(model, x), y, cuts, take)
 
 
-def _run_batch(model: nn.Module, x: Any, y: Any, places: Sequence[Cut], take: Take) -> None:
-    layers = {place.name: place for place in places}
-    missing, n = set(layers), count(x)
+def _run_batch(model: nn.Module, x: Any, y: Any, cuts: Sequence[Cut], take: Take) -> None:
+    wanted, n = {cut.name: cut for cut in cuts}, count(x)
     there = tokens_there(model, x, n)
-    whole = bool(sharded_modules(model))  # what is left half-way would not be shared out over the ranks again
+    # A pass that is left half-way leaves parameters that are sharded over ranks whole.
+    stops = not sharded_modules(model)
     last: list[tuple[str, Tensor, int, Tensor | None]] = []
 
     def see(name: str, output: Any) -> None:
-        if name not in missing:
+        cut = wanted.pop(name, None)
+        if cut is None:
             return
-        missing.discard(name)
-        value = first_tensor(output)
         with blame(name):
-            reason = unmeasurable(value, n)
-            if reason or value is None:
-                raise InputError(reason)
-            rows, layout = layers[name].reading.read(value.detach(), there)
-            label, kept = (None, None) if y is None else layout.label(y)
-        rows = rows if kept is None else rows[kept.to(rows.device)]
-        if missing or whole:
+            rows, label = _rows_of(output, n, cut, there, y)
+        if wanted or not stops:
             take(name, rows, n, label)
             return
         last.append((name, rows, n, label))
         raise _Reached
 
-    with watch(model, places, see):
+    with watch(model, cuts, see):
         try:
-            call(model, x, places[0].gradients)
+            call(model, x, cuts[0].gradients)
         except _Reached:
             pass
-    if missing:
-        raise InputError(f"layer {min(missing)!r}: not reached for every batch; choose another")
+    if wanted:
+        raise InputError(f"layer {min(wanted)!r}: not reached for every batch; choose another")
     for one in last:  # outside the model: its other activations are free by now
         take(*one)
+
+
+def _rows_of(output: Any, n: int, cut: Cut, there: Sequence[Tensor], targets: Any) -> tuple[Tensor, Tensor | None]:
+    """Return the features (k, d) in what a layer returned for n points, and their k targets, or None.
+
+    Raises:
+        InputError: If there are none, or the targets do not fit to them.
+    """
+    value = first_tensor(output)
+    refused = unmeasurable(value, n)
+    if value is None or refused is not None:
+        raise InputError(refused or Refusal.NO_FLOATS.of())
+    rows, layout = cut.reading.read(value.detach(), there)
+    label, kept = (None, None) if targets is None else layout.label(targets)
+    return rows if kept is None else rows[kept.to(rows.device)], label
 
 
 class FeatureStream(Source):
@@ -187,12 +196,12 @@ class FeatureStream(Source):
         model: The model, unwrapped.
         inputs: See `layer_features`.
         targets: In the shape of the inputs, or None; they say which positions are dropped.
-        place: The layer.
+        cut: The layer.
         device: Where to look at the features; None means where the model computes them.
     """
 
-    def __init__(self, model: nn.Module, inputs: Any, targets: Any, place: Cut, device: Any = None) -> None:
-        self._model, self._inputs, self._targets, self._place = model, inputs, targets, place
+    def __init__(self, model: nn.Module, inputs: Any, targets: Any, cut: Cut, device: Any = None) -> None:
+        self._model, self._inputs, self._targets, self._cut = model, inputs, targets, cut
         self.device = device_of(model) if device is None else torch.device(device)
         self._settings = CallersSettings()
 
@@ -210,7 +219,7 @@ class FeatureStream(Source):
             first += len(part)
 
         with self._settings.again():
-            run_through(self._model, self._inputs, self._targets, [self._place], take)
+            run_through(self._model, self._inputs, self._targets, [self._cut], take)
 
 
 class Buffer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +11,13 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.data.inputs import count, is_loader
-from layerfreq.errors import InputError, blame, did_you_mean, shown, warn_caller
+from layerfreq.errors import InputError, Refusal, Refused, blame, did_you_mean, shown, warn_caller
 from layerfreq.isolation.preserve import untouched
-from layerfreq.network.cuts import DERIVED, Cut, Cuts, Kinds, choose, cut_of
+from layerfreq.network.cuts import Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
-from layerfreq.network.reading import FLATTEN, assign
+from layerfreq.network.reading import Reading, assign
 from layerfreq.trace.hooks import STATE, Event, first_tensor
-from layerfreq.trace.row_order import ELSEWHERE, PAIRS, TOGETHER, fault_of_rows, sample_of, turned
+from layerfreq.trace.row_order import fault_of_rows, sample_of, turned
 from layerfreq.trace.trace import Trace, Value, run_again, trace
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
@@ -57,45 +56,17 @@ def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list
 def find_cuts(
     model: nn.Module, inputs: Any, *, whole: bool = False, some: bool = True, reading: Any = "flatten"
 ) -> Cuts:
-    """Find the cuts of a model; call it inside `untouched`.
+    """Find the cuts of a model, not yet read in any way; call it inside `untouched`.
 
     Args:
         model: The model, unwrapped.
         inputs: What its forward takes, or an iterable of batches.
         whole: See `hidden_layers`.
         some: Raise an InputError if there is no cut.
-        reading: How they will be read, as far as that is said.
+        reading: How they will be read, as far as that is said; only advice depends on it.
     """
-    reject_one_pass(inputs)
-    found = trace(model, inputs, whole)
-    faults = _faults(model, found, found.values)
-    chosen, refused = choose(found, faults)
-    for name, reason in refused.items():
-        value = next(v for v in found.values if v.name == name)
-        if value.trouble or reason == ELSEWHERE:
-            warn_caller(f"layer {name!r} cannot be measured: {reason}")
-    _warn_of_company([v.name for v in chosen if faults.get(v.name) == TOGETHER])
-    _tell_of_tokens(chosen, found, reading)
-    if not chosen and some:
-        raise InputError(
-            f"model: no hidden layer found in {type(model).__name__} ({_why_none(found, refused)}); "
-            "name layers yourself"
-        )
-    return Cuts([cut_of(v, found) for v in chosen], refused, found)
-
-
-def _why_none(found: Trace, refused: Mapping[str, str]) -> str:
-    flow = found.flow
-    if not flow.sinks:
-        return "its output has nothing of the inputs that can be followed; let forward return tensors"
-    why = "; ".join(f"{name!r}: {reason}" for name, reason in list(refused.items())[:3])
-    if not why and flow.derivatives:
-        why = DERIVED
-    if not why:
-        kinds = Kinds(found.values, found)
-        mute = [v for v in found.values if v.trouble and kinds.is_activation(v)]
-        why = "; ".join(f"{v.name!r}: {v.trouble}" for v in mute[:3])
-    return why or "no activation before parameters"
+    found, chosen, refused = _hidden(model, inputs, whole, some, reading)
+    return Cuts([cut_of(value, found) for value in chosen], refused, found)
 
 
 def choose_layers(
@@ -123,16 +94,57 @@ def choose_layers(
     """
     layers = names_of(layers)
     if layers is None:
-        cuts = find_cuts(model, inputs, whole=whole, reading=reading)
+        found, chosen, refused = _hidden(model, inputs, whole, True, reading)
     else:
-        reject_one_pass(inputs)
-        found = trace(model, inputs, whole)
-        known = {value.name: value for value in found.values}
-        chosen = [_known(model, name, known) for name in layers]
-        if own_rows:
-            _try_rows(model, found, chosen)
-        cuts = Cuts([cut_of(value, found) for value in chosen], {}, found)
-    return replace(cuts, layers=_with_readings(cuts, reading))
+        found, chosen, refused = *_named(model, inputs, layers, whole, own_rows), {}
+    readings = assign(reading, [value.name for value in chosen])
+    return Cuts([_as_read(found, value, readings[value.name]) for value in chosen], refused, found)
+
+
+def _hidden(
+    model: nn.Module, inputs: Any, whole: bool, some: bool, reading: Any
+) -> tuple[Trace, list[Value], dict[str, Refused]]:
+    """Trace a model, and choose of its values; says what cannot be measured, or not quite as it seems."""
+    reject_one_pass(inputs)
+    found = trace(model, inputs, whole)
+    faults = _faults(model, found, found.values)
+    chosen, refused = choose(found, faults)
+    for name, reason in refused.items():
+        # That a layer lies beside the way is no surprise to who wrote it; that its rows are not the points' is.
+        if found.by_name[name].refused or reason.why is Refusal.OTHER_ORDER:
+            warn_caller(f"layer {name!r} cannot be measured: {reason}")
+    _warn_of_company([value.name for value in chosen if value.name in faults])
+    _tell_of_tokens(chosen, found, reading)
+    if not chosen and some:
+        raise InputError(
+            f"model: no hidden layer found in {type(model).__name__} ({_why_none(found, refused)}); "
+            "name layers yourself"
+        )
+    return found, chosen, refused
+
+
+def _why_none(found: Trace, refused: Mapping[str, Refused]) -> str:
+    """The nearest reason why a model has no cut: its output, what would have been one, or that nothing would."""
+    flow, kinds = found.flow, Kinds(found)
+    if not flow.sinks:
+        return "its output has nothing of the inputs that can be followed; let forward return tensors"
+    if not refused and flow.derivatives:
+        return Refusal.DERIVATIVES.long
+    mute = {v.name: v.refused for v in found.values if v.refused and kinds.is_activation(v)}
+    why = [f"{name!r}: {reason}" for name, reason in (refused or mute).items()]
+    return "; ".join(why[:3]) or "no activation before parameters"
+
+
+def _named(
+    model: nn.Module, inputs: Any, layers: Sequence[str], whole: bool, own_rows: bool
+) -> tuple[Trace, list[Value]]:
+    """Trace a model, and return the values of these names; with `own_rows` each must have a row for each point."""
+    reject_one_pass(inputs)
+    found = trace(model, inputs, whole)
+    chosen = [_known(model, name, found.by_name) for name in layers]
+    if own_rows:
+        _try_rows(model, found, chosen)
+    return found, chosen
 
 
 def names_of(layers: Any) -> list[str] | None:
@@ -154,7 +166,7 @@ def _known(model: nn.Module, name: str, known: Mapping[str, Value]) -> Value:
     first = _first_name(model, name)
     if first in known:
         return known[first]
-    calls = [other for other, value in known.items() if value.base == first]
+    calls = [other for other, value in known.items() if value.call.layer == first]
     if calls:
         tied = "" if first == name else f", as {first!r}, which is the same module"
         raise InputError(f"layers: {name!r} is called {len(calls)} times{tied}; choose among {', '.join(calls)}")
@@ -180,33 +192,32 @@ def _why_unknown(model: nn.Module, name: str, known: Mapping[str, Value]) -> str
 
 def _try_rows(model: nn.Module, found: Trace, values: Sequence[Value]) -> None:
     for value in values:
-        if value.trouble:
-            raise InputError(f"layer {value.name!r}: {value.trouble}")
+        if value.refused:
+            raise InputError(f"layer {value.name!r}: {value.refused}")
     faults = _faults(model, found, values)
     for name, fault in faults.items():
-        if fault in (ELSEWHERE, PAIRS):
-            raise InputError(f"layer {name!r}: {fault}")
+        if fault is not Refusal.TOGETHER:
+            raise InputError(f"layer {name!r}: {fault.long}")
     _warn_of_company(list(faults))
 
 
-def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str, str]:
+def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str, Refusal]:
     """Run some of the points again in another order, and return what is wrong with the rows of some values.
 
     One point is run again, too: where parameters are shared out, another rank, which has more, waits for this one's.
     """
-    n = count(found.probe)
-    wanted = {(value.base, value.number): value for value in values if value.sample is not None}
-    faults: dict[str, str] = {}
-    some, again = turned(found.probe, n)
+    wanted = {value.call: value for value in values if value.sample is not None}
+    faults: dict[str, Refusal] = {}
+    some, again = turned(found.probe, count(found.probe))
 
     def compare(event: Event) -> None:
-        before, value = wanted.get((event.name, event.number)), first_tensor(event.output)
+        before, value = wanted.get(event.call), first_tensor(event.output)
         if before is None or before.sample is None or value is None:
             return
         ours = value.ndim > 0 and value.shape[0] == len(again)
         after = sample_of(value) if ours else None
         fault = fault_of_rows(before.sample, before.shape, after, tuple(value.shape), again)
-        if fault:
+        if fault is not None:
             faults[before.name] = fault
 
     try:
@@ -220,7 +231,7 @@ def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str
 def _warn_of_company(names: list[str]) -> None:
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        warn_caller(f"layer {names[0]!r}{more}: {TOGETHER}")
+        warn_caller(f"layer {names[0]!r}{more}: {Refusal.TOGETHER.long}")
 
 
 def _tell_of_tokens(chosen: Sequence[Value], found: Trace, reading: Any) -> None:
@@ -232,7 +243,7 @@ def _tell_of_tokens(chosen: Sequence[Value], found: Trace, reading: Any) -> None
         if value.name in said:
             continue
         if len(value.shape) == 3 and found.flow.takes_a_part(value.node):
-            state = value.base.endswith(f".{STATE}")  # its axis 1 is the module's layers, not tokens
+            state = value.call.layer.endswith(f".{STATE}")  # its axis 1 is the module's layers, not tokens
             part = "one of the module's layers" if state else "one token"
             one = "lambda state: state[:, -1]} (or another function)" if state else "'cls'} (or 'last', or a function)"
             warn_caller(
@@ -241,32 +252,17 @@ def _tell_of_tokens(chosen: Sequence[Value], found: Trace, reading: Any) -> None
             )
 
 
-def _with_readings(cuts: Cuts, reading: Any) -> list[Cut]:
-    """Give cuts their readings, from one name for all or a mapping, and say how large they are.
+def _as_read(found: Trace, value: Value, reading: Reading) -> Cut:
+    """Return the cut at a value with its reading, and how large its features are.
 
     Raises:
-        InputError: For an unknown reading, a mapping that names another layer, or a layer that cannot be read so.
+        InputError: If it cannot be read so.
     """
-    found = cuts.trace
-    assert found is not None
-    readings = assign(reading, [cut.name for cut in cuts.layers])
-    n = count(found.probe)
-    made_by: list[nn.Module] = []
-    read: dict[str, Cut] = {}
-    wanted = {cut.name: cut for cut in cuts.layers}
-    for value in found.values:
-        made_by.extend([] if value.module is None else [value.module])
-        if value.name not in wanted:
-            continue
-        each = 0
-        with blame(value.name):
-            one = readings[value.name].settle(value.shape, made_by) if value.node >= 0 else FLATTEN
-            # A function of the user's own gets numbers: what it does with shapes alone nobody knows.
-            kind = "meta" if one.function is None else "cpu"
-            if not value.trouble:
-                each = one.read(torch.zeros(value.shape, dtype=value.dtype, device=kind))[0].nbytes // n
-        read[value.name] = replace(wanted[value.name], reading=one, each=each)
-    return [read[cut.name] for cut in cuts.layers]
+    if value.refused:  # named where rows do not matter
+        return cut_of(value, found)
+    with blame(value.name):
+        reading, features = reading.on(value.shape, value.dtype, found.made_by(value))
+    return cut_of(value, found, reading, features.nbytes // count(found.probe))
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.arraylike import as_array
-from layerfreq.errors import InputError, did_you_mean, first_line
+from layerfreq.errors import InputError, Refusal, did_you_mean, first_line
 
 NAMES = ("flatten", "mean", "max", "positions")
 TOKENS = ("cls", "last")  # readings of one token among those of a text
@@ -84,24 +84,36 @@ class Reading:
         if self.name == "flatten" or self.function is not None:
             return self
         if self.name in TOKENS and len(shape) > 3:
-            raise InputError(f"reading: {self.name!r} of an output {shape}, which is no row of tokens; choose another")
+            raise InputError(Refusal.NO_TOKENS.of(name=self.name, shape=shape))
         if len(shape) < 3:
             if self.own:
-                raise InputError(f"reading: {self.name!r} of an output {shape} without positions; leave the layer out")
-            return replace(self, axis=None)
-        if self.axis is not None:
-            if not -len(shape) < self.axis < len(shape):
-                raise InputError(
-                    f"reading: axis {self.axis} of an output {shape}; it has fewer, and samples are axis 0"
-                )
-            return replace(self, axis=self.axis % len(shape))
-        axis = features_axis(shape, made_by)
+                raise InputError(Refusal.NO_POSITIONS.of(name=self.name, shape=shape))
+            return replace(self, axis=None)  # one name for all leaves vectors as they are
+        if self.axis is not None and not -len(shape) < self.axis < len(shape):
+            raise InputError(Refusal.NO_SUCH_AXIS.of(axis=self.axis, shape=shape))
+        axis = features_axis(shape, made_by) if self.axis is None else self.axis % len(shape)
         if axis is None:
-            raise InputError(
-                f"reading: cannot tell which axis of an output {shape} holds the features; "
-                f"say {self.name + ':1'!r} or {self.name + ':-1'!r}"
-            )
+            raise InputError(Refusal.AXIS_UNCLEAR.of(name=self.name, shape=shape))
         return replace(self, axis=axis)
+
+    def on(self, shape: Sequence[int], dtype: torch.dtype, made_by: Sequence[nn.Module]) -> tuple[Reading, Tensor]:
+        """Settle the reading, and return with it the features that it makes of an output of zeros.
+
+        Args:
+            shape: Of the layer's output.
+            dtype: Of its numbers.
+            made_by: See `settle`.
+
+        Returns:
+            The reading, and (k, d) features, without numbers (on the device "meta") but for functions.
+
+        Raises:
+            InputError: See `settle`, and what functions of the user's own raise.
+        """
+        settled = self.settle(shape, made_by)
+        # A function of the user's own gets numbers: what it does with shapes alone nobody knows.
+        device = "meta" if settled.function is None else "cpu"
+        return settled, settled.read(torch.zeros(tuple(shape), dtype=dtype, device=device))[0]
 
     def read(self, value: Tensor, there: Sequence[Tensor] = ()) -> tuple[Tensor, Layout]:
         """Return the samples' feature vectors, once the reading is settled.

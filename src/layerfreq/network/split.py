@@ -42,7 +42,6 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
     with untouched(model, inputs):
         cuts = choose_layers(model, inputs, layer, own_rows=False)
         chosen, found = cuts.layers[0], cuts.trace
-        assert found is not None
         probe = found.probe
         if not _determines_output(model, found, chosen):
             raise InputError(
@@ -59,7 +58,7 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
 
 def _determines_output(model: nn.Module, found: Trace, cut: Cut) -> bool:
     """Whether the output is a function of the layer's alone, masks and the like included."""
-    node = next(value.node for value in found.values if value.name == cut.name)
+    node = found.by_name[cut.name].node
     if node not in found.flow.chain:
         return False
     if node in found.flow.strict().chain:
@@ -68,12 +67,11 @@ def _determines_output(model: nn.Module, found: Trace, cut: Cut) -> bool:
 
     def keep(event: Event) -> None:
         value = first_tensor(event.output)
-        if (event.name, event.number) == (cut.base, cut.number) and value is not None:
+        if event.call == cut.call and value is not None:
             values.append(value.clone())
 
     def put(event: Event) -> Any:
-        at = (event.name, event.number) == (cut.base, cut.number)
-        return replace_first(event.output, values[0].clone()) if at else None
+        return replace_first(event.output, values[0].clone()) if event.call == cut.call else None
 
     output = [t.clone() for t in all_tensors(run_again(model, found, found.probe, keep))]
     return _agree(all_tensors(run_again(model, found, _other_points(found.probe), put)), output)
@@ -86,9 +84,9 @@ class _Found(BaseException):  # which a model that survives exceptions lets pass
 class _Part(nn.Module):
     """A part of a model that holds the whole of it, and owns the parameters that the part uses."""
 
-    def __init__(self, model: nn.Module, layer: Cut) -> None:
+    def __init__(self, model: nn.Module, cut: Cut) -> None:
         super().__init__()
-        self.model, self._layer = model, layer
+        self.model, self._cut = model, cut
         self._used: set[str] = set()  # names, since a deep copy has other parameters
 
     def own(self, used: set[int]) -> None:
@@ -114,7 +112,7 @@ class _Reach(_Part):
 
         def stop(event: Event) -> None:
             value = first_tensor(event.output)
-            if (event.name, event.number) == (self._layer.base, self._layer.number) and value is not None:
+            if event.call == self._cut.call and value is not None:
                 found.append(value)
                 raise _Found
 
@@ -123,14 +121,14 @@ class _Reach(_Part):
                 self.model(*args, **kwargs)
             except _Found:
                 return found[0]
-        raise InputError(f"layer: {self._layer.name!r} was not reached for these inputs; choose another")
+        raise InputError(f"layer: {self._cut.name!r} was not reached for these inputs; choose another")
 
 
 class _Replay(_Part):
     """Runs a model on stand-in points with a layer's output put in place."""
 
-    def __init__(self, model: nn.Module, layer: Cut, probe: Any) -> None:
-        super().__init__(model, layer)
+    def __init__(self, model: nn.Module, cut: Cut, probe: Any) -> None:
+        super().__init__(model, cut)
         self._probe = probe
 
     def forward(self, features: Tensor) -> Any:
@@ -139,7 +137,7 @@ class _Replay(_Part):
         stand_in = map_tensors(lambda t: t[rows.to(t.device)] if t.ndim and t.shape[0] == size else t, self._probe)
 
         def put(event: Event) -> Any:
-            if (event.name, event.number) == (self._layer.base, self._layer.number):
+            if event.call == self._cut.call:
                 return replace_first(event.output, features)
             return None
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,26 +42,34 @@ STATE = "h_n"  # what the last state of a recurrent module is called
 WRAPPED = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 
+class Call(NamedTuple):
+    """Which call of which layer; in every run of a model the same, so that a place is found again by it.
+
+    Attributes:
+        layer: The module's name, or for a function `<module that returned last>.<function>`.
+        number: Which call of that name it is, from 1.
+    """
+
+    layer: str
+    number: int
+
+
 @dataclass(frozen=True)
 class Event:
     """A layer of a running model has returned.
 
     Attributes:
-        name: The module's name, or for a function `<module that returned last>.<function>`.
-        number: Which call of that name it is, from 1.
+        call: Which call it was.
         module: The module, or None for a function.
         output: What it returned.
-        arguments: What it was given, by position.
         started: The clock when it was called.
         ended: The clock when it returned.
         inside: The name of the innermost module that runs it; "" is the model.
     """
 
-    name: str
-    number: int
+    call: Call
     module: nn.Module | None
     output: Any
-    arguments: tuple[Any, ...]
     started: int
     ended: int
     inside: str = ""
@@ -111,23 +119,23 @@ class Tap(TorchFunctionMode):
     def _enter_module(self, name: str, module: nn.Module, _: Any) -> None:
         self._running.append((name, module, self._tick()))
 
-    def _leave_module(self, name: str, module: nn.Module, arguments: Any, output: Any) -> Any:
+    def _leave_module(self, name: str, module: nn.Module, _: Any, output: Any) -> Any:
         *_, started = self._running.pop()
         self._last = name
-        changed = self._returned(name, module, arguments, output, started)
+        changed = self._returned(name, module, output, started)
         self._telling = True
         state = state_of(module, output if changed is None else changed)
         self._telling = False
         if state is not None:
-            put = self._returned(f"{name}.{STATE}", None, arguments, state, started)
+            put = self._returned(f"{name}.{STATE}", None, state, started)
             if put is not None:
                 changed = with_state(output if changed is None else changed, put)
         return changed
 
-    def _returned(self, name: str, module: nn.Module | None, arguments: Any, output: Any, started: int) -> Any:
+    def _returned(self, name: str, module: nn.Module | None, output: Any, started: int) -> Any:
         self._calls[name] += 1
         inside = self._running[-1][0] if self._running else ""
-        event = Event(name, self._calls[name], module, output, arguments, started, self._tick(), inside)
+        event = Event(Call(name, self._calls[name]), module, output, started, self._tick(), inside)
         self._telling = True
         try:
             return self._on_return(event)
@@ -152,7 +160,7 @@ class Tap(TorchFunctionMode):
         into = args[0] if func is Tensor.__setitem__ else None  # what is written into counts as what is returned
         name = _function_name(func, output if into is None else into)
         if name is not None and not self._hidden():
-            changed = self._returned(self._prefix() + name, None, args, output if into is None else into, started)
+            changed = self._returned(self._prefix() + name, None, output if into is None else into, started)
             if changed is not None and into is not None:
                 into.copy_(changed)
             elif changed is not None:

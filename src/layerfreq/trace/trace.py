@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,11 +22,11 @@ from layerfreq.data.inputs import (
     take,
     tensors_of,
 )
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, Refused
 from layerfreq.isolation.rng import seed_all
 from layerfreq.trace.flow import Flow
 from layerfreq.trace.graph import Graph
-from layerfreq.trace.hooks import Event, Tap, all_tensors, first_tensor
+from layerfreq.trace.hooks import Call, Event, Tap, all_tensors, first_tensor
 from layerfreq.trace.row_order import sample_of, unmeasurable
 
 PROBE = 4  # points on which the structure of a model is found out, where it runs on so few
@@ -37,9 +38,8 @@ class Value:
 
     Attributes:
         name: The module's name or the function's; with `:k` for the k-th of several calls.
-        base: The name without the number of the call.
-        number: The number of the call, from 1.
-        once: Whether there was one call of that name.
+        call: Which call of which layer.
+        once: Whether there was one call of that layer.
         module: The module, or None for a function.
         inside: The innermost module around it; "" is the model.
         node: Its node in the graph; -1 where it is no floats.
@@ -47,13 +47,12 @@ class Value:
         ended: The first node after its own.
         shape: Of all points.
         dtype: Of its numbers.
-        trouble: Why it cannot be measured, or "".
-        sample: (n, at most `ownrows.COLUMNS`) some of each point's numbers.
+        refused: Why its rows cannot be points' features, or None.
+        sample: (n, at most `row_order.COLUMNS`) some of each point's numbers.
     """
 
     name: str
-    base: str
-    number: int
+    call: Call
     once: bool
     module: nn.Module | None
     inside: str
@@ -62,7 +61,7 @@ class Value:
     ended: int
     shape: tuple[int, ...]
     dtype: torch.dtype
-    trouble: str
+    refused: Refused | None
     sample: Tensor | None
 
     @property
@@ -86,6 +85,25 @@ class Trace:
     values: list[Value]
     flow: Flow
     gradients: bool
+
+    @cached_property
+    def by_name(self) -> dict[str, Value]:
+        """Every value by its name."""
+        return {value.name: value for value in self.values}
+
+    @cached_property
+    def _modules(self) -> tuple[list[nn.Module], dict[str, int]]:
+        """The modules in the order in which they returned, and how many had when a value was there."""
+        modules, so_far = [], {}
+        for value in self.values:
+            modules += [] if value.module is None else [value.module]
+            so_far[value.name] = len(modules)
+        return modules, so_far
+
+    def made_by(self, value: Value) -> list[nn.Module]:
+        """Return the modules that had returned when a value was there, its own last."""
+        modules, so_far = self._modules
+        return modules[: so_far[value.name]]
 
 
 def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
@@ -132,39 +150,39 @@ def _traced(model: nn.Module, probe: Any) -> Trace:
 
 
 def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
-    given = map_tensors(torch.clone, probe)
+    given = map_tensors(torch.clone, probe)  # a model may write into its inputs
     graph, found, n = Graph(model, tensors_of(given)), [], count(probe)
-
-    def note(event: Event) -> None:
-        value = first_tensor(event.output)
-        trouble = unmeasurable(value, n)
-        found.append(
-            Value(
-                event.name,
-                event.name,
-                event.number,
-                True,
-                event.module,
-                event.inside,
-                -1 if value is None else graph.node_of(value),
-                event.started,
-                event.ended,
-                () if value is None else _shape(value),
-                torch.float32 if value is None else value.dtype,
-                trouble,
-                sample_of(value) if value is not None and not trouble else None,
-            )
-        )
-
     seed_all()  # inside `untouched`: the same noise, if there is any, in every run
-    with Tap(model, note, graph), graph:
+    with Tap(model, lambda event: found.append(_value(event, graph, n)), graph), graph:
         output = call(model, given, gradients)
-    calls = Counter(value.base for value in found)
-    values = [v if calls[v.base] == 1 else replace(v, name=f"{v.base}:{v.number}", once=False) for v in found]
+    # Only now is it known which layers were called more than once.
+    calls = Counter(value.call.layer for value in found)
+    values = [v if calls[v.name] == 1 else replace(v, name="{}:{}".format(*v.call), once=False) for v in found]
     tensors = all_tensors(output)
+    # An output without tensors was made of numbers that left PyTorch; the last ones that did stand for it.
     ends = [graph.node_of(t) for t in tensors] if tensors else graph.escaped[-1:]
     held, masks = _may_be_held(given, graph)
     return Trace(probe, values, Flow(graph.nodes, held, masks, ends), gradients)
+
+
+def _value(event: Event, graph: Graph, n: int) -> Value:
+    """What a layer has returned for n points, as long as nobody has written into it."""
+    value = first_tensor(event.output)
+    refused = unmeasurable(value, n)
+    return Value(
+        name=event.call.layer,
+        call=event.call,
+        once=True,
+        module=event.module,
+        inside=event.inside,
+        node=-1 if value is None else graph.node_of(value),
+        started=event.started,
+        ended=event.ended,
+        shape=() if value is None else _shape(value),
+        dtype=torch.float32 if value is None else value.dtype,
+        refused=refused,
+        sample=None if value is None or refused else sample_of(value),
+    )
 
 
 def _shape(value: Tensor) -> tuple[int, ...]:
