@@ -25,7 +25,6 @@ ROOMS = (
     "runs",
     "trackers",
     "monitor",
-    "related",
     "verdict",
     "report",
     "loading",

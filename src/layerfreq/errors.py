@@ -137,6 +137,12 @@ class InputError(ValueError):
 
     Attributes:
         refused: Why a layer cannot be measured, where that is the reason.
+
+    Example:
+        >>> spectrum(torch.tensor([[0.0], [float("nan")]]), torch.tensor([0, 1]))
+        Traceback (most recent call last):
+            ...
+        layerfreq.errors.InputError: features: ...
     """
 
     def __init__(self, said: str | Refused) -> None:

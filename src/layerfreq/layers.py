@@ -37,6 +37,18 @@ class LayerSpectra(Mapping[str, Spectrum]):
         depths: name -> 1 for the first of these layers, 2 for the next, and so on.
         refused: name -> reason, for activations and blocks of the model that are no cut.
         failed: name -> reason, for layers that could not be measured this time, such as those with NaN in them.
+
+    Example:
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
+        >>> found = layer_spectra(model, x, x[:, 0])
+        >>> list(found.to_scale("rms"))
+        ['1', '3']
+        >>> [part["1"].scale for part in found.in_its_scales()]
+        ['raw', 'rms']
+        >>> sorted(found.to_frame()["layer"].unique())
+        ['1', '3']
+        >>> axes = found.plot()
     """
 
     def __init__(
@@ -187,6 +199,13 @@ def layer_spectra(
 
     Raises:
         InputError: For bad input; where a layer is to blame, the message names it.
+
+    Example:
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
+        >>> found = layer_spectra(model, x, (x[:, 0] > 0).long())
+        >>> list(found), found["3"].n
+        (['1', '3'], 200)
     """
     with Shards(options.get("group")).together():
         model = unwrap(model)

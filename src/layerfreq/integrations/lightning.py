@@ -64,6 +64,25 @@ class LayerSpectraCallback(Callback):
 
     Raises:
         InputError: For a bad option; where the model is to blame, when training begins.
+
+    Example:
+        >>> class Fit(LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+        ...
+        ...     def training_step(self, batch):
+        ...         return nn.functional.mse_loss(self.net(batch[0]), batch[1])
+        ...
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.Adam(self.parameters())
+        >>> x = torch.randn(64, 2)
+        >>> data = TensorDataset(x, x[:, :1])
+        >>> callback = LayerSpectraCallback(x, x[:, :1], module="net", run="run", when=2)
+        >>> trainer = Trainer(max_steps=4, callbacks=[callback], logger=False, enable_checkpointing=False, **QUIET)
+        >>> trainer.fit(Fit(), DataLoader(data, batch_size=16))
+        >>> Run("run").steps()
+        [0, 2, 4]
     """
 
     def __init__(

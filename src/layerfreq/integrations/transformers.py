@@ -57,6 +57,24 @@ class LayerSpectraCallback(TrainerCallback):
 
     Raises:
         InputError: For a bad option; where the model is to blame, when training begins.
+
+    Example:
+        >>> class Fit(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+        ...
+        ...     def forward(self, x, labels=None):
+        ...         y = self.net(x)
+        ...         return y if labels is None else {"loss": nn.functional.mse_loss(y, labels), "logits": y}
+        >>> x = torch.randn(64, 2)
+        >>> data = [{"x": one, "labels": one[:1]} for one in x]
+        >>> callback = LayerSpectraCallback({"x": x}, x[:, :1], run="run", when=2)
+        >>> settings = TrainingArguments("out", max_steps=4, report_to="none", use_cpu=True, disable_tqdm=True)
+        >>> done = Trainer(Fit(), settings, train_dataset=data, callbacks=[callback]).train()
+        {...
+        >>> Run("run").steps()
+        [0, 2, 4]
     """
 
     def __init__(

@@ -76,6 +76,12 @@ def spectrum(
 
     Raises:
         InputError: One line naming the argument, the value and the remedy.
+
+    Example:
+        >>> x = torch.linspace(0, 1, 500)[:, None]
+        >>> slow, fast = spectrum(x, torch.sin(3 * x[:, 0])), spectrum(x, torch.sin(30 * x[:, 0]))
+        >>> slow.median < fast.median
+        True
     """
     options = {"scale": scale, "center": center, "rows": rows, "rtol": rtol, "engine": engine, "seed": seed}
     with Shards(group).together():

@@ -44,6 +44,19 @@ class Spectrum:
         sketch: Number of random-sign sums that stood for the columns of wide targets, or None.
         center: Whether the mean target was subtracted first.
         coincident: Mean number of points that a point's own place holds, itself included: 1.0 where all are distinct.
+
+    Example:
+        >>> x = torch.linspace(0, 1, 500)[:, None]
+        >>> one = spectrum(x, torch.sin(30 * x[:, 0]), [1.0, 10.0, 100.0, 1000.0])
+        >>> bool((np.diff(one.lfr) > 0).all())  # wider filters keep less
+        True
+        >>> one.at([20.0, 200.0]).lfr.shape
+        (2,)
+        >>> one.to_scale("rms").scale
+        'rms'
+        >>> list(one.to_frame().columns)[:3]
+        ['inv_delta', 'lfr', 'rdf']
+        >>> axes = one.plot()
     """
 
     inv_delta: Curve

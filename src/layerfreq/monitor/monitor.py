@@ -66,6 +66,21 @@ class Monitor:
         config: What a run of this monitor says about itself: model, layers, options, versions, command.
         closed: Whether `close` was called.
         on_layer: Called with a layer's name before it is measured; None for nothing.
+
+    Example:
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
+        >>> y = (x[:, 0] > 0).long()
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> with Monitor(model, x, y, run="run", when=10) as monitor:
+        ...     for step in range(21):
+        ...         loss = nn.functional.cross_entropy(model(x), y)
+        ...         found = monitor.measure(step, loss=loss)
+        ...         optimizer.zero_grad()
+        ...         loss.backward()
+        ...         optimizer.step()
+        >>> Run("run").steps()
+        [0, 10, 20]
     """
 
     def __init__(
@@ -121,7 +136,11 @@ class Monitor:
         self.closed = False
 
     def write_to(self, run: Run) -> None:
-        """Keep what is measured from now on in a run."""
+        """Keep what is measured from now on in a run.
+
+        Example:
+            >>> monitor.write_to(Run.create("another"))
+        """
         if not isinstance(run, Run):
             raise InputError(f"run: {shown(run)} is no Run; pass Run(path) or Run.create(path)")
         self.run = run
@@ -136,6 +155,10 @@ class Monitor:
         Args:
             step: How many training steps were made; None means as many as the last call of `measure` said, and one more
                 if parameters have been written since.
+
+        Example:
+            >>> found = monitor.measure(5)
+            >>> monitor.finish(6)  # with when="log", the last step is measured
         """
         model, last = self._model, self._seen
         if model is None or last is None or self._policy.full:
@@ -158,13 +181,24 @@ class Monitor:
 
         Raises:
             OSError: With on_error="raise", if the metrics cannot be written; all is let go of nevertheless.
+
+        Example:
+            >>> monitor.close()
+            >>> monitor.closed
+            True
         """
         if self._options.get("group") is None:
             self.finish()
         self.drop()
 
     def drop(self) -> None:
-        """Do what `close` does, without measuring once more."""
+        """Do what `close` does, without measuring once more.
+
+        Example:
+            >>> monitor.drop()
+            >>> monitor.closed
+            True
+        """
         self.closed = True
         self._model = self._inputs = self._targets = self.on_layer = None
         self._options, self._due = {}, Schedule([])
@@ -235,12 +269,24 @@ class Monitor:
         return spectra
 
     def note(self, step: Any, metrics: Mapping[str, Any]) -> None:
-        """Keep metrics of a step in the run, without measuring."""
+        """Keep metrics of a step in the run, without measuring.
+
+        Example:
+            >>> monitor.note(3, {"loss": 0.5})
+            >>> monitor.keep()
+            >>> list(monitor.run.metrics["loss"])
+            [0.5]
+        """
         with self._policy.survived(f"step {step}"):
             self._note(as_step(step), metrics)
 
     def keep(self) -> None:
-        """Write the metrics noted so far."""
+        """Write the metrics noted so far.
+
+        Example:
+            >>> monitor.note(3, {"loss": 0.5})
+            >>> monitor.keep()
+        """
         if self.run is not None and not self._policy.full:
             with self._policy.survived("metrics"):
                 self.run.flush()

@@ -46,6 +46,12 @@ def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list
 
     Raises:
         InputError: If the model has no such cut, with the reasons.
+
+    Example:
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
+        >>> hidden_layers(model, x)
+        ['1', '3']
     """
     model = unwrap(model)
     inputs = for_model(model, inputs)

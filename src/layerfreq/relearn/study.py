@@ -132,6 +132,17 @@ def relearn(
 
     Raises:
         InputError: If a run has no weights, holds results of another design, or steps or cuts are unknown.
+
+    Example:
+        >>> x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+        >>> y = (x[:, 0] > 0).long()
+        >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> with Monitor(model, x, y, run="run", checkpoints=True) as monitor:
+        ...     found = monitor.measure(0)
+        >>> design = Design(optimizers=("sgd",), seeds=1, points=100, budget=20, shares=(0.9,))
+        >>> table = relearn("run", model, x, y, design=design)
+        >>> sorted(table["layer"].unique())  # the inputs, and the hidden layer
+        ['1', 'inputs']
     """
     design = design or Design()
     runs = expand([run])

@@ -53,6 +53,15 @@ class ErrorSpectrum:
         method: "grid", "scattered", "filter" or "projection".
         units: Of `k`.
         notes: What was chosen, and why; what was done to the data.
+
+    Example:
+        >>> t = torch.arange(100) / 100
+        >>> slow, fast = torch.sin(2 * torch.pi * t), torch.sin(2 * torch.pi * 5 * t)
+        >>> found = error_spectrum(t, slow + fast, slow)  # 5 cycles are not learned yet
+        >>> low, high = found.learned_interval()
+        >>> {"k", "cycles", "relative"} <= set(found.to_frame())
+        True
+        >>> axes = found.plot()
     """
 
     k: Curve

@@ -54,6 +54,26 @@ class Run:
 
     Raises:
         InputError: If there is no run.
+
+    Example:
+        >>> x = torch.linspace(0, 1, 100)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> with Monitor(model, x, torch.sin(9 * x[:, 0]), run="run") as monitor:
+        ...     for step in (0, 1):
+        ...         found = monitor.measure(step, loss=1.0)
+        >>> run = Run("run")
+        >>> run.steps()
+        [0, 1]
+        >>> sorted(run.spectra["scale"].unique()), list(run.metrics["loss"])
+        (['raw', 'rms'], [1.0, 1.0])
+        >>> figure = run.plot()
+        >>> run.report("report.html").name
+        'report.html'
+        >>> [one.path.name for one in run.trainings()]
+        ['run']
+        >>> run.rewind(0)  # as a resumed training does
+        >>> run.steps()
+        [0]
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -74,6 +94,10 @@ class Run:
 
         Raises:
             InputError: If the directory holds something, cannot be written, or the disk is full.
+
+        Example:
+            >>> Run.create("fresh", {"name": "first try"}).config["name"]
+            'first try'
         """
         path = as_path(path, "run")
         replaced = overwrite and (path / "config.yaml").is_file()
@@ -164,7 +188,13 @@ class Run:
         return sorted(int(name[1]) for name in names if name)
 
     def write_spectra(self, step: int, frame: pd.DataFrame) -> None:
-        """Write one measurement, whole or not at all; the same step again replaces it."""
+        """Write one measurement, whole or not at all; the same step again replaces it.
+
+        Example:
+            >>> run.write_spectra(7, run[0].to_frame())
+            >>> run.steps()
+            [0, 7]
+        """
         import pandas as pd
 
         step = as_step(step)
@@ -181,6 +211,12 @@ class Run:
 
         Raises:
             InputError: If the step or a metric is no number; then nothing is noted.
+
+        Example:
+            >>> run.log(3, loss=0.5)
+            >>> run.flush()
+            >>> list(run.metrics["loss"])
+            [0.5]
         """
         step, (kept, refused) = as_step(step), as_metrics(metrics)
         for name, why in refused.items():
@@ -191,12 +227,21 @@ class Run:
             self._pending.append({"step": step, **kept})
 
     def note(self, text: str) -> None:
-        """Add a line to `notes.txt`: what could not be measured, and why."""
+        """Add a line to `notes.txt`: what could not be measured, and why.
+
+        Example:
+            >>> run.note("step 3: the learning rate was halved by hand")
+        """
         with (self.path / "notes.txt").open("a", encoding="utf-8") as file:
             file.write(" ".join(str(text).split()) + "\n")
 
     def flush(self) -> None:
-        """Write the metrics noted so far."""
+        """Write the metrics noted so far.
+
+        Example:
+            >>> run.log(3, loss=0.5)
+            >>> run.flush()
+        """
         if not self._pending:
             return
         import pandas as pd
@@ -210,7 +255,13 @@ class Run:
         self._pending = []
 
     def rewind(self, step: int) -> None:
-        """Forget metrics and measurements after a step, because training goes on from there."""
+        """Forget metrics and measurements after a step, because training goes on from there.
+
+        Example:
+            >>> run.rewind(0)  # as a training does that resumes there
+            >>> run.steps()
+            [0]
+        """
         step = -1 if isinstance(step, int) and step == -1 else as_step(step)
         self._pending = []
         for later in self.steps():
@@ -227,7 +278,13 @@ class Run:
                 self._write_frame("metrics", part.stem, kept)
 
     def remove(self) -> None:
-        """Remove the run's files, and its folder, and those made for it, if nothing else is there."""
+        """Remove the run's files, and its folder, and those made for it, if nothing else is there.
+
+        Example:
+            >>> run.remove()
+            >>> run.path.exists()
+            False
+        """
         _remove(self.path)
         sweep(self.path)
         for folder in (self.path, *self.path.parents):

@@ -16,6 +16,14 @@ class CSV:
 
     Args:
         path: The file. Nothing stays open between two measurements.
+
+    Example:
+        >>> tracker = CSV("numbers.csv")
+        >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=lambda: None)
+        >>> print(Path("numbers.csv").read_text().strip())
+        step,name,value
+        0,layerfreq/raw/median/1,4.5
+        >>> tracker.close()
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -21,6 +21,11 @@ class MLflow:
 
     Raises:
         InputError: If the package is missing.
+
+    Example:
+        >>> tracker = MLflow(client=client)  # an mlflow.MlflowClient
+        >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=plt.figure)
+        >>> tracker.close()
     """
 
     def __init__(self, run_id: str | None = None, client: Any = None) -> None:

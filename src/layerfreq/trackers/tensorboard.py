@@ -18,6 +18,13 @@ class TensorBoard:
 
     Raises:
         InputError: If the package is missing.
+
+    Example:
+        >>> tracker = TensorBoard("board")
+        >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=plt.figure)
+        >>> tracker.close()
+        >>> [file.name.split(".")[0] for file in Path("board").iterdir()]
+        ['events']
     """
 
     def __init__(self, writer: Any) -> None:

@@ -33,7 +33,20 @@ __all__ = ["CSV", "MLflow", "TensorBoard", "Tracker", "Trackers", "WandB", "figu
 
 
 class Tracker(Protocol):
-    """What measurements can be logged to."""
+    """What measurements can be logged to.
+
+    Example:
+        >>> class Printed:
+        ...     def log(self, step, scalars, figure):
+        ...         print(step, scalars)
+        ...
+        ...     def close(self):
+        ...         pass
+        >>> tracker: Tracker = Printed()
+        >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=lambda: None)
+        0 {'layerfreq/raw/median/1': 4.5}
+        >>> tracker.close()
+    """
 
     def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Figure]) -> None:
         """Log one measurement.

@@ -23,6 +23,11 @@ class WandB:
 
     Raises:
         InputError: If the package is missing.
+
+    Example:
+        >>> tracker = WandB(mode="disabled")
+        >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=plt.figure)
+        >>> tracker.close()
     """
 
     def __init__(self, run: Any = None, **init: Any) -> None:

@@ -49,6 +49,11 @@ class ScaleVerdict:
         why: What the answer rests on, and what was left out.
         steps: For each measured step a row: step, answer, octaves, low, high, seeds, resolved, left_out.
         unit: What a step is called: "epoch" in experiments that count them.
+
+    Example:
+        >>> nothing = pd.DataFrame({"step": [0]})
+        >>> print(ScaleVerdict("raw", "undecided", None, None, None, "one layer was measured", nothing).sentence)
+        At raw scale: undecided, one layer was measured.
     """
 
     scale: str
@@ -90,6 +95,17 @@ class Verdict:
         cause: Whether frequency explains how fast what lies above the cuts learns, a `Finding`.
         runs: Number of runs.
         seeds: Number of seeds among them.
+
+    Example:
+        >>> x = torch.linspace(0, 1, 100)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> with Monitor(model, x, torch.sin(9 * x[:, 0]), run="run") as monitor:
+        ...     found = monitor.measure(0)
+        >>> said = verdict("run")
+        >>> said.runs, said.seeds
+        (1, 1)
+        >>> list(said.to_frame()["scale"])
+        ['raw', 'rms']
     """
 
     def __init__(
@@ -145,6 +161,14 @@ def verdict(
 
     Raises:
         InputError: If there is no run, or the runs are of different kinds.
+
+    Example:
+        >>> x = torch.linspace(0, 1, 100)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> with Monitor(model, x, torch.sin(9 * x[:, 0]), run="run") as monitor:
+        ...     found = monitor.measure(0, loss=1.0)
+        >>> verdict("run").scales["raw"].answer  # nothing was trained
+        'undecided'
     """
     several = isinstance(runs, Iterable) and not isinstance(runs, (str, torch.Tensor))
     given: list[Any] = list(runs) if several else [runs]  # pyright: ignore[reportArgumentType]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerfreq.errors import InputError, shown
 from layerfreq.runs.files import read_frames
 from layerfreq.runs.run import Run
 from layerfreq.verdict.regression import LEVEL
@@ -43,6 +44,7 @@ PREDICTORS = (
 )
 FIXED = ("feature_rms", "dimension")  # what the partial correlation holds fixed
 SETUP = ["scale", "optimizer", "rule", "head"]
+PLACE = ["run", "seed", "step", "head_seed", "share"]
 DRAWS = 4000
 CELLS = re.compile(r"step-\d{12}-cut-\d{3}-[a-z]+-[a-z]+-[a-z0-9-]+\.parquet")
 COLUMNS = ["step", "cut", "layer", "scale", "steps", "error"]  # that every table of a cell has
@@ -88,9 +90,25 @@ def league(results: pd.DataFrame, *, by: Sequence[str] = SETUP, fixed: Sequence[
         A row for each table, pairs ("within step" or "overall") and predictor, the strongest correlation first:
         correlation, low, high, partial, partial_low, partial_high, seeds, pairs (usable ones), censored (share of the
         heads). Positive: the larger the predictor, the more steps.
+
+    Raises:
+        InputError: If the table lacks a column.
+
+    Example:
+        >>> cuts = pd.DataFrame({"cut": range(4), "depth": range(4), "steps": [40.0, 30.0, 20.0, 10.0]})
+        >>> setup = {"run": "a", "seed": "0", "step": 0, "share": 0.5, "head_seed": 0, "censored": False}
+        >>> setup |= {"scale": "raw", "optimizer": "sgd", "rule": "best", "head": "hidden-1"}
+        >>> found = league(cuts.assign(**setup))
+        >>> dict(found[found["pairs_of"] == "within step"].groupby("predictor")["correlation"].sum())  # deeper: fewer
+        {'depth': ...-1.0...}
     """
     import pandas as pd
 
+    needed = [*by, *(fixed if fixed is not FIXED else ()), *SETUP, *PLACE, "steps", "censored"]
+    missing = [name for name in dict.fromkeys(needed) if name not in results]
+    if missing:
+        raise InputError(f"results: no column {shown(missing[0])}; pass the table of relearn, or name others")
+    fixed = [name for name in fixed if name in results]
     rows = []
     for setup, part in results.groupby(list(by)):
         names = dict(zip(by, setup if isinstance(setup, tuple) else (setup,), strict=True))
