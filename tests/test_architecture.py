@@ -25,6 +25,7 @@ ROOMS = (
     "runs",
     "trackers",
     "monitor",
+    "related",
     "verdict",
     "report",
     "loading",

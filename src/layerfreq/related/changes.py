@@ -1,0 +1,348 @@
+"""What a jump changed: at which frequencies a step, a loss spike or fine-tuning changed the function."""
+
+from __future__ import annotations
+
+import copy
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from layerfreq.data.inputs import batches, blaming_inputs, call, on_device
+from layerfreq.data.validation import Curve, as_features
+from layerfreq.errors import InputError, shown
+from layerfreq.isolation.preserve import untouched
+from layerfreq.measure.options import as_seed
+from layerfreq.network.find import unwrap
+from layerfreq.response import error_spectrum
+from layerfreq.runs.run import Run
+from layerfreq.runs.weights import load_weights
+from layerfreq.trace.hooks import first_tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+MOST = 1000  # of shuffles and of random steps
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Change:
+    """The energy of after - before by angular frequency, beside what it is compared with.
+
+    Energies are variances over the points: the mean over points is subtracted from every column, and what it has of the
+    change is `shift`. They are means over columns.
+
+    Attributes:
+        k: (m,) float64, increasing angular frequencies, in radians per unit of the inputs.
+        before: (m,) float64, energy of the outputs before, by band.
+        change: (m,) float64, energy of after - before, by band.
+        shuffled: (s, m) float64, energy of the change with its points shuffled, once for each shuffle: chance.
+        random: (r, m) float64, energy of what random parameter steps of the same size change; None where none were
+            made.
+        shift: Share of the mean squared change that is one constant for all points.
+        cutoff: The k at or below which frequencies count as low.
+        method: "grid", "scattered", "filter" or "projection".
+        n: Number of points.
+    """
+
+    k: Curve
+    before: Curve
+    change: Curve
+    shuffled: Float64[np.ndarray, "s m"]
+    random: Float64[np.ndarray, "r m"] | None
+    shift: float
+    cutoff: float
+    method: str
+    n: int
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+
+    @property
+    def share(self) -> float:
+        """Share of the change's energy at or below the cutoff."""
+        return float(self.shares(self.change)[0])
+
+    @property
+    def share_before(self) -> float:
+        """Share of the energy of the outputs before at or below the cutoff."""
+        return float(self.shares(self.before)[0])
+
+    @property
+    def chance(self) -> tuple[float, float, float]:
+        """Mean, least and greatest share of the shuffled change."""
+        return _spread(self.shares(self.shuffled))
+
+    @property
+    def control(self) -> tuple[float, float, float] | None:
+        """Mean, least and greatest share of what random parameter steps of the same size change; None without any."""
+        return None if self.random is None else _spread(self.shares(self.random))
+
+    @property
+    def size(self) -> float:
+        """Size of the change: sqrt(energy of after - before / energy of before), without the means."""
+        return float(np.sqrt(self.change.sum() / self.before.sum()))
+
+    def shares(self, energy: np.ndarray) -> np.ndarray:
+        """Return the share of each row's energy at or below the cutoff; what noise left below zero counts as zero."""
+        rows = np.maximum(np.atleast_2d(energy), 0)
+        return rows[:, self.k <= self.cutoff * (1 + 1e-12)].sum(axis=1) / rows.sum(axis=1)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame, one row per band: k, before, change, shuffled and random (means)."""
+        import pandas as pd
+
+        table = {"k": self.k, "before": self.before, "change": self.change, "shuffled": self.shuffled.mean(axis=0)}
+        if self.random is not None:
+            table["random"] = self.random.mean(axis=0)
+        return pd.DataFrame({name: value.copy() for name, value in table.items()})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the share of energy at or below each k: of the change, the function before, chance and control.
+
+        Args:
+            ax: Axes to draw on; None makes a new figure.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
+        on = self.k > 0  # where the means were, nothing is
+        k = self.k[on]
+        for energy, label, color, dash in (
+            (self.change, "the change", "#b2182b", "-"),
+            (self.before, "the function before", "#2166ac", (0, (6, 1.5))),
+            (self.random, "random step of the same size", "#1b7837", (0, (4, 1, 1, 1))),
+            (self.shuffled, "by chance (shuffled points)", "0.45", "--"),
+        ):
+            if energy is None:
+                continue
+            rows = np.maximum(np.atleast_2d(energy), 0)
+            below = (rows.cumsum(axis=1) / rows.sum(axis=1, keepdims=True))[:, on]
+            ax.plot(k, below.mean(axis=0), label=label, color=color, linestyle=dash, drawstyle="steps-post")
+            if len(below) > 1:
+                ax.fill_between(k, below.min(axis=0), below.max(axis=0), color=color, alpha=0.2, lw=0, step="post")
+        ax.axvline(self.cutoff, color="0.6", linewidth=0.8, linestyle=":")
+        ax.set(xlabel="k (radians per unit of the inputs)", ylabel="share of energy at or below k", ylim=(0, 1.03))
+        ax.set(xscale="log", xlim=(k[0] / 1.5, k[-1]))
+        ax.legend(fontsize="small", frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        return ax
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Change at {self.n} points ({self.method}), low: k <= {self.cutoff:.4g} radians per unit of the inputs",
+            f"  size        {self.size:.3g} of the outputs' own, without a constant shift ({self.shift:.0%})",
+            f"  low share   {self.share:.3f} of the change, {self.share_before:.3f} of the function before",
+            "  by chance   {:.3f} ({:.3f} .. {:.3f}), points shuffled".format(*self.chance),
+        ]
+        if self.control is not None:
+            lines.append("  control     {:.3f} ({:.3f} .. {:.3f}), random steps of the same size".format(*self.control))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def output_change(
+    inputs: Any,
+    before: Any,
+    after: Any,
+    cutoff: float | None = None,
+    *,
+    others: Sequence[Any] = (),
+    frequencies: Any = None,
+    method: str = "auto",
+    shuffles: int = 10,
+    seed: int = 0,
+) -> Change:
+    """Sort what changed between two states of a network by frequency over its inputs.
+
+    The change after - before is taken apart as `error_spectrum` takes an error apart, which is what it is if `before`
+    is the target. Loss spikes were found to change low frequencies, which are learned again at once (Li, Xu & Zhang,
+    "Loss Spike in Training Neural Networks", arXiv 2305.12133).
+
+    Args:
+        inputs: (n, ...) tensor or array: where the points are, as for `error_spectrum`.
+        before: (n,) or (n, c) floats, outputs of one state.
+        after: Of the same shape, outputs of the other.
+        cutoff: The k (radians per unit of the inputs) at or below which frequencies count as low; None takes the
+            lowest band at or below which half of the variance of `before` lies.
+        others: Further outputs of the same shape, such as those after random parameter steps: a control.
+        frequencies: (m,) increasing, as for `error_spectrum`; None: the data's own.
+        method: As for `error_spectrum`.
+        shuffles: How often the points of the change are shuffled, for chance.
+        seed: Of the shuffles.
+
+    Returns:
+        A `Change`.
+
+    Raises:
+        InputError: One line naming the argument, the value and the remedy; also if nothing changed.
+
+    Example:
+        >>> t = torch.arange(64.0) / 64
+        >>> low, high = torch.sin(2 * torch.pi * t), torch.sin(2 * torch.pi * 20 * t)
+        >>> found = output_change(t, low + high, 1.3 * low + 1.1 * high)  # changes of 0.3 and 0.1
+        >>> round(found.share, 6)
+        0.9
+    """
+    shuffles, seed = _count(shuffles, "shuffles"), as_seed(seed)
+    states = [_outputs(before, "before"), _outputs(after, "after"), *(_outputs(one, "others") for one in others)]
+    for name, one in zip(("after", *["others"] * len(others)), states[1:], strict=True):
+        if one.shape != states[0].shape:
+            raise InputError(f"{name}: shape {tuple(one.shape)}, before has {tuple(states[0].shape)}; pass the same")
+    base, change = states[0], states[1] - states[0]
+    n, c = base.shape
+    whole = float(np.mean(change**2))
+    if whole == 0:
+        raise InputError("after: the same as before at every point; pass two states that differ")
+    mean = change.mean(axis=0)
+    shift = float(np.mean(mean**2)) / whole
+    if 1 - shift < 1e-20 or float(np.ptp(change, axis=0).max()) == 0:
+        raise InputError("after: before plus one constant, which has no frequency; pass two states that differ in more")
+    rng = np.random.default_rng(seed)
+    rows = [base, change, *(one - base for one in states[2:])]
+    rows += [change[rng.permutation(n)] for _ in range(shuffles)]
+    columns = np.concatenate(rows, axis=1)
+    columns = columns - columns.mean(axis=0)
+    found = error_spectrum(inputs, columns, np.zeros_like(columns), frequencies, method=method)
+    energy = found.columns[0].reshape(len(found.k), -1, c).mean(axis=2).T
+    if energy[0].max() <= 0 and cutoff is None:
+        raise InputError("before: the same at every point, so that half of its variance is nowhere; pass cutoff")
+    extra = len(others)
+    return Change(
+        k=found.k.copy(),
+        before=energy[0].copy(),
+        change=energy[1].copy(),
+        random=energy[2 : 2 + extra].copy() if extra else None,
+        shuffled=energy[2 + extra :].copy(),
+        shift=shift,
+        cutoff=_half(found.k, energy[0]) if cutoff is None else _cutoff(cutoff),
+        method=found.method,
+        n=n,
+    )
+
+
+def run_change(
+    run: Run | str | Path,
+    step_a: int,
+    step_b: int,
+    model: nn.Module,
+    inputs: Any,
+    cutoff: float | None = None,
+    *,
+    at: Any = None,
+    softmax: bool = False,
+    controls: int = 5,
+    seed: int = 0,
+    **options: Any,
+) -> Change:
+    """Sort by frequency what a training changed from one kept checkpoint to another, beside random parameter steps.
+
+    A control goes, from the parameters at `step_a`, a random step in each parameter tensor that is as long as the
+    training's own step there, in a direction drawn at random; buffers stay those at `step_a`. What the training chose
+    shows in how its change differs from theirs.
+
+    Args:
+        run: A run with weights (`Monitor(checkpoints=True)`), or its path.
+        step_a: The step before.
+        step_b: The step after.
+        model: A module of the run's kind, whose own weights do not matter; it is left as it was.
+        inputs: (n, ...) what its forward takes, as for `layer_features`.
+        cutoff: See `output_change`.
+        at: (n, ...) where the points are, if that is not `inputs` themselves.
+        softmax: Whether to compare class probabilities instead of the outputs.
+        controls: How many random steps; 0 for none.
+        seed: Of the random steps and the shuffles.
+        **options: `frequencies`, `method`, `shuffles`, of `output_change`.
+
+    Returns:
+        A `Change`.
+
+    Raises:
+        InputError: One line; also where the run kept no weights at a step.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    controls, seed = _count(controls, "controls", least=0), as_seed(seed)
+    network = copy.deepcopy(unwrap(model))
+    if at is None and not isinstance(inputs, (Tensor, np.ndarray)):
+        raise InputError("at: where the points are is not said by inputs that are no tensor or array; pass at=(n, d)")
+    before, (a, buffers) = _state(run, step_a, network, inputs, softmax)
+    after, (b, _) = _state(run, step_b, network, inputs, softmax)
+    load_weights(run.path, step_a, network)
+    random = torch.Generator().manual_seed(seed)
+    others = []
+    for _ in range(controls):
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                value.copy_(_stepped(a[name], b[name], random).to(value))
+            for name, value in network.named_buffers():
+                value.copy_(buffers[name].to(value))
+        others.append(network_outputs(network, inputs, softmax))
+    where = inputs if at is None else at
+    return output_change(where, before, after, cutoff, others=others, seed=seed, **options)
+
+
+def network_outputs(model: nn.Module, inputs: Any, softmax: bool = False) -> Float64[np.ndarray, "n c"]:
+    """Return what a model puts out in eval mode, without gradients; the model is left as it was."""
+    rows = []
+    with untouched(model, inputs):
+        for x, _ in batches(inputs):
+            with blaming_inputs(model, x):
+                value = first_tensor(call(model, on_device(model, x)))
+            if value is None:
+                raise InputError(f"model: {type(model).__name__} returns no tensor of floats; pass one that does")
+            value = value.detach().double().cpu().reshape(len(value), -1)
+            rows.append(value.softmax(dim=1) if softmax else value)
+    return torch.cat(rows).numpy()
+
+
+def _state(run: Run, step: int, network: nn.Module, inputs: Any, softmax: bool) -> tuple[np.ndarray, Any]:
+    load_weights(run.path, step, network)
+    parameters = {name: value.detach().clone() for name, value in network.named_parameters()}
+    buffers = {name: value.detach().clone() for name, value in network.named_buffers()}
+    return network_outputs(network, inputs, softmax), (parameters, buffers)
+
+
+def _stepped(a: Tensor, b: Tensor, random: torch.Generator) -> Tensor:
+    """Return a tensor moved as far as from a to b, in a random direction."""
+    a, far = a.double().cpu(), float((b.double() - a.double()).norm())
+    step = torch.randn(a.shape, generator=random, dtype=torch.float64)
+    return a + step * (far / max(float(step.norm()), 1e-300))
+
+
+def _outputs(value: Any, name: str) -> Float64[np.ndarray, "n c"]:
+    try:
+        return as_features(value).cpu().double().numpy()
+    except InputError as error:
+        raise InputError(str(error).replace("features", name)) from None
+
+
+def _half(k: Curve, energy: Curve) -> float:
+    below = np.maximum(energy, 0).cumsum()
+    return float(k[int(np.searchsorted(below, 0.5 * below[-1] * (1 - 1e-12)))])
+
+
+def _cutoff(cutoff: Any) -> float:
+    if isinstance(cutoff, bool) or not isinstance(cutoff, (int, float, np.number)) or not 0 < cutoff < np.inf:
+        raise InputError(f"cutoff: {shown(cutoff)} is no positive number; pass a k in radians per unit of the inputs")
+    return float(cutoff)
+
+
+def _count(value: Any, name: str, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= MOST:
+        raise InputError(f"{name}: {shown(value)} is no whole number from {least} to {MOST}; pass one, such as 10")
+    return int(value)
+
+
+def _spread(values: np.ndarray) -> tuple[float, float, float]:
+    return float(values.mean()), float(values.min()), float(values.max())
