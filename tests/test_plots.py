@@ -147,14 +147,73 @@ def test_a_panel_that_was_not_measured_says_so(frame):
 
 def test_medians_are_means_with_the_range_over_seeds():
     summary = pd.DataFrame(
-        [(s, t, "a", 1, "raw", 10.0 ** (1 + s) + t) for s in (0, 1) for t in (0, 5)],
-        columns=["seed", "step", "layer", "depth", "scale", "median"],
+        [(s, t, "a", 1, "raw", 10.0 ** (1 + s) + t, 100.5) for s in (0, 1) for t in (0, 5)],
+        columns=["seed", "step", "layer", "depth", "scale", "median", "resolution"],
     )
     ax = plots.figure_medians(summary, "epoch").axes[0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [55, 60])
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (10, 105)
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("epoch", "median 1/δ", "log")
+
+
+def test_medians_beyond_the_resolution_are_hollow():
+    summary = pd.DataFrame(
+        [(0, step, "a", 1, "raw", median, 10.0) for step, median in enumerate((2.0, 20.0, 4.0, 40.0))],
+        columns=["seed", "step", "layer", "depth", "scale", "median", "resolution"],
+    )
+    line, hollow = plots.figure_medians(summary).axes[0].lines
+    assert line.get_markerfacecolor() != hollow.get_markerfacecolor() == "white"
+    assert hollow.get_xydata().tolist() == [[1, 20], [3, 40]]
+
+
+def test_medians_that_are_nowhere_are_told():
+    summary = pd.DataFrame(
+        {"seed": 0, "step": [0, 1], "layer": "a", "depth": 1, "scale": "raw", "median": np.nan, "resolution": 1.0}
+    )
+    figure = plots.figure_medians(summary)
+    figure.canvas.draw()
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no median within the cutoffs"]
+
+
+def test_the_median_of_one_spectrum_is_marked_and_hollow_where_unresolved(spectra):
+    one = spectra["layer1"]
+    few = replace(one, neighbours=np.ones_like(one.lfr))
+    for given, label, fill in ((one, "median", "black"), (few, "median (unresolved)", "white")):
+        (mark,) = [line for line in given.plot().lines if line.get_label() == label]
+        assert mark.get_xydata().tolist() == [[one.median, (1 + one.floor) / 2]]
+        assert mark.get_markerfacecolor() == fill
+
+
+@pytest.mark.parametrize("layers", [5, 24, 100])
+@pytest.mark.parametrize("where", ["own", "given", "epochs", "medians"])
+def test_legends_of_many_layers_stay_within_the_figure(spectra, layers, where):
+    """With names as long as transformers have them, and one that begins with an underscore."""
+    names = ["_stem", *(f"transformer.encoder.layers.{i}.attention.output" for i in range(1, layers))]
+    many = LayerSpectra(dict.fromkeys(names, spectra["layer1"]))
+    if where in ("own", "given"):
+        ax = many.plot(None if where == "own" else plt.subplots(figsize=(6.4, 4.8))[1])
+        figure, legend = ax.figure, ax.get_legend()
+    elif where == "epochs":
+        figure = plots.figure_epochs(many.to_frame().assign(step=0))
+        (legend,) = figure.legends
+    else:
+        table = {"seed": 0, "step": 0, "layer": names, "depth": range(1, layers + 1), "scale": "raw"}
+        figure = plots.figure_medians(pd.DataFrame(table).assign(median=1.0, resolution=2.0))
+        (legend,) = figure.legends
+    figure.canvas.draw()
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert box.x0 >= 0
+    assert box.x1 <= whole.x1 + 1
+    assert box.y0 >= 0
+    assert box.y1 <= whole.y1 + 1
+    said = [text.get_text() for text in legend.get_texts()]
+    shown = [text for text in said if "stem" in text or "…" in text]
+    assert shown[0].endswith("_stem")
+    assert shown[-1].startswith(f"{layers}: ")
+    assert len(shown) == len(set(shown)) <= plots.FEW
+    assert (len(shown) == layers) == (layers == 5)
+    assert legend.get_title().get_text() == ("layer" if layers == 5 else f"{len(shown)} of {layers} layers")
 
 
 def test_metrics_have_a_panel_each_and_a_line_for_each_seed():

@@ -27,18 +27,33 @@ LABELS = {  # in the order of rows and panels, the paper's first
 DENSITY = "energy per octave of 1/δ"
 FAINT = 0.3
 PANELS = 6
+FEW = 12  # layers that a reader can tell apart by dash and marker, and that a legend has room for
+NAMED = 8  # of more than that, as many are in the legend
+INSIDE = 4  # and as many in one that lies on the curves
+LETTERS = 28  # of a name in a legend
+LAYER = "layer"  # the mark of lines that a legend may name
 
 
 def style(depth: int, deepest: int) -> dict[str, Any]:
-    """Colour, dash and marker of a layer: dark to light with depth, apart in greyscale and without colour too."""
+    """Colour, dash and marker of a layer: dark to light with depth, apart in greyscale and without colour too.
+
+    Of very many layers only the colour says which one it is.
+    """
     from matplotlib import colormaps
 
     share = 0.0 if deepest <= 1 else (depth - 1) / (deepest - 1)
+    if deepest > FEW:
+        return {"color": colormaps["viridis"](0.88 * share), "linestyle": "-", "marker": "o"}
     return {
         "color": colormaps["viridis"](0.88 * share),
         "linestyle": DASHES[(depth - 1) % len(DASHES)],
         "marker": MARKERS[(depth - 1) % len(MARKERS)],
     }
+
+
+def named(layers: int, most: int = NAMED) -> list[int]:
+    """Return the depths, 1 for the first, of the layers that a legend names: all, or some from first to last."""
+    return sorted({*np.linspace(1, layers, most if layers > FEW else layers).round().astype(int).tolist()})
 
 
 def per_octave(inv_delta: Any, rdf: Any) -> Any:
@@ -63,6 +78,10 @@ def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
     ax.plot(u, spectrum.chance, color="0.45", linestyle="--", label="LFR by chance (shuffled labels)")
     ax.plot(u, per_octave(u, spectrum.rdf), color="#2166ac", linestyle=DASHES[1], label=DENSITY)
     ax.axhline(spectrum.floor, color="0.6", linestyle=":", label="floor")
+    if spectrum.median is not None:
+        what, fill = ("median", "black") if spectrum.resolved else ("median (unresolved)", "white")
+        half = (1 + spectrum.floor) / 2
+        ax.plot(spectrum.median, half, "o", color="black", markerfacecolor=fill, markersize=6, label=what, linestyle="")
     _shade_unresolved(ax, spectrum.resolution, u[-1])
     ax.set(xlabel=LABELS[spectrum.scale], ylabel="share of the target's energy", xlim=(u[0], u[-1]))
     frequency_axis(ax)
@@ -73,13 +92,15 @@ def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
 def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Draw the density per octave of every layer over 1/delta, chance dashed thin.
 
-    Beyond its own resolution a layer's curve is faint; where no layer is resolved, the ground is shaded.
+    Beyond its own resolution a layer's curve is faint; where no layer is resolved, the ground is shaded. Of more than
+    `FEW` layers the legend names some, from first to last, and chance is drawn of these.
 
     Args:
         spectra: name -> `layerfreq.Spectrum`, input to output.
         ax: Axes to draw on; None makes a new figure.
     """
-    ax = _axes(ax)
+    ours = ax is None
+    ax = _axes(ax, width=8.0)
     ax.set_xscale("log")
     for depth, (name, one) in enumerate(spectra.items(), start=1):
         _layer_curve(ax, name, depth, len(spectra), one.inv_delta, one.rdf, one.chance, one.resolution)
@@ -88,7 +109,12 @@ def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     _shade_unresolved(ax, max(s.resolution for s in spectra.values()), ax.get_xlim()[1])
     ax.set(xlabel=LABELS[first.scale], ylabel=DENSITY)
     frequency_axis(ax)
-    ax.legend(handles=_layer_keys(ax), fontsize="small", frameon=False)
+    if ours:  # there is room beside it
+        ax.legend(
+            **_layer_keys(ax, len(spectra)), loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", frameon=False
+        )
+    else:
+        ax.legend(**_layer_keys(ax, len(spectra), INSIDE), loc="best", fontsize="small", framealpha=0.85)
     return ax
 
 
@@ -124,17 +150,20 @@ def figure_epochs(frame: Any, unit: str = "step") -> Figure:
             frequency_axis(ax)
         row[0].set_ylabel(DENSITY)
     fullest = max(grid.flat, key=lambda ax: len(ax.lines))  # a layer may be missing from some
-    figure.legend(handles=_layer_keys(fullest), loc="outside right upper", frameon=False, title="layer")
+    figure.legend(**_layer_keys(fullest, deepest), loc="outside right upper", frameon=False)
     return figure
 
 
 def figure_medians(summary: Any, unit: str = "step") -> Figure:
     """Draw the median frequency of every layer over training, mean and range over seeds.
 
+    A marker is hollow where some seed's median lies beyond its resolution, and so tells nothing.
+
     Args:
-        summary: A data frame with columns seed, step, layer, depth, scale, median.
+        summary: A data frame with columns seed, step, layer, depth, scale, median, and resolution.
         unit: What a step is called.
     """
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import LogFormatter
 
     class Plain(LogFormatter):
@@ -151,13 +180,30 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
             by_step = part.groupby("step")["median"]
             look = style(int(depth), deepest)
             mean = by_step.mean()
-            ax.plot(mean.index, mean, label=name, **look)
+            ax.plot(mean.index, mean, label=str(name), gid=LAYER, markersize=4, **look)
             ax.fill_between(mean.index, by_step.min(), by_step.max(), color=look["color"], alpha=0.2, lw=0)
-        ax.set(yscale="log", xlabel=unit, ylabel=f"median {LABELS[scale]}")
+            beyond = part.loc[part["median"] > part["resolution"], "step"].unique()
+            ax.plot(beyond, mean[beyond], markerfacecolor="white", markersize=4, **{**look, "linestyle": ""})
+        ax.set(xlabel=unit, ylabel=f"median {LABELS[scale]}")
+        if not summary.loc[summary["scale"] == scale, "median"].notna().any():
+            ax.text(0.5, 0.5, "no median within the cutoffs", transform=ax.transAxes, ha="center", color="0.45")
+            continue
+        ax.set(yscale="log")
+        if _bent(summary["step"]):
+            ax.set_xscale("symlog", linthresh=1)
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))
-    grid[0][0].legend(fontsize="small", frameon=False, title="layer")
+    keys = _legend(max(grid.flat, key=lambda ax: len(ax.lines)), deepest)
+    keys["handles"].append(Line2D([], [], color="0.4", marker="o", markersize=4, markerfacecolor="white", linestyle=""))
+    keys["labels"].append("unresolved")
+    figure.legend(**keys, loc="outside right upper", frameon=False)
     return figure
+
+
+def _bent(steps: Any) -> bool:
+    """Whether steps are rarer and rarer, as those of `when="log"` are, so that a linear axis would crowd them."""
+    steps = np.unique(steps)
+    return len(steps) > 3 and bool(steps[-1] > 20 * max(1, steps[len(steps) // 2]))
 
 
 def figure_metrics(metrics: Any, unit: str = "step") -> Figure:
@@ -201,24 +247,52 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def _layer_curve(ax: Axes, name: Any, depth: Any, deepest: int, u: Any, rdf: Any, chance: Any, limit: float) -> None:
     look, density = style(int(depth), deepest), per_octave(u, rdf)
     marker, top = look.pop("marker"), np.argmax(density)
+    look["linewidth"] = 1.5 if deepest <= FEW else 1.0
     resolved = np.searchsorted(u, limit, side="right")
-    ax.plot(u[:resolved], density[:resolved], label=str(name), **look)
+    ax.plot(u[:resolved], density[:resolved], label=str(name), gid=LAYER, **look)
     ax.plot(u[max(0, resolved - 1) :], density[max(0, resolved - 1) :], alpha=FAINT, **look)
-    fill = look["color"] if top < resolved else "white"
-    ax.plot(u[top], density[top], marker=marker, color=look["color"], markerfacecolor=fill, markersize=5)
-    ax.plot(u, np.gradient(chance, np.log2(u)), color=look["color"], linewidth=0.6, linestyle="--", alpha=0.7)
+    fill, size = look["color"] if top < resolved else "white", 5 if deepest <= FEW else 3
+    ax.plot(u[top], density[top], marker=marker, color=look["color"], markerfacecolor=fill, markersize=size)
+    if int(depth) in named(deepest):
+        by_chance = np.gradient(chance, np.log2(u))
+        ax.plot(u, by_chance, color=look["color"], linewidth=0.6, linestyle="--", alpha=0.7)
 
 
-def _layer_keys(ax: Axes) -> list[Any]:
+def _legend(ax: Axes, layers: int, most: int = NAMED) -> dict[str, Any]:
+    """Return handles, labels and title of the layers in a legend, not more than it has room for."""
+    lines = dict(enumerate([line for line in ax.lines if line.get_gid() == LAYER], start=1))
+    if layers > FEW:
+        lines = {depth: lines[depth] for depth in named(len(lines), most)}
+    title = "layer" if layers <= FEW else f"{len(lines)} of {layers} layers"
+    labels = _shortened({depth: str(line.get_label()) for depth, line in lines.items()})
+    return {"handles": list(lines.values()), "labels": labels, "title": title}
+
+
+def _layer_keys(ax: Axes, layers: int, most: int = NAMED) -> dict[str, Any]:
+    """Return what the legend of densities says: some layers, and what chance and unresolved ranges look like."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    return [
-        *(handle for handle in ax.get_legend_handles_labels()[0] if isinstance(handle, Line2D)),
-        Line2D([], [], color="0.4", linewidth=0.6, linestyle="--", label="by chance"),
-        Line2D([], [], color="0.4", alpha=FAINT, label="layer unresolved"),
-        Patch(color="0.85", alpha=0.5, lw=0, label="all unresolved"),
-    ]
+    keys = _legend(ax, layers, most)
+    signs = {
+        "by chance": Line2D([], [], color="0.4", linewidth=0.6, linestyle="--"),
+        "layer unresolved": Line2D([], [], color="0.4", alpha=FAINT),
+        "all unresolved": Patch(color="0.85", alpha=0.5, lw=0),
+    }
+    return {**keys, "handles": [*keys["handles"], *signs.values()], "labels": [*keys["labels"], *signs]}
+
+
+def _shortened(names: Mapping[int, str]) -> list[str]:
+    """Return names by depth as a legend has room for: cut in the middle, and then with their numbers before them.
+
+    Legends leave out what begins with an underscore, so such a name gets a space before it; between dollars they read
+    formulas.
+    """
+    half = LETTERS // 2
+    short = [one if len(one) <= LETTERS else f"{one[: half - 1]}…{one[-half:]}" for one in names.values()]
+    if any(len(one) > LETTERS for one in names.values()):
+        short = [f"{depth}: {one}" for depth, one in zip(names, short, strict=True)]
+    return [(f" {one}" if one.startswith("_") else one).replace("$", r"\$") for one in short]
 
 
 def _shade_unresolved(ax: Axes, start: float, end: float) -> None:
@@ -233,16 +307,16 @@ def frequency_axis(ax: Axes) -> None:
     ax.secondary_xaxis("top", functions=(to_k, np.square)).set_xlabel("k = δ$^{-1/2}$")
 
 
-def _axes(ax: Axes | None) -> Axes:
+def _axes(ax: Axes | None, width: float = 6.5) -> Axes:
     if ax is not None:
         return ax
     from matplotlib import pyplot as plt
 
-    return plt.subplots(figsize=(6.5, 4.2), layout="constrained")[1]
+    return plt.subplots(figsize=(width, 4.2), layout="constrained")[1]
 
 
 def _grid(rows: int, columns: int, *, sharey: bool = False) -> tuple[Figure, Any]:
     from matplotlib import pyplot as plt
 
-    size = (3.6 * columns + 1, 3.4 * rows)
+    size = (3.6 * columns + 2.6, 3.4 * rows)  # the legend stands on the right
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=sharey)

@@ -1,5 +1,7 @@
 """Reports of runs that are unfinished, short, uneven or hostile: what is there is shown, as text."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from layerfreq.errors import InputError
 from layerfreq.report import write_report
 from tests.helpers.rows import CASES
 
-from .conftest import FACTOR, OTHER, at_step, frequency, make, measure, until
+from .conftest import FACTOR, OTHER, at_step, frequency, make, measure, spectrum, until
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -203,7 +205,7 @@ def test_runs_of_different_scales_stand_side_by_side(see, tmp_path):
         page.locator("#run").select_option(str(run))
         plotted(page, "compare")
         assert page.evaluate(lines) == 2
-        assert page.locator("#compare-without").inner_text().endswith(f"scale: {without}")
+        until(page, f"document.getElementById('compare-without').textContent.endsWith('scale: {without}')")
         plotted(page, "spectra")
         assert page.evaluate("document.getElementById('spectra').data.length") > 3
 
@@ -221,6 +223,30 @@ def test_many_layers_are_thinned_until_all_are_asked_for(see, tmp_path):
         )
         == 1
     )
+
+
+def test_unresolved_medians_are_marked_in_table_and_figures(see, tmp_path):
+    """Windows hold a second point below 1/delta = 20: the medians, k^2 / ln 2, come below it as training goes on."""
+    for name in ("one", "two"):
+        run = Run.create(tmp_path / name)
+        for step in (0, 10, 20, 30):
+            one = spectrum(frequency(step, 1))
+            one = replace(one, neighbours=1 + 20 / one.inv_delta)
+            frame = one.to_frame().assign(layer="a", depth=1, scale="raw")
+            frame.attrs = {"n": 500, "rows": 200, "floor": 0.1}
+            run.write_spectra(step, frame)
+    page = see(write_report([Run(tmp_path / "one"), Run(tmp_path / "two")], tmp_path / "report.html"))
+    expected = [frequency(step, 1) ** 2 / np.log(2) > 20 for step in (0, 10, 20, 30)]
+    assert sorted(set(expected)) == [False, True]
+    plotted(page, "history")
+    drawn = page.evaluate("document.getElementById('history').data[0].marker.symbol")
+    assert [symbol.endswith("-open") for symbol in drawn] == expected
+    plotted(page, "compare")
+    drawn = page.evaluate("document.getElementById('compare').data[0].marker.symbol")
+    assert [symbol.endswith("-open") for symbol in drawn] == expected[-1:]
+    place = page.locator("#table th").all_inner_texts().index("median")
+    cells = [row.locator("td").nth(place).inner_text() for row in page.locator("#table tbody tr").all()]
+    assert [cell.endswith("*") for cell in cells[:4]] == expected
 
 
 def test_nothing_to_report_is_one_line(tmp_path, monkeypatch):

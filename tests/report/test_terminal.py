@@ -61,6 +61,19 @@ def test_what_is_not_resolved_is_dotted():
     assert "·" not in line[:10]
 
 
+def test_unresolved_medians_have_a_star():
+    """Windows of these hold a second point below 1/delta = 16: a median of k^2 / ln 2 is resolved up to k = 3."""
+    parts = [
+        wave(k, resolved=16.0).to_frame().assign(step=0, layer=f"k{k}", depth=k, scale="raw") for k in (1, 3, 4, 200)
+    ]
+    whole = pd.concat(parts, ignore_index=True)
+    whole.attrs = {"n": 9, "rows": 9, "floor": 0.0}
+    lines = terminal.view({"": whole}).splitlines()
+    assert [line.endswith("*") for line in lines if line.startswith("k")] == [False, False, True, True]
+    assert "* unresolved" in lines[-1]
+    assert max(map(len, lines)) <= 80
+
+
 def test_two_steps_stand_side_by_side_within_80_columns():
     names = {"conv": (30, 2), "a.very.long.name.of.a.block.17": (60, 1)}
     lines = terminal.view({"": frame(names)}, "epoch").splitlines()

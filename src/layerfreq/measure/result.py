@@ -153,7 +153,7 @@ class Spectrum:
 
     @property
     def _varies(self) -> bool:
-        return self.floor < 1 - 1e-12 and self.coincident < self.n
+        return self.floor < 1 - 1e-12 and (self.coincident < self.n or not self.n)  # 0 where a run does not say
 
     @cached_property
     def _hermite(self) -> Callable[[Any], Any]:

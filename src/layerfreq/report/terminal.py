@@ -49,7 +49,7 @@ def view(runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = 
         shown = {name: (shared or scales)[:1] for name, scales in shown.items()}
     parts = [_block(name, frame, shown[name], unit, plain, width) for name, frame in runs.items()]
     bar, dot = ("|", "'") if plain else ("│", "·")
-    legend = f"RDF per octave, each line to its own top; {bar} median, {dot} unresolved."
+    legend = f"RDF per octave, each line to its own top; {bar} median, {dot} and * unresolved."
     said = [explained(scale) for scale in in_order(chain.from_iterable(shown.values()))]
     return "\n".join([*parts, *said, legend])
 
@@ -109,7 +109,7 @@ def _block(name: str, frame: Any, scales: list[str], unit: str, plain: bool, wid
     for scale in scales:
         part = frame[(frame["scale"] == scale) & frame["layer"].isin(layers)]
         ends = sorted({int(part["step"].min()), int(part["step"].max())})
-        cells = (width - label - len(ends) * 11) // len(ends)
+        cells = (width - label - len(ends) * 12) // len(ends)
         part = part[part["step"].isin(ends)]
         found = {(one.step, one.layer): one.spectrum for one in read_back(part)}
         low, high = _range(list(found.values()))
@@ -117,7 +117,7 @@ def _block(name: str, frame: Any, scales: list[str], unit: str, plain: bool, wid
         many = f", {len(layers)} of {len(order)} layers" if len(layers) < len(order) else ""
         delta = "1/delta" if plain else "1/δ"
         lines.append(_short(f"{title}, {delta} from {_number(2**low)} to {_number(2**high)}{many}", width, plain))
-        heads = [f"{unit} {step}".ljust(cells) + "  median".rjust(9) for step in ends]
+        heads = [f"{unit} {step}".ljust(cells) + "median".rjust(10) for step in ends]
         lines.append((" " * label + "  " + "  ".join(heads)).rstrip())
         for layer in layers:
             cellwise = [_cell(found.get((step, str(layer))), low, high, cells, plain) for step in ends]
@@ -127,9 +127,10 @@ def _block(name: str, frame: Any, scales: list[str], unit: str, plain: bool, wid
 
 def _cell(spectrum: Spectrum | None, low: float, high: float, cells: int, plain: bool) -> str:
     if spectrum is None:
-        return "not measured".ljust(cells + 9)
+        return "not measured".ljust(cells + 10)
     median = "-" if spectrum.median is None else _number(spectrum.median)
-    return spark(spectrum, low, high, cells, plain=plain) + f" {median:>8}"
+    mark = "" if spectrum.resolved or spectrum.median is None else "*"
+    return spark(spectrum, low, high, cells, plain=plain) + f" {median + mark:>9}"
 
 
 def _range(spectra: list[Spectrum]) -> tuple[float, float]:

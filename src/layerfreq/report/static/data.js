@@ -48,6 +48,11 @@ function recordOf(run, scale, at, layer) {
   return run.records[(scale * run.steps.length + at) * run.layers.length + layer];
 }
 
+// Whether a median lies beyond the resolution of its layer, and so tells nothing.
+function beyond(record) {
+  return held.median[record] > held.resolution[record];
+}
+
 function decode(name, curve) {
   const bytes = held[`${name}.bytes`], half = bytes.length / 2;
   const first = held.first[curve], size = held.size[curve];

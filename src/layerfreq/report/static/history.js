@@ -60,10 +60,15 @@ function addMedians(traces, run, to) {
       type: "scatter", mode: few ? "lines+markers" : "lines", x: run.steps.map(to), customdata: run.steps, name, opacity: mine ? 1 : 0.22,
       y: records.map((record) => (record < 0 || !Number.isFinite(held.median[record]) ? null : toAxis([Math.log2(held.median[record])])[0])),
       line: { color: colourOf(layer, run.layers.length), width: state.focus === layer ? 3 : many ? 1.2 : 2, dash: many ? "solid" : DASHES[layer % DASHES.length] },
-      marker: { symbol: SYMBOLS[layer % SYMBOLS.length], size: 6 },
-      hovertemplate: `${name} %{y:.4g}<extra></extra>`,
+      marker: { symbol: records.map((record) => SYMBOLS[layer % SYMBOLS.length] + openAt(record)), size: 6 },
+      text: records.map((record) => (openAt(record) ? " (unresolved)" : "")), hovertemplate: `${name} %{y:.4g}%{text}<extra></extra>`,
     });
   }
+}
+
+// Symbols are open where a median is beyond the resolution.
+function openAt(record) {
+  return record >= 0 && beyond(record) ? "-open" : "";
 }
 
 function addMetrics(traces, run, names, to, yaxis, group, axis) {
@@ -114,7 +119,7 @@ function tell(run, step) {
   const parts = [`${about.unit} ${step}`];
   if (run.steps.length) {
     const at = nearest(run.steps, step), ends = [0, run.layers.length - 1].map((layer) => recordOf(run, state.scale, at, layer));
-    const [first, last] = ends.map((record) => (record < 0 ? "–" : short(toAxis([Math.log2(held.median[record])])[0])));
+    const [first, last] = ends.map((record) => (record < 0 ? "–" : short(toAxis([Math.log2(held.median[record])])[0]) + (beyond(record) ? " (unresolved)" : "")));
     parts.push(`median ${first} at the first layer, ${last} at the last`);
   }
   const steps = run.series.step;
@@ -147,8 +152,8 @@ function drawCompare() {
     traces.push({
       type: "scatter", mode: "lines+markers", name: label(run.name), x: run.layers.map((_, layer) => layer + 1), xaxis: "x", yaxis: "y", opacity: i === state.run ? 1 : 0.65,
       y: run.layers.map((_, layer) => { const record = recordOf(run, state.scale, at, layer); return record < 0 || !Number.isFinite(held.median[record]) ? null : toAxis([Math.log2(held.median[record])])[0]; }),
-      line: { color: colour, width: i === state.run ? 3 : 1.6, dash: DASHES[cases.indexOf(run.case) % DASHES.length] }, marker: { symbol: SYMBOLS[cases.indexOf(run.case) % SYMBOLS.length], size: 7 },
-      text: run.layers.map((name) => label(name)), hovertemplate: `${label(run.name)}<br>%{text}: %{y:.4g}<extra></extra>`,
+      line: { color: colour, width: i === state.run ? 3 : 1.6, dash: DASHES[cases.indexOf(run.case) % DASHES.length] }, marker: { symbol: run.layers.map((_, layer) => SYMBOLS[cases.indexOf(run.case) % SYMBOLS.length] + openAt(recordOf(run, state.scale, at, layer))), size: 7 },
+      text: run.layers.map((name, layer) => label(name) + (openAt(recordOf(run, state.scale, at, layer)) ? " (unresolved)" : "")), hovertemplate: `${label(run.name)}<br>%{text}: %{y:.4g}<extra></extra>`,
     });
   });
   const points = metric ? runs.map((run) => [run, stepsTo(run, metric, threshold)]) : [];
