@@ -1,11 +1,17 @@
 """How often a model runs, and on how many points, to find and measure its layers: `python benchmarks/passes.py`."""
 
+import tempfile
 import warnings
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from layerfreq import hidden_layers, layer_spectra
+from layerfreq import Monitor, hidden_layers, layer_spectra, split
+from layerfreq.analysis import analyze
+from layerfreq.doctor import inspect_model
+from layerfreq.loading.models import Source
 
 POINTS = 200
 
@@ -52,12 +58,28 @@ def counted(model, inputs, call):
     return len(seen), sum(seen)
 
 
+def analyzed(model, inputs, targets):
+    """What `layerfreq analyze` does for a model without checkpoints."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        np.savez(data, inputs=inputs.numpy(), targets=targets.numpy())
+        analyze(Source(model, "model"), [], str(data), Path(folder) / "run", name="model")
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     warnings.simplefilter("ignore")  # that counting changes a list as the model runs
     targets = torch.arange(POINTS) % 10
-    print(f"| model, {POINTS} points | hidden_layers: passes, points | layer_spectra: passes, points |\n|---|---|---|")
+    calls = {
+        "hidden_layers": hidden_layers,
+        "layer_spectra": lambda net, x: layer_spectra(net, x, targets),
+        "Monitor, one step": lambda net, x: Monitor(net, x, targets).measure(0),
+        "split": lambda net, x: split(net, hidden_layers(net, x)[0], x),
+        "doctor": lambda net, x: inspect_model(net, x, POINTS),
+        "analyze": lambda net, x: analyzed(net, x, targets),
+    }
+    print(f"Passes, and points in them, of {POINTS}; of `split`, two passes are `hidden_layers`'s.\n")
+    print(f"| model | {' | '.join(calls)} |\n|---|{'---|' * len(calls)}")
     for name, (model, inputs) in models().items():
-        found = counted(model, inputs, hidden_layers)
-        whole = counted(model, inputs, lambda net, x: layer_spectra(net, x, targets))
-        print(f"| {name} | {found[0]}, {found[1]} | {whole[0]}, {whole[1]} |")
+        found = [counted(model, inputs, call) for call in calls.values()]
+        print(f"| {name} | {' | '.join(f'{passes}, {points}' for passes, points in found)} |")

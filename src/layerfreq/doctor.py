@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.inputs import call, count, on_device, take
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError, Refusal
+from layerfreq.errors import InputError, LayerWarning, Refusal
 from layerfreq.isolation.memory import HELD, read_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.costs import count_measurements, engine_seconds
@@ -106,7 +106,7 @@ def inspect_model(
     asked = _Asked(points, rows, classes, wanted, budget, count_measurements(scales), device)
     with untouched(model):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore", LayerWarning)  # every layer is listed, with the reason
             cuts = find_cuts(model, inputs, some=False)
         seconds = _seconds(model, inputs, cuts.trace)
     reports = [

@@ -200,11 +200,15 @@ def shown(value: Any) -> str:
     return " ".join(text.split())[:80]
 
 
-def warn_caller(message: str) -> None:
+class LayerWarning(UserWarning):
+    """What is to be known of some layer before it is measured; who lists every layer's reasons anyway leaves it out."""
+
+
+def warn_caller(message: str, kind: type[Warning] = UserWarning) -> None:
     """Warn at the line outside the package that called it, however deep inside it the reason was found."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and (
         frame.f_code.co_filename.startswith(_OWN) or "jaxtyping" in frame.f_code.co_filename
     ):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, kind, stacklevel=level)

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
+from layerfreq.doctor import inspect_model
+from layerfreq.errors import LayerWarning
 
 X, Y = torch.randn(30, 5, 4), torch.arange(30) % 3
 
@@ -50,3 +52,22 @@ def test_a_reading_that_is_given_is_not_advised(state, reading):
         warnings.simplefilter("error")
         found = layer_features(Last(state), X, reading=reading)
     assert [features.shape for features in found.values()] == [(30, 8)]
+
+
+def test_doctor_lists_what_others_warn_of_and_tells_what_it_does_not_list():
+    class Averaged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.first(x - x.mean(dim=0))))
+
+    with pytest.warns(UserWarning, match="change with the other points of a batch") as caught:
+        inspect_model(Averaged(), torch.randn(30, 4), 30)
+    assert not [one for one in caught if one.category is LayerWarning]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LayerWarning)
+        inspect_model(Last(False), X, 30)
+    with pytest.warns(LayerWarning, match="reads a part of it"):
+        hidden_layers(Last(False), X)

@@ -155,7 +155,7 @@ def _run_batch(model: nn.Module, x: Any, y: Any, cuts: Sequence[Cut], take: Take
     there = tokens_there(model, x, n)
     # A pass that is left half-way leaves parameters that are sharded over ranks whole.
     stops = not sharded_modules(model)
-    last: list[tuple[str, Tensor, int, Tensor | None]] = []
+    last: list[tuple[str, Tensor, int, Tensor | None]] = []  # what the pass was left with
 
     def see(name: str, output: Any) -> None:
         cut = wanted.pop(name, None)
@@ -245,7 +245,7 @@ class Buffer:
             InputError: If they have another width than those before.
         """
         k, d = part.shape
-        if self._used == 0:
+        if self._used == 0:  # how many rows a point has, and how wide they are, the first batch says
             rows = max(k, -(-self._points * k // n))
             device = home(part.device, rows * d * part.element_size())
             self._room = reserve(rows, d, part.dtype, device)

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.data.inputs import count, is_loader
-from layerfreq.errors import InputError, Refusal, Refused, blame, did_you_mean, shown, warn_caller
+from layerfreq.errors import InputError, LayerWarning, Refusal, Refused, blame, did_you_mean, shown, warn_caller
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
@@ -118,7 +118,7 @@ def _hidden(
     for name, reason in refused.items():
         # That a layer lies beside the way is no surprise to who wrote it; that its rows are not the points' is.
         if found.by_name[name].refused or reason.why is Refusal.OTHER_ORDER:
-            warn_caller(f"layer {name!r} cannot be measured: {reason}")
+            warn_caller(f"layer {name!r} cannot be measured: {reason}", LayerWarning)
     _warn_of_company([value.name for value in chosen if value.name in faults])
     _tell_of_tokens(chosen, found, reading)
     if not chosen and some:
@@ -172,6 +172,7 @@ def _known(model: nn.Module, name: str, known: Mapping[str, Value]) -> Value:
     first = _first_name(model, name)
     if first in known:
         return known[first]
+    # A layer that was called several times has names with numbers alone, of which one must be chosen.
     calls = [other for other, value in known.items() if value.call.layer == first]
     if calls:
         tied = "" if first == name else f", as {first!r}, which is the same module"
@@ -220,6 +221,7 @@ def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str
         before, value = wanted.get(event.call), first_tensor(event.output)
         if before is None or before.sample is None or value is None:
             return
+        # Without a row for each point now, what looked like points in the first run was something else.
         ours = value.ndim > 0 and value.shape[0] == len(again)
         after = sample_of(value) if ours else None
         fault = fault_of_rows(before.sample, before.shape, after, tuple(value.shape), again)
@@ -242,20 +244,21 @@ def _warn_of_company(names: list[str]) -> None:
 
 def _tell_of_tokens(chosen: Sequence[Value], found: Trace, reading: Any) -> None:
     """Tell of a row of tokens of which the network above reads one, where nobody has said how it is to be read."""
-    said = reading if isinstance(reading, Mapping) else {}
     if not isinstance(reading, Mapping) and reading != "flatten":
         return
+    said = reading if isinstance(reading, Mapping) else {}
     for value in chosen:
-        if value.name in said:
+        if value.name in said or len(value.shape) != 3 or not found.flow.takes_a_part(value.node):
             continue
-        if len(value.shape) == 3 and found.flow.takes_a_part(value.node):
-            state = value.call.layer.endswith(f".{STATE}")  # its axis 1 is the module's layers, not tokens
-            part = "one of the module's layers" if state else "one token"
-            one = "lambda state: state[:, -1]} (or another function)" if state else "'cls'} (or 'last', or a function)"
-            warn_caller(
-                f"layer {value.name!r}: what is above reads a part of it, such as {part}; reading={{{value.name!r}: "
-                f"{one} measures that alone"
-            )
+        if value.call.layer.endswith(f".{STATE}"):  # its axis 1 is the module's layers, not tokens
+            part, instead = "one of the module's layers", "lambda state: state[:, -1]} (or another function)"
+        else:
+            part, instead = "one token", "'cls'} (or 'last', or a function)"
+        warn_caller(
+            f"layer {value.name!r}: what is above reads a part of it, such as {part}; reading={{{value.name!r}: "
+            f"{instead} measures that alone",
+            LayerWarning,
+        )
 
 
 def _as_read(found: Trace, value: Value, reading: Reading) -> Cut:

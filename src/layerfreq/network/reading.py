@@ -292,19 +292,22 @@ def features_axis(shape: Sequence[int], made_by: Sequence[nn.Module]) -> int | N
     be there. If both ends have it, the kind decides, unless there were modules of both kinds.
     """
     ndim = len(shape)
-    kinds = [k for k in (_kind(m, ndim) for m in reversed(made_by)) if k is not None]
-    kind = kinds[0] if kinds else None
-    for count, known in filter(None, map(_features_of, reversed(made_by))):
-        fits = [axis for axis in (1, ndim - 1) if shape[axis] == count]
+    kinds = [kind for kind in (_kind(module, ndim) for module in reversed(made_by)) if kind is not None]
+    last = kinds[0] if kinds else None
+    for number, known in filter(None, map(_features_of, reversed(made_by))):
+        fits = [axis for axis in (1, ndim - 1) if shape[axis] == number]
         if len(fits) == 2:
-            return kind if kind in fits and len({*kinds} - {0}) == 1 else None
-        if fits and (known or kind in fits):  # known ones may have been moved since, as the patches of a convolution
+            # As many positions as features: with modules of one kind alone nobody has moved the axis.
+            return last if last in fits and len({*kinds} - {0}) == 1 else None
+        # Of a known module the number decides even against its kind, as of a convolution whose patches became tokens;
+        # the length of some module's bias may be chance, and needs the kind, too.
+        if fits and (known or last in fits):
             return fits[0]
         if known:
             return None
-    if kind is None and ndim >= 4:
-        return 1
-    return kind or None
+    if last is None and ndim >= 4:
+        return 1  # images, as PyTorch has them
+    return last or None
 
 
 def _kind(module: nn.Module, ndim: int) -> int | None:

@@ -65,6 +65,8 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
 
 def _determines_output(model: nn.Module, found: Trace, cut: Cut) -> bool:
     """Whether the output is a function of the layer's alone, masks and the like included."""
+    # If everything flows through it, masks too, it does; if masks may go around it, it is tried with other points and
+    # masks, and the layer's value put in its place.
     node = found.by_name[cut.name].node
     if node not in found.flow.chain:
         return False
@@ -206,6 +208,7 @@ def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, 
             node = _find(fx.GraphModule(model, graph), probe, value)
         if node is None:
             return None
+        # Below the cut: what its value is computed from, and all arguments.
         before, after = fx.Graph(), fx.Graph()
         output = next(n for n in graph.nodes if n.op == "output")
         copies: dict[fx.Node, fx.Node] = {}
@@ -214,6 +217,7 @@ def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, 
             if one.op == "placeholder" or one in needed:
                 copies[one] = before.node_copy(one, lambda n: copies[n])
         before.output(copies[node])
+        # Above it: what the output is computed from, with the value as the only argument.
         copies = {node: after.placeholder("features")}
         needed = _needed(output, node)
         if any(one.op == "placeholder" for one in needed):

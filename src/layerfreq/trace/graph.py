@@ -117,6 +117,8 @@ class Graph(TorchDispatchMode):
     def _record(
         self, func: Any, name: str, args: Any, kwargs: Any, given: set[int], parents: tuple[int, ...], output: Any
     ) -> None:
+        """Add the nodes of what an operator has written into its arguments, and of what it returned."""
+
         def node(t: Tensor, of: tuple[int, ...]) -> int:
             pointwise = torch.Tag.pointwise in getattr(func, "tags", ())
             return self._add(Node(name, of, t.is_floating_point(), pointwise, self.derivative > 0))
@@ -125,6 +127,7 @@ class Graph(TorchDispatchMode):
         for t in written:
             memory, of = self._memory(t), parents
             whole = _shows_all(t)
+            # Written over as a whole, memory has nothing more of what it held; in part, it has that, too.
             if whole and (name in _OVERWRITES or t is kwargs.get("out")):
                 of = tuple(p for p in parents if p != self._now.get(memory))
             if whole:
@@ -138,6 +141,8 @@ class Graph(TorchDispatchMode):
             memory = self._memory(t)
             if any(t is one for one in written):
                 continue
+            # New memory is a new value; a view of all of one is the same, and of a part a value of its own, which has
+            # nothing of parts that were written elsewhere meanwhile.
             if name == "lift_fresh" or (memory not in given and memory not in fresh):
                 self._writes.pop(memory, None)
                 fresh[memory] = self._now[memory] = node(t, parents)
