@@ -10,7 +10,7 @@ from layerfreq.errors import InputError, first_line
 from layerfreq.files import write_whole
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 KEPT = re.compile(r"step-(\d{12})\.safetensors")
 
@@ -29,7 +29,7 @@ def keep_weights(folder: Path, step: int, model: nn.Module) -> Path:
     save = _safetensors().save
     # Tied weights are written once each: the format refuses tensors that share memory, and strides other than plain.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    path = folder / "checkpoints" / f"step-{step:012d}.safetensors"
+    path = weights_at(folder, step)
     path.parent.mkdir(exist_ok=True)
     packed = save(state)
     write_whole(path, lambda at: at.write_bytes(packed))
@@ -48,25 +48,39 @@ def kept_steps(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def read_weights(folder: Path, step: int) -> dict[str, Tensor]:
+    """Return the parameters and buffers that a run kept at a step, by name.
+
+    Raises:
+        InputError: If there are none, or the file is damaged.
+    """
+    path = weights_at(folder, step)
+    if not path.exists():
+        raise InputError(f"step: {str(folder)!r} kept no weights at step {step}; it has {kept_steps(folder)}")
+    read = _safetensors().load_file
+    try:
+        return read(path)
+    except Exception as error:  # its own kind, and the system's
+        raise InputError(f"run: {str(path)!r} is damaged ({first_line(error)}); move it away") from None
+
+
 def load_weights(folder: Path, step: int, model: nn.Module) -> None:
     """Put the weights that a run kept at a step into a model.
 
     Raises:
         InputError: If there are none, they are of another model, or the file is damaged.
     """
-    path = folder / "checkpoints" / f"step-{step:012d}.safetensors"
-    if not path.exists():
-        raise InputError(f"step: {str(folder)!r} kept no weights at step {step}; it has {kept_steps(folder)}")
-    read = _safetensors().load_file
-    try:
-        state = read(path)
-    except Exception as error:  # its own kind, and the system's
-        raise InputError(f"run: {str(path)!r} is damaged ({first_line(error)}); move it away") from None
+    state = read_weights(folder, step)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
+        path, first = weights_at(folder, step), str(error).splitlines()[-1].strip()
         raise InputError(f"run: {str(path)!r} holds the weights of another model ({first}); pass that one") from None
+
+
+def weights_at(folder: Path, step: int) -> Path:
+    """Return where a run keeps the weights of a step."""
+    return folder / "checkpoints" / f"step-{step:012d}.safetensors"
 
 
 def _safetensors():

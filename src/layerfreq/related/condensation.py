@@ -1,0 +1,157 @@
+"""Condensation: neurons of a layer whose input weights come to point in few directions."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from layerfreq.data.validation import as_features
+from layerfreq.errors import InputError
+from layerfreq.plots import style
+from layerfreq.related.kept import KeptWeights
+from layerfreq.runs.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+COLUMNS = ("neurons", "silent", "inputs", "similarity", "chance", "directions", "chance_directions")
+
+
+def neuron_similarity(weight: Any, bias: Any = None) -> Float64[np.ndarray, "m m"]:
+    """Return the cosines between neurons' input weights, w_i.w_j / (|w_i| |w_j|).
+
+    Args:
+        weight: (m, ...) of m neurons or channels, each flattened.
+        bias: (m,) or None; an input weight more, of a constant input, as in the published definition.
+
+    Returns:
+        (m', m') float64 with ones on the diagonal, of the m' neurons whose weights are not all zero.
+
+    Raises:
+        InputError: If the weights are no finite numbers, or the bias is of another length.
+
+    Example:
+        >>> neuron_similarity([[1.0, 0.0], [2.0, 0.0], [0.0, -3.0]]).round(6)
+        array([[1., 1., 0.],
+               [1., 1., 0.],
+               [0., 0., 1.]])
+    """
+    rows = _rows(weight, bias)
+    rows = rows / rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
+    size = torch.linalg.vector_norm(rows, dim=1)
+    some = rows[size > 0] / size[size > 0, None]
+    return (some @ some.T).clamp_(-1, 1).fill_diagonal_(1.0).numpy()
+
+
+def neuron_condensation(weight: Any, bias: Any = None) -> dict[str, float]:
+    """Measure how few directions the input weights of a layer's neurons have.
+
+    Args:
+        weight: (m, ...) of m neurons or channels, each flattened.
+        bias: (m,) or None; see `neuron_similarity`.
+
+    Returns:
+        `neurons` m; `silent`, how many have zero weights and are left out; `inputs` d; `similarity`, the mean of
+        |cosine| over pairs; `chance`, what it is expected to be of random directions in d dimensions,
+        Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2)); `directions`, the effective number m^2 / sum of cosine^2 over all
+        pairs, 1 where all are parallel or opposite; `chance_directions`, m / (1 + (m - 1) / d).
+
+    Raises:
+        InputError: See `neuron_similarity`; or if fewer than two neurons have weights.
+    """
+    rows = _rows(weight, bias)
+    cosine = neuron_similarity(weight, bias)
+    m, d = len(cosine), rows.shape[1]
+    if m < 2:
+        raise InputError(f"weight: {m} of {len(rows)} neurons have weights; pass two or more that are not all zero")
+    pairs = np.abs(cosine[np.triu_indices(m, 1)])
+    return {
+        "neurons": float(len(rows)),
+        "silent": float(len(rows) - m),
+        "inputs": float(d),
+        "similarity": float(pairs.mean()),
+        "chance": math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi),
+        "directions": m * m / float(np.square(cosine).sum()),
+        "chance_directions": m / (1 + (m - 1) / d),
+    }
+
+
+def run_condensation(run: Run | str | Path, model: nn.Module | None = None) -> pd.DataFrame:
+    """Measure the condensation of every layer at every kept step of a run.
+
+    Neurons of a layer, such as those of small initial weights, were found to come to point in the same few directions:
+    Luo, Xu, Ma & Zhang, "Phase Diagram for Two-layer ReLU Neural Networks at Infinite-width Limit" (JMLR 2021); Xu,
+    Zhang & Zhou, "An overview of condensation phenomenon in deep learning" (arXiv 2504.09484).
+
+    Args:
+        run: A run with weights (`Monitor(checkpoints=True)`), or its path.
+        model: A module of the run's kind: tells the layers' order; None goes by names.
+
+    Returns:
+        One row per layer and step: step, layer, depth, and what `neuron_condensation` returns, of each layer's `weight`
+        with its `bias`. Layers without a weight of two or more axes are left out, and so are steps at which fewer than
+        two neurons of a layer have weights.
+
+    Raises:
+        InputError: If the run kept no weights, or no layer has such.
+    """
+    import pandas as pd
+
+    kept, rows = KeptWeights(run, model), []
+    for step in kept.steps:
+        for depth, (layer, weights) in enumerate(kept.at(step).items(), start=1):
+            weight, bias = weights.get("weight"), weights.get("bias")
+            if weight is None or weight.ndim < 2 or len(weight) < 2:
+                continue
+            if int((_rows(weight, bias) != 0).any(dim=1).sum()) > 1:
+                rows.append({"step": step, "layer": layer, "depth": depth, **neuron_condensation(weight, bias)})
+    if not rows:
+        raise InputError(f"run: no layer of {str(kept.run.path)!r} has input weights of two neurons; check the run")
+    return pd.DataFrame(rows).astype({"neurons": int, "silent": int, "inputs": int})
+
+
+def plot_condensation(frame: pd.DataFrame, ax: Axes | None = None, unit: str = "step") -> Axes:
+    """Draw the mean |cosine| of every layer over training, chance dashed.
+
+    Args:
+        frame: As from `run_condensation`.
+        ax: Axes to draw on; None makes a new figure.
+        unit: What a step is called.
+    """
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
+    layers: list[Any] = list(frame.groupby(["depth", "layer"]))
+    for i, ((_, layer), part) in enumerate(layers, start=1):
+        look = style(i, len(layers))
+        ax.plot(part["step"], part["similarity"], label=str(layer), markersize=4, **look)
+        ax.axhline(part["chance"].iloc[0], color=look["color"], linestyle="--", linewidth=0.7)
+    ax.plot([], [], color="0.45", linestyle="--", linewidth=0.7, label="by chance")
+    ax.set(xlabel=unit, ylabel="mean |cosine| of input weights", ylim=(0, 1.03))
+    ax.legend(fontsize="small", frameon=False)
+    return ax
+
+
+def _rows(weight: Any, bias: Any) -> Tensor:
+    """Return (m, d) float64 input weights, the bias as the last of them."""
+    try:
+        rows = as_features(weight).cpu().double()
+    except InputError as error:
+        raise InputError(str(error).replace("features", "weight")) from None
+    if bias is None:
+        return rows
+    try:
+        more = as_features(bias).cpu().double()
+    except InputError as error:
+        raise InputError(str(error).replace("features", "bias")) from None
+    if more.shape != (len(rows), 1):
+        raise InputError(f"bias: {len(more)} for {len(rows)} neurons; pass one per neuron, or None")
+    return torch.cat([rows, more], dim=1)
