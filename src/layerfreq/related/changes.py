@@ -50,6 +50,18 @@ class Change:
         cutoff: The k at or below which frequencies count as low.
         method: "grid", "scattered", "filter" or "projection".
         n: Number of points.
+
+    Example:
+        >>> t = torch.arange(64.0) / 64
+        >>> found = output_change(t, torch.sin(2 * torch.pi * t), 2 * torch.sin(2 * torch.pi * t))
+        >>> found  # doctest: +ELLIPSIS
+        Change at 64 points (grid), low: k <= 6.283 radians per unit of the inputs
+          size        1 of the outputs' own, without a constant shift (0%)
+          low share   1.000 of the change, 1.000 of the function before
+          by chance   ...
+        >>> ax = found.plot()
+        >>> list(found.to_frame())
+        ['k', 'before', 'change', 'shuffled']
     """
 
     k: Curve
@@ -70,29 +82,29 @@ class Change:
     @property
     def share(self) -> float:
         """Share of the change's energy at or below the cutoff."""
-        return float(self.shares(self.change)[0])
+        return float(self._shares(self.change)[0])
 
     @property
     def share_before(self) -> float:
         """Share of the energy of the outputs before at or below the cutoff."""
-        return float(self.shares(self.before)[0])
+        return float(self._shares(self.before)[0])
 
     @property
     def chance(self) -> tuple[float, float, float]:
         """Mean, least and greatest share of the shuffled change."""
-        return _spread(self.shares(self.shuffled))
+        return _spread(self._shares(self.shuffled))
 
     @property
     def control(self) -> tuple[float, float, float] | None:
         """Mean, least and greatest share of what random parameter steps of the same size change; None without any."""
-        return None if self.random is None else _spread(self.shares(self.random))
+        return None if self.random is None else _spread(self._shares(self.random))
 
     @property
     def size(self) -> float:
         """Size of the change: sqrt(energy of after - before / energy of before), without the means."""
         return float(np.sqrt(self.change.sum() / self.before.sum()))
 
-    def shares(self, energy: np.ndarray) -> np.ndarray:
+    def _shares(self, energy: np.ndarray) -> np.ndarray:
         """Return the share of each row's energy at or below the cutoff; what noise left below zero counts as zero."""
         rows = np.maximum(np.atleast_2d(energy), 0)
         return rows[:, self.k <= self.cutoff * (1 + 1e-12)].sum(axis=1) / rows.sum(axis=1)
@@ -191,8 +203,8 @@ def output_change(
     Example:
         >>> t = torch.arange(64.0) / 64
         >>> low, high = torch.sin(2 * torch.pi * t), torch.sin(2 * torch.pi * 20 * t)
-        >>> found = output_change(t, low + high, 1.3 * low + 1.1 * high)  # changes of 0.3 and 0.1
-        >>> round(found.share, 6)
+        >>> found = output_change(t, low + high, 1.3 * low + 1.1 * high, cutoff=60.0)  # changes of 0.3 and 0.1
+        >>> round(found.share, 4)
         0.9
     """
     shuffles, seed = _count(shuffles, "shuffles"), as_seed(seed)
@@ -270,6 +282,18 @@ def run_change(
 
     Raises:
         InputError: One line; also where the run kept no weights at a step.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 40)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)
+        >>> for step in range(3):
+        ...     measured = monitor.measure(step)
+        ...     for p in model.parameters():
+        ...         p.data *= 0.5
+        >>> found = run_change("a run", 0, 2, model, x)
+        >>> found.size > 0 and found.control is not None
+        True
     """
     run = run if isinstance(run, Run) else Run(run)
     controls, seed = _count(controls, "controls", least=0), as_seed(seed)

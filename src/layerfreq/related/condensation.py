@@ -65,6 +65,10 @@ def neuron_condensation(weight: Any, bias: Any = None) -> dict[str, float]:
 
     Raises:
         InputError: See `neuron_similarity`; or if fewer than two neurons have weights.
+
+    Example:
+        >>> neuron_condensation([[1.0, 0.0], [-2.0, 0.0], [0.0, 3.0], [0.0, 4.0]])["directions"]
+        2.0
     """
     rows = _rows(weight, bias)
     cosine = neuron_similarity(weight, bias)
@@ -101,6 +105,20 @@ def run_condensation(run: Run | str | Path, model: nn.Module | None = None) -> p
 
     Raises:
         InputError: If the run kept no weights, or no layer has such.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 40)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)
+        >>> for step in range(3):
+        ...     measured = monitor.measure(step)
+        ...     for p in model.parameters():
+        ...         p.data *= 0.5
+        >>> run_condensation("a run")[["step", "layer", "neurons", "inputs"]]
+           step layer  neurons  inputs
+        0     0     0        8       2
+        1     1     0        8       2
+        2     2     0        8       2
     """
     import pandas as pd
 
@@ -124,6 +142,10 @@ def plot_condensation(frame: pd.DataFrame, ax: Axes | None = None, unit: str = "
         frame: As from `run_condensation`.
         ax: Axes to draw on; None makes a new figure.
         unit: What a step is called.
+
+    Example:
+        >>> steps = {"step": [0, 100], "layer": "fc", "depth": 1, "similarity": [0.2, 0.9], "chance": 0.2}
+        >>> ax = plot_condensation(pd.DataFrame(steps))
     """
     if ax is None:
         import matplotlib.pyplot as plt

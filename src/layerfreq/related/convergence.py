@@ -42,6 +42,19 @@ def layer_convergence(run: Run | str | Path, model: nn.Module | None = None, ste
 
     Raises:
         InputError: If fewer than three steps were kept, or nothing moved.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 40)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)
+        >>> for step in range(3):
+        ...     measured = monitor.measure(step)
+        ...     for p in model.parameters():
+        ...         p.data *= 0.5
+        >>> layer_convergence("a run")[["layer", "rate", "chance"]].round(4)  # to a quarter, from 0.75 to 0.25
+          layer    rate  chance
+        0     0  1.0986  0.3466
+        1     2  1.0986  0.3466
     """
     import pandas as pd
 
@@ -92,6 +105,16 @@ def plot_convergence(run: Run | str | Path, model: nn.Module | None = None) -> F
 
     Raises:
         InputError: See `layer_convergence`.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 40)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)
+        >>> for step in range(3):
+        ...     measured = monitor.measure(step)
+        ...     for p in model.parameters():
+        ...         p.data *= 0.5
+        >>> figure = plot_convergence("a run")
     """
     import matplotlib.pyplot as plt
     import numpy as np

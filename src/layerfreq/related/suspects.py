@@ -44,6 +44,14 @@ class Suspects:
         inv_delta: The cutoff 1/delta.
         chosen: Whether it was chosen here, as the one at which the scores' mean is least.
         scale: Of the features, see `spectrum`.
+
+    Example:
+        >>> found = suspects([[0.0], [0.1], [0.2], [5.0], [5.1]], [0, 1, 0, 1, 1])
+        >>> int(found.order[0]), int(found.suggested[1])
+        (1, 0)
+        >>> list(found.to_frame())
+        ['score', 'chance', 'residual', 'neighbours', 'rank', 'suggested']
+        >>> ax = found.plot()
     """
 
     score: Float64[np.ndarray, " n"]
