@@ -107,8 +107,11 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu") -> None:
 @app.command()
 def reproduce(
     experiment: Annotated[
-        Literal["depth", "sine", "mlp", "resnet", "cause", "controls"],
-        typer.Argument(help="An experiment of the paper; or whether frequency is the cause, and the controls of that."),
+        Literal["depth", "sine", "mlp", "resnet", "fprinciple", "cause", "controls"],
+        typer.Argument(
+            help="An experiment of the paper; the frequency principle of whole networks; or whether frequency is the "
+            "cause, and the controls of that."
+        ),
     ],
     preset: Annotated[
         Literal["smoke", "small", "medium", "paper"],
@@ -131,6 +134,14 @@ def reproduce(
         Literal["code", "readme", "sgd"] | None,
         typer.Option(help="mlp: as in the authors' code (default) or README, or version 0.1's gradient descent."),
     ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part",
+            help="fprinciple: one-d, heatmap, cifar, optimizers, ricker, parity or bias, may be given several times; "
+            "default: all.",
+        ),
+    ] = None,
     backend: Annotated[
         Literal["loky", "dask", "ray"] | None,
         typer.Option(help="cause: what spreads its jobs, processes of this machine (loky) or a cluster's workers."),
@@ -139,6 +150,7 @@ def reproduce(
 ) -> None:
     """Reproduce an experiment of the paper."""
     changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
+    changes |= {"parts": tuple(part)} if part else {}
     changes |= {"recipe": recipe} if recipe else {}
     changes |= {"backend": backend} if backend else {}
     changes |= {"workers": workers} if workers else {}
@@ -275,7 +287,7 @@ def _experiment(
         config = replace(config, data=data)
     for key in changes or {}:
         if not hasattr(config, key):
-            option = "variant" if key == "variants" else key
+            option = {"variants": "variant", "parts": "part"}.get(key, key)
             raise InputError(f"{option}: {name} has none; leave --{option} out")
     config = replace(config, **(changes or {}))
     check_device(device)

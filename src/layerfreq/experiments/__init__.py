@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from layerfreq.relearn.rebuilt import Source
     from layerfreq.runs.run import Run
 
-NAMES = ("depth", "sine", "mlp", "resnet", "cause", "controls")
+NAMES = ("depth", "sine", "mlp", "resnet", "cause", "controls", "fprinciple")
 
 
 def experiment(name: str) -> ModuleType:
