@@ -108,10 +108,10 @@ def parts(n: int, d: int) -> None:
     cutoffs = torch.from_numpy(CUTOFFS)
     ladders, _ = timed(lambda: ladder.ladder(CUTOFFS, 4.001 * read.radius**2, n))
     engine = cuda.Cuda(read, targets, cutoffs)
-    rows_at, rows = timed(lambda: engine.rows(torch.arange(min(n, engine.height))))
-    columns_at, columns = timed(lambda: engine.columns(read))
+    rows_at, rows = timed(lambda: engine.begin(torch.arange(min(n, engine.height))))
+    columns_at, columns = timed(lambda: engine.prepare(read))
     add_at, _ = timed(lambda: engine.add(rows, columns))
-    curves_at, _ = timed(lambda: engine.curves(rows))
+    curves_at, _ = timed(lambda: engine.finish(rows))
     print(f"\nParts at n={n}, d={d}, {len(rows.index)} centres at hand, tiles of {columns.block}:")
     for name, taken in (
         ("reading points", at), ("ladder", ladders), ("rows", rows_at), ("columns", columns_at), ("add", add_at),
@@ -146,7 +146,7 @@ def tune(n: int, d: int) -> None:
         cuda.BLOCK_M, cuda.BLOCK_N, cuda.BLOCK_K, cuda.WARPS = m, (block, 32, 16), k, warps
         try:
             engine = cuda.Cuda(read, targets, torch.from_numpy(CUTOFFS))
-            rows, columns = engine.rows(torch.arange(min(n, engine.height))), engine.columns(read)
+            rows, columns = engine.begin(torch.arange(min(n, engine.height))), engine.prepare(read)
             first, _ = timed(lambda: engine.add(rows, columns))  # noqa: B023
             taken = min(timed(lambda: engine.add(rows, columns))[0] for _ in range(3))  # noqa: B023
         except Exception as error:

@@ -13,7 +13,7 @@ DOCS = Path(__file__).parent / "docs"
 MODULES = [
     ".".join(file.relative_to(SOURCE).with_suffix("").parts)
     for file in sorted(SOURCE.rglob("*.py"))
-    if file.stem not in ("__init__", "kernels", "triton_kernels")
+    if file.stem != "__init__" and not file.stem.endswith("kernels")
 ]
 install_import_hook(MODULES, "beartype.beartype")
 settings.register_profile("layerfreq", deadline=None, max_examples=30)

@@ -9,8 +9,9 @@ import torch
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
 from layerfreq.engines.base import as_points
-from layerfreq.engines.cpu.bins import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT, kernel_basis
+from layerfreq.engines.cpu.bins import kernel_basis
 from layerfreq.engines.cpu.chebyshev import kernel_series
+from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT
 from layerfreq.engines.threads import parts
 from layerfreq.errors import InputError
 from tests.helpers.brute import brute, one_hot

@@ -158,10 +158,10 @@ def test_columns_may_come_block_by_block(vectors):
     points = as_points(torch.from_numpy(x).to(DEVICE))
     engine = cuda.Cuda(points, y, torch.from_numpy(CUTOFFS))
     (whole,) = engine.run(torch.arange(100))
-    rows = engine.rows(torch.arange(100))
+    rows = engine.begin(torch.arange(100))
     for part in (slice(0, 37), slice(37, 37), slice(37, 100)):
-        engine.add(rows, engine.columns(replace(points, features=points.features[part], first=part.start)))
-    parts = engine.curves(rows)
+        engine.add(rows, engine.prepare(replace(points, features=points.features[part], first=part.start)))
+    parts = engine.finish(rows)
     for name in ("energy", "slope", "self_weight"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
 

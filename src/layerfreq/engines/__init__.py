@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from layerfreq.engines.base import Engine, Points, RowCurves, as_points, enough_memory
@@ -11,7 +13,7 @@ from layerfreq.engines.cuda.engine import Cuda, can_run
 from layerfreq.engines.reference import Reference
 from layerfreq.errors import InputError, did_you_mean
 
-ENGINES: dict[str, type[Engine]] = {
+ENGINES: dict[str, type[Engine[Any, Any]]] = {
     "reference": Reference,
     "blocked": Blocked,
     "cpu": Cpu,

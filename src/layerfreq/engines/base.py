@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -207,11 +207,16 @@ class RowCurves:
     by_column: Float64[Tensor, "4 m c"] | None = None
 
 
-class Engine(ABC):
+Rows = TypeVar("Rows")
+Columns = TypeVar("Columns")
+
+
+class Engine(ABC, Generic[Rows, Columns]):
     """A way to compute the filter's sums. To add one: write its file, and register it in `engines/__init__.py`.
 
-    Filter centres stay, and points come to them block by block: `rows` begins the sums of some centres, `add` adds
-    what a block of columns means for them, and `curves` makes curves of the sums. Blocks may come from elsewhere.
+    Filter centres stay, and points come to them block by block: `begin` makes rows of some centres, `prepare` makes
+    columns of a block of points, `add` adds what these mean for the centres, and `finish` makes curves of the sums.
+    Blocks may come from elsewhere. What rows and columns are is the engine's own business.
 
     Args:
         points: The features at hand, all points or a part of them; distances are those of the scaled points.
@@ -233,19 +238,19 @@ class Engine(ABC):
         """How many filter centres it takes at a time."""
 
     @abstractmethod
-    def rows(self, index: Int64[Tensor, " r"]) -> Any:
+    def begin(self, index: Int64[Tensor, " r"]) -> Rows:
         """Begin the sums of filter centres: (r,) indices into the points at hand."""
 
     @abstractmethod
-    def columns(self, points: Points) -> Any:
+    def prepare(self, points: Points) -> Columns:
         """Prepare a block of points, of which `points.first` says where it stands among all points."""
 
     @abstractmethod
-    def add(self, rows: Any, columns: Any) -> None:
+    def add(self, rows: Rows, columns: Columns) -> None:
         """Add what a block of columns means for the rows; a point does not miss itself among the columns."""
 
     @abstractmethod
-    def curves(self, rows: Any) -> RowCurves:
+    def finish(self, rows: Rows) -> RowCurves:
         """Turn the sums over all columns into curves."""
 
     def run(self, index: Int64[Tensor, " r"]) -> Iterator[RowCurves]:
@@ -254,13 +259,13 @@ class Engine(ABC):
         Raises:
             InputError: If memory does not suffice for a few centres at a time.
         """
-        columns, waiting = self.columns(self.points), list(index.split(self.height))
+        columns, waiting = self.prepare(self.points), list(index.split(self.height))
         while waiting:
             some = waiting.pop(0)
             try:
-                rows = self.rows(some)
+                rows = self.begin(some)
                 self.add(rows, columns)
-                found = self.curves(rows)
+                found = self.finish(rows)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise

@@ -18,7 +18,7 @@ ACCUMULATORS = 1 << 23  # numbers held for one block of rows
 MOST_IN_FLOAT32 = 1e30  # cutoffs above see distances that float32 has no exponents for
 
 
-class Blocked(Engine):
+class Blocked(Engine[Centres, Points]):
     """Sums computed tile by tile on the features' device.
 
     Squared distances are taken in float64 by a matrix product on centred points, and directly where that
@@ -31,15 +31,15 @@ class Blocked(Engine):
         """See `Engine.height`."""
         return max(1, min(HEIGHT, ACCUMULATORS // (2 * len(self.inv_delta) * (self.targets.width + 2))))
 
-    def rows(self, index: Tensor) -> Centres:
-        """See `Engine.rows`."""
+    def begin(self, index: Tensor) -> Centres:
+        """See `Engine.begin`."""
         place = index.to(self.points.features.device)
         x = self.points.block(place)
         sums = Sums.zeros(self.points.numbers(index), x, len(self.inv_delta), self.targets.width)
         return Centres(place, x, sums)
 
-    def columns(self, points: Points) -> Points:
-        """See `Engine.columns`."""
+    def prepare(self, points: Points) -> Points:
+        """See `Engine.prepare`."""
         return points
 
     def add(self, rows: Centres, columns: Points) -> None:
@@ -75,8 +75,8 @@ class Blocked(Engine):
                     sums.square[k] += torch.linalg.vector_norm(kernel, dim=1).square_()
                     sums.slow[k] += y @ kernel.mul_(squared).T
 
-    def curves(self, rows: Centres) -> RowCurves:
-        """See `Engine.curves`."""
+    def finish(self, rows: Centres) -> RowCurves:
+        """See `Engine.finish`."""
         return rows.sums.curves(self.targets)
 
 

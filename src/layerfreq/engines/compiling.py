@@ -7,6 +7,8 @@ from typing import Any
 
 from numba import njit
 
+FINITE = {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"}  # fast arithmetic where no number is inf or NaN
+
 
 def loop(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function with Numba, to run without the interpreter's lock.

@@ -67,7 +67,7 @@ class Centres:
     sums: Sums
 
 
-class Reference(Engine):
+class Reference(Engine[Centres, Points]):
     """The formula with dense (rows, n) matrices, in float64 on the CPU."""
 
     @property
@@ -75,14 +75,14 @@ class Reference(Engine):
         """See `Engine.height`."""
         return 256
 
-    def rows(self, index: Tensor) -> Centres:
-        """See `Engine.rows`; features stay as they came, so that differences lose nothing."""
+    def begin(self, index: Tensor) -> Centres:
+        """See `Engine.begin`; features stay as they came, so that differences lose nothing."""
         x = self.points.features[index.to(self.points.features.device)].cpu().double()
         sums = Sums.zeros(self.points.numbers(index), x, len(self.inv_delta), self.targets.width)
         return Centres(index, x, sums)
 
-    def columns(self, points: Points) -> Points:
-        """See `Engine.columns`."""
+    def prepare(self, points: Points) -> Points:
+        """See `Engine.prepare`."""
         return points
 
     def add(self, rows: Centres, columns: Points) -> None:
@@ -103,6 +103,6 @@ class Reference(Engine):
                 sums.slow[k] += ((kernel * squared) @ y).T
                 sums.square[k] += kernel.square().sum(dim=1)
 
-    def curves(self, rows: Centres) -> RowCurves:
-        """See `Engine.curves`."""
+    def finish(self, rows: Centres) -> RowCurves:
+        """See `Engine.finish`."""
         return rows.sums.curves(self.targets)

@@ -84,13 +84,13 @@ class Whole:
             held = max(1, HELD // (work.height * each))
         passes = round(shards.largest(float(-(-len(some) // held))))
         for at in range(0, passes * held, held):
-            rows = [] if work is None else [work.rows(part) for part in some[at : at + held]]
+            rows = [] if work is None else [work.begin(part) for part in some[at : at + held]]
             for first, block in shards.blocks(points.features):
                 if rows and work is not None:
-                    columns = work.columns(replace(points, features=block, first=first))
+                    columns = work.prepare(replace(points, features=block, first=first))
                     for part in rows:
                         work.add(part, columns)
-            yield from () if work is None else map(work.curves, rows)
+            yield from () if work is None else map(work.finish, rows)
 
 
 class Passing:
@@ -164,19 +164,19 @@ class Passing:
     def _meet(self, held: Gather) -> Iterator[RowCurves]:
         points = replace(self.points, features=held.rows, index=held.index)
         work = self._make_engine(points, self._targets, self._cutoffs)
-        rows = [work.rows(part) for part in torch.arange(len(points)).split(work.height)]
+        rows = [work.begin(part) for part in torch.arange(len(points)).split(work.height)]
         room = max(1, int((1 - SHARE) * self._room) // self._bytes_each(held.rows))
 
         def see(first: int, block: Tensor) -> None:
             if not isinstance(self._source, Held):
                 held.check(first, block)
             for s in chunks(len(block), block.shape[1], room):
-                columns = work.columns(replace(points, features=block[s], first=first + s.start, index=None))
+                columns = work.prepare(replace(points, features=block[s], first=first + s.start, index=None))
                 for part in rows:
                     work.add(part, columns)
 
         self._source.visit(see)
-        yield from map(work.curves, rows)
+        yield from map(work.finish, rows)
 
     def _gather(self, index: Tensor) -> Gather:
         found = Gather(index)

@@ -11,13 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float32, Float64
 
-MANTISSA = 23  # bits of a float32 below its exponent
-BIN_BITS = 5  # 32 bins an octave: the top bits of a float32 pattern are a logarithm
-PLACE_BITS = 12  # resolution of a distance inside its bin
-BIN_SHIFT = MANTISSA - BIN_BITS
-PLACE_SHIFT = BIN_SHIFT - PLACE_BITS
+from layerfreq.engines.cpu.expansion import Classes, Expansion, Tile
+
 SAMPLES = 8  # an octave, of distances and cutoffs, to find the functions
 NEAR = 1e-7  # u d / 2 below which the kernel is taken as one
 SHORTEST = 2.0**-120  # squared distance, near float32's smallest, below which points are in one place
@@ -25,7 +22,7 @@ FAR = 45.0  # u d / 2 above which it is taken as zero
 
 
 @dataclass(frozen=True)
-class Basis:
+class Basis(Expansion):
     """Functions phi of the squared distance that span the kernels at all cutoffs.
 
     With the moments M = (count, sum of places, sum of squared places) of the pairs in each bin,
@@ -45,6 +42,19 @@ class Basis:
     values: Float64[np.ndarray, "r two_m"]
     square: Float64[np.ndarray, "r m"]
 
+    def deposit(
+        self, tile: Tile, targets: Classes | Float32[np.ndarray, "w c"], sums: Float64[np.ndarray, "h c_1 r"]
+    ) -> Bool[np.ndarray, " h"]:
+        """See `Expansion.deposit`; it holds for every pair."""
+        from layerfreq.engines.cpu import pair_kernels
+
+        table = pair_kernels.Table(np.int32(self.lowest), np.int32(self.highest), self.moments)
+        if isinstance(targets, Classes):
+            pair_kernels.classes_to_bins(tile, targets, table, sums)
+        else:
+            pair_kernels.vectors_to_bins(tile, targets, table, sums)
+        return np.zeros(len(tile.products), np.bool_)
+
 
 def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, tolerance: float) -> Basis:
     """Find the functions for some cutoffs, and distances up to `farthest`.
@@ -54,6 +64,8 @@ def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, toleranc
         farthest: An upper bound of the squared distances, within float32's range.
         tolerance: The absolute error of a kernel that may be left by leaving functions out.
     """
+    from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS
+
     farthest = max(farthest, 2.0**-100)
     shortest = min(max(NEAR / float(inv_delta[-1]), SHORTEST), farthest / 4)
     # Beyond, nothing changes any more; and what is closer than the shortest counts as being in one place.

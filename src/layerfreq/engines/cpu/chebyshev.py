@@ -11,16 +11,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float32, Float64
 
-STEP = 8  # polynomials added in one pass over the pairs, as `kernels` has them written out
+from layerfreq.engines.cpu.expansion import Classes, Expansion, Tile
+
 MOST = 42  # polynomials beyond which bins are cheaper
 NODES = 64
 WIDEST = 1e7  # ratio of distances beyond which the nodes would miss where the finest kernel falls
 
 
 @dataclass(frozen=True)
-class Series:
+class Series(Expansion):
     """Polynomials T_0 .. T_(r-1) of t = offset + slope / (d + centre) that span the kernels at all cutoffs.
 
     Attributes:
@@ -41,6 +42,20 @@ class Series:
     values: Float64[np.ndarray, "r two_m"]
     square: Float64[np.ndarray, "r m"]
 
+    def deposit(
+        self, tile: Tile, targets: Classes | Float32[np.ndarray, "w c"], sums: Float64[np.ndarray, "h c_1 r"]
+    ) -> Bool[np.ndarray, " h"]:
+        """See `Expansion.deposit`; it holds for classes alone, and within its range of distances."""
+        from layerfreq.engines.cpu import pair_kernels
+
+        if not isinstance(targets, Classes):
+            return np.ones(len(tile.products), np.bool_)
+        lowest, highest = np.array([self.lowest, self.highest], np.float32).view(np.int32)
+        places = pair_kernels.Places(lowest, highest, *np.array([self.centre, self.offset, self.slope], np.float32))
+        beyond = np.zeros(len(tile.products), np.bool_)
+        pair_kernels.classes_to_series(tile, targets, places, sums, beyond)
+        return beyond
+
 
 def kernel_series(
     inv_delta: Float64[np.ndarray, " m"], nearest: float, farthest: float, tolerance: float
@@ -56,6 +71,8 @@ def kernel_series(
     Returns:
         The series, or None where it would take more than `MOST` polynomials.
     """
+    from layerfreq.engines.cpu.pair_kernels import STEP
+
     farthest = max(farthest, 1e-30)
     # The map is finest around `centre`: between the ends, and not closer than the finest kernel can see. Beyond the
     # far end, where all kernels are one, it would lose all digits.

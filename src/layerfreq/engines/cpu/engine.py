@@ -1,8 +1,8 @@
 """The CPU engine: one matrix product and one pass over the pairs serve every cutoff.
 
 Distances come from BLAS products of centred points, each thread working on a tile of its own. Kernels at all cutoffs
-are combinations of few functions of the distance, whose sums the compiled loops of `kernels` collect: polynomials
-(`series`) where points keep some distance, else bins (`basis`). Where rows and columns are the same points, each
+are combinations of few functions of the distance, whose sums an `Expansion` collects: polynomials (`chebyshev`) where
+points keep some distance, else `bins`. Where rows and columns are the same points, each
 product is used twice.
 """
 
@@ -22,6 +22,7 @@ from layerfreq.data.targets import Targets
 from layerfreq.engines.base import Engine, Points, RowCurves
 from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, kernel_basis
 from layerfreq.engines.cpu.chebyshev import Series, kernel_series
+from layerfreq.engines.cpu.expansion import Classes, Expansion, Side, Tile
 from layerfreq.engines.threads import one_blas_thread, parts, threads
 from layerfreq.errors import InputError
 
@@ -52,6 +53,14 @@ class Columns:
         place[self.order] = np.arange(len(place))
         return place
 
+    def targets(self, at: slice) -> Classes | np.ndarray:
+        """Return the targets of some of the sorted points."""
+        if self.starts is None:
+            return self.vectors[at]
+        first, last = np.searchsorted(self.starts, [at.start, at.stop - 1], side="right") - 1
+        edges = np.clip(self.starts[first : last + 2], at.start, at.stop) - at.start
+        return Classes(edges, np.arange(first, last + 1))
+
 
 @dataclass
 class Rows:
@@ -66,7 +75,7 @@ class Rows:
     beyond: dict[int, np.ndarray] = field(default_factory=dict)  # row -> sums in bins, where the series did not hold
 
 
-class Cpu(Engine):
+class Cpu(Engine[Rows, Columns]):
     """Pair sums of float32 features to about 1e-6 in LFR, at all cutoffs for the price of one.
 
     float64 features get their distances in float64, which are then rounded to float32 (engine "blocked" keeps
@@ -89,7 +98,7 @@ class Cpu(Engine):
             self._refuse_closer_pairs()
         with one_blas_thread():
             self._series = self._find_series()
-        self._functions: Series | Basis = self._series or self._bins
+        self._functions: Expansion = self._series or self._bins
 
     def _refuse_closer_pairs(self) -> None:
         """Raise where cutoffs tell points apart, by a sample, that are in one place here: beside one very far away."""
@@ -120,8 +129,8 @@ class Cpu(Engine):
         """See `Engine.height`."""
         return max(1, SUMS_LIMIT // ((self.targets.width + 1) * len(self._functions.square) * 8))
 
-    def rows(self, index: Tensor) -> Rows:
-        """See `Engine.rows`."""
+    def begin(self, index: Tensor) -> Rows:
+        """See `Engine.begin`."""
         every = len(index) == len(self.points)
         place = self._own.order if every else index.numpy()
         x, sizes = (self._own.x, self._own.sizes) if every else self._centred(self._raw, place)
@@ -134,8 +143,8 @@ class Cpu(Engine):
             every=every,
         )
 
-    def columns(self, points: Points) -> Columns:
-        """See `Engine.columns`."""
+    def prepare(self, points: Points) -> Columns:
+        """See `Engine.prepare`."""
         return self._own if points is self.points else self._prepare(points, self._numpy(points))
 
     def add(self, rows: Rows, columns: Columns) -> None:
@@ -178,41 +187,25 @@ class Cpu(Engine):
 
     def _deposit(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> None:
         """Add what a tile of products means for the rows `at`; its columns begin at `start`."""
-        from layerfreq.engines.cpu import kernels
-
-        stop = start + products.shape[1]
+        across = slice(start, start + products.shape[1])
         index = rows.index[at] - columns.first
         inside = (index >= 0) & (index < len(columns.order))
-        own = np.where(inside, columns.place[np.where(inside, index, 0)] - start, -1)
-        row_side = (rows.sizes[at], own, rows.place[at], self._raw, self._gain_of_pairs)
-        column_side = (columns.sizes[start:stop], columns.order[start:stop], columns.raw)
-        if columns.starts is None:
-            tail = self._bin_arguments(rows.sums[at])
-            kernels.deposit_vectors(products, row_side, column_side, columns.vectors[start:stop], *tail)
-            return
-        first, last = np.searchsorted(columns.starts, [start, stop - 1], side="right") - 1
-        edges = np.clip(columns.starts[first : last + 2], start, stop) - start
-        runs = (edges, np.arange(first, last + 1))
-        if self._series is None:
-            kernels.deposit_labels(products, row_side, column_side, *runs, *self._bin_arguments(rows.sums[at]))
-            return
-        beyond, s = np.zeros(len(products), np.bool_), self._series
-        low, high = np.array([s.lowest, s.highest], np.float32).view(np.int32)
-        t_map = (np.float32(s.centre), np.float32(s.offset), np.float32(s.slope))
-        kernels.deposit_series(products, row_side, column_side, *runs, low, high, *t_map, rows.sums[at], beyond)
-        for i in np.flatnonzero(beyond):
+        tile = Tile(
+            products,
+            Side(rows.sizes[at], rows.place[at], self._raw),
+            Side(columns.sizes[across], columns.order[across], columns.raw),
+            np.where(inside, columns.place[np.where(inside, index, 0)] - start, -1),
+            self._gain_of_pairs,
+        )
+        targets = columns.targets(across)
+        for i in np.flatnonzero(self._functions.deposit(tile, targets, rows.sums[at])):
             row = at.start + int(i)
             if row not in rows.beyond:
                 rows.beyond[row] = np.zeros((1, self.targets.width + 1, len(self._bins.square)))
-            one = (*(part[i : i + 1] for part in row_side[:3]), *row_side[3:])
-            tail = self._bin_arguments(rows.beyond[row])
-            kernels.deposit_labels(products[i : i + 1], one, column_side, *runs, *tail)
+            self._bins.deposit(tile.row(int(i)), targets, rows.beyond[row])
 
-    def _bin_arguments(self, sums: np.ndarray) -> tuple[Any, ...]:
-        return np.int32(self._bins.lowest), np.int32(self._bins.highest), self._bins.moments, sums
-
-    def curves(self, rows: Rows) -> RowCurves:
-        """See `Engine.curves`."""
+    def finish(self, rows: Rows) -> RowCurves:
+        """See `Engine.finish`."""
         out = np.empty((3, len(rows.x), len(self.inv_delta)))
         with threads() as run:
             columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128)))
@@ -226,7 +219,7 @@ class Cpu(Engine):
     def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> np.ndarray:
         from layerfreq.engines.cpu import kernels
 
-        def both(sums: np.ndarray, functions: Series | Basis, which: int) -> tuple[np.ndarray, np.ndarray]:
+        def both(sums: np.ndarray, functions: Expansion, which: int) -> tuple[np.ndarray, np.ndarray]:
             if self.targets.labels is not None:
                 np.sum(sums[:, :-1], axis=1, out=sums[:, -1])
             h, c, r = sums.shape

@@ -82,7 +82,7 @@ class Columns:
     moments: Tensor
 
 
-class Cuda(Engine):
+class Cuda(Engine[Rows, Columns]):
     """Sums of exponentials at a ladder of rates, fused with the distances; kernels at all cutoffs follow from them.
 
     Distances have float32's accuracy: features are centred and scaled in float64 and cut to float32; their inner
@@ -123,8 +123,8 @@ class Cuda(Engine):
         """See `Engine.height`."""
         return max(LEAST_HEIGHT, min(HEIGHT, SUMS_BYTES // (8 * self._width * (len(self._ladder.rates) + 2))))
 
-    def rows(self, index: Tensor) -> Rows:
-        """See `Engine.rows`."""
+    def begin(self, index: Tensor) -> Rows:
+        """See `Engine.begin`."""
         everywhere = self.points.numbers(index)
         if self.targets.labels is not None:  # centres beside those of their class: few tiles have close pairs
             order = torch.argsort(self.targets.labels[everywhere], stable=True)
@@ -138,8 +138,8 @@ class Cuda(Engine):
         sums = torch.zeros(self._width, functions, len(index), dtype=torch.float64, device=self._device)
         return Rows(everywhere, x, rest, size, y, sums)
 
-    def columns(self, points: Points) -> Columns:
-        """See `Engine.columns`."""
+    def prepare(self, points: Points) -> Columns:
+        """See `Engine.prepare`."""
         n, device = len(points), self._device
         classes = self.targets.labels is not None
         at = slice(points.first, points.first + n)
@@ -253,8 +253,8 @@ class Cuda(Engine):
             num_warps=WARPS,
         )
 
-    def curves(self, rows: Rows) -> RowCurves:
-        """See `Engine.curves`."""
+    def finish(self, rows: Rows) -> RowCurves:
+        """See `Engine.finish`."""
         m, index, found = len(self.inv_delta), rows.index, []
         values, square = (torch.from_numpy(a).to(self._device) for a in (self._ladder.values, self._ladder.square))
         for s in chunks(len(index), 2 * m * (self._width + 1)):

@@ -2,7 +2,7 @@
 
 Every point's curve is computed once; a draw of rows then only adds some of them up, as `spectrum(rows=...)` does.
 
-Run: python benchmarks/coverage.py [DRAWS]
+Run: python benchmarks/interval_coverage.py [DRAWS]
 """
 
 import sys
