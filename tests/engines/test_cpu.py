@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController
 
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
@@ -155,7 +156,8 @@ def test_out_of_memory_is_answered_with_fewer_rows_at_a_time(monkeypatch, short)
         spectrum(x, y, engine="cpu")
 
 
-def test_threads_do_not_show():
+def test_threads_do_not_show(monkeypatch):
+    monkeypatch.setattr(sys.modules["layerfreq.engines.threads"], "SMALL", 0)
     x, y = cloud(700, 5, 4)
     threads = torch.get_num_threads()
     try:
@@ -166,6 +168,17 @@ def test_threads_do_not_show():
     finally:
         torch.set_num_threads(threads)
     np.testing.assert_allclose(three.lfr, one.lfr, rtol=1e-12)
+
+
+def test_small_work_stays_with_the_caller_and_blas_is_as_it_was(monkeypatch):
+    """Threads to wake cost a small spectrum more than they save; so does looking for BLAS again."""
+    controller = ThreadpoolController()
+    before = [library.num_threads for library in controller.lib_controllers]
+    monkeypatch.setattr(sys.modules["layerfreq.engines.threads"], "_pool", None)
+    x, y = cloud(300, 20, 4)
+    s = spectrum(x, y, engine="cpu")
+    assert np.abs(s.lfr - brute(x, one_hot(y), s.inv_delta)[0]).max() < 1e-5
+    assert [library.num_threads for library in controller.lib_controllers] == before
 
 
 def test_half_precision_features():

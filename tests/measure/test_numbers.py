@@ -140,7 +140,8 @@ def test_the_impossible_is_refused():
     ("n", "d", "cutoffs", "name"),
     [
         (500, 65536, 64, "cpu"),
-        (500, 8, 64, "blocked"),
+        (300, 8, 64, "blocked"),
+        (500, 100, 50, "cpu"),
         (600, 8, 64, "cpu"),
         (300, 8, 2000, "cpu"),
         (40, 65536, 64, "blocked"),

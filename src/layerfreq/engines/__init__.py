@@ -22,8 +22,8 @@ ENGINES: dict[str, type[Engine[Any, Any]]] = {
 KERNEL = 30  # operations of "blocked" for a pair and cutoff, beside one for each feature (docs/engines.md)
 USUAL = 64  # cutoffs, where the grid is not known yet
 # Operations up to which "cpu" does not pay back the loading of its loops, 0.6 s a process (docs/benchmarks.md): those
-# of 512 points with 512 features.
-SMALL = 512**2 * (512 + KERNEL * USUAL)
+# of 300 points with 512 features, which "blocked" does in some 25 ms.
+SMALL = 300**2 * (512 + KERNEL * USUAL)
 SMALL_ON_GPU = 1024  # points up to which "cuda", whose coefficients take the host 20 ms, is no faster than "blocked"
 
 

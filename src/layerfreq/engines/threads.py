@@ -10,27 +10,37 @@ from functools import cache
 from typing import Any
 
 import torch
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 from layerfreq.isolation.torch_settings import Flag
 
+# Operations, a few milliseconds of them, that the caller does: to wake threads takes longer where they wait for a core.
+SMALL = 10**8
+
+
+def hands(work: int) -> int:
+    """How many threads some work is worth, counted in operations: one, or as many as PyTorch uses."""
+    return 1 if work < SMALL else max(1, torch.get_num_threads())
+
 
 @contextmanager
-def threads() -> Iterator[Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]]:
-    """Give a `map` that runs on all threads."""
+def threads(count: int | None = None) -> Iterator[Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]]:
+    """Give a `map` that runs on so many threads: None for as many as PyTorch uses, 1 for the caller's own."""
+    count = torch.get_num_threads() if count is None else count
     with one_blas_thread():
-        yield _pool(torch.get_num_threads(), os.getpid()).map
+        yield map if count == 1 else _pool(count, os.getpid()).map
 
 
-def parts(n: int, most: int, even: int = 1) -> list[slice]:
+def parts(n: int, most: int, even: int = 1, count: int | None = None) -> list[slice]:
     """Cut n rows in equal parts of at most `most`, so many that every thread has as many of them as the others.
 
     Args:
         n: Number of rows.
         most: Rows of a part.
         even: The number of parts is a multiple of this, too.
+        count: Threads; None for as many as PyTorch uses.
     """
-    count = max(1, torch.get_num_threads()) * even
+    count = max(1, torch.get_num_threads() if count is None else count) * even
     count *= max(1, -(-n // (count * most)))
     edges = [n * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
@@ -38,16 +48,22 @@ def parts(n: int, most: int, even: int = 1) -> list[slice]:
 
 def one_blas_thread() -> Any:
     """Keep BLAS to one thread for a while: threads that it wakes would still be spinning when ours start."""
-    return _limit.at(None)
+    return _limit.at([1] * len(_libraries()))
 
 
 @cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _libraries() -> list[LibController]:
+    """The BLAS libraries; to look for them takes longer than a small spectrum."""
+    return [one for one in ThreadpoolController().lib_controllers if one.user_api == "blas"]
 
 
-# Setting this "flag" is making the limiter, which remembers what was before.
-_limit = Flag(lambda: _controller().limit(limits=1, user_api="blas"), lambda limiter: limiter and limiter.unregister())
+def _set(counts: list[int | None]) -> None:
+    for library, count in zip(_libraries(), counts, strict=True):
+        if count is not None:
+            library.set_num_threads(count)
+
+
+_limit = Flag(lambda: [library.num_threads for library in _libraries()], _set)
 
 
 @cache

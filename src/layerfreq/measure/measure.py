@@ -61,7 +61,7 @@ def spectrum(
             how many it takes where these are too few for `stderr` to rest on what they show.
         rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff; where LFR
             is below 0.01, relative to 0.01.
-        engine: "auto": "cpu" on the CPU for the work of some 512 points or more, "cuda" on an NVIDIA GPU (Ampere or
+        engine: "auto": "cpu" on the CPU for the work of some 300 points or more, "cuda" on an NVIDIA GPU (Ampere or
             later, with Triton) above 1,024, else "blocked" (measured in docs/benchmarks.md). "cpu": all cutoffs from
             one pass, LFR to 1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep
             float64's accuracy. "reference": float64, dense. `Spectrum.engine` says which it was.

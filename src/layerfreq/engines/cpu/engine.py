@@ -23,13 +23,14 @@ from layerfreq.engines.base import Engine, Points, RowCurves
 from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, kernel_basis
 from layerfreq.engines.cpu.chebyshev import Series, kernel_series
 from layerfreq.engines.cpu.expansion import Classes, Expansion, Side, Tile
-from layerfreq.engines.threads import one_blas_thread, parts, threads
+from layerfreq.engines.threads import hands, one_blas_thread, parts, threads
 from layerfreq.errors import InputError
 
 STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
 WIDTH = 2560  # most columns of a tile
 SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
 SHORT_RUN = 48  # columns of a class in a tile below which polynomials take longer than bins
+PAIR = 100  # operations that a pair takes beside its product
 SAMPLE = 32  # points whose distances are looked at first
 STRETCH = 2.0**20  # features are multiplied by, so that float32 has exponents for close pairs: below 1e-24, one place
 
@@ -149,9 +150,10 @@ class Cpu(Engine[Rows, Columns]):
 
     def add(self, rows: Rows, columns: Columns) -> None:
         """See `Engine.add`."""
-        with threads() as run:
+        count = hands(len(rows.x) * len(columns.x) * (columns.x.shape[1] + PAIR))
+        with threads(count) as run:
             if rows.every and columns is self._own:
-                self._add_square(rows, columns, run)
+                self._add_square(rows, columns, count, run)
                 return
 
             def strip(at: slice) -> None:
@@ -160,14 +162,15 @@ class Cpu(Engine[Rows, Columns]):
                     np.matmul(rows.x[at], columns.x[start : start + WIDTH].T, out=tile)
                     self._deposit(rows, at, tile, columns, start)
 
-            list(run(strip, parts(len(rows.x), STRIP)))
+            list(run(strip, parts(len(rows.x), STRIP, count=count)))
 
-    def _add_square(self, rows: Rows, columns: Columns, run: Callable[..., Any]) -> None:
+    def _add_square(self, rows: Rows, columns: Columns, count: int, run: Callable[..., Any]) -> None:
         """Add the points to each other, a product of two blocks serving both; every block is in one tile at a time."""
         from layerfreq.engines.cpu import kernels
 
         x = columns.x
-        blocks = parts(len(x), STRIP, 2)
+        # Where one tile takes all, runs of a class are longer, which saves more than a product that serves twice.
+        blocks = parts(len(x), STRIP, 1 if count == 1 and len(x) <= STRIP else 2, count)
 
         def pair(two: tuple[int, int]) -> None:
             a, b = blocks[two[0]], blocks[two[1]]
@@ -179,11 +182,11 @@ class Cpu(Engine[Rows, Columns]):
                 kernels.transpose(tile, across)
                 self._deposit(rows, b, across, columns, a.start)
 
-        count = len(blocks)
-        list(run(pair, [(i, i) for i in range(count)]))
-        for turn in range(count - 1):  # a round robin: in each turn every block meets one other
-            ring = [0, *(1 + (i + turn) % (count - 1) for i in range(count - 1))]
-            list(run(pair, [(ring[i], ring[-1 - i]) for i in range(count // 2)]))
+        many = len(blocks)
+        list(run(pair, [(i, i) for i in range(many)]))
+        for turn in range(many - 1):  # a round robin: in each turn every block meets one other
+            ring = [0, *(1 + (i + turn) % (many - 1) for i in range(many - 1))]
+            list(run(pair, [(ring[i], ring[-1 - i]) for i in range(many // 2)]))
 
     def _deposit(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> None:
         """Add what a tile of products means for the rows `at`; its columns begin at `start`."""
@@ -207,8 +210,9 @@ class Cpu(Engine[Rows, Columns]):
     def finish(self, rows: Rows) -> RowCurves:
         """See `Engine.finish`."""
         out = np.empty((3, len(rows.x), len(self.inv_delta)))
-        with threads() as run:
-            columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128)))
+        count = hands(2 * rows.sums.size * self._functions.values.shape[1])
+        with threads(count) as run:
+            columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128, count=count)))
         energy, slope, self_weight = torch.from_numpy(out)
         slope /= self._stretch**2
         by_column = torch.from_numpy(np.sum(columns, axis=0)) if self.targets.sketch else None
@@ -255,13 +259,13 @@ class Cpu(Engine[Rows, Columns]):
         from layerfreq.engines.cpu import kernels
 
         x, sizes = np.empty((len(order), raw.shape[1]), raw.dtype), np.empty(len(order), raw.dtype)
-        with threads() as run:
-            list(
-                run(
-                    lambda s: kernels.centre(raw, order[s], self._shift, self._gain, x[s], sizes[s]),
-                    parts(len(x), STRIP),
-                )
-            )
+
+        def centre(at: slice) -> None:
+            kernels.centre(raw, order[at], self._shift, self._gain, x[at], sizes[at])
+
+        count = hands(4 * x.size)
+        with threads(count) as run:
+            list(run(centre, parts(len(x), STRIP, count=count)))
         return x, sizes
 
     def _numpy(self, points: Points) -> np.ndarray:
