@@ -14,16 +14,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from layerfreq.data.inputs import batches, blaming_inputs, call, on_device
 from layerfreq.data.validation import Curve, as_features
 from layerfreq.errors import InputError, shown
-from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.options import as_seed
 from layerfreq.network.find import unwrap
+from layerfreq.related.outputs import network_outputs
 from layerfreq.response import error_spectrum
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import load_weights
-from layerfreq.trace.hooks import first_tensor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -314,20 +312,6 @@ def run_change(
         others.append(network_outputs(network, inputs, softmax))
     where = inputs if at is None else at
     return output_change(where, before, after, cutoff, others=others, seed=seed, **options)
-
-
-def network_outputs(model: nn.Module, inputs: Any, softmax: bool = False) -> Float64[np.ndarray, "n c"]:
-    """Return what a model puts out in eval mode, without gradients; the model is left as it was."""
-    rows = []
-    with untouched(model, inputs):
-        for x, _ in batches(inputs):
-            with blaming_inputs(model, x):
-                value = first_tensor(call(model, on_device(model, x)))
-            if value is None:
-                raise InputError(f"model: {type(model).__name__} returns no tensor of floats; pass one that does")
-            value = value.detach().double().cpu().reshape(len(value), -1)
-            rows.append(value.softmax(dim=1) if softmax else value)
-    return torch.cat(rows).numpy()
 
 
 def _state(run: Run, step: int, network: nn.Module, inputs: Any, softmax: bool) -> tuple[np.ndarray, Any]:
