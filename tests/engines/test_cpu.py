@@ -1,6 +1,7 @@
 """The CPU engine's own parts: the table of bins, series, tiles and threads."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -52,6 +53,29 @@ def test_tiles_and_symmetry_do_not_show(monkeypatch, classes):
     assert np.abs(spectrum(x, y, whole.inv_delta, engine="cpu").lfr - lfr).max() < 1e-5
     monkeypatch.setattr(cpu, "SUMS_LIMIT", 1 << 20)  # some rows at a time, and no symmetry
     assert np.abs(spectrum(x, y, whole.inv_delta, engine="cpu").lfr - lfr).max() < 1e-5
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("rows", [None, 150])
+def test_many_classes_are_folded_and_mean_the_same(monkeypatch, center, rows):
+    """Unequal classes, equal points, centring, some centres: the curves from SᵀS are those of each class on its own."""
+    x, y = cloud(260, 12, 90)
+    y = np.minimum(y, 70)
+    x[3], x[200] = x[9], 30 * x[200]
+    u = np.geomspace(1e-3, 10, 20)
+    points, targets = as_points(torch.from_numpy(x)), as_targets(y, len(x))
+    assert cpu.Cpu(points, targets, torch.from_numpy(u))._folds
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of so few centres
+        folded = spectrum(x, y, u, engine="cpu", center=center, rows=rows)
+        exact = spectrum(x, y, u, engine="reference", center=center, rows=rows)
+        monkeypatch.setattr(cpu.Cpu, "_folds", False)
+        each = spectrum(x, y, u, engine="cpu", center=center, rows=rows)
+    for one in (folded, each):
+        assert np.abs(one.lfr - exact.lfr).max() < 1e-6
+        assert np.abs(one.rdf - exact.rdf).max() < 1e-5 * exact.rdf.max()
+        np.testing.assert_allclose(one.neighbours, exact.neighbours, rtol=1e-5)
+    np.testing.assert_allclose(folded.lfr, each.lfr, rtol=1e-9)
 
 
 @pytest.mark.parametrize("reach", [0.0, 0.3, 1.2])

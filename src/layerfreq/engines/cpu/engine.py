@@ -9,8 +9,8 @@ product is used twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,16 +19,20 @@ import torch
 from torch import Tensor
 
 from layerfreq.data.targets import Targets
-from layerfreq.engines.base import Engine, Points, RowCurves
+from layerfreq.engines.base import FEWEST, Engine, Points, RowCurves
 from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, kernel_basis
 from layerfreq.engines.cpu.chebyshev import Series, kernel_series
 from layerfreq.engines.cpu.expansion import Classes, Expansion, Side, Tile
+from layerfreq.engines.cpu.folded import Folded
 from layerfreq.engines.threads import hands, one_blas_thread, parts, threads
 from layerfreq.errors import InputError
 
 STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
 WIDTH = 2560  # most columns of a tile
 SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
+FOLDED = 4096  # filter centres whose sums are folded before their curves are handed on
+TOGETHER = 8  # of which the sums of all classes are held at a time by a thread
+FLOAT64 = 4  # times as long as the products' float32 takes an operation on many small matrices
 SHORT_RUN = 48  # columns of a class in a tile below which polynomials take longer than bins
 PAIR = 100  # operations that a pair takes beside its product
 SAMPLE = 32  # points whose distances are looked at first
@@ -130,8 +134,58 @@ class Cpu(Engine[Rows, Columns]):
         """See `Engine.height`."""
         return max(1, SUMS_LIMIT // ((self.targets.width + 1) * len(self._functions.square) * 8))
 
+    def run(self, index: Tensor) -> Iterator[RowCurves]:
+        """See `Engine.run`; sums of many classes are folded as soon as a centre has met all points."""
+        if not self._folds:
+            yield from super().run(index)
+            return
+        for some in index.split(FOLDED):
+            yield self._folded(some)
+
+    @property
+    def _folds(self) -> bool:
+        """Whether the classes are so many that each costs more with its own curves, although products serve twice."""
+        c, (r, m) = self.targets.width, self._functions.square.shape
+        if self.targets.labels is None or self._series is not None or self.targets.sketch:
+            return False
+        n, d = self._raw.shape
+        saved = c * r * (2 * m - r) - r**2 * 2 * m
+        return saved > 0 and (self.height < n or FLOAT64 * saved > n * d)
+
+    def _folded(self, index: Tensor) -> RowCurves:
+        """Compute the curves of some centres, so few at a time that the sums of all classes stay in the cache."""
+        columns, rows, targets = self._own, self._centres(index), self.targets
+        assert targets.labels is not None
+        n, c, r = len(columns.x), targets.width, len(self._functions.square)
+        label = targets.labels[torch.from_numpy(rows.index)].numpy()
+        folded = Folded.empty(targets.offset.double().numpy(), label, r)
+        out = np.empty((3, len(rows.x), len(self.inv_delta)))
+        step = max(FEWEST, min(STRIP * WIDTH // n, STRIP))
+
+        def strip(at: slice) -> None:
+            products = _scratch(at.stop - at.start, n, columns.x.dtype)
+            np.matmul(rows.x[at], columns.x.T, out=products)
+            for start in range(at.start, at.stop, TOGETHER):
+                some = slice(start, min(start + TOGETHER, at.stop))
+                sums = _scratch((some.stop - start) * (c + 1), r, np.float64, 1).reshape(-1, c + 1, r)
+                sums[:] = 0
+                tile = self._tile(rows, some, products[start - at.start : some.stop - at.start], columns, 0)
+                self._functions.deposit(tile, columns.targets(slice(0, n)), sums)
+                folded.take(some, sums[:, :c])
+            folded.curves(self._functions, at, out[:, at])
+
+        count = hands(len(rows.x) * n * (columns.x.shape[1] + PAIR) + len(rows.x) * c * r**2)
+        with threads(count) as run:
+            list(run(strip, parts(len(rows.x), step, count=count)))
+        return self._as_curves(rows, out)
+
     def begin(self, index: Tensor) -> Rows:
         """See `Engine.begin`."""
+        rows = self._centres(index)
+        rows.sums = np.zeros((len(rows.x), self.targets.width + 1, len(self._functions.square)))
+        return rows
+
+    def _centres(self, index: Tensor) -> Rows:
         every = len(index) == len(self.points)
         place = self._own.order if every else index.numpy()
         x, sizes = (self._own.x, self._own.sizes) if every else self._centred(self._raw, place)
@@ -140,7 +194,7 @@ class Cpu(Engine[Rows, Columns]):
             place=place,
             x=x,
             sizes=sizes,
-            sums=np.zeros((len(x), self.targets.width + 1, len(self._functions.square))),
+            sums=np.empty((0, 0, 0)),
             every=every,
         )
 
@@ -190,22 +244,25 @@ class Cpu(Engine[Rows, Columns]):
 
     def _deposit(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> None:
         """Add what a tile of products means for the rows `at`; its columns begin at `start`."""
+        tile = self._tile(rows, at, products, columns, start)
+        targets = columns.targets(slice(start, start + products.shape[1]))
+        for i in np.flatnonzero(self._functions.deposit(tile, targets, rows.sums[at])):
+            row = at.start + int(i)
+            if row not in rows.beyond:
+                rows.beyond[row] = np.zeros((1, self.targets.width + 1, len(self._bins.square)))
+            self._bins.deposit(tile.row(int(i)), targets, rows.beyond[row])
+
+    def _tile(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> Tile:
         across = slice(start, start + products.shape[1])
         index = rows.index[at] - columns.first
         inside = (index >= 0) & (index < len(columns.order))
-        tile = Tile(
+        return Tile(
             products,
             Side(rows.sizes[at], rows.place[at], self._raw),
             Side(columns.sizes[across], columns.order[across], columns.raw),
             np.where(inside, columns.place[np.where(inside, index, 0)] - start, -1),
             self._gain_of_pairs,
         )
-        targets = columns.targets(across)
-        for i in np.flatnonzero(self._functions.deposit(tile, targets, rows.sums[at])):
-            row = at.start + int(i)
-            if row not in rows.beyond:
-                rows.beyond[row] = np.zeros((1, self.targets.width + 1, len(self._bins.square)))
-            self._bins.deposit(tile.row(int(i)), targets, rows.beyond[row])
 
     def finish(self, rows: Rows) -> RowCurves:
         """See `Engine.finish`."""
@@ -213,12 +270,15 @@ class Cpu(Engine[Rows, Columns]):
         count = hands(2 * rows.sums.size * self._functions.values.shape[1])
         with threads(count) as run:
             columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128, count=count)))
-        energy, slope, self_weight = torch.from_numpy(out)
-        slope /= self._stretch**2
         by_column = torch.from_numpy(np.sum(columns, axis=0)) if self.targets.sketch else None
         if by_column is not None:
             by_column[1] /= self._stretch**2
-        return RowCurves(torch.from_numpy(rows.index), energy, slope, self_weight, by_column)
+        return replace(self._as_curves(rows, out), by_column=by_column)
+
+    def _as_curves(self, rows: Rows, out: np.ndarray) -> RowCurves:
+        energy, slope, self_weight = torch.from_numpy(out)
+        slope /= self._stretch**2
+        return RowCurves(torch.from_numpy(rows.index), energy, slope, self_weight)
 
     def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> np.ndarray:
         from layerfreq.engines.cpu import kernels
