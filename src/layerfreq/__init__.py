@@ -15,7 +15,7 @@ from layerfreq.runs.run import Run
 from layerfreq.spectrum import Spectrum, spectrum
 
 if TYPE_CHECKING:
-    from layerfreq.verdict import verdict
+    from layerfreq.verdict import compare, verdict
 
 __all__ = [
     "ErrorSpectrum",
@@ -25,6 +25,7 @@ __all__ = [
     "Run",
     "Spectrum",
     "__version__",
+    "compare",
     "error_spectrum",
     "hidden_layers",
     "layer_features",
@@ -39,4 +40,6 @@ def __getattr__(name: str) -> Any:
     """Import what few scripts need when it is first asked for."""
     if name == "verdict":  # the module, which can be called as its function
         return import_module("layerfreq.verdict")
+    if name == "compare":
+        return import_module("layerfreq.verdict").compare
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from layerfreq.data.curves import resolution
 from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_scale
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, first_line
+from layerfreq.files import as_path, write_whole
+
+CURVES = ("inv_delta", "lfr", "rdf", "chance", "neighbours")
+# What is not a curve, and in the `attrs` of a frame.
+ABOUT = ("n", "d", "rows", "scale", "floor", "spread", "engine", "sketch", "center", "coincident")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,12 +233,92 @@ class Spectrum:
         return replace(self, scale=scale, inv_delta=self.inv_delta * factor, rdf=self.rdf / factor)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a data frame, one row a cutoff: inv_delta, lfr, rdf, chance, neighbours, stderr."""
+        """Return a data frame, one row per cutoff: inv_delta, lfr, rdf, chance, neighbours, stderr.
+
+        Its `attrs` hold the rest (n, d, rows, scale, floor and so on), as `from_frame` reads them. `stderr` is 0 where
+        the spectrum has none.
+        """
         import pandas as pd
 
         stderr = np.zeros(len(self.lfr)) if self.stderr is None else self.stderr
-        columns = ("inv_delta", "lfr", "rdf", "chance", "neighbours")
-        return pd.DataFrame({**{name: getattr(self, name).copy() for name in columns}, "stderr": stderr.copy()})
+        frame = pd.DataFrame({**{name: getattr(self, name).copy() for name in CURVES}, "stderr": stderr.copy()})
+        frame.attrs = {name: getattr(self, name) for name in ABOUT}
+        return frame
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Spectrum:
+        """Return the spectrum that `to_frame` wrote, with all its numbers.
+
+        Args:
+            frame: A data frame with the columns and `attrs` of `to_frame`.
+
+        Raises:
+            InputError: If a column is missing, or `attrs` do not say what they have to; files such as CSV do not keep
+                them, and Parquet does.
+        """
+        columns, about = getattr(frame, "columns", ()), getattr(frame, "attrs", {})
+        missing = [name for name in (*CURVES, "stderr") if name not in columns]
+        if missing:
+            raise InputError(f"frame: no column {missing[0]!r}; pass what Spectrum.to_frame() returned")
+        unsaid = [name for name in ABOUT if name not in about]
+        if unsaid:
+            raise InputError(f"frame: its attrs do not say {unsaid[0]!r} (CSV keeps none); keep it as Parquet")
+        try:
+            curves = {name: frame[name].to_numpy(dtype=np.float64).copy() for name in (*CURVES, "stderr")}
+        except (TypeError, ValueError) as error:
+            raise InputError(f"frame: {first_line(error)}; pass what Spectrum.to_frame() returned") from None
+        as_cutoffs(curves["inv_delta"])
+        stderr = curves.pop("stderr")
+        return cls(**curves, stderr=stderr if stderr.any() else None, **{name: about[name] for name in ABOUT})
+
+    def save(self, path: str | Path) -> Path:
+        """Write the spectrum to a Parquet file, whole or not at all; `pandas.read_parquet` reads its curves.
+
+        Args:
+            path: Where it goes, such as "layer3.parquet"; a file that is there is replaced.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            InputError: If there is no such folder, or it cannot be written.
+
+        Example:
+            >>> import torch
+            >>> from layerfreq import Spectrum, spectrum
+            >>> one = spectrum(torch.randn(50, 2), torch.arange(50) % 2)
+            >>> Spectrum.load(one.save("one.parquet")).median == one.median  # doctest: +SKIP
+            True
+        """
+        path = as_path(path, "path")
+        if path.is_dir() or not path.parent.is_dir():
+            raise InputError(f"path: {str(path)!r} is no place for a file; name one in a folder that is there")
+        try:
+            write_whole(path, lambda at: self.to_frame().to_parquet(at, index=False))
+        except OSError as error:
+            raise InputError(f"path: cannot write {str(path)!r} ({error.strerror}); choose another place") from None
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Spectrum:
+        """Return a spectrum that `save` wrote, bit for bit.
+
+        Raises:
+            InputError: If there is no such file, or it is no spectrum's.
+        """
+        import pandas as pd
+
+        path = as_path(path, "path")
+        try:
+            frame = pd.read_parquet(path)
+        except FileNotFoundError:
+            raise InputError(f"path: no file {str(path)!r}; check the path") from None
+        except Exception as error:  # damaged files raise dozens of types
+            raise InputError(f"path: {str(path)!r} is no Parquet file of a spectrum ({first_line(error)})") from None
+        try:
+            return cls.from_frame(frame)
+        except InputError as error:
+            raise InputError(f"path: {str(path)!r} holds no spectrum ({error})") from None
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw LFR, its density per octave, chance, floor and the unresolved range over 1/delta.

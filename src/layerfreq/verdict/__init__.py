@@ -8,10 +8,11 @@ from types import ModuleType
 from typing import Any
 
 from layerfreq.runs.several import expand
+from layerfreq.verdict.comparison import compare
 from layerfreq.verdict.depth import PERCENT, ScaleVerdict, Verdict, judge, medians_of, verdict
 from layerfreq.verdict.speedup import Finding
 
-__all__ = ["PERCENT", "Finding", "ScaleVerdict", "Verdict", "expand", "judge", "medians_of", "verdict"]
+__all__ = ["PERCENT", "Finding", "ScaleVerdict", "Verdict", "compare", "expand", "judge", "medians_of", "verdict"]
 
 
 class _Callable(ModuleType):

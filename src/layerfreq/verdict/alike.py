@@ -14,7 +14,7 @@ SAME = ("experiment", "preset", "model", "data", "points", "reading", "center")
 FALLEN = 0.75  # of its first loss; a training that is above has hardly begun
 
 
-def unlike(runs: Sequence[Run]) -> str:
+def unlike(runs: Sequence[Run], same: Sequence[str] = SAME) -> str:
     """Return what makes runs trainings of different kinds, in words; empty where nothing does.
 
     Runs in one experiment's folder belong together. Others do where they name the same experiment, model, data, number
@@ -23,7 +23,7 @@ def unlike(runs: Sequence[Run]) -> str:
     if len({run.path.resolve().parent for run in runs if _experiment(run)}) == 1 and all(map(_experiment, runs)):
         return ""
     said = [(run, _said(run)) for run in runs]
-    for name in SAME:
+    for name in same:
         known = [(run, about[name]) for run, about in said if about.get(name) is not None]
         other = next(((run, value) for run, value in known if value != known[0][1]), None)
         if other is not None:

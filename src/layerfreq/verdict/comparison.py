@@ -1,0 +1,141 @@
+"""Two runs side by side: how far the medians of each layer are apart, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerfreq.data.notes import as_step
+from layerfreq.data.scales import in_order
+from layerfreq.errors import InputError, shown, warn_caller
+from layerfreq.runs.run import Run
+from layerfreq.runs.several import expand
+from layerfreq.verdict.alike import unlike
+from layerfreq.verdict.depth import medians_of
+from layerfreq.verdict.regression import LEVEL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NORMAL = 1.96  # the standard errors that an interval of `LEVEL` has on either side
+ALIKE = ("points", "reading", "center")  # what medians hang on besides network and data
+COLUMNS = (
+    "layer", "depth", "scale", "median_a", "median_b", "octaves", "low", "high", "answer", "resolved_a", "resolved_b",
+)  # fmt: skip
+
+
+def compare(
+    a: Sequence[Run] | Sequence[str | Path] | Run | str | Path,
+    b: Sequence[Run] | Sequence[str | Path] | Run | str | Path,
+    step: int | tuple[int, int] | None = None,
+) -> pd.DataFrame:
+    """Compare the medians of two runs, layer by layer; several runs on a side are its seeds.
+
+    The interval of a difference comes from the seeds where both sides have at least two (Welch's t), else from the
+    standard errors of the medians where filter centres were drawn (`rows=`, `rtol=`); of single runs measured exactly
+    nothing says how far another seed would be, and there is none.
+
+    Args:
+        a: A run, its folder, several of them, or an experiment's folder.
+        b: What it is compared with.
+        step: The measured step, or one for each side; None means the last that all runs have.
+
+    Returns:
+        One row per layer and scale: layer, depth, scale, median_a and median_b (1/delta, geometric means over seeds;
+        NaN where a side has none), octaves (log2 of b over a), low and high (95% interval of that, NaN where there is
+        none), answer ("higher" or "lower" where b is so by the whole interval and both are resolved, else "undecided"),
+        resolved_a and resolved_b (whether the medians of all seeds are within their resolution). Its `attrs` say the
+        runs and steps of both sides.
+
+    Raises:
+        InputError: If the runs share no step, layer or scale.
+
+    Example:
+        >>> import layerfreq
+        >>> layerfreq.compare("runs/adam", "runs/sgd")  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    sides = [expand(list(side) if isinstance(side, (list, tuple)) else [side]) for side in (a, b)]  # pyright: ignore[reportArgumentType]
+    why = unlike([run for side in sides for run, _ in side], ALIKE)
+    if why and not why.startswith("no layer"):
+        warn_caller(f"runs: {why}; medians can be compared only where these are the same")
+    tables = [medians_of(side) for side in sides]
+    steps = _steps(tables, step)
+    tables = [table[table["step"] == at] for table, at in zip(tables, steps, strict=True)]
+    shared = [set(map(tuple, table[["layer", "scale"]].to_numpy())) for table in tables]
+    if not shared[0] & shared[1]:
+        layers = [", ".join(map(str, table["layer"].unique()[:3])) for table in tables]
+        raise InputError(f"runs: no layer is in both at one scale ({layers[0]} ...; {layers[1]} ...); compare others")
+    whole = pd.concat(tables)
+    rows = []
+    for scale in in_order(whole["scale"]):
+        part = whole[whole["scale"] == scale]
+        for layer, depth in part.groupby("layer")["depth"].min().sort_values(kind="stable").items():
+            ours = [table[(table["layer"] == layer) & (table["scale"] == scale)] for table in tables]
+            rows.append((layer, int(depth), scale, *_difference(*ours)))
+    found = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+    for side, runs, at in zip("ab", sides, steps, strict=True):
+        found.attrs[side] = {"runs": [str(run.path) for run, _ in runs], "step": at}
+    return found
+
+
+def _steps(tables: Sequence[pd.DataFrame], step: Any) -> list[int]:
+    """Return the step of each side."""
+    known = [_common(table) for table in tables]
+    if step is None:
+        both = sorted(known[0] & known[1])
+        if not both:
+            ends = [f"{min(one, default='none')} to {max(one, default='none')}" for one in known]
+            raise InputError(f"runs: no step was measured in all ({ends[0]}; {ends[1]}); pass step=(of a, of b)")
+        return [both[-1], both[-1]]
+    pair = list(step) if isinstance(step, (tuple, list)) else [step, step]
+    if len(pair) != 2:
+        raise InputError(f"step: {shown(step)} is neither a step nor one for each side")
+    for side, at, steps in zip("ab", pair, known, strict=True):
+        if as_step(at) not in steps:
+            some = ", ".join(map(str, sorted(steps)[-3:]))
+            raise InputError(f"step: {shown(at)} was not measured in all runs of {side}; the last that were are {some}")
+    return [as_step(at) for at in pair]
+
+
+def _common(table: pd.DataFrame) -> set[int]:
+    """Return the steps that all runs of a table have."""
+    each = [set(part["step"]) for _, part in table.groupby("run")]
+    return {int(step) for step in set.intersection(*each)} if each else set()
+
+
+def _difference(a: pd.DataFrame, b: pd.DataFrame) -> tuple[Any, ...]:
+    """Return the last columns of a row, of the medians of one layer and scale over the seeds of either side."""
+    logs = [np.log2(part["median"].dropna().to_numpy(dtype=np.float64)) for part in (a, b)]
+    medians = [float(2 ** one.mean()) if len(one) else math.nan for one in logs]
+    resolved = [len(part) > 0 and bool((part["median"] <= part["resolution"]).all()) for part in (a, b)]
+    octaves, low, high = math.nan, math.nan, math.nan
+    if all(map(len, logs)):
+        octaves = float(logs[1].mean() - logs[0].mean())
+        half = _half(logs, [part["error"].to_numpy(dtype=np.float64) for part in (a, b)])
+        low, high = octaves - half, octaves + half
+    answer = "undecided"
+    if all(resolved) and (low > 0 or high < 0):
+        answer = "higher" if low > 0 else "lower"
+    return *medians, octaves, low, high, answer, *resolved
+
+
+def _half(logs: Sequence[Any], errors: Sequence[Any]) -> float:
+    """Return half the interval of the difference of two means, NaN where nothing says how sure they are."""
+    if all(len(one) > 1 for one in logs):
+        from scipy.special import stdtrit
+
+        squares = [one.var(ddof=1) / len(one) for one in logs]
+        total = sum(squares)
+        if total == 0:
+            return 0.0
+        freedom = total**2 / sum(s**2 / (len(one) - 1) for s, one in zip(squares, logs, strict=True))
+        return float(stdtrit(freedom, (1 + LEVEL) / 2) * math.sqrt(total))
+    if all(len(one) == 1 for one in logs) and all(len(one) == 1 for one in errors):
+        return NORMAL * math.hypot(errors[0][0], errors[1][0])
+    return math.nan
