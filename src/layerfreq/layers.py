@@ -22,8 +22,9 @@ from layerfreq.measure.result import Spectrum, describe_median, describe_peak
 from layerfreq.measure.strategies import SHARE
 from layerfreq.network.cuts import Cut, choose
 from layerfreq.network.extract import FeatureStream, collect, collect_labels, most_points
-from layerfreq.network.find import choose_layers, names_of, reject_one_pass, unwrap
+from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
 from layerfreq.network.labelled import for_model
+from layerfreq.network.naming import Layers, as_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +156,7 @@ def layer_spectra(
     model: nn.Module,
     inputs: Any,
     targets: Any = None,
-    layers: Sequence[str] | str | None = None,
+    layers: Layers = None,
     *,
     reading: Any = "flatten",
     memory: int | str | None = None,
@@ -175,7 +176,9 @@ def layer_spectra(
         targets: (n,) class ids, or (n,) or (n, c) floats, or those of positions, see `reading`; None with an iterable
             of batches. In batches that are dicts they are what is called "labels"; where the model itself compares a
             token's output with the next one's label, as causal language models of Hugging Face's do, so is measured.
-        layers: Names as from `hidden_layers`; None means all hidden layers.
+        layers: Names as from `hidden_layers`, patterns such as "blocks.*", numbers among them (-1 is the last), or
+            modules of the model, one or several; None means all hidden layers. A pattern that matches no hidden layer
+            stands for all layers that it does match.
         reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean", "max" or
             "positions", one name or a mapping from layers to names (see `layer_features`). With "positions", a target
             of each sample is shared by its positions; class ids (n, *positions), such as tokens (n, t) or pixels
@@ -241,7 +244,7 @@ class Plan:
 def plan(
     model: nn.Module,
     inputs: Any,
-    layers: Sequence[str] | str | None,
+    layers: Layers,
     group: Any = None,
     reading: Any = "flatten",
 ) -> Plan:
@@ -252,7 +255,7 @@ def plan(
     """
     shards = Shards(group)
     with shards.together(), untouched(model, inputs):
-        layers = names_of(layers)
+        layers = as_layers(layers)
         cuts = choose_layers(model, inputs, layers, reading)
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from layerfreq.errors import InputError, did_you_mean
 from layerfreq.integrations.shell import Shell
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
+from layerfreq.network.naming import Layers
 from layerfreq.runs.run import Run
 
 
@@ -55,7 +56,8 @@ class LayerSpectraCallback(Callback):
             are given the same.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set.
         module: Name of the submodule that is measured, such as "net"; None means the LightningModule itself.
-        layers: Names as from `hidden_layers`; None means all hidden layers.
+        layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
+            layers.
         run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`; None means the scalars go to the trainer's own loggers.
@@ -91,7 +93,7 @@ class LayerSpectraCallback(Callback):
         targets: Any = None,
         *,
         module: str | None = None,
-        layers: Sequence[str] | str | None = None,
+        layers: Layers = None,
         run: str | Path | Run | None = None,
         when: When = "log",
         trackers: Iterable[Any] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from layerfreq.measure.options import check_options
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.schedules import Schedule, When
+from layerfreq.network.naming import Layers
 from layerfreq.runs.run import Run
 
 OURS = ("reading", "memory", "whole", "scale", "checkpoints", "on_error", "overwrite")  # options of `Monitor` itself
@@ -49,7 +50,7 @@ class Shell:
         self,
         inputs: Any,
         targets: Any,
-        layers: Sequence[str] | str | None,
+        layers: Layers,
         run: str | Path | Run | None,
         when: When,
         options: dict[str, Any],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from layerfreq.integrations.shell import Shell
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
 from layerfreq.network.find import unwrap
+from layerfreq.network.naming import Layers
 from layerfreq.runs.run import Run
 from layerfreq.trackers.extras import needs
 
@@ -48,7 +49,8 @@ class LayerSpectraCallback(TrainerCallback):
         inputs: What the model's forward takes for n points; or a loader or data set, of pairs or of dicts with
             "labels". A data set's batches are made by the trainer's own collator. All ranks are given the same.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set.
-        layers: Names as from `hidden_layers`; None means all hidden layers.
+        layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
+            layers.
         run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` begins.
@@ -82,7 +84,7 @@ class LayerSpectraCallback(TrainerCallback):
         inputs: Any,
         targets: Any = None,
         *,
-        layers: Sequence[str] | str | None = None,
+        layers: Layers = None,
         run: str | Path | Run | None = None,
         when: When = "log",
         trackers: Iterable[Any] = (),

@@ -62,6 +62,8 @@ class Spectrum:
         'rms'
         >>> list(one.to_frame().columns)[:3]
         ['inv_delta', 'lfr', 'rdf']
+        >>> Spectrum.load(one.save("one.parquet")).median == Spectrum.from_frame(one.to_frame()).median == one.median
+        True
         >>> axes = one.plot()
     """
 
@@ -282,13 +284,6 @@ class Spectrum:
 
         Raises:
             InputError: If there is no such folder, or it cannot be written.
-
-        Example:
-            >>> import torch
-            >>> from layerfreq import Spectrum, spectrum
-            >>> one = spectrum(torch.randn(50, 2), torch.arange(50) % 2)
-            >>> Spectrum.load(one.save("one.parquet")).median == one.median  # doctest: +SKIP
-            True
         """
         path = as_path(path, "path")
         if path.is_dir() or not path.parent.is_dir():

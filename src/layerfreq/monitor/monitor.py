@@ -23,6 +23,7 @@ from layerfreq.monitor.probe_check import check_points
 from layerfreq.monitor.schedules import Schedule, When
 from layerfreq.network.find import unwrap
 from layerfreq.network.labelled import for_model
+from layerfreq.network.naming import Layers
 from layerfreq.runs.environment import environment
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import check_keeping, keep_weights
@@ -38,7 +39,8 @@ class Monitor:
         model: The model that is being trained; measuring leaves it bit for bit as it was.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
-        layers: Names as from `hidden_layers`; None means all hidden layers.
+        layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
+            layers.
         run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk. A run gets raw and rms
             together, since one follows from the other.
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
@@ -89,7 +91,7 @@ class Monitor:
         inputs: Any,
         targets: Any = None,
         *,
-        layers: Sequence[str] | str | None = None,
+        layers: Layers = None,
         run: str | Path | Run | None = None,
         when: When = 1,
         reading: Any = "flatten",

@@ -19,6 +19,7 @@ from layerfreq.network.capture import watch
 from layerfreq.network.cuts import Cut
 from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
 from layerfreq.network.labelled import for_model
+from layerfreq.network.naming import Layers
 from layerfreq.network.padding import tokens_there
 from layerfreq.network.reading import Layout
 from layerfreq.trace.hooks import first_tensor
@@ -36,7 +37,7 @@ class _Reached(BaseException):  # which a model that survives exceptions lets pa
 def layer_features(
     model: nn.Module,
     inputs: Any,
-    layers: Sequence[str] | str | None = None,
+    layers: Layers = None,
     *,
     reading: Any = "flatten",
     stream: bool = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,11 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.data.inputs import count, is_loader
-from layerfreq.errors import InputError, LayerWarning, Refusal, Refused, blame, did_you_mean, shown, warn_caller
+from layerfreq.errors import InputError, LayerWarning, Refusal, Refused, blame, did_you_mean, warn_caller
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
+from layerfreq.network.naming import Layers, as_layers, is_number, is_pattern, pick
 from layerfreq.network.reading import Reading, assign
 from layerfreq.trace.hooks import STATE, Event, first_tensor
 from layerfreq.trace.row_order import fault_of_rows, sample_of, turned
@@ -78,7 +79,7 @@ def find_cuts(
 def choose_layers(
     model: nn.Module,
     inputs: Any,
-    layers: Sequence[str] | str | None,
+    layers: Layers,
     reading: Any = "flatten",
     *,
     own_rows: bool = True,
@@ -89,16 +90,16 @@ def choose_layers(
     Args:
         model: The model, unwrapped.
         inputs: What its forward takes, or an iterable of batches.
-        layers: Names, or None.
+        layers: Names, patterns, numbers or modules, or None.
         reading: How they are read, see `layer_features`.
         own_rows: Whether to try that each point has its own row in their outputs.
         whole: See `hidden_layers`.
 
     Raises:
-        InputError: For an unknown name, with near ones; for a module called several times, with its calls; for a layer
-            that returns points in another order, or that cannot be read so.
+        InputError: For an unknown name, with near ones; for a pattern that matches nothing; for a module called several
+            times, with its calls; for a layer that returns points in another order, or that cannot be read so.
     """
-    layers = names_of(layers)
+    layers = as_layers(layers)
     if layers is None:
         found, chosen, refused = _hidden(model, inputs, whole, True, reading)
     else:
@@ -142,30 +143,19 @@ def _why_none(found: Trace, refused: Mapping[str, Refused]) -> str:
 
 
 def _named(
-    model: nn.Module, inputs: Any, layers: Sequence[str], whole: bool, own_rows: bool
+    model: nn.Module, inputs: Any, layers: Sequence[Any], whole: bool, own_rows: bool
 ) -> tuple[Trace, list[Value]]:
-    """Trace a model, and return the values of these names; with `own_rows` each must have a row for each point."""
+    """Trace a model, and return the values that are named; with `own_rows` each must have a row for each point."""
     reject_one_pass(inputs)
     found = trace(model, inputs, whole)
-    chosen = [_known(model, name, found.by_name) for name in layers]
+    hidden: list[str] = []
+    if any(is_number(one) or (is_pattern(one) and one not in found.by_name) for one in layers):
+        hidden = [value.name for value in choose(found, _faults(model, found, found.values))[0]]
+    names = pick(layers, hidden, list(found.by_name), model)
+    chosen = [_known(model, name, found.by_name) for name in names]
     if own_rows:
         _try_rows(model, found, chosen)
     return found, chosen
-
-
-def names_of(layers: Any) -> list[str] | None:
-    """Return what was passed as `layers` as names; None stays.
-
-    Raises:
-        InputError: If there are none, or they are no text.
-    """
-    if layers is None:
-        return None
-    one = isinstance(layers, (str, bytes, torch.Tensor)) or not isinstance(layers, Iterable)
-    found: list[Any] = [layers] if one else list(layers)  # pyright: ignore[reportArgumentType]
-    if not found or not all(isinstance(name, str) for name in found):
-        raise InputError(f"layers: {shown(layers)} has no names; pass some of hidden_layers(model, inputs)")
-    return found
 
 
 def _known(model: nn.Module, name: str, known: Mapping[str, Value]) -> Value:

@@ -112,6 +112,39 @@ def read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.D
     return frame
 
 
+def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return frames of a run as one, ordered by step, with what they say of themselves."""
+    import pandas as pd
+
+    about = {key: value for frame in frames for key, value in frame.attrs.items()}
+    if "coincident" in about:  # which a step may have and another not
+        known = [frame for frame in frames if "coincident" in frame.attrs and len(frame)]
+        about["coincident"] = {int(frame["step"].iloc[0]): frame.attrs["coincident"] for frame in known}
+    frame = pd.concat(frames, ignore_index=True)
+    frame.attrs = about  # of measurements that differ (rows drawn until rtol holds), what the last one says
+    return frame.sort_values("step", kind="stable", ignore_index=True)
+
+
+def read_metrics(part: Path) -> pd.DataFrame:
+    """Read a file of metrics that is gone on with."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(part)
+    except Exception:  # damaged files raise dozens of types
+        raise InputError(f"run: {str(part)!r} is damaged; move it away") from None
+    if "step" not in frame:
+        raise InputError(f"run: {str(part)!r} has no column 'step'; move it away")
+    return frame
+
+
+def by_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each step, with the last number of each column."""
+    if not frame["step"].duplicated().any():
+        return frame
+    return frame.groupby("step", as_index=False, sort=False).last()
+
+
 def _about(attrs: Any) -> dict[str, Any]:
     """Return what a measurement says of itself, as far as it is of the kinds that are written."""
     kinds = {"n": int, "rows": int, "floor": (int, float), "refused": dict, "failed": dict, "coincident": dict}

@@ -15,7 +15,7 @@ from layerfreq.data.notes import as_metrics, as_step
 from layerfreq.errors import InputError, shown
 from layerfreq.files import as_path, natural, sweep, write_whole
 from layerfreq.layers import LayerSpectra
-from layerfreq.runs.files import plain, read_config, read_frame, read_frames
+from layerfreq.runs.files import by_step, joined, plain, read_config, read_frame, read_frames, read_metrics
 from layerfreq.runs.reader import medians
 from layerfreq.runs.selection import at_scales, layers_at, measured_step, several, with_layers
 
@@ -66,7 +66,9 @@ class Run:
         [0, 1]
         >>> sorted(run.spectra["scale"].unique()), list(run.metrics["loss"])
         (['raw', 'rms'], [1.0, 1.0])
-        >>> figure = run.plot()
+        >>> run[-1].to_frame()["layer"].unique().tolist(), run.medians["step"].unique().tolist()
+        (['1'], [0, 1])
+        >>> figure = run.plot(steps=[0, -1], scale="rms")
         >>> run.report("report.html").name
         'report.html'
         >>> [one.path.name for one in run.trainings()]
@@ -149,7 +151,7 @@ class Run:
     @property
     def metrics(self) -> pd.DataFrame:
         """All metrics so far: step, and a column for each metric; one row a step, with what was noted last."""
-        return _by_step(self._read("metrics", METRICS, ["step"]))
+        return by_step(self._read("metrics", METRICS, ["step"]))
 
     @property
     def medians(self) -> pd.DataFrame:
@@ -160,8 +162,10 @@ class Run:
         bound), resolution, and resolved (whether the median is within the resolution; beyond it, it tells nothing).
 
         Example:
-            >>> medians = Run("runs/mlp").medians  # doctest: +SKIP
-            >>> medians[medians.scale == "rms"].pivot(index="step", columns="layer", values="median")  # doctest: +SKIP
+            >>> medians = run.medians
+            >>> medians[["layer", "scale"]].to_numpy().tolist()
+            [['1', 'raw'], ['1', 'rms']]
+            >>> table = medians[medians.scale == "rms"].pivot(index="step", columns="layer", values="median")
         """
         return medians(self.spectra)
 
@@ -176,7 +180,7 @@ class Run:
         """
         at, scale = step if isinstance(step, tuple) and len(step) == 2 else (step, None)
         at = measured_step(at, self.steps(), self.path)
-        frame = _joined([read_frame(self._spectra_at(at), SPECTRA, SPECTRA_COLUMNS)])
+        frame = joined([read_frame(self._spectra_at(at), SPECTRA, SPECTRA_COLUMNS)])
         return layers_at(frame, scale, self.config.get("options"))
 
     if not TYPE_CHECKING:
@@ -250,7 +254,7 @@ class Run:
         name = f"from-{int(frame['step'].iloc[0]):012d}"
         before = self.path / "metrics" / f"{name}.parquet"
         if before.exists():
-            frame = _by_step(pd.concat([_metrics_in(before), frame], ignore_index=True))
+            frame = by_step(pd.concat([read_metrics(before), frame], ignore_index=True))
         self._write_frame("metrics", name, frame)
         self._pending = []
 
@@ -270,7 +274,7 @@ class Run:
         for part in (self.path / "metrics").glob("from-*.parquet"):
             if not METRICS.fullmatch(part.name):
                 continue
-            frame = _metrics_in(part)
+            frame = read_metrics(part)
             kept = frame.loc[frame["step"] <= step, :]
             if kept.empty:
                 part.unlink()
@@ -364,44 +368,11 @@ class Run:
         import pandas as pd
 
         frames = read_frames(self.path / folder, pattern, columns)
-        return _joined(frames) if frames else pd.DataFrame(columns=pd.Index(columns))
+        return joined(frames) if frames else pd.DataFrame(columns=pd.Index(columns))
 
     def _write_frame(self, folder: str, name: str, frame: pd.DataFrame) -> None:
         (self.path / folder).mkdir(exist_ok=True)
         write_whole(self.path / folder / f"{name}.parquet", lambda at: frame.to_parquet(at, index=False), self.path)
-
-
-def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return frames of a run as one, ordered by step, with what they say of themselves."""
-    import pandas as pd
-
-    about = {key: value for frame in frames for key, value in frame.attrs.items()}
-    if "coincident" in about:  # which a step may have and another not
-        known = [frame for frame in frames if "coincident" in frame.attrs and len(frame)]
-        about["coincident"] = {int(frame["step"].iloc[0]): frame.attrs["coincident"] for frame in known}
-    frame = pd.concat(frames, ignore_index=True)
-    frame.attrs = about  # of measurements that differ (rows drawn until rtol holds), what the last one says
-    return frame.sort_values("step", kind="stable", ignore_index=True)
-
-
-def _metrics_in(part: Path) -> pd.DataFrame:
-    """Read a file of metrics that is gone on with."""
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(part)
-    except Exception:  # damaged files raise dozens of types
-        raise InputError(f"run: {str(part)!r} is damaged; move it away") from None
-    if "step" not in frame:
-        raise InputError(f"run: {str(part)!r} has no column 'step'; move it away")
-    return frame
-
-
-def _by_step(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each step, with the last number of each column."""
-    if not frame["step"].duplicated().any():
-        return frame
-    return frame.groupby("step", as_index=False, sort=False).last()
 
 
 def _remove(path: Path) -> None:

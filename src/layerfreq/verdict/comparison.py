@@ -55,8 +55,13 @@ def compare(
         InputError: If the runs share no step, layer or scale.
 
     Example:
-        >>> import layerfreq
-        >>> layerfreq.compare("runs/adam", "runs/sgd")  # doctest: +SKIP
+        >>> x = torch.linspace(0, 1, 100)[:, None]
+        >>> for name, k in (("slow", 5), ("fast", 25)):
+        ...     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        ...     with Monitor(model, x, torch.sin(k * x[:, 0]), run=name) as monitor:
+        ...         found = monitor.measure(0)
+        >>> compare("slow", "fast")["scale"].tolist()
+        ['raw', 'rms']
     """
     import pandas as pd
 
