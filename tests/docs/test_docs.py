@@ -20,15 +20,31 @@ WITH_CODE = [page for page in PAGES if "```python" in page.read_text()]
 HOSTS = {"arxiv.org", "github.com", "keepachangelog.com", "semver.org"}
 
 
+class TextModel(nn.Module):
+    """Ids and a mask in, classes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.act, self.head = nn.Embedding(20, 8), nn.Tanh(), nn.Linear(8, 2)
+
+    def forward(self, ids, attention_mask):
+        x = self.act(self.embed(ids)) * attention_mask[..., None]
+        return self.head(x.sum(1) / attention_mask.sum(1, keepdim=True))
+
+
 def a_users_names():
-    """What pages take for granted: a model in training, and its data."""
+    """What pages take for granted: a model in training, and its data; a model of texts, and padded ones."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     inputs = torch.randn(1200, 4)
     labels = (inputs[:, 0] > 0).long()
     loader = DataLoader(TensorDataset(inputs, labels), 300, shuffle=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return {"model": model, "inputs": inputs, "labels": labels, "loader": loader, "optimizer": optimizer}
+    ids = torch.randint(1, 20, (60, 7))
+    mask = (torch.arange(7) < torch.randint(2, 8, (60, 1))).long()
+    texts = {"text_model": TextModel(), "ids": ids * mask, "mask": mask, "topics": ids[:, 0] % 2}
+    names = {"model": model, "inputs": inputs, "labels": labels, "loader": loader, "optimizer": optimizer}
+    return {**names, **texts, "torch": torch, "nn": nn}
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -39,6 +55,18 @@ def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
     mpl.use("agg")
     monkeypatch.chdir(tmp_path)
     pages.run(page, a_users_names())
+
+
+def test_the_tasks_of_the_questions_take_five_lines_each():
+    """That they run, the test above shows."""
+    tasks = (
+        (ROOT / "docs" / "faq.md").read_text().partition("## Ten tasks")[2].partition("\n## ")[0].split("\n### ")[1:]
+    )
+    assert len(tasks) == 10
+    for task in tasks:
+        (code,) = re.findall(r"```python\n(.*?)```", task, re.DOTALL)
+        assert task.splitlines()[0].endswith("?")
+        assert 1 <= sum(bool(line.strip()) for line in code.splitlines()) <= 5
 
 
 def test_output_that_differs_is_noticed(tmp_path):
