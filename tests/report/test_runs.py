@@ -225,6 +225,28 @@ def test_many_layers_are_thinned_until_all_are_asked_for(see, tmp_path):
     )
 
 
+def test_two_kinds_of_run_are_compared_layer_by_layer(see, tmp_path):
+    """Two seeds a side; the second side's waves have twice the frequency, which is two octaves of 1/delta."""
+    for case, factor in (("slow", 1.0), ("<b>fast", 2.0)):
+        for seed, off in ((0, 1.0), (1, 1.01)):
+            run = Run.create(tmp_path / f"{case}-seed-{seed}")
+            frame = spectrum(2 * factor * off).to_frame().assign(layer="<i>a", depth=1, scale="raw")
+            frame.attrs = {"n": 500, "rows": 200, "floor": 0.1}
+            run.write_spectra(5, frame)
+    runs = sorted(tmp_path.iterdir(), key=lambda path: path.name.startswith("<"))
+    page = see(write_report(runs, tmp_path / "report.html"))
+    page.locator("#part-compare summary").click()
+    assert "step 5: <b>fast compared with slow" in page.locator("#part-compare summary").inner_text()
+    cells = page.locator(".compared tbody tr").first.locator("th, td").all_inner_texts()
+    assert cells[:2] == ["<i>a", "raw"]
+    assert float(cells[2]) == pytest.approx(4 * 1.01 / np.log(2), rel=1e-2)
+    assert (cells[4], cells[6]) == ("+2.00", "higher")
+    low, high = (float(one.replace("−", "-")) for one in cells[5].split(" to "))
+    assert 1.9 < low < 2 < high < 2.1
+    one = see(write_report(runs[:2], tmp_path / "report.html"))
+    assert one.locator(".compared").count() == 0  # two seeds of one kind
+
+
 def test_unresolved_medians_are_marked_in_table_and_figures(see, tmp_path):
     """Windows hold a second point below 1/delta = 20: the medians, k^2 / ln 2, come below it as training goes on."""
     for name in ("one", "two"):

@@ -25,6 +25,7 @@ from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
 from layerfreq.report.pack import LEVELS, Pack, deflated
+from layerfreq.report.versus import versus
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import unit_of
 from layerfreq.verdict.speedup import depth_of
@@ -55,6 +56,7 @@ def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
         "headline": headline(found, sources, unit),
         "switch": _switch(found),
         "scales": "".join(f"<li>{escape(explained(scale))}</li>" for scale in SENTENCES),
+        "versus": versus(found, unit),
         "made": _made(found, sources),
         "about": for_script(about),
         "data": pack.text(),
