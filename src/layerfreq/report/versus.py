@@ -26,11 +26,12 @@ def versus(found: Collection, unit: str) -> str:
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            table = compare(*cases.values())
+            one, other = cases.values()
+            table = compare(one, other)
     except InputError:
         return ""
     names = [text(case) for case in cases]
-    notes = "".join(f'<p class="quiet"><bdi>{text(str(one.message))}</bdi></p>' for one in told)
+    notes = "".join(f'<p class="quiet"><bdi>{text(str(each.message))}</bdi></p>' for each in told)
     heads = ["layer", "scale", *(f"median, {name}" for name in names), "octaves", f"{LEVEL:.0%} interval", "answer"]
     head = "".join(f"<th><bdi>{one}</bdi></th>" for one in heads)
     rows = "".join(_row(one) for one in table.to_dict("records"))

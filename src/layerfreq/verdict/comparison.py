@@ -69,14 +69,14 @@ def compare(
     why = unlike([run for side in sides for run, _ in side], ALIKE)
     if why and not why.startswith("no layer"):
         warn_caller(f"runs: {why}; medians can be compared only where these are the same")
-    tables = [medians_of(side) for side in sides]
+    tables: list[Any] = [medians_of(side) for side in sides]
     steps = _steps(tables, step)
     tables = [table[table["step"] == at] for table, at in zip(tables, steps, strict=True)]
     shared = [set(map(tuple, table[["layer", "scale"]].to_numpy())) for table in tables]
     if not shared[0] & shared[1]:
         layers = [", ".join(map(str, table["layer"].unique()[:3])) for table in tables]
         raise InputError(f"runs: no layer is in both at one scale ({layers[0]} ...; {layers[1]} ...); compare others")
-    whole = pd.concat(tables)
+    whole: Any = pd.concat(tables)
     rows = []
     for scale in in_order(whole["scale"]):
         part = whole[whole["scale"] == scale]
@@ -89,7 +89,7 @@ def compare(
     return found
 
 
-def _steps(tables: Sequence[pd.DataFrame], step: Any) -> list[int]:
+def _steps(tables: Sequence[Any], step: Any) -> list[int]:
     """Return the step of each side."""
     known = [_common(table) for table in tables]
     if step is None:
@@ -108,13 +108,13 @@ def _steps(tables: Sequence[pd.DataFrame], step: Any) -> list[int]:
     return [as_step(at) for at in pair]
 
 
-def _common(table: pd.DataFrame) -> set[int]:
+def _common(table: Any) -> set[int]:
     """Return the steps that all runs of a table have."""
     each = [set(part["step"]) for _, part in table.groupby("run")]
     return {int(step) for step in set.intersection(*each)} if each else set()
 
 
-def _difference(a: pd.DataFrame, b: pd.DataFrame) -> tuple[Any, ...]:
+def _difference(a: Any, b: Any) -> tuple[Any, ...]:
     """Return the last columns of a row, of the medians of one layer and scale over the seeds of either side."""
     logs = [np.log2(part["median"].dropna().to_numpy(dtype=np.float64)) for part in (a, b)]
     medians = [float(2 ** one.mean()) if len(one) else math.nan for one in logs]
