@@ -17,7 +17,7 @@ from tests.integrations.training import GRID, X, Y, assert_same_run
 
 pytest.importorskip("lightning")
 import lightning.pytorch as lightning
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from layerfreq.integrations.lightning import LayerSpectraCallback
@@ -234,6 +234,47 @@ def test_a_named_module_and_a_data_set(tmp_path):
 
 
 @pytest.mark.compatibility("tracker", "Lightning's loggers", "works with a limit", "scalars alone, not the figure")
+class Seen(lightning.Callback):
+    """What other callbacks find in the trainer after each batch."""
+
+    def __init__(self):
+        self.found = {}
+
+    def on_train_batch_end(self, trainer, *_):
+        self.found[trainer.global_step] = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("layerfreq/")
+        }
+
+
+def test_other_callbacks_find_the_medians_and_the_run_does_not_keep_them_twice(tmp_path):
+    seen = Seen()
+    fit([LayerSpectraCallback(X, Y, run=tmp_path / "run", when=3), seen], validate=True)
+    run = Run(tmp_path / "run")
+    for step in (3, 6, 9, 12):
+        table = run.medians.query(f"step == {step}").dropna(subset="median")
+        expected = {f"layerfreq/{row.scale}/median/{row.layer}": row.median for row in table.itertuples()}
+        assert len(expected) == 4
+        assert seen.found[step] == pytest.approx(expected, rel=1e-5)
+    assert seen.found[4] == seen.found[5] == seen.found[3]
+    assert not [name for name in run.metrics.columns if name.startswith("layerfreq/")]
+
+
+@works
+@pytest.mark.parametrize(("threshold", "steps"), [(1e9, 6), (0.0, 18)])
+def test_training_stops_early_at_a_frequency(threshold, steps):
+    """A threshold that any median is below ends it after the first epoch; one that none is below, never."""
+    probe = LayerSpectraCallback(X, Y, when=3)
+    stop = EarlyStopping(
+        "layerfreq/rms/median/net.2",
+        mode="min",
+        patience=100,
+        stopping_threshold=threshold,
+        check_on_train_epoch_end=True,
+    )
+    module = fit([stop, probe], steps=18)
+    assert len(module.losses) == steps
+
+
 def test_scalars_go_to_the_trainers_loggers(tmp_path):
     import pandas as pd
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from layerfreq.data.notes import as_metrics
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.integrations.shell import Shell
+from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
 from layerfreq.network.naming import Layers
 from layerfreq.runs.run import Run
+
+OURS = "layerfreq/"  # what names of ours begin with
 
 
 def _callbacks() -> tuple[Any, ...]:
@@ -43,6 +49,10 @@ class LayerSpectraCallback(Callback):
 
     The run also gets `loss` and the other numbers that `training_step` returns, of the batch before the step, every
     `log_every_n_steps` and where it is measured; and at its end what a validation or an epoch has logged.
+
+    `trainer.callback_metrics` has the medians of the last measurement as `layerfreq/<scale>/median/<layer>`, such as
+    "layerfreq/rms/median/net.2": what `EarlyStopping` and `ModelCheckpoint` can be told to monitor. A median beyond the
+    cutoffs leaves the one before in its place.
 
     A `Trainer` that resumes a checkpoint goes on with the run that the checkpoint belongs to, and what the run holds of
     later steps is forgotten; a new training wants a new directory. The run is then that of an uninterrupted training
@@ -105,6 +115,7 @@ class LayerSpectraCallback(Callback):
         self._resumed: dict[str, Any] | None = None
         self._evaluated: set[str] = set()  # names that validation logs
         self._before: set[str] = set()
+        self._shared: LayerSpectra | None = None  # what other callbacks have been shown
 
     @property
     def monitor(self) -> Monitor | None:
@@ -131,10 +142,21 @@ class LayerSpectraCallback(Callback):
         convert = trainer.precision_plugin.convert_input  # as a training in "bf16-true" does with its batches
         self._shell.begin(model, trainer.global_step, self._resumed, trackers, convert=convert)
         self._resumed = None
+        self._share(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Measure, if the batch has ended a step and it is due."""
         self._shell.measure(trainer.global_step, lambda due: self._numbers(trainer, outputs, due))
+        self._share(trainer)
+
+    def _share(self, trainer: Any) -> None:
+        """Let the trainer's other callbacks have the medians, on all ranks."""
+        last = None if self.monitor is None else self.monitor.last
+        if last is None or last is self._shared:
+            return
+        self._shared = last
+        for name, median in medians_by_name(last).items():
+            trainer.callback_metrics[name] = torch.tensor(median)
 
     def _numbers(self, trainer: Any, outputs: Any, due: bool) -> dict[str, float]:
         every = trainer.log_every_n_steps
@@ -152,12 +174,18 @@ class LayerSpectraCallback(Callback):
             return
         logged = trainer.callback_metrics
         self._evaluated |= set(logged) - self._before
-        self._shell.note(trainer.global_step, _numbers({n: v for n, v in logged.items() if n in self._evaluated}))
+        self._shell.note(
+            trainer.global_step,
+            _numbers({n: v for n, v in logged.items() if n in self._evaluated and not n.startswith(OURS)}),
+        )
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Keep what the epoch has logged."""
         logged = trainer.callback_metrics
-        self._shell.note(trainer.global_step, _numbers({n: v for n, v in logged.items() if n not in self._evaluated}))
+        self._shell.note(
+            trainer.global_step,
+            _numbers({n: v for n, v in logged.items() if n not in self._evaluated and not n.startswith(OURS)}),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the checkpoint holds: to which run it belongs; the run's metrics are now written."""
@@ -190,6 +218,15 @@ class TrainerLoggers:
 
     def close(self) -> None:
         """Do nothing; the loggers are the trainer's."""
+
+
+def medians_by_name(measured: LayerSpectra) -> dict[str, float]:
+    """Return the medians that there are, at all scales that follow from the measured one, named as trackers do."""
+    parts = [measured]
+    with suppress(InputError):  # features of no spread have one scale alone
+        parts = measured.in_its_scales()
+    found = {f"{OURS}{one.scale}/median/{name}": one.median for part in parts for name, one in part.items()}
+    return {name: median for name, median in found.items() if median is not None}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -67,6 +67,7 @@ class Monitor:
         run: The `Run` that is written, or None.
         config: What a run of this monitor says about itself: model, layers, options, versions, command.
         closed: Whether `close` was called.
+        last: What was measured last, as `measure` returned it; None before. It stays after `close`.
         on_layer: Called with a layer's name before it is measured; None for nothing.
 
     Example:
@@ -83,7 +84,11 @@ class Monitor:
         ...         optimizer.step()
         >>> Run("run").steps()
         [0, 10, 20]
+        >>> monitor.last["1"].median == found["1"].median
+        True
     """
+
+    last: LayerSpectra | None = None
 
     def __init__(
         self,
@@ -323,6 +328,7 @@ class Monitor:
                 f"inputs: {n} points at step {step}, but {self._points} before, which cannot be compared; "
                 "pass a probe set that stays as it is, or begin another monitor"
             )
+        self.last = spectra
         self._points = n
         with self._policy.survived(f"step {step}"):
             self._write(step, found, model)
