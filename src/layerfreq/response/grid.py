@@ -53,7 +53,13 @@ def find_grid(x: Float64[np.ndarray, "n d"]) -> Grid:
         place = place * count + np.rint(at).astype(np.int64)
         shape.append(count)
         steps.append(float(step))
-    filled, size = len(np.unique(place)), int(np.prod(np.array(shape, dtype=np.float64)))
+    size = int(np.prod(np.array(shape, dtype=np.float64)))
+    if size <= 4 * n:  # marking places takes a sixth of the time of sorting or hashing them
+        seen = np.zeros(size, dtype=bool)
+        seen[place] = True
+        filled = int(np.count_nonzero(seen))
+    else:
+        filled = len(np.unique(place))
     text = " x ".join(map(str, shape))
     if filled < n:
         raise InputError(
