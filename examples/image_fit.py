@@ -1,6 +1,6 @@
 """An image as a function of coordinates: what do ReLU, Fourier-feature and sine networks each miss?"""
 
-# ruff: noqa: B905, D103, E402
+# ruff: noqa: B905, D101, D102, D103, E402
 # --8<-- [start:code]
 import math
 
@@ -97,7 +97,7 @@ def sentences(table):
     per_band = [f"{left(kind, lowest)}, {left(kind, middle)} and {left(kind, highest)} ({kind})" for kind in kinds]
     names = [f"{low} to {last[last['low'] == low]['high'].iloc[0]}" for low in (lowest, middle, highest)]
     return [
-        f"After {step} steps, the relative errors of amplitude at {join(names)} cycles per image were {join(per_band)}: "
+        f"After {step} steps, relative errors of amplitude at {join(names)} cycles per image were {join(per_band)}: "
         f"means over {n} seeds, least and greatest.",
         f"Mean squared errors at step {step}: {join(errors)}.",
         f"Spectral bias of the error (1: only high frequencies are missing): {join(biases)}.",
