@@ -15,6 +15,6 @@ for step, (x, y) in enumerate(loader):
 monitor.close()
 ```
 
-Lightning and Hugging Face's Trainer take a callback with the same arguments, without the model:
-`layerfreq.integrations.lightning.LayerSpectraCallback` and `layerfreq.integrations.transformers.LayerSpectraCallback`.
+Lightning, Hugging Face's Trainer and DeepXDE (on PyTorch) take a callback with the same arguments, without the model:
+`LayerSpectraCallback` of `layerfreq.integrations.lightning`, `.transformers` and `.deepxde`.
 """

@@ -1,0 +1,107 @@
+"""The callback for DeepXDE, on its PyTorch backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerfreq.errors import InputError
+from layerfreq.integrations.shell import Shell
+from layerfreq.monitor.monitor import Monitor
+from layerfreq.monitor.schedules import When
+from layerfreq.runs.run import Run
+
+
+def _base() -> Any:
+    try:
+        from deepxde.backend import backend_name  # pyright: ignore[reportMissingImports]
+        from deepxde.callbacks import Callback  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise InputError("deepxde: cannot be imported; pip install deepxde") from None
+    if backend_name != "pytorch":
+        raise InputError(f"deepxde: its backend is {backend_name!r}; set DDE_BACKEND=pytorch before it is imported")
+    return Callback
+
+
+if TYPE_CHECKING:
+    Callback = object
+else:
+    Callback = _base()
+
+
+class LayerSpectraCallback(Callback):
+    """Measures the layers of the network that a DeepXDE `Model` trains.
+
+    Measured is before the first step, and after each step (`train_state.step`) that `when` names; under L-BFGS, which
+    takes several at a time, after those. The training is bit for bit what it would be without. A second `train` of the
+    same model (L-BFGS after Adam, say) with the same callback goes on with the run. Where DeepXDE displays a loss, the
+    run gets the sum of its terms.
+
+    Args:
+        inputs: (n, d) tensor or array, what the network takes for n points.
+        targets: (n,) or (n, c) floats: the solution there, or what is known of it.
+        layers: Names as from `hidden_layers`; None means all hidden layers.
+        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
+        when: As of `Monitor`.
+        trackers: As of `Monitor`.
+        **options: Of `spectrum`, and `reading`, `memory`, `whole`, `scale`, `checkpoints`, `on_error`, `overwrite` of
+            `Monitor`.
+
+    Raises:
+        InputError: For a bad option; where the model is to blame, when training begins.
+
+    Example:
+        >>> import deepxde as dde  # with DDE_BACKEND=pytorch
+        >>> line = dde.geometry.Interval(-1, 1)
+        >>> data = dde.data.Function(line, lambda x: np.sin(np.pi * x), num_train=50, num_test=20)
+        >>> model = dde.Model(data, dde.nn.FNN([1, 8, 8, 1], "tanh", "Glorot uniform"))
+        >>> x = np.linspace(-1, 1, 100)[:, None]
+        >>> callback = LayerSpectraCallback(x, np.sin(np.pi * x), run="run", when=2)
+        >>> model.compile("adam", lr=1e-3, verbose=0)
+        >>> done = model.train(iterations=4, callbacks=[callback], verbose=0)
+        >>> Run("run").steps()
+        [0, 2, 4]
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        targets: Any,
+        *,
+        layers: Sequence[str] | str | None = None,
+        run: str | Path | Run | None = None,
+        when: When = "log",
+        trackers: Iterable[Any] = (),
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.model: Any = None
+        self._shell = Shell(inputs, targets, layers, run, when, options)
+        self._trackers = list(trackers)
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The monitor, while training runs."""
+        return self._shell.monitor
+
+    def on_train_begin(self) -> None:
+        """Begin, with inputs in the precision and on the device of the network."""
+        one = next(self.model.net.parameters())
+        convert = lambda x: torch.as_tensor(x).to(one)  # noqa: E731
+        self._shell.begin(self.model.net, self.model.train_state.step, None, self._trackers, convert=convert)
+
+    def on_epoch_end(self) -> None:
+        """Measure, if it is due."""
+        self._shell.measure(self.model.train_state.step, self._loss)
+
+    def on_train_end(self) -> None:
+        """Write what is left."""
+        self._shell.close()
+
+    def _loss(self, measured: bool) -> dict[str, float]:
+        history = self.model.losshistory
+        shown = history.steps and history.steps[-1] == self.model.train_state.step
+        return {"loss": float(sum(history.loss_train[-1]))} if shown else {}
