@@ -98,13 +98,14 @@ def table(n: int, d: int, kind: str, repeats: int, most: int) -> None:
 
 def parts(n: int, d: int) -> None:
     """Say where the time of the `cuda` engine goes, by its own parts."""
+    from layerfreq.data.source import InMemory
     from layerfreq.data.targets import as_targets
-    from layerfreq.engines import as_points
+    from layerfreq.engines import read_points
     from layerfreq.engines.cuda import engine as cuda
     from layerfreq.engines.cuda import exponentials as ladder
 
     x, y = points(n, d, "classes")
-    (at, read), targets = timed(lambda: as_points(x)), as_targets(y, n)
+    (at, read), targets = timed(lambda: read_points(InMemory(x))), as_targets(y, n)
     cutoffs = torch.from_numpy(CUTOFFS)
     ladders, _ = timed(lambda: ladder.ladder(CUTOFFS, 4.001 * read.radius**2, n))
     engine = cuda.Cuda(read, targets, cutoffs)
@@ -135,12 +136,13 @@ def small(d: int, repeats: int) -> None:
 
 def tune(n: int, d: int) -> None:
     """Time `add` with other tiles and numbers of threads."""
+    from layerfreq.data.source import InMemory
     from layerfreq.data.targets import as_targets
-    from layerfreq.engines import as_points
+    from layerfreq.engines import read_points
     from layerfreq.engines.cuda import engine as cuda
 
     x, y = points(n, d, "classes")
-    read, targets = as_points(x), as_targets(y, n)
+    read, targets = read_points(InMemory(x)), as_targets(y, n)
     print(f"\nTiles at n={n}, d={d}:")
     for m, block, k, warps in itertools.product((64, 128), (32, 64, 128), (32,), (4, 8)):
         cuda.BLOCK_M, cuda.BLOCK_N, cuda.BLOCK_K, cuda.WARPS = m, (block, 32, 16), k, warps

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from layerfreq.data.distributed import Shards
+from layerfreq.data.source import InMemory
 from layerfreq.data.targets import Targets, as_targets
-from layerfreq.engines import ENGINES, as_points
+from layerfreq.engines import ENGINES, read_points
 from layerfreq.engines.base import RowCurves
 from layerfreq.measure.sampling import Draw, Tally, draw
 
@@ -161,7 +162,7 @@ class Population:
 def population(setting: Setting) -> Population:
     """Make the points of a setting and compute the curves of all of them."""
     x, y = KINDS[setting.kind](np.random.default_rng(1), setting.n)
-    targets, points = as_targets(y, setting.n, center=setting.center), as_points(torch.from_numpy(x))
+    targets, points = as_targets(y, setting.n, center=setting.center), read_points(InMemory(torch.from_numpy(x)))
     work = ENGINES["blocked"](points, targets, torch.from_numpy(CUTOFFS / float(points.gain[0]) ** 2))
     parts = list(work.run(torch.arange(setting.n)))
     names = [f.name for f in fields(RowCurves) if f.name != "by_column"]

@@ -16,7 +16,7 @@ from layerfreq.data.validation import Scale, as_scale
 from layerfreq.errors import InputError, Refused, blame
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.isolation.preserve import untouched
-from layerfreq.measure.measure import measure
+from layerfreq.measure.measure import measure, measure_source
 from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum, describe_median, describe_peak
 from layerfreq.measure.strategies import SHARE
@@ -368,9 +368,9 @@ def _streamed(
     reject_one_pass(inputs)
     with _noting(failed, name), blame(name):
         labels = collect_labels(model, inputs, targets, cut)
-        source = FeatureStream(model, inputs, targets, cut, options.get("device"))
+        source = FeatureStream(model, inputs, targets, cut, len(labels), options.get("device"))
         ours = _for_layer(cut, len(labels), options)
-        yield name, [measure(source, labels, room=budget, scale=scale, **ours) for scale in scales]
+        yield name, [measure_source(source, labels, room=budget, scale=scale, **ours) for scale in scales]
 
 
 @contextmanager

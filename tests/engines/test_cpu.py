@@ -10,15 +10,15 @@ from threadpoolctl import ThreadpoolController
 
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
-from layerfreq.engines.base import as_points
 from layerfreq.engines.cpu.bins import kernel_basis
 from layerfreq.engines.cpu.chebyshev import kernel_series
 from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT
 from layerfreq.engines.threads import parts
 from layerfreq.errors import InputError
 from tests.helpers.brute import brute, one_hot
+from tests.helpers.points import points_of
 
-cpu, base = (sys.modules[f"layerfreq.engines.{name}"] for name in ("cpu.engine", "base"))
+cpu, statistics = (sys.modules[f"layerfreq.engines.{name}"] for name in ("cpu.engine", "statistics"))
 
 
 @pytest.mark.parametrize("inv_delta", [np.geomspace(0.005, 30, 50), np.array([1.0]), np.geomspace(1e-9, 1e9, 7)])
@@ -129,14 +129,14 @@ def test_a_series_has_finite_derivatives_at_every_cutoff():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_compiled_loops_find_the_same_centre_and_size(monkeypatch, dtype):
     x = (torch.randn(301, 7, generator=torch.Generator().manual_seed(0)) * 3 + 50).to(dtype)
-    plain = as_points(x)
-    monkeypatch.setattr(base, "COMPILED", 0)
-    compiled = as_points(x)
+    plain = points_of(x)
+    monkeypatch.setattr(statistics, "COMPILED", 0)
+    compiled = points_of(x)
     torch.testing.assert_close(compiled.shift, x.double().mean(dim=0), rtol=1e-13, atol=0)
     assert torch.equal(compiled.gain, plain.gain)
     assert compiled.spread == pytest.approx(plain.spread, rel=1e-12)
     assert compiled.radius == pytest.approx(plain.radius, rel=1e-12)
-    assert as_points(torch.full((9, 3), 0.1, dtype=dtype)).spread == 0
+    assert points_of(torch.full((9, 3), 0.1, dtype=dtype)).spread == 0
 
 
 @pytest.mark.parametrize("rows", [None, 599])
@@ -146,7 +146,7 @@ def test_pairs_that_the_series_does_not_hold_for_go_to_bins(rows):
     x[450] = x[30] + 1e-4
     x[451] *= 40
     u = np.geomspace(0.005, 1, 30)
-    points, targets = as_points(torch.from_numpy(x)), as_targets(y, len(x))
+    points, targets = points_of(torch.from_numpy(x)), as_targets(y, len(x))
     assert cpu.Cpu(points, targets, torch.from_numpy(u))._series is not None
     s = spectrum(x, y, u, engine="cpu", rows=rows)
     exact = spectrum(x, y, u, engine="reference", rows=rows)

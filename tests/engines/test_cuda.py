@@ -15,9 +15,9 @@ import torch
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
 from layerfreq.engines import pick_engine
-from layerfreq.engines.base import as_points
 from layerfreq.errors import InputError
 from tests.helpers.brute import brute, one_hot
+from tests.helpers.points import points_of
 
 GPU = torch.cuda.is_available()
 if not GPU:  # before Triton is imported: its kernels are then interpreted
@@ -155,7 +155,7 @@ def test_all_points_alike():
 def test_columns_may_come_block_by_block(vectors):
     x, labels = cloud(100, 18, 3)
     y = as_targets(np.stack([labels, labels**2], axis=1) + 0.5 if vectors else labels, len(x))
-    points = as_points(torch.from_numpy(x).to(DEVICE))
+    points = points_of(torch.from_numpy(x).to(DEVICE))
     engine = cuda.Cuda(points, y, torch.from_numpy(CUTOFFS))
     (whole,) = engine.run(torch.arange(100))
     rows = engine.begin(torch.arange(100))
@@ -231,7 +231,7 @@ def test_a_gpu_measures_distances_as_float32_does():
     """With plain TF32 products the errors would be a thousand times larger."""
     x = torch.randn(2000, 512, generator=torch.Generator().manual_seed(0)).cuda()
     y = torch.arange(2000) % 5
-    points, targets = as_points(x), as_targets(y, 2000)
+    points, targets = points_of(x), as_targets(y, 2000)
     engine = cuda.Cuda(points, targets, torch.tensor([8.0 / points.spread], dtype=torch.float64))
     (found,) = engine.run(torch.arange(2000))
     (exact,) = cuda_free_reference(points, targets, engine.inv_delta)

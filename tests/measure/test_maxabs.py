@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from layerfreq import Monitor, Run, layer_spectra, spectrum
 from layerfreq.data.validation import as_scale
-from layerfreq.engines import ENGINES, as_points
+from layerfreq.engines import ENGINES, read_points
 from layerfreq.errors import InputError
 from layerfreq.measure.measure import measure
-from layerfreq.measure.sources import Extent
 from tests.helpers.brute import brute, one_hot
 from tests.helpers.devices import GPU, device_of
+from tests.helpers.points import InBlocks, points_of
 
 GRID = np.geomspace(0.02, 200, 25)
 ERROR = {"reference": 1e-12, "blocked": 2e-5, "cpu": 1e-5, "cuda": 1e-5}
@@ -107,22 +107,19 @@ def test_it_is_the_raw_measurement_of_normalised_features():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_constant_dimensions_stay_zero(dtype):
     x = torch.full((20, 3), 0.1, dtype=dtype)
-    assert torch.equal(as_points(x, scale="maxabs").block(slice(None)), torch.zeros(20, 3, dtype=torch.float64))
+    assert torch.equal(points_of(x, scale="maxabs").block(slice(None)), torch.zeros(20, 3, dtype=torch.float64))
     x[:, 1] = torch.arange(20)
     with_constants = spectrum(x, torch.arange(20) % 2, GRID, scale="maxabs")
     alone = spectrum(x[:, 1:2], torch.arange(20) % 2, GRID, scale="maxabs")
     np.testing.assert_allclose(with_constants.lfr, alone.lfr, rtol=1e-15)
     tiny = torch.finfo(dtype).smallest_normal / 8  # its reciprocal would overflow
-    assert float(as_points(tiny * x, scale="maxabs").block(slice(None)).abs().max()) <= 1
+    assert float(points_of(tiny * x, scale="maxabs").block(slice(None)).abs().max()) <= 1
 
 
 @pytest.mark.parametrize("size", [1.0, 1e100, 1e-100])
-def test_what_one_pass_finds_is_what_as_points_finds(size):
+def test_what_one_pass_finds_is_what_features_in_memory_show(size):
     x = torch.from_numpy(cloud(70, 5, "float64")[0]) * size
-    found, whole = Extent("maxabs"), as_points(x, scale="maxabs")
-    for first in range(0, 70, 16):
-        found.see(first, x[first : first + 16])
-    points = found.points()
+    points, whole = read_points(InBlocks(x, 16), "maxabs"), points_of(x, "maxabs")
     torch.testing.assert_close(points.shift, whole.shift, rtol=1e-12, atol=0)
     torch.testing.assert_close(points.gain, whole.gain, rtol=1e-12, atol=0)
     assert whole.radius <= points.radius * (1 + 1e-12)

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from layerfreq import Monitor, layer_features, layer_spectra, layers, spectrum
-from layerfreq.engines import as_points
+from layerfreq.engines import read_points
 from layerfreq.errors import InputError
 from layerfreq.isolation.memory import free_memory, group_by_memory, read_memory
-from layerfreq.measure.measure import measure
-from layerfreq.measure.sources import Extent
+from layerfreq.measure.measure import measure, measure_source
+from tests.helpers.points import InBlocks, points_of
 
 X = torch.randn(120, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = (X.mean(dim=(1, 2, 3)) > 0).long() + 2 * (X[:, 0, 0, 0] > 0).long()
@@ -148,16 +148,36 @@ def test_held_features_without_room_for_copies():
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 @pytest.mark.parametrize("size", [1.0, 1e100, 1e-100])
-def test_what_one_pass_finds_is_what_as_points_finds(offset, size):
+def test_what_one_pass_finds_is_what_features_in_memory_show(offset, size):
     x = (torch.randn(70, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + offset) * size
-    found, whole = Extent(), as_points(x)
-    for first in range(0, 70, 16):
-        found.see(first, x[first : first + 16])
-    points = found.points()
+    points, whole = read_points(InBlocks(x, 16)), points_of(x)
     torch.testing.assert_close(points.shift, whole.shift, rtol=1e-12, atol=0)
     assert torch.equal(points.gain, whole.gain)
     assert points.spread == pytest.approx(whole.spread, rel=1e-10)
     assert whole.radius <= points.radius * (1 + 1e-12) <= 4 * whole.radius
+
+
+def test_features_that_are_computed_anew_pass_by_as_often_as_the_room_makes_them():
+    x = X[:, 0].flatten(1)
+    whole = measure(x, Y, GRID, engine="blocked")
+    sums = 2 * len(GRID) * (4 + 2)  # of 4 classes
+    for centres, lots in ((120, 1), (60, 2), (44, 3)):
+        source = InBlocks(x, 32)
+        found = measure_source(source, Y, GRID, engine="blocked", room=int(centres * (64 * 12 + 8 * sums) / 0.75) + 9)
+        # Once to look and to gather the first centres, once for these; then to gather the next, and for them.
+        assert source.passes == 1 + 1 + 2 * (lots - 1)
+        close(found, whole, 1e-6)
+
+
+def test_batches_without_a_labelled_position_pass_by():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 60), nn.Tanh(), nn.Linear(60, 2))
+    x, y = torch.randn(60, 5, 4), torch.randint(0, 2, (60, 5))
+    y[:20] = -100
+    batches = list(zip(x.split(20), y.split(20), strict=True))
+    options = {"layers": "1", "reading": "positions", "inv_delta": GRID, "rows": 20}
+    held, streamed = (layer_spectra(model, batches, memory=m, **options)["1"] for m in ("1GB", 20_000))
+    close(streamed, held, 1e-6)
 
 
 class Numbers(IterableDataset):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -64,6 +65,11 @@ class Shards:
     def n(self) -> int:
         """Number of points of all ranks."""
         return sum(self.counts)
+
+    def parts(self, index: Tensor) -> list[Tensor]:
+        """Return which of some points, (r,) numbers among all points, each rank holds."""
+        edges = [0, *accumulate(self.counts)]
+        return [index[(index >= start) & (index < stop)] for start, stop in pairwise(edges)]
 
     def meet(self, features: Tensor, targets: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Take in this rank's points, and make sure that the ranks' parts are parts of one whole.

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from layerfreq.engines.base import Engine, Points, RowCurves, as_points, enough_memory
+from layerfreq.engines.base import Engine, Points, RowCurves, enough_memory
 from layerfreq.engines.blocked import Blocked
 from layerfreq.engines.cpu.engine import Cpu
 from layerfreq.engines.cuda.engine import Cuda, can_run
 from layerfreq.engines.reference import Reference
+from layerfreq.engines.statistics import read_points
 from layerfreq.errors import InputError, did_you_mean
 
 ENGINES: dict[str, type[Engine[Any, Any]]] = {
@@ -51,4 +52,4 @@ def pick_engine(name: str, device: torch.device, n: int, d: int = 0, cutoffs: in
     return name, ENGINES[name]
 
 
-__all__ = ["ENGINES", "Engine", "Points", "RowCurves", "as_points", "enough_memory", "pick_engine"]
+__all__ = ["ENGINES", "Engine", "Points", "RowCurves", "enough_memory", "pick_engine", "read_points"]

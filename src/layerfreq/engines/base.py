@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from layerfreq.data.distributed import Shards
 from layerfreq.data.targets import Targets
-from layerfreq.data.validation import Scale
-from layerfreq.engines.coincidence import coincident
-from layerfreq.engines.threads import parts, threads
 from layerfreq.errors import InputError
 
 FEWEST = 16  # filter centres at a time, below which running out of memory is an error
-COMPILED = 1 << 20  # numbers from which compiled loops look at features on the CPU
-CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -78,107 +70,6 @@ class Points:
     def difference(self, one: Tensor, other: Tensor) -> Float[Tensor, "k d"]:
         """Return scaled differences of features as they came: centring would take digits of close pairs."""
         return (one.to(self.wide) - other.to(self.wide)).mul_(self.gain)
-
-
-def as_points(features: Float[Tensor, "n d"] | Tensor, shards: Shards | None = None, scale: Scale = "raw") -> Points:
-    """Find the centre and the size of a set of features.
-
-    Args:
-        features: (n, d), finite; this rank's part of the set, which may be empty.
-        shards: The ranks over which the set is spread; None means that this is all of it.
-        scale: "maxabs" scales every dimension by itself; "raw" and "rms" keep their proportions.
-
-    Raises:
-        InputError: If the features are so large that their differences overflow.
-    """
-    shards = Shards(count=len(features)) if shards is None else shards
-    wide = torch.float32 if features.device.type == "mps" else torch.float64
-    n = len(features)
-    # Differences to a point of the set: constant features become exact zeros, whatever their offset.
-    holder = next(rank for rank, count in enumerate(shards.counts) if count)
-    one = [int(rank == holder) for rank in range(shards.ranks)]
-    first = shards.join(features[: one[shards.rank]], one)[0].to(wide)
-    total, low, high = extent(features, first)
-    mean = shards.sum(total) / shards.n
-    shift = first + mean
-    largest = shards.max(torch.maximum(high - mean, mean - low).nan_to_num(math.inf, math.inf))
-    points = Points(features, shift, gains(largest, features.dtype, scale), 0.0, 0.0, shards.first)
-    squares = sizes(points)
-    spread = 0.0 if scale == "maxabs" else float(shards.sum(squares.sum().cpu())) / shards.n
-    radius = shards.largest(float(squares.max()) if n else 0.0)
-    together = coincident(features, squares, shards)
-    return replace(points, spread=spread, radius=math.sqrt(radius), coincident=together)
-
-
-def gains(largest: Float[Tensor, " d"], dtype: torch.dtype, scale: Scale) -> Float[Tensor, " d"]:
-    """Return what centred features are multiplied by.
-
-    Args:
-        largest: (d,) the largest absolute value of each centred dimension.
-        dtype: Of the features.
-        scale: "maxabs" brings every dimension that varies to a largest absolute value of one; the others bring the
-            largest of all dimensions near one, by a power of two.
-
-    Raises:
-        InputError: If differences of the features overflow.
-    """
-    if not bool(torch.isfinite(largest).all()):
-        raise InputError("features: differences overflow float64; scale the features down")
-    if scale != "maxabs":
-        return torch.full_like(largest, power_of_two(float(largest.max()) if len(largest) else 0.0, largest.dtype))
-    # Below the smallest normal number the reciprocal overflows: such dimensions count as constant.
-    least = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).tiny
-    return torch.where(largest >= least, 1 / largest.clamp(min=least), 0.0)
-
-
-def power_of_two(largest: float, wide: torch.dtype, limit: int = 1022) -> float:
-    """Return the power of two, up to a limit, that brings the largest of some numbers near one."""
-    exponent = math.frexp(largest)[1] if largest > 0 and math.isfinite(largest) else 0
-    limit = limit if wide == torch.float64 else 60
-    return math.ldexp(1.0, max(-limit, min(limit, -exponent)))
-
-
-def extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return sum, smallest and largest of the differences to an origin, (d,) each; of no points 0, 0 and 0."""
-    total, low, high = (torch.zeros_like(origin) for _ in range(3))
-    if _compiled(features):
-        from layerfreq.engines.cpu import kernels
-
-        def part(at: slice) -> np.ndarray:
-            found = np.zeros((3, len(origin)))
-            kernels.extent(features[at].numpy(), origin.numpy(), found[0], found[1], found[2])
-            return found
-
-        with threads() as run:
-            found = np.array(list(run(part, parts(len(features), len(features)))))
-        total, low, high = torch.from_numpy(np.array([found[:, 0].sum(0), found[:, 1].min(0), found[:, 2].max(0)]))
-        return total, low, high
-    for s in chunks(len(features), features.shape[1], CACHED):
-        difference = features[s].to(origin.dtype) - origin
-        total += difference.sum(dim=0)
-        low, high = torch.minimum(low, difference.amin(dim=0)), torch.maximum(high, difference.amax(dim=0))
-    return total, low, high
-
-
-def sizes(points: Points) -> Float[Tensor, " n"]:
-    """Return |x|^2 of the centred and scaled points."""
-    squares = torch.empty(len(points), dtype=points.wide, device=points.features.device)
-    if _compiled(points.features):
-        from layerfreq.engines.cpu import kernels
-
-        x, shift, gain, out = (t.numpy() for t in (points.features, points.shift, points.gain, squares))
-        with threads() as run:
-            list(run(lambda s: kernels.sizes(x[s], shift, gain, out[s]), parts(len(x), len(x))))
-        return squares
-    for s in chunks(len(points), points.features.shape[1], CACHED):
-        squares[s] = points.block(s).square_().sum(dim=1)
-    return squares
-
-
-def _compiled(features: Tensor) -> bool:
-    """Whether compiled loops can read the features and are worth their import."""
-    plain = features.device.type == "cpu" and features.dtype in (torch.float32, torch.float64)
-    return plain and features.is_contiguous() and features.numel() > COMPILED
 
 
 def chunks(n: int, width: int, numbers: int = 1 << 22) -> Iterator[slice]:

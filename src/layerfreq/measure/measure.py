@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from layerfreq.data.distributed import Shards
-from layerfreq.data.source import Source
-from layerfreq.data.targets import prepare_targets, read_targets
+from layerfreq.data.source import InMemory, OverRanks, Source
+from layerfreq.data.targets import Targets, prepare_targets, read_targets
 from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_features, as_scale
-from layerfreq.engines import USUAL, Engine, enough_memory, pick_engine
-from layerfreq.errors import InputError
+from layerfreq.engines import USUAL, Points, enough_memory, pick_engine
+from layerfreq.errors import InputError, warn_caller
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.bounds import within_bounds
 from layerfreq.measure.intervals import FAINT
 from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum
-from layerfreq.measure.sampling import Tally, draw
-from layerfreq.measure.sources import Held
-from layerfreq.measure.strategies import CUTOFFS, Passing, Whole
+from layerfreq.measure.sampling import Draw, Tally, draw
+from layerfreq.measure.strategies import Meeting
+
+DEFAULTS = {"scale": "raw", "center": None, "rows": None, "rtol": None, "engine": "auto", "seed": 0}
 
 
 def spectrum(
@@ -95,67 +95,77 @@ def measure(
     targets: Any,
     inv_delta: Any = None,
     *,
+    device: str | torch.device | None = None,
+    group: Any = None,
+    room: int | None = None,
+    told: set[str] | None = None,
+    **options: Any,
+) -> Spectrum:
+    """Do the work of `spectrum`, within a budget: copies of features get `room` bytes, where they are not spread.
+
+    `told` has the warnings that somebody who measures again and again has had, and gets those that are given.
+    """
+    shards, options = Shards(group), {**DEFAULTS, **options}
+    with shards.together():
+        x = as_features(features, device, empty=not shards.alone)
+        y = read_targets(targets, len(x))
+        as_scale(options["scale"])
+        pick_engine(options["engine"], x.device, len(y))
+        grid = None if inv_delta is None else as_cutoffs(inv_delta)
+    x, y = shards.meet(x, y, {**options, "inv_delta": None if grid is None else grid.tolist()})
+    source = InMemory(x) if shards.alone else OverRanks(x, shards)
+    return measure_source(source, y, grid, room=room, told=told, width=x.shape[1], **options)
+
+
+@own_settings()
+def measure_source(
+    source: Source,
+    targets: Any,
+    inv_delta: Any = None,
+    *,
     scale: Scale = "raw",
     center: bool | None = None,
     rows: int | None = None,
     rtol: float | None = None,
     engine: str = "auto",
-    device: str | torch.device | None = None,
     seed: int = 0,
-    group: Any = None,
     room: int | None = None,
+    told: set[str] | None = None,
+    width: int = 0,
 ) -> Spectrum:
-    """Do the work of `spectrum`, within a budget: features may be a `Source`, and work on them gets `room` bytes."""
-    shards = Shards(group)
-    with shards.together():
-        x = features if isinstance(features, Source) else as_features(features, device, empty=not shards.alone)
-        y = read_targets(targets, len(targets if isinstance(x, Source) else x))
-        as_scale(scale)
-        pick_engine(engine, x.device, len(y))
-        grid = None if inv_delta is None else as_cutoffs(inv_delta)
-    options = {"scale": scale, "center": center, "rows": rows, "rtol": rtol, "engine": engine, "seed": seed}
-    if isinstance(x, Source):
-        shards.counts = [len(y)]
-    else:
-        x, y = shards.meet(x, y, {**options, "inv_delta": None if grid is None else grid.tolist()})
+    """Measure features wherever they come from.
+
+    Args:
+        source: Of the features.
+        targets: As of `spectrum`, of this rank's points.
+        inv_delta: As of `spectrum`, like all that is not named here.
+        room: Bytes for copies of features.
+        told: As of `measure`.
+        width: Number of features, where it is known before they pass by.
+    """
+    shards, y = source.shards, read_targets(targets, source.shards.counts[source.shards.rank])
+    grid = None if inv_delta is None else as_cutoffs(inv_delta)
     y = prepare_targets(y, shards, center=center, seed=seed)
-    d, cutoffs = 0 if isinstance(x, Source) else x.shape[1], USUAL if grid is None else len(grid)
-    name, make_engine = pick_engine(engine, x.device, shards.n, d, cutoffs)
+    name, make_engine = pick_engine(engine, source.device, shards.n, width, USUAL if grid is None else len(grid))
     chosen = draw(y, shards.n, rows, rtol, seed)
-    with torch.no_grad(), enough_memory(shards.n, d):
-        if isinstance(x, Source):
-            way = Passing(x, chosen, room or 0, make_engine, y, CUTOFFS if grid is None else len(grid), scale)
-        elif room is not None and shards.alone and _copies(x, make_engine) > room:
-            way = Passing(Held(x), chosen, room, make_engine, y, scale=scale)
-        else:
-            way = Whole(x, shards, make_engine, y, scale)
-        points = way.points
-        gain = float(points.gain[0])
-        # Cutoffs are those of the scaled points times these; one after the other, since gain^2 may overflow.
-        units = {"raw": (gain, gain), "rms": (points.spread or 1.0, 1.0), "maxabs": (1.0, 1.0)}[scale]
-        grid = _own_grid(way, units) if grid is None else grid
-        with np.errstate(over="ignore"):
-            way.begin(torch.from_numpy(np.clip(grid / units[0] / units[1], 1e-300, 1e300)))
-        tally = Tally(chosen, y, len(grid), shards)
-        for batch in chosen.batches():
-            for found in way.curves(batch):
-                tally.add(found)
-            tally.share()
-            if tally.done():
-                break
+    with torch.no_grad(), enough_memory(shards.n, width):
+        first, cutoffs = next(chosen.batches()), None if grid is None else len(grid)
+        meeting = Meeting(source, make_engine, y, as_scale(scale), room=room, first=first, cutoffs=cutoffs)
+        unit = Unit.of(meeting.points, scale)
+        grid = unit.own_grid(meeting) if grid is None else grid
+        meeting.begin(torch.from_numpy(unit.scaled(grid)))
+        tally = _met(meeting, chosen, y, len(grid), shards)
     found = within_bounds(tally.estimates(), y, tally.target, name)
-    if rtol is not None and y.sketch and np.any(found["stderr"] > rtol * np.maximum(found["lfr"], FAINT)):
-        worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], FAINT)))
-        warnings.warn(f"rtol={rtol}: sketched target columns leave LFR a relative error of {worst:.2g}", stacklevel=3)
-    if rows is not None and (needed := tally.rows_needed()) is not None:
-        remedy = f"rows={needed} or more" if needed < shards.n else f"rows=None, for all {shards.n} points"
-        warnings.warn(f"rows={rows}: stderr is mostly of what so few cannot have met; pass {remedy}", stacklevel=3)
-    with np.errstate(over="ignore"):
-        rdf = np.clip(found["slope"] / units[0] / units[1], -1e300, 1e300)
+    told = set() if told is None else told
+    for kind, message in _doubts(found, tally, y, rows, rtol).items():
+        if kind not in told:
+            told.add(kind)
+            warn_caller(message)
+    points = meeting.points
     return Spectrum(
         inv_delta=grid,
         lfr=found["lfr"],
-        rdf=rdf,
+        rdf=np.clip(unit.per_cutoff(found["slope"]), -1e300, 1e300),
         chance=y.chance(found["self_weight"]),
         neighbours=found["neighbours"],
         stderr=found["stderr"],
@@ -164,7 +174,7 @@ def measure(
         rows=tally.rows,
         scale=scale,
         floor=y.floor,
-        spread=points.spread / gain / gain if points.spread else 0.0,
+        spread=unit.spread,
         engine=name,
         sketch=y.sketch,
         center=y.centered,
@@ -172,18 +182,73 @@ def measure(
     )
 
 
-def _own_grid(way: Whole | Passing, units: tuple[float, float]) -> Curve:
-    """Return cutoffs that cover the data's distances, in the units asked for."""
-    with np.errstate(over="ignore", under="ignore"):
-        grid = way.own_grid() * units[0] * units[1]
-    if grid[0] < 1e-300 or grid[-1] > 1e300:
-        raise InputError(
-            f"features: they differ by about {1 / units[0]:.1g}, for which 1/delta leaves float64's range; "
-            "scale them, or pass scale='rms'"
-        )
-    return grid
+def _met(meeting: Meeting, chosen: Draw, targets: Targets, cutoffs: int, shards: Shards) -> Tally:
+    """Let filter centres meet all points, batch by batch, until there are enough."""
+    tally = Tally(chosen, targets, cutoffs, shards)
+    for batch in chosen.batches():
+        for found in meeting.curves(batch):
+            tally.add(found)
+        tally.share()
+        if tally.done():
+            break
+    return tally
 
 
-def _copies(features: Tensor, make_engine: type[Engine]) -> int:
-    """Bytes that an engine takes beside the features, where it prepares them all."""
-    return make_engine.bytes_each(features.element_size()) * features.numel() - features.nbytes
+def _doubts(
+    found: dict[str, Any], tally: Tally, targets: Targets, rows: int | None, rtol: float | None
+) -> dict[str, str]:
+    """Say where an interval is not what was asked for, or rests on little: kind -> what is to be known."""
+    doubts, n = {}, len(targets.energy)
+    if rtol is not None and targets.sketch and np.any(found["stderr"] > rtol * np.maximum(found["lfr"], FAINT)):
+        worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], FAINT)))
+        doubts["sketch"] = f"rtol={rtol}: sketched target columns leave LFR a relative error of {worst:.2g}"
+    if rows is not None and (needed := tally.rows_needed()) is not None:
+        remedy = f"rows={needed} or more" if needed < n else f"rows=None, for all {n} points"
+        doubts["rows"] = f"rows={rows}: stderr is mostly of what so few cannot have met; pass {remedy}"
+    return doubts
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a cutoff of the scaled points is worth on the axis that was asked for: the product of two factors.
+
+    They are taken one after the other, since the square of a gain may overflow.
+
+    Attributes:
+        factors: Whose product it is.
+        spread: mean |x - mean x|^2 of the features as they came; 0.0 at scale "maxabs".
+    """
+
+    factors: tuple[float, float]
+    spread: float
+
+    @classmethod
+    def of(cls, points: Points, scale: Scale) -> Unit:
+        """Return the unit of a scale."""
+        gain = float(points.gain[0])
+        factors = {"raw": (gain, gain), "rms": (points.spread or 1.0, 1.0), "maxabs": (1.0, 1.0)}[scale]
+        return cls(factors, points.spread / gain / gain if points.spread else 0.0)
+
+    def scaled(self, grid: Curve) -> Curve:
+        """Return cutoffs of the scaled points."""
+        return np.clip(self.per_cutoff(grid), 1e-300, 1e300)
+
+    def per_cutoff(self, curve: Curve) -> Curve:
+        """Return a curve divided by the unit."""
+        with np.errstate(over="ignore"):
+            return curve / self.factors[0] / self.factors[1]
+
+    def own_grid(self, meeting: Meeting) -> Curve:
+        """Return cutoffs that cover the data's distances.
+
+        Raises:
+            InputError: If they leave float64's range.
+        """
+        with np.errstate(over="ignore", under="ignore"):
+            grid = meeting.own_grid() * self.factors[0] * self.factors[1]
+        if grid[0] < 1e-300 or grid[-1] > 1e300:
+            raise InputError(
+                f"features: they differ by about {1 / self.factors[0]:.1g}, for which 1/delta leaves float64's range; "
+                "scale them, or pass scale='rms'"
+            )
+        return grid

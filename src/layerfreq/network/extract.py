@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, call, count, device_of, is_loader, on_device
 from layerfreq.data.source import Source
 from layerfreq.errors import InputError, Refusal, blame
@@ -204,12 +205,13 @@ class FeatureStream(Source):
         inputs: See `layer_features`.
         targets: In the shape of the inputs, or None; they say which positions are dropped.
         cut: The layer.
+        points: How many there are.
         device: Where to look at the features; None means where the model computes them.
     """
 
-    def __init__(self, model: nn.Module, inputs: Any, targets: Any, cut: Cut, device: Any = None) -> None:
+    def __init__(self, model: nn.Module, inputs: Any, targets: Any, cut: Cut, points: int, device: Any = None) -> None:
+        super().__init__(device_of(model) if device is None else torch.device(device), Shards(count=points))
         self._model, self._inputs, self._targets, self._cut = model, inputs, targets, cut
-        self.device = device_of(model) if device is None else torch.device(device)
         self._settings = CallersSettings()
 
     def visit(self, see: Callable[[int, Tensor], Any]) -> None:
@@ -221,8 +223,9 @@ class FeatureStream(Source):
             width = part.shape[1] if width is None else width
             if part.shape[1] != width:
                 raise InputError(WIDTHS)
-            with own_settings():
-                see(first, part.to(self.device))
+            if len(part):  # else no position of the batch has a target
+                with own_settings():
+                    see(first, part.to(self.device))
             first += len(part)
 
         with self._settings.again():

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from layerfreq.data.source import InMemory
 from layerfreq.data.targets import read_targets
 from layerfreq.data.validation import Scale, as_cutoffs, as_features, as_scale
-from layerfreq.engines import Points, as_points, enough_memory
+from layerfreq.engines import Points, enough_memory, read_points
 from layerfreq.errors import InputError
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.options import as_seed
@@ -167,7 +168,7 @@ def suspects(features: Any, targets: Any, inv_delta: Any = None, *, scale: Scale
     if bool((y == y[0]).all()):
         raise InputError("targets: all equal, so that none stands out; pass targets that vary")
     with torch.no_grad(), enough_memory(len(x), x.shape[1]):
-        points = as_points(x.cpu(), scale=scale)
+        points = read_points(InMemory(x.cpu()), scale)
         gain = float(points.gain[0])
         unit = {"raw": gain * gain, "rms": points.spread or 1.0, "maxabs": 1.0}[scale]
         if points.radius == 0 or points.coincident == len(x):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from layerfreq.data.distributed import Shards
+from layerfreq.data.source import InMemory
 from layerfreq.data.targets import Targets
 from layerfreq.data.validation import Curve
 from layerfreq.engines import pick_engine
 from layerfreq.engines.base import enough_memory
 from layerfreq.errors import InputError
-from layerfreq.measure.strategies import Whole
+from layerfreq.measure.strategies import Meeting
 from layerfreq.response.given import Given
 from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio
 
@@ -30,13 +30,13 @@ def on_filter(given: Given, frequencies: Curve | None, *, engine: str) -> ErrorS
     targets = _side_by_side(torch.from_numpy(both / unit))
     name, make = pick_engine(engine, x.device, n, x.shape[1], 64 if frequencies is None else len(frequencies))
     with torch.no_grad(), enough_memory(n, x.shape[1]):
-        way = Whole(x, Shards(count=n), make, targets)
-        gain = float(way.points.gain[0])
-        k = np.sqrt(way.own_grid()) * gain if frequencies is None else frequencies
+        meeting = Meeting(InMemory(x), make, targets, cutoffs=None if frequencies is None else len(frequencies))
+        gain = float(meeting.points.gain[0])
+        k = np.sqrt(meeting.own_grid()) * gain if frequencies is None else frequencies
         cutoffs = np.clip((k / gain) ** 2, 1e-300, 1e300)
-        way.begin(torch.from_numpy(cutoffs))
+        meeting.begin(torch.from_numpy(cutoffs))
         planes, weight, others = np.zeros((4, len(k), 2 * c)), np.zeros(len(k)), np.zeros(len(k))
-        for some in way.curves(torch.arange(n)):
+        for some in meeting.curves(torch.arange(n)):
             assert some.by_column is not None
             planes += some.by_column.numpy()
             weight += some.self_weight.sum(dim=0).numpy()
@@ -62,7 +62,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, engine: str) -> ErrorS
     final = float(np.mean(given.target**2 + (mean**2 + output.var(axis=0)) - 2 * mean * given.target.mean(axis=0)))
     expected = np.diff(shuffled, prepend=0.0)
     expected[-1] += final - shuffled[-1]
-    told = others - way.points.coincident >= 1  # windows hold another point, on average
+    told = others - meeting.points.coincident >= 1  # windows hold another point, on average
     rounding = max(NOTHING, 1e-6 if name in ("cpu", "cuda") else 1e-12) * target  # the engines' accuracy
     least = np.where(told, rounding, np.inf)
     return ErrorSpectrum(

@@ -1,0 +1,73 @@
+"""The cutoffs that cover the distances of some features, where none are given."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfreq.data.distributed import Shards
+from layerfreq.data.validation import Curve
+from layerfreq.engines import Points
+from layerfreq.engines.blocked import squared_distances
+
+SAMPLE = 256  # points whose distances the grid of cutoffs has to cover
+NUMBERS = 1 << 22  # in the features of these points; of wide features, fewer points have to do
+WIDE = 1 << 26  # numbers in all features from which float32 has to do for that
+CUTOFFS = 257  # most cutoffs of such a grid
+
+
+def a_few(n: int, features: Tensor) -> Tensor:
+    """Return the numbers of a few points, spread over all."""
+    most = min(SAMPLE, max(32, NUMBERS // max(1, features.shape[1])))
+    return torch.linspace(0, n - 1, min(n, most), device=features.device, dtype=torch.float64).round().long()
+
+
+class Reach:
+    """How far a few points are from all others, found as these pass by.
+
+    Args:
+        points: Centre and gain.
+        some: (s,) the numbers of the few.
+        features: (s, d) theirs.
+        n: How many points there are.
+    """
+
+    def __init__(self, points: Points, some: Tensor, features: Tensor, n: int) -> None:
+        single = n * features.shape[1] > WIDE and not points.double
+        self._points, self._some, self._dtype = points, some, torch.float32 if single else points.wide
+        self._raw = features
+        self._x = torch.empty(features.shape, dtype=self._dtype, device=features.device)
+        self._x[:] = self._scaled(features)
+        self._farthest = 0.0
+        self._nearest = torch.full((len(some),), math.inf, dtype=self._dtype, device=features.device)
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        return replace(self._points, features=features).block(slice(None)).to(self._dtype)
+
+    def see(self, first: int, block: Tensor) -> None:
+        """Take in a block."""
+        step = max(16, min(4096, NUMBERS // 2 // max(1, block.shape[1])))
+        for start in range(0, len(block), step):
+            raw = block[start : start + step]
+
+            def difference(i: Tensor, j: Tensor, raw: Tensor = raw) -> Tensor:
+                return self._points.difference(self._raw[i], raw[j])
+
+            squared = squared_distances(self._x, self._scaled(raw), self._some, first + start, difference)
+            self._farthest = max(self._farthest, float(squared.max()))
+            squared[squared == 0] = math.inf
+            self._nearest = torch.minimum(self._nearest, squared.min(dim=1).values)
+
+    def grid(self, shards: Shards) -> Curve:
+        """Return cutoffs of the scaled points that cover these distances: from 'all alike' to 'each on its own'."""
+        farthest, nearest = shards.largest(self._farthest), shards.min(self._nearest)
+        nearest = nearest[torch.isfinite(nearest)].double().cpu()
+        if farthest == 0 or len(nearest) == 0:
+            return np.geomspace(0.01, 100, 33)
+        low, high = 0.02 / farthest, 30 / max(float(torch.quantile(nearest, 0.05)), 1e-300)
+        high = min(max(high, low * 16), 1e300)
+        return np.geomspace(low, high, max(17, min(CUTOFFS, 1 + math.ceil(6 * math.log2(high / low)))))
