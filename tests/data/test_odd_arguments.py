@@ -8,7 +8,7 @@ import torch
 from jaxtyping import config
 from torch import nn
 
-from layerfreq import Monitor, Run, hidden_layers, layer_features, layer_spectra, split
+from layerfreq import Monitor, Run, Spectrum, compare, hidden_layers, layer_features, layer_spectra, split
 from layerfreq.errors import InputError
 from layerfreq.measure.measure import spectrum
 from layerfreq.relearn import Design
@@ -54,6 +54,16 @@ PLACES = {
     "Run.rewind": lambda run, odd: run.rewind(odd),
     "Run.write_spectra": lambda run, odd: run.write_spectra(0, odd),
     "Run.write_spectra, step": lambda run, odd: run.write_spectra(odd, run.spectra.iloc[:0]),
+    "run[step]": lambda run, odd: run[odd],
+    "run[step, scale]": lambda run, odd: run[0, odd],
+    "Run.plot, steps": lambda run, odd: run.plot(steps=odd),
+    "Run.plot, layers": lambda run, odd: run.plot(layers=odd),
+    "Run.plot, scale": lambda run, odd: run.plot(scale=odd),
+    "compare": lambda run, odd: compare(run, odd),
+    "compare, step": lambda run, odd: compare(run, run, odd),
+    "Spectrum.save": lambda run, odd: spectrum(X, Y, **GRID).save(odd),
+    "Spectrum.load": lambda run, odd: Spectrum.load(odd),
+    "Spectrum.from_frame": lambda run, odd: Spectrum.from_frame(odd),
     "Run.note": lambda run, odd: run.note(odd),
     "write_report": lambda run, odd: write_report(odd),
     "Spectrum.at": lambda run, odd: spectrum(X, Y, **GRID).at(odd),

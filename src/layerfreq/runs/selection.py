@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,10 @@ def several(given: Any, what: str) -> list[Any]:
     Raises:
         InputError: If there are none.
     """
-    found = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    try:
+        found = [given] if isinstance(given, (str, bytes)) else list(given)
+    except TypeError:  # one value; a tensor without axes says only here that it cannot be gone through
+        found = [given]
     if not found:
         raise InputError(f"{what}: none given; name at least one, or leave it out for all")
     return found
@@ -86,7 +88,7 @@ def layers_at(frame: Any, scale: Any, options: Any) -> LayerSpectra:
     asked = asked[0] if isinstance(asked, list) and asked else asked
     if scale is None:
         scale = asked if asked in has else next(one for one in SCALES if one in has)
-    at_scales(frame, scale)
+    at_scales(frame, as_scale(scale))
     measured = {(one.layer, one.spectrum.scale): one for one in read_back(frame)}
     found: dict[str, Spectrum] = {}
     for (layer, own), one in measured.items():
