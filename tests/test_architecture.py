@@ -35,6 +35,7 @@ ROOMS = (
     "experiments",
     "integrations",
     "cli",
+    "__main__",
 )
 # The front door looks up the house on purpose: `Run.report()` writes the page.
 DOORS = {("runs.run", "report")}

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerfreq.data.inputs import count
 from layerfreq.data.validation import Scale
@@ -22,6 +22,9 @@ from layerfreq.network.reading import read_reading
 from layerfreq.runs.environment import environment
 from layerfreq.runs.run import Run
 from layerfreq.runs.summary import layer_table, summarise
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def analyze(
     batch: int = 256,
     seed: int = 0,
     device: str = "cpu",
-    progress: Callable[[str], Any] = lambda _: None,
+    tell: Callable[[int, int, str], Any] = lambda done, total, what: None,
 ) -> Analysis:
     """Measure a model at each of its checkpoints, and write a run.
 
@@ -76,7 +79,8 @@ def analyze(
         batch: Points in one forward pass.
         seed: Of the draw of rows.
         device: Where to compute.
-        progress: Is told what is being done.
+        tell: Is told how many measurements of layers are done, of how many in all (0 where that is not known yet), and
+            what is being done.
 
     Raises:
         InputError: For a checkpoint, data or layers that cannot be used.
@@ -86,7 +90,7 @@ def analyze(
     read_reading(reading)  # bad input is said at once
     read_memory(memory)
     checkpoints = [as_path(path, "checkpoint") for path in checkpoints]
-    progress("loading")
+    tell(0, 0, "loading")
     loaded = [load_checkpoint(source, path) for path in checkpoints]
     steps, told = steps_of(loaded) if loaded else ([0], "")
     inputs, targets = load_data(data, source, points, reading)
@@ -121,10 +125,13 @@ def analyze(
     )
     monitor.write_to(run)
     try:
-        for i, step in sorted(enumerate(steps), key=lambda pair: pair[1]):
+        for done, (i, step) in enumerate(sorted(enumerate(steps), key=lambda pair: pair[1])):
             if loaded:
                 load_checkpoint(source, checkpoints[i])
-            monitor.on_layer = lambda layer, step=step: progress(f"step {step}: {layer}")
+            at = {layer: done * len(names) + k for k, layer in enumerate(names)}
+            monitor.on_layer = lambda layer, step=step, at=at: tell(
+                at[layer], len(steps) * len(names), f"step {step}: {layer}"
+            )
             monitor.measure(step)
         if not run.steps():
             raise InputError(f"model: {name!r} has no layer that can be measured there; see layerfreq doctor")
@@ -132,6 +139,13 @@ def analyze(
         if not run.steps():  # the corrected command wants the same place
             run.remove()
     return Analysis(run, cuts.refused, told)
+
+
+def medians(run: Run, scales: Sequence[Scale]) -> pd.DataFrame:
+    """Return a row for each step, layer and scale: peak, median, resolution, and whether the median is resolved."""
+    found = summarise({0: run}).drop(columns="seed")
+    found = found[found["scale"].isin(scales)]
+    return found.assign(resolved=found["median"] <= found["resolution"])  # False where there is no median
 
 
 def present(run: Run, scales: Sequence[Scale]) -> tuple[list[str], list[list[str]], list[Path]]:
@@ -142,12 +156,12 @@ def present(run: Run, scales: Sequence[Scale]) -> tuple[list[str], list[list[str
         scales: Of the table; the figures show all that the run has.
 
     Returns:
-        Table head, table rows (a layer a row, of the first and the last step), files.
+        Table head, table rows (one per step and layer), files.
     """
     from layerfreq import plots
 
     summary = summarise({0: run}).astype({"peak": float, "median": float})
-    head, rows = layer_table(summary[summary["scale"].isin(scales)], "step")
+    head, rows = layer_table(summary[summary["scale"].isin(scales)], "step", every=True)
     files = plots.save(run.plot(), run.path / "figures", "densities")
     if len(run.steps()) > 1:
         files += plots.save(plots.figure_medians(summary), run.path / "figures", "medians")

@@ -158,20 +158,6 @@ def test_smoke_presets(cli, tmp_path, experiment):
         assert picture.name in out.replace("\n", "")
 
 
-def test_stopped_by_the_user_is_one_line_and_can_be_gone_on_with(cli, tmp_path, monkeypatch, undrawn):
-    mlp = ("reproduce", "mlp", "--preset", "smoke", "--seed", 0, "--out", tmp_path / "o", "--resume")
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as stopping:
-        stopping.setattr("layerfreq.cli.program.BarProgress.step", stop)
-        status, _, error = cli(*mlp)
-    assert (status, len(error.strip().splitlines())) == (1, 1)
-    assert "--resume" in error
-    assert (cli(*mlp)[0], spectra(tmp_path / "o")["step"].unique().tolist()) == (0, [0, 10, 20])
-
-
 def spectra(folder):
     return pd.read_parquet(folder / "seed-0" / "spectra").sort_values(["step", "layer", "scale", "inv_delta"])
 

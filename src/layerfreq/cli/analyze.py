@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
-from layerfreq.cli.terminal import console, default_out, list_files, pick_device, pick_scales, say_units
+from layerfreq.cli.terminal import (
+    JsonOption,
+    console,
+    counting,
+    default_out,
+    list_files,
+    pick_device,
+    pick_scales,
+    print_json,
+    say_units,
+    show_table,
+    stoppable,
+)
+from layerfreq.errors import InputError
 
 ModelArgument = Annotated[
     str,
@@ -31,8 +41,17 @@ ScalesOption = Annotated[
         help="raw, rms, or the paper's, maxabs; may be given several times; default: raw.", show_default=False
     ),
 ]
+
+
+def _check_seed(seed: int) -> int:
+    """Refuse what PyTorch cannot take; a `max` of the option would fill the help with its digits."""
+    if seed >= 2**63:
+        raise InputError(f"seed: {seed} is too large; choose one below 2**63")
+    return seed
+
+
 SeedOption = Annotated[
-    int, typer.Option(help="Of drawn rows, and of weights that a factory draws.", min=0, max=2**63 - 1)
+    int, typer.Option(help="Of drawn rows, and of weights that a factory draws.", min=0, callback=_check_seed)
 ]
 DataHelp = "Folder in the hub's layout, hub id, 'digits', .npz or .safetensors file, or MODULE:FUNCTION."
 
@@ -42,7 +61,9 @@ def analyze(
     checkpoints: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[CHECKPOINT]...", help=".safetensors, .pt, .pth, .ckpt, .bin, or a folder.", show_default=False
+            metavar="CHECKPOINT",
+            help=".safetensors, .pt, .pth, .pth.tar, .ckpt, .bin, or a folder.",
+            show_default=False,
         ),
     ] = None,
     *,
@@ -59,10 +80,11 @@ def analyze(
     seed: SeedOption = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "cpu",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new one in runs/.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure any model at its checkpoints, whose weights are loaded without running code of theirs."""
     from layerfreq.analysis import analyze as measure
-    from layerfreq.analysis import present
+    from layerfreq.analysis import medians, present
     from layerfreq.files import as_path
     from layerfreq.loading.models import find_model
 
@@ -70,44 +92,47 @@ def analyze(
     device = pick_device(device)
     source = find_model(model, seed)
     out = as_path(out, "out") if out is not None else default_out(f"analyze-{source.name}")
-    try:
-        with console.status("loading") as status:
-            found = measure(
-                source,
-                checkpoints or [],
-                data,
-                out,
-                name=model,
-                layers=layers,
-                points=points,
-                rows=rows,
-                scales=scales,
-                reading=reading,
-                memory=memory,
-                batch=batch,
-                seed=seed,
-                device=device,
-                progress=status.update,
-            )
-            status.update("drawing")
-            head, lines, files = present(found.run, scales)
-    except KeyboardInterrupt:  # Typer would end with 130 and say nothing
-        print(f"layerfreq: stopped; what was measured, if anything, is in {out}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    table.columns[1].overflow = "fold"
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
+    remedy = f"what was measured, if anything, is in {out}; to measure again, choose another --out"
+    with stoppable(remedy), counting("analyze") as tell:
+        found = measure(
+            source,
+            checkpoints or [],
+            data,
+            out,
+            name=model,
+            layers=layers,
+            points=points,
+            rows=rows,
+            scales=scales,
+            reading=reading,
+            memory=memory,
+            batch=batch,
+            seed=seed,
+            device=device,
+            tell=tell,
+        )
+        head, lines, files = present(found.run, scales)
+    if as_json:
+        print_json(
+            {
+                "run": out,
+                "steps_from": found.told,
+                "layers": medians(found.run, scales),
+                "refused": found.refused,
+                "files": files,
+            }
+        )
+        return
+    show_table(head, lines, fold=1)
     say_units(head, scales)
     if found.told:
-        console.print(f"Steps are from {found.told}.", highlight=False)
+        console.print(f"Steps are from {found.told}.")
     by_kind = defaultdict(list)
     for name, reason in found.refused.items():
         by_kind[reason.why].append((name, reason))
     for (name, reason), *others in by_kind.values():
         more = f" and {len(others)} more" if others else ""
-        console.print(f"Not measured: {name}{more}: {reason}", highlight=False)
+        console.print(f"Not measured: {name}{more}: {reason}")
     if found.refused:
-        console.print(f"layerfreq doctor {model} lists them all.", highlight=False)
+        console.print(f"layerfreq doctor {model} lists them all.")
     list_files([out, *files])

@@ -8,11 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from layerfreq.cli.analyze import DataHelp
+from layerfreq.cli.terminal import JsonOption, again, counting, print_json, stoppable
 from layerfreq.errors import InputError
 
 
 def relearn(
-    run: Annotated[Path, typer.Argument(help="Folder of a run that kept its weights, or of an experiment.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run that kept its weights, or of an experiment.")
+    ],
     step: Annotated[list[int] | None, typer.Option("--step", help="A measured step; default: all kept ones.")] = None,
     cut: Annotated[list[int] | None, typer.Option("--cut", help="0 inputs, 1 first layer ...; default: all.")] = None,
     head: Annotated[
@@ -31,18 +34,16 @@ def relearn(
     data: Annotated[
         str | None, typer.Option("--data", help=f"With --model: {DataHelp[0].lower()}{DataHelp[1:]}")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed call was.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume what was stopped or killed.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train fresh heads on the frozen features of every cut, and see what tells how long they take.
 
-    Options that name steps, cuts, heads, optimizers or scales may be given several times. The network and the data of
-    an experiment's run are built anew; for a run of your own, name them.
-    """
-    import sys
+    Options that name steps, cuts, heads, optimizers or scales may be repeated.
 
+    The data and network of an experiment's run are rebuilt; of your own, name them.
+    """
     import pandas as pd
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from layerfreq.experiments import source_of
     from layerfreq.relearn import Design
@@ -60,21 +61,14 @@ def relearn(
         batch=batch or None,
     )
     own = _own(model, data, points)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console()) as bar:
-        task = bar.add_task("relearn", total=None)
-
-        def tell(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what)
-
-        try:
-            found = train(run, *own, design=design, steps=step, cuts=cut, resume=resume, tell=tell, rebuild=source_of)
-        except KeyboardInterrupt:  # Typer would end with 130 and say nothing
-            bar.stop()
-            print(f"layerfreq: stopped; {run} keeps what was trained, and relearn --resume goes on", file=sys.stderr)
-            raise typer.Exit(1) from None
-        bar.update(task, completed=1, total=1, description="relearn")
+    remedy = f"{run} keeps what was trained; resume with: {again('--resume')}"
+    with stoppable(remedy), counting("relearn") as tell:
+        found = train(run, *own, design=design, steps=step, cuts=cut, resume=resume, tell=tell, rebuild=source_of)
     table = league(found)
+    cause = judge_cause(table)
+    if as_json:
+        print_json({"run": run, "league": table, "verdict": str(cause)})
+        return
     shown = ["predictor", "correlation", "low", "high", "partial", "partial_low", "partial_high", "seeds", "pairs"]
     with pd.option_context("display.width", 200):
         for names, part in table.groupby(["scale", "optimizer", "rule", "head", "pairs_of"], sort=False):
@@ -82,7 +76,7 @@ def relearn(
             late = part["censored"].iloc[0]
             print(f"\n{of} scale, {optim}, {rule} rate, {kind} head, {pairs}; {late:.0%} of the heads censored")
             print(part[shown].round(2).to_string(index=False))
-    print(f"\n{judge_cause(table)}")
+    print(f"\n{cause}")
 
 
 def _own(model: str | None, data: str | None, points: int) -> tuple[Any, Any, Any]:

@@ -9,7 +9,7 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or of whole experiments.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs or of whole experiments.")],
     out: Annotated[
         Path | None, typer.Option(help="The HTML file; default: report.html in the first run's folder.")
     ] = None,

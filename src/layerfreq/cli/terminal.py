@@ -1,17 +1,117 @@
-"""What all commands share: the console, the folder of a new run, and devices."""
+"""What all commands share: the console, JSON, Ctrl-C, the folder of a new run, and devices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from layerfreq.data.scales import explained, in_order
 from layerfreq.data.validation import Scale, as_scale
 from layerfreq.errors import InputError
 
-console = Console()
+# Names of layers, files and users' own words are printed as they are: none of them is markup.
+console = Console(markup=False, highlight=False, emoji=False)
+
+
+def _set_aside(as_json: bool) -> bool:
+    """With --json progress goes to standard error, so that standard output holds the JSON alone."""
+    console.stderr = as_json
+    return as_json
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", callback=_set_aside, help="Print the result as one JSON object, for programs.")
+]
+
+
+def print_json(result: Any) -> None:
+    """Print a result as one JSON object; numbers that are undefined or infinite become null."""
+    print(json.dumps(_plain(result), allow_nan=False, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as what JSON has."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame, of which pandas need not be imported
+        return _plain(value.to_dict("records"))
+    if hasattr(value, "tolist"):  # arrays, tensors and their numbers
+        return _plain(value.tolist())
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show on a terminal how much is done, how long the rest takes, and what is being done.
+
+    Yields:
+        What is told of the number done, the number in all (0: not known yet), and the piece of work.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[now]}", markup=False),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=None, now="")
+        yield lambda done, total, now: bar.update(task, completed=done, total=total or None, now=now)
+
+
+class Stopped(Exception):
+    """Ctrl-C, and what to do about it."""
+
+
+@contextmanager
+def stoppable(remedy: str) -> Iterator[None]:
+    """Let Ctrl-C end a command with one line that says what is kept and how to carry on."""
+    try:
+        yield
+    except KeyboardInterrupt:  # Typer would end with 130 and say nothing
+        raise Stopped(remedy) from None
+
+
+def again(*more: str) -> str:
+    """Return the command that was given, with more options, as one can paste it."""
+    given = sys.argv[1:]
+    return shlex.join(["layerfreq", *given, *(word for word in more if word not in given)])
+
+
+def show_table(head: list[str], rows: Iterable[list[str]], fold: int | None = None) -> None:
+    """Print a table.
+
+    Args:
+        head: Titles of the columns.
+        rows: Cells.
+        fold: A column of long words, which are broken rather than cut.
+    """
+    table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    if fold is not None:
+        table.columns[fold].overflow = "fold"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def default_out(name: str, resume: bool = False) -> Path:
@@ -25,9 +125,9 @@ def default_out(name: str, resume: bool = False) -> Path:
 
 
 def list_files(files: list[Path]) -> None:
-    """Print where files lie, a line each."""
+    """Print where files lie, one per line."""
     for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
+        console.print(str(file), soft_wrap=True)
 
 
 def pick_scales(given: list[str] | None) -> list[Scale]:
@@ -45,7 +145,7 @@ def say_units(head: list[str], scales: Iterable[str] = ()) -> None:
     limit = "limit: finer windows hold fewer than 2 points; *: a peak beyond it."
     console.print(f"In 1/δ. {limit if some else '*: a peak where windows hold fewer than 2 points.'}")
     for scale in in_order(scales):
-        console.print(explained(scale), highlight=False)
+        console.print(explained(scale))
 
 
 def check_device(device: str) -> None:

@@ -6,13 +6,15 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from layerfreq.cli.terminal import JsonOption, print_json
+
 
 def verdict(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN ...", help="Folders of runs, or of experiments.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs, or of experiments.")],
     error: Annotated[
         float | None, typer.Option(help="Training loss whose steps are compared; default: the lowest all runs reached.")
     ] = None,
@@ -21,18 +23,29 @@ def verdict(
         typer.Option("--together", help="Judge runs of different models or data as if they were one kind."),
     ] = False,
     table: Annotated[bool, typer.Option("--table", help="Also a row for each scale and step.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say whether deeper means lower frequency in these runs, from which step on, and how sure that is."""
     from layerfreq.data.scales import explained
     from layerfreq.verdict.depth import verdict as judge
 
     result = judge(runs, error=error, together=together)
+    if as_json:
+        whole = {"runs": result.runs, "seeds": result.seeds, "sentences": result.sentences}
+        scales = {name: _of_scale(one) for name, one in result.scales.items()}
+        print_json({**whole, "scales": scales, "speed": result.speed, "cause": result.cause})
+        return
     counts = ((result.runs, "run"), (result.seeds, "seed"))
     print(", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts))
     for sentence in [*result.sentences, *map(explained, result.scales)]:
         print(_fitted(sentence))
     if table:
         print(f"\n{result.to_frame().to_string(index=False, float_format='{:.3g}'.format)}")
+
+
+def _of_scale(one: Any) -> dict[str, Any]:
+    fields = ("answer", "since", "octaves", "interval", "why", "unit", "steps")
+    return {name: getattr(one, name) for name in fields}
 
 
 def _fitted(sentence: str) -> str:

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from layerfreq.relearn.rebuilt import Source
@@ -16,7 +16,13 @@ NAMES = ("depth", "sine", "mlp", "resnet", "cause", "controls", "fprinciple")
 
 
 def experiment(name: str) -> ModuleType:
-    """Return an experiment's module, with UNIT, PRESETS, SEEDS, run and present; some have source and beside."""
+    """Return an experiment's module, with UNIT, PRESETS, SEEDS, run and present; some have source and beside.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    if name not in NAMES:
+        raise InputError(f"experiment: unknown {name!r}; {did_you_mean(name, NAMES)}")
     return importlib.import_module(f"layerfreq.experiments.{name}")
 
 

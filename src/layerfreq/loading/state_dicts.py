@@ -18,7 +18,7 @@ from layerfreq.errors import InputError
 from layerfreq.files import as_path
 from layerfreq.loading.array_files import read_arrays
 
-PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+PICKLES = (".pt", ".pth", ".pth.tar", ".pt.tar", ".ckpt", ".bin")  # .tar: as many scripts call a plain pickle
 # A folder holds one of these, in the order in which they are looked for.
 WEIGHTS = (
     "model.safetensors",
@@ -53,8 +53,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint; code in a pickle is refused, never run.
 
     Args:
-        path: A `.safetensors` file; a `.pt`, `.pth`, `.ckpt` or `.bin` file that `torch.load` reads with weights
-            only: a state dict, or a dict that holds one (Lightning's, Fabric's, the usual hand-made ones); or a
+        path: A `.safetensors` file; a `.pt`, `.pth`, `.pth.tar`, `.ckpt` or `.bin` file that `torch.load` reads
+            with weights only: a state dict, or a dict that holds one (Lightning's, Fabric's, the usual ones); or a
             folder with `model.safetensors` or `pytorch_model.bin`, sharded or not.
 
     Raises:
@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise InputError(f"checkpoint: no file {str(path)!r}; check the path")
     if path.suffix == ".safetensors":
         return Checkpoint(path, read_arrays(path, "checkpoint"))
-    if path.suffix not in PICKLES:
+    if not path.name.endswith(PICKLES):
         raise InputError(f"checkpoint: {path.name!r} is neither .safetensors nor {', '.join(PICKLES)}; convert it")
     packed = _read_pickle(path)
     state = _find_state(packed)
@@ -179,7 +179,7 @@ def steps_of(checkpoints: Sequence[Checkpoint]) -> tuple[list[int], str]:
     Raises:
         InputError: If two of them have the same.
     """
-    names = [c.path.name if c.path.is_dir() else c.path.stem for c in checkpoints]
+    names = [c.path.name if c.path.is_dir() else Path(c.path.name.removesuffix(".tar")).stem for c in checkpoints]
     if len(names) > 1 and len(set(names)) == 1:
         names = [c.path.absolute().parent.name for c in checkpoints]
     found = {f"the number after {word!r} in each name": [_after(word, name) for name in names] for word in WORDS}

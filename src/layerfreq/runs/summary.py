@@ -30,8 +30,8 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def layer_table(summary: Any, unit: str) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of a table, a layer a row, of the first and the last measured step.
+def layer_table(summary: Any, unit: str, *, every: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table, one row per layer, of the first and the last measured step.
 
     Peaks beyond the cutoffs are given as bounds; peaks and medians beyond the resolution are marked with a star. Of one
     scale or two there is room for the resolution itself (head: limit).
@@ -39,13 +39,15 @@ def layer_table(summary: Any, unit: str) -> tuple[list[str], list[list[str]]]:
     Args:
         summary: As from `summarise`; of the scales that are in it, the paper's is first.
         unit: What a step is called.
+        every: Whether to show all measured steps rather than the first and the last.
     """
     scales = in_order(summary["scale"])
     numbers = ("peak", "median", "limit") if len(scales) < 3 else ("peak", "median")
     head = ["seed", unit, "layer", *(f"{number}\n{scale}" for scale in scales for number in numbers)]
-    ends = summary[summary["step"].isin([summary["step"].min(), summary["step"].max()])]
+    steps = summary["step"].unique() if every else [summary["step"].min(), summary["step"].max()]
+    shown = summary[summary["step"].isin(steps)]
     rows = []
-    for (seed, step, _, layer), part in ends.groupby(["seed", "step", "depth", "layer"]):
+    for (seed, step, _, layer), part in shown.groupby(["seed", "step", "depth", "layer"]):
         found = {one["scale"]: _cells(one) for one in part.to_dict("records")}
         cells = [found[scale][number] if scale in found else "-" for scale in scales for number in numbers]
         rows.append([str(seed), str(step), str(layer), *cells])
