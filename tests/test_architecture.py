@@ -30,6 +30,7 @@ ROOMS = (
     "report",
     "loading",
     "doctor",
+    "diagnosis",
     "analysis",
     "relearn",
     "experiments",

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from layerfreq._version import __version__
+from layerfreq.diagnosis import Diagnosis, doctor
 from layerfreq.errors import InputError
 from layerfreq.layers import LayerSpectra, layer_spectra
 from layerfreq.monitor.monitor import Monitor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from layerfreq.verdict import compare, verdict
 
 __all__ = [
+    "Diagnosis",
     "ErrorSpectrum",
     "InputError",
     "LayerSpectra",
@@ -26,6 +28,7 @@ __all__ = [
     "Spectrum",
     "__version__",
     "compare",
+    "doctor",
     "error_spectrum",
     "hidden_layers",
     "layer_features",

@@ -138,6 +138,16 @@ def test_json_of_a_model(cli):
     assert len(found["sentences"]) == 2 + len(found["scales"])
 
 
+def test_json_of_the_doctor_and_its_filter(cli):
+    where = f"{__name__}:Odd", "--input-shape", "4"
+    status, out, error = cli("doctor", *where, "--json", "--show", "measured", "--layers", "parts.x*")
+    found = strictly(out)
+    assert (status, error) == (0, "")
+    assert [row["name"] for row in found["modules"]] == ["parts.x[red]y.1"]
+    assert found["measured"] == [f"parts.{name}.1" for name in ODD]
+    assert cli("doctor", *where, "--layers", "nose")[0] == 2
+
+
 def test_json_of_an_experiment(cli):
     pytest.importorskip("lightning_fabric")
     status, out, _ = cli("reproduce", "sine", "--preset", "smoke", "--json", "--out", "run")

@@ -118,7 +118,7 @@ def analyze(
                 "run": out,
                 "steps_from": found.told,
                 "layers": medians(found.run, scales),
-                "refused": found.refused,
+                "refused": {name: str(reason) for name, reason in found.refused.items()},
                 "files": files,
             }
         )
