@@ -187,7 +187,7 @@ def doctor(
     for name, value, least in (("points", points, 2), ("rows", rows, 1), ("classes", classes, 1)):
         if value is not None and value < least:
             raise InputError(f"{name}: {value} is too few; pass at least {least}")
-    scales = tuple(as_scale(one) for one in ([scale] if isinstance(scale, str) else scale))
+    scales: tuple[Scale, ...] = tuple(as_scale(one) for one in ([scale] if isinstance(scale, str) else scale))
     first, _ = next(iter(batches(inputs, whole=True)))
     reports = inspect_model(model, first, points, rows, min(classes, 128), reading, memory, scales)
     return Diagnosis(reports, points, rows, scales, read_memory(memory))
