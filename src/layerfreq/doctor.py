@@ -115,7 +115,7 @@ def inspect_model(
     ]
     called = {value.call.layer for value in cuts.trace.values}
     for name, module in model.named_modules():
-        if name and name not in called:
+        if name and name not in called and not isinstance(module, (nn.ParameterList, nn.ParameterDict)):
             inside = any(other.startswith(f"{name}.") for other in called)
             refusal = Refusal.CONTAINER if inside else Refusal.NOT_CALLED
             reports.append(ModuleReport(name, type(module).__name__, refusal))

@@ -261,8 +261,8 @@ def test_bad_input_is_one_line(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "doctored2.py").write_text("from tests.cli.test_doctor import Kinds")
     for options, words in (
-        (["--input-shape", "3,8,-8"], ["input-shape", "'3,8,-8' is no shape"]),
-        (["--input-shape", "large"], ["input-shape", "'large' is no shape"]),
+        (["--input-shape", "3,8,-8"], ["input-shape", "'3,8,-8' is not a valid shape"]),
+        (["--input-shape", "large"], ["input-shape", "'large' is not a valid shape"]),
         (["--input-shape", "4,8,8"], ["input-shape", "does not run", "4,8,8"]),
         (["--input-shape", "3,8,8", "--data", "x.npz"], ["leave one out"]),
         (["--data", "x.npz"], ["no file"]),

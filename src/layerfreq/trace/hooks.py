@@ -213,9 +213,25 @@ def with_state(output: Any, state: Tensor) -> Any:
 
 def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Iterate over a model's modules as if none were wrapped: wrappers are left out, in names too."""
+    seen: set[int] = set()
     for name, module in model.named_modules():
         if not WRAPPED.intersection(module._modules.keys()):
-            yield ".".join(part for part in name.split(".") if part not in WRAPPED), module
+            plain = ".".join(part for part in name.split(".") if part not in WRAPPED)
+            if id(module) not in seen:
+                yield plain, module
+            yield from _layers_of_keras(plain, module, seen)
+
+
+def _layers_of_keras(name: str, model: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+    """Iterate over what a sequential or functional model of Keras keeps beside PyTorch's modules, by Keras' names."""
+    if not any(kind.__module__.startswith("keras.") for kind in type(model).__mro__):
+        return
+    registered = {id(module) for module in model.modules()}
+    for layer in getattr(model, "layers", ()):
+        if id(layer) not in seen and id(layer) not in registered:
+            seen.add(id(layer))
+            yield f"{name}.{layer.name}".lstrip("."), layer
+            yield from _layers_of_keras(f"{name}.{layer.name}".lstrip("."), layer, seen)
 
 
 def first_tensor(output: Any) -> Tensor | None:
