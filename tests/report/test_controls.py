@@ -211,7 +211,7 @@ def test_the_table_sorts_filters_turns_pages_and_downloads(see, path, run, tmp_p
     assert page.locator("#page").inner_text() == "3 rows, page 1 of 1"
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", [390, 420, 1440])
 def test_everything_is_reached_by_tab_and_nothing_overflows(see, path, width):
     page = see(path, width)
     reached = []

@@ -210,6 +210,18 @@ def test_runs_of_different_scales_stand_side_by_side(see, tmp_path):
         assert page.evaluate("document.getElementById('spectra').data.length") > 3
 
 
+@pytest.mark.parametrize("width", [390, 420])
+def test_verdicts_of_many_kinds_are_read_on_a_narrow_screen_without_scrolling(see, tmp_path, width):
+    runs = [make(tmp_path / name, "vwxyz", scales=scales) for name, scales in zip("abc", CASES, strict=True)]
+    page = see(write_report(runs), width)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator(".verdicts").evaluate("(e) => e.getBoundingClientRect().right <= innerWidth")
+    named = page.locator(".verdicts td").evaluate_all(
+        "(all) => all.map((e) => getComputedStyle(e, '::before').content)"
+    )
+    assert set(named) == {f'"{title}"' for title in TITLES.values()}
+
+
 def test_many_layers_are_thinned_until_all_are_asked_for(see, tmp_path):
     page = see(make(tmp_path / "run", [f"l{i}" for i in range(30)], (0, 10)).report())
     assert page.locator("#legend button").count() == 12

@@ -94,15 +94,16 @@ def _row(case: str, runs: list[Shown], found: Any, sentences: list[str], scales:
     seeds = f' <span class="quiet">{len(runs)} runs</span>' if len(runs) > 1 else ""
     cells = ""
     for scale in scales:
+        named = f'data-scale="{escape(TITLES[scale])}"'  # of narrow screens, on which a row is a list
         if found is None:
-            cells += f"<td>{SIGNS['undecided']} undecided<p>{escape(' '.join(sentences))}</p></td>"
+            cells += f"<td {named}>{SIGNS['undecided']} undecided<p>{escape(' '.join(sentences))}</p></td>"
             continue
         if scale not in found.scales:
-            cells += '<td class="quiet">not measured</td>'
+            cells += f'<td {named} class="quiet">not measured</td>'
             continue
         one = found.scales[scale]
         said = f"{SIGNS[one.answer]} {ANSWERS[one.answer].removeprefix('is ')}{_since(one, unit)}"
-        cells += f"<td><b>{said}</b>{_effect(one)}</td>"
+        cells += f"<td {named}><b>{said}</b>{_effect(one)}</td>"
     return f'<tr><th scope="row"><bdi>{text(case)}</bdi>{seeds}</th>{cells}</tr>'
 
 
@@ -118,7 +119,7 @@ def _effect(one: Any) -> str:
         low, high = map(_number, one.interval)
         between = f' <span class="quiet">({PERCENT}: {low} to {high})</span>'
     why = f'<p class="why">{escape(one.why)}</p>' if one.why and one.answer == "undecided" else ""
-    return f'<p class="effect">{_number(one.octaves)} octaves a layer{between}</p>{why}'
+    return f'<p class="effect">{_number(one.octaves)} octaves per layer{between}</p>{why}'
 
 
 def _number(value: float) -> str:
