@@ -29,7 +29,7 @@ def as_path(path: Any, argument: str) -> Path:
         InputError: If it is a URL, or no path at all.
     """
     if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise InputError(f"{argument}: {shown(path)} is no path; pass a local folder or file")
+        raise InputError(f"{argument}: {shown(path)} is not a valid path; pass a local folder or file")
     if "\0" in str(path):
         raise InputError(f"{argument}: {shown(path)} has a null character; pass another path")
     if URL.match(str(path)):
@@ -55,7 +55,7 @@ def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None 
         OSError: If it cannot be written, with the file's name.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"out: {str(path)!r} is no regular file and is not replaced; choose another place")
+        raise InputError(f"out: {str(path)!r} is not a regular file and is not replaced; choose another place")
     room = workroom or path.parent
     partial = room / f".partial-{HOST}-{os.getpid()}-{secrets.token_hex(8)}{path.suffix}"
     try:

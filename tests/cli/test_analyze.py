@@ -378,7 +378,7 @@ def test_a_name_without_a_factory_is_one_line(cli, home):
 def test_files_that_numpy_would_take_for_pickles_are_damaged(tmp_path):
     (tmp_path / "junk.npz").write_bytes(b"junk")
     np.savez(tmp_path / "objects.npz", inputs=np.array([{}, {}]), targets=np.arange(2))
-    for name, words in (("junk", "damaged or no .npz file"), ("objects", "holds Python objects")):
+    for name, words in (("junk", "damaged or not a .npz file"), ("objects", "holds Python objects")):
         with pytest.raises(InputError, match=words) as caught:
             load_data(str(tmp_path / f"{name}.npz"), Source(nn.Identity(), "x"), 5)
         assert "allow_pickle" not in str(caught.value)

@@ -102,7 +102,7 @@ def test_a_users_run_from_weights_to_verdict(cli, home, tmp_path):
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing_behind(cli, home, tmp_path):
     net, points = ("--model", f"{home}:net"), ("--data", f"{home}:points")
     for run, given, words in (
-        ("run", (), "no run of an experiment; name its --model and --data"),
+        ("run", (), "not a run of an experiment; name its --model and --data"),
         ("run", net, "model: given without --data"),
         ("run", points, "data: given without --model"),
         ("none", (*net, *points), "no run at 'none'"),
@@ -164,7 +164,7 @@ def test_damaged_results_are_one_line_and_foreign_files_do_no_harm(cli, home, tm
     for change, words in (
         (lambda: cell.write_bytes(b""), "is damaged"),
         (lambda: pd.DataFrame({"a": [1]}).to_parquet(cell), "has no column 'step'"),
-        (lambda: cell.rename(cell.with_name("step-0 (1).parquet")), "is no file of the run"),
+        (lambda: cell.rename(cell.with_name("step-0 (1).parquet")), "is not a file of the run"),
     ):
         change()
         for command in (asked, ("verdict", "run")):

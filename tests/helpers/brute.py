@@ -8,7 +8,7 @@ def one_hot(labels):
 
 
 def brute(x, y, inv_delta):
-    """Return LFR, RDF, mean neighbours and mean sum_j w_ij^2, float64, one kernel a cutoff."""
+    """Return LFR, RDF, mean neighbours and mean sum_j w_ij^2, float64, one kernel per cutoff."""
     x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
     y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
     squared = np.array([((x - point) ** 2).sum(axis=1) for point in x])

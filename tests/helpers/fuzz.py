@@ -93,7 +93,7 @@ TARGETS: dict[str, Make] = {
 
 
 def definition(x: Any, y: Any, inv_delta: Any, scale: str, center: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return LFR and neighbours, one kernel a cutoff; differences and distances have NumPy's widest float."""
+    """Return LFR and neighbours, one kernel per cutoff; differences and distances have NumPy's widest float."""
     x = np.asarray(x).astype(np.longdouble).reshape(len(x), -1)
     size: Any = np.longdouble(1)  # of differences: centring the points would take digits of close ones
     if scale != "raw":

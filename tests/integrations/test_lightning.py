@@ -290,7 +290,7 @@ def test_scalars_go_to_the_trainers_loggers(tmp_path):
 
 def test_bad_input_is_one_line(tmp_path):
     for options, words in (
-        ({"when": "never"}, "when: 'never' is no schedule"),
+        ({"when": "never"}, "when: 'never' is not a valid schedule"),
         ({"targets": None}, "targets: None; pass one for each input, or a loader or data set"),
         ({"layers": "net.22"}, "no layer 'net.22'"),
         ({"module": "nett"}, "module: no 'nett' in Module; did you mean 'net'"),

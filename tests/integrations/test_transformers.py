@@ -202,7 +202,7 @@ def test_a_probe_set_may_be_a_data_set_of_dicts_and_trackers_are_told(tmp_path):
 def test_bad_input_is_one_line(tmp_path):
     unlabelled = [{"x": x} for x in X]
     for options, words in (
-        ({"when": "never"}, "when: 'never' is no schedule"),
+        ({"when": "never"}, "when: 'never' is not a valid schedule"),
         ({"targets": None}, "targets: None; pass one for each input, or a loader or data set"),
         ({"layers": "net.22"}, "no layer 'net.22'"),
         ({"inputs": torch.utils.data.DataLoader(unlabelled), "targets": None}, "a batch has 'x', but none of labels"),

@@ -65,7 +65,7 @@ def test_amounts_of_memory():
     assert read_memory(5) == read_memory("5") == read_memory("5 B") == 5
     assert (read_memory("2GB"), read_memory("1.5 MiB"), read_memory("3k")) == (2 * 10**9, 3 << 19, 3000)
     assert 0 < read_memory() <= min(free_memory() / 3, 4 << 30)
-    said = r"^memory: .* is no amount of memory; pass bytes.*[^\n]$"
+    said = r"^memory: .* is not a valid amount; pass bytes.*[^\n]$"
     for bad in ("two", "", "iB", "-5", 0, -1, True, float("nan"), float("inf")):
         with pytest.raises(InputError, match=said):
             read_memory(bad)

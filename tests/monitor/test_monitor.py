@@ -48,7 +48,7 @@ def test_the_logarithmic_schedule_has_every_early_step_then_eight_an_octave():
 def test_bad_schedules_are_one_line(when):
     with pytest.raises(InputError) as caught:
         schedule(when)
-    assert str(caught.value).startswith(f"when: {when!r} is no schedule; pass")
+    assert str(caught.value).startswith(f"when: {when!r} is not a valid schedule; pass")
     assert "\n" not in str(caught.value)
 
 

@@ -127,7 +127,7 @@ def test_a_metric_that_is_no_number_is_told_once_and_the_others_are_kept(name, t
 @pytest.mark.parametrize("step", [0.5, -1, None, "3", True, torch.ones(2), float("nan"), [1], 10**13])
 def test_a_step_that_is_none_is_told_once_and_spoils_nothing(step, tmp_path):
     watched = monitor(run=tmp_path / "run")
-    with pytest.warns(UserWarning, match="step: .* is no whole number") as said:
+    with pytest.warns(UserWarning, match="step: .* is not a whole number") as said:
         assert watched.measure(step, loss=1.0) is watched.measure(step, loss=1.0) is None
     assert len(said) == 1
     watched.measure(1, loss=2.0)

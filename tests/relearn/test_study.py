@@ -154,7 +154,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path):
     bare = Run.create(tmp_path / "bare").path
     for call, words in (
         (lambda: relearn(path), "pass its model, inputs and targets"),
-        (lambda: relearn(path, rebuild=source_of), "no run of an experiment"),
+        (lambda: relearn(path, rebuild=source_of), "not a run of an experiment"),
         (lambda: relearn(bare, model(), X, Y), "kept no weights"),
         (lambda: relearn(path, model(), X, Y, steps=[2]), "no weights of step 2"),
         (lambda: relearn(path, model(), X, Y, cuts=[3]), "no cut 3"),

@@ -169,7 +169,7 @@ def test_what_is_no_regular_file_is_never_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for place in (pipe, tmp_path):
-        with pytest.raises(InputError, match="no regular file"):
+        with pytest.raises(InputError, match="not a regular file"):
             write_whole(place, lambda at: at.write_text("x"))
     assert pipe.is_fifo()
 

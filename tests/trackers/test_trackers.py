@@ -252,7 +252,7 @@ def test_a_tracker_that_fails_is_one_warning_and_everything_else_goes_on(tmp_pat
         warnings.simplefilter("always")
         expected = measured(Broken(), told, steps=(0, 1, 2), run=tmp_path / "run")
     mine = [str(one.message) for one in said if "trackers" in str(one.message)]
-    assert mine == ["trackers: Broken failed ([Errno 28] No space left); the training goes on without it"]
+    assert mine == ["trackers: Broken failed ([Errno 28] No space left); the training continues without it"]
     assert {step: scalars for step, (scalars, _) in told.logged.items()} == expected
     assert Run(tmp_path / "run").steps() == [0, 1, 2]
 

@@ -115,7 +115,7 @@ def test_numbers_without_noise():
     assert one.steps["answer"].tolist() == ["no", "no", "yes", "yes", "yes"]
     assert one.steps["octaves"].tolist() == pytest.approx([0.5, 0.25, -0.125, -0.25, -0.5])
     assert "from step 2 on" in one.sentence
-    assert "0.50 octaves a layer" in one.sentence
+    assert "0.50 octaves per layer" in one.sentence
 
 
 def test_layers_beyond_the_resolution_are_left_out_and_counted():

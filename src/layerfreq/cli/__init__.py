@@ -1,4 +1,4 @@
-"""The command line, one command a file; `app` registers each with one line."""
+"""The command line, one command per file; `app` registers each with one line."""
 
 from layerfreq.cli.program import app, main
 

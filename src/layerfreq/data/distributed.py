@@ -42,7 +42,7 @@ class Shards:
         if group is None:
             return
         if not dist.is_available() or not isinstance(group, dist.ProcessGroup):
-            raise InputError(f"group: {group!r} is no torch.distributed group that this process belongs to")
+            raise InputError(f"group: {group!r} is not a torch.distributed group that this process belongs to")
         self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
         self.counts = [count] * self.ranks
         self._global = [dist.get_global_rank(group, rank) for rank in range(self.ranks)]

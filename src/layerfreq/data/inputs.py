@@ -54,7 +54,7 @@ def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterato
     """
     if is_loader(inputs):
         if targets is not None:
-            raise InputError("targets: given beside an iterable of batches, which brings its own; pass None")
+            raise InputError("targets: given together with an iterable of batches, which brings its own; pass None")
         inputs = samples_of(inputs) if is_dataset(inputs) else inputs
         empty, endless = True, not hasattr(inputs, "__len__") or isinstance(inputs, DataLoader)
         for number, batch in enumerate(collated(inputs)):

@@ -19,12 +19,12 @@ def as_step(step: Any) -> int:
     """Return a step as an int.
 
     Raises:
-        InputError: If it is no whole number from 0 on.
+        InputError: If it is not a whole number from 0 on.
     """
     number: Any = _plain(step)
     whole = isinstance(number, Integral) or (isinstance(number, Real) and float(number).is_integer())
     if not whole or isinstance(number, (bool, np.bool_)) or not 0 <= number < MOST:  # pyright: ignore[reportOperatorIssue]
-        raise InputError(f"step: {shown(step)} is no whole number >= 0; pass how many training steps are done")
+        raise InputError(f"step: {shown(step)} is not a whole number >= 0; pass how many training steps are done")
     return int(number)  # pyright: ignore[reportArgumentType]
 
 
@@ -41,7 +41,7 @@ def as_metrics(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, 
         elif isinstance(number, float):
             kept[name] = number
         else:
-            refused[name] = f"{shown(value)} is no number"
+            refused[name] = f"{shown(value)} is not a number"
     return kept, refused
 
 

@@ -37,7 +37,7 @@ def source_of(run: Run) -> Source:
     name = config.get("experiment")
     if name not in NAMES:
         raise InputError(
-            f"model: {str(run.path)!r} is no run of an experiment; name its --model and --data, or pass its "
+            f"model: {str(run.path)!r} is not a run of an experiment; name its --model and --data, or pass its "
             "model, inputs and targets"
         )
     module = experiment(str(name))

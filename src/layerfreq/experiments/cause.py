@@ -39,7 +39,7 @@ class Config:
         design: What is trained above the cuts of all of them.
         data: Folder with one folder a data set, in the hub's layout; None for the hub itself.
         backend: What spreads the jobs, as in `pool`.
-        workers: Number of processes; None means one a core.
+        workers: Number of processes; None means one per core.
     """
 
     mlps: tuple[mlp.Config, ...]
@@ -263,7 +263,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     """Write the table of results and the league, draw the figures, and return what the paper's question comes to.
 
     Returns:
-        Table head, table rows (one a study, rule, and pairs), files.
+        Table head, table rows (one per study, rule, and pairs), files.
     """
     from layerfreq.experiments.figures import cause_figures, cause_tables
 

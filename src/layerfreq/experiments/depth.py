@@ -116,7 +116,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
 
 
 def beside(out: Path, seeds: list[int]) -> Beside:
-    """Set the steps over depth beside the published ones."""
+    """Compare the steps over depth with the published ones."""
     config = Run(out).config
     return compare_depth(out, config["layers"], _all_steps(out, "layers", config["layers"], seeds), config["steps"])
 

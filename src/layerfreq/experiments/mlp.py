@@ -206,7 +206,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     """Draw the panels of the first seed, the medians over all seeds, and the training curves.
 
     Returns:
-        Table head, table rows (the last epoch, one row a layer and seed), files.
+        Table head, table rows (the last epoch, one row per layer and seed), files.
     """
     import pandas as pd
 
@@ -231,7 +231,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
 
 
 def beside(out: Path, seeds: list[int]) -> Beside:
-    """Set the layers' densities beside the published figure."""
+    """Compare the layers' densities with the published figure."""
     return compare_mlp(out, {seed: Run(out / f"seed-{seed}") for seed in seeds}, asdict(PRESETS["paper"]))
 
 

@@ -189,7 +189,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     """Draw the accuracies, densities and medians of the variants that the folder holds.
 
     Returns:
-        Table head, table rows (one a variant and seed, and one a seed on their order), files.
+        Table head, table rows (one per variant and seed, and one per seed on their order), files.
     """
     config = Run(out).config
     trained = config["images"] - config["validation"]
@@ -198,7 +198,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
 
 
 def beside(out: Path, seeds: list[int]) -> Beside:
-    """Set densities and accuracies of the variants beside the published figures."""
+    """Compare densities and accuracies of the variants with the published figures."""
     return compare_resnet(out, _runs(out, seeds), asdict(PRESETS["paper"]))
 
 

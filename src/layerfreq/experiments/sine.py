@@ -102,5 +102,5 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
 
 
 def beside(out: Path, seeds: list[int]) -> Beside:
-    """Set LFR and RDF beside the published figure."""
+    """Compare LFR and RDF with the published figure."""
     return compare_sine(out, Run(out), {f"k={k}": f"sin({k}πx)" for k in FREQUENCIES})

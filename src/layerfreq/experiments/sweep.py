@@ -32,7 +32,7 @@ def pool(backend: str = "loky", workers: int | None = None) -> Iterator[Sweep]:
     Args:
         backend: "loky" (processes of this machine), "dask" (the scheduler that `DASK_SCHEDULER_ADDRESS` names, or a
             local cluster) or "ray" (the cluster that `RAY_ADDRESS` names, or a local one).
-        workers: Of a local cluster; None means one a core. With 1 and "loky", everything runs in this process.
+        workers: Of a local cluster; None means one per core. With 1 and "loky", everything runs in this process.
 
     Raises:
         InputError: If the back end is unknown, its package is missing, or it does not start.

@@ -1,4 +1,4 @@
-"""Shells on `Monitor` for other people's training loops and trackers, one a file; none is imported with the core.
+"""Shells on `Monitor` for other people's training loops and trackers, one per file; none is imported with the core.
 
 A loop of one's own needs none of them: a monitor before it, a line in it, and for what is tracked one argument.
 

@@ -41,7 +41,7 @@ def read_memory(memory: Any = None) -> int:
     elif isinstance(memory, (int, float)) and not isinstance(memory, bool):
         found = memory
     if found is None or not 1 <= found < float("inf"):
-        raise InputError(f"memory: {memory!r} is no amount of memory; pass bytes, or text such as '500MB' or '2GiB'")
+        raise InputError(f"memory: {memory!r} is not a valid amount; pass bytes, or text such as '500MB' or '2GiB'")
     return int(found)
 
 

@@ -30,7 +30,7 @@ def read_arrays(path: str | Path, argument: str) -> dict[str, Any]:
 
             with path.open("rb") as file:
                 if file.read(2) != b"PK":  # NumPy takes anything else for a pickle, and advises to run it
-                    raise ValueError("it is no archive")
+                    raise ValueError("it is not an archive")
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         from safetensors.torch import load_file
@@ -43,5 +43,5 @@ def read_arrays(path: str | Path, argument: str) -> dict[str, Any]:
         if "allow_pickle" in said:
             raise InputError(f"{argument}: {str(path)!r} holds Python objects; save arrays of numbers") from None
         raise InputError(
-            f"{argument}: {str(path)!r} is damaged or no {path.suffix} file ({said}); save it again"
+            f"{argument}: {str(path)!r} is damaged or not a {path.suffix} file ({said}); save it again"
         ) from None

@@ -165,7 +165,7 @@ def _tokenizer(source: Source) -> Any:
     tokenizer = processor(source, "AutoTokenizer")
     if tokenizer is None:
         raise InputError(
-            "data: texts need a tokenizer, and the model has none beside it; save it there (save_pretrained), "
+            "data: texts need a tokenizer, and the model has none next to it; save it there (save_pretrained), "
             "or pass data as a file of token ids or as MODULE:FUNCTION"
         )
     return tokenizer

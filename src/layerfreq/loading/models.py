@@ -198,11 +198,11 @@ def _on_the_hub(name: str) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    hint = f"{name!r} is no local folder either, and a factory is named MODULE:FACTORY"
+    hint = f"{name!r} is not a local folder either, and a factory is named MODULE:FACTORY"
     try:
         HfApi().model_info(name, timeout=10)
     except HFValidationError:
-        raise InputError(f"model: {name!r} is no folder and cannot be a hub id; pass one, or MODULE:FACTORY") from None
+        raise InputError(f"model: {name!r} is neither a folder nor a hub id; pass one, or MODULE:FACTORY") from None
     except HfHubHTTPError:
         raise InputError(f"model: the hub has no model {name!r} that is open to you; {hint}") from None
     except Exception:  # of the HTTP client's types, which change with its version

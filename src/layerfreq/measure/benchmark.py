@@ -1,4 +1,4 @@
-"""What a spectrum costs beside the plain ways, and how far each way is off, on the same inputs in one run."""
+"""What a spectrum costs compared with plain implementations, and how far each is off: same inputs, one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULTS = {"n": 5000, "d": 512, "cutoffs": 50, "classes": 10}
 
 
 def dense_numpy(x: Any, labels: Any, inv_delta: Any) -> Result:
-    """One dense float64 kernel matrix a cutoff, and RDF by differences: what a script does."""
+    """One dense float64 kernel matrix per cutoff, and RDF by differences: what a script does."""
     x, y = x.numpy().astype(np.float64), np.eye(int(labels.max()) + 1)[labels.numpy()]
     size = (x**2).sum(axis=1)
     squared = np.maximum(size[:, None] + size - 2 * x @ x.T, 0)
@@ -46,7 +46,7 @@ def dense_torch(x: Any, labels: Any, inv_delta: Any) -> Result:
 
 
 def pairwise_kernels(x: Any, labels: Any, inv_delta: Any) -> Result:
-    """scikit-learn's kernel matrix, one a cutoff."""
+    """scikit-learn's kernel matrix, one per cutoff."""
     from sklearn.metrics.pairwise import pairwise_kernels
 
     y = np.eye(int(labels.max()) + 1)[labels.numpy()]
@@ -58,7 +58,7 @@ def pairwise_kernels(x: Any, labels: Any, inv_delta: Any) -> Result:
 
 
 def keops(x: Any, labels: Any, inv_delta: Any) -> Result:
-    """PyKeOps, one reduction a cutoff."""
+    """PyKeOps, one reduction per cutoff."""
     from pykeops.torch import LazyTensor  # pyright: ignore[reportMissingImports]
 
     y = torch.nn.functional.one_hot(labels).to(x.dtype)
@@ -102,7 +102,7 @@ def measure(
         errors: Whether to compute the exact spectrum to hold them to, which takes longer than they do.
 
     Returns:
-        One row a way: way, seconds, ratio (to the bare product), memory (bytes that its first call added at most,
+        One row per way: way, seconds, ratio (to the bare product), memory (bytes that its first call added at most,
         None where the system does not tell), lfr_error, rdf_error.
     """
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) / d**0.5
@@ -148,7 +148,7 @@ WAYS: dict[str, Callable[..., Any]] = {
 
 
 def growth(repeats: int, way: str = "layerfreq, cpu") -> Iterator[dict[str, Any]]:
-    """Time one way as n, d, cutoffs or classes grow, the others as in `DEFAULTS`, each beside its bare product."""
+    """Time one way as n, d, cutoffs or classes grow, the others as in `DEFAULTS`, each with its bare product."""
     for name, values in (
         ("n", (1250, 2500, 5000, 10000, 20000)),
         ("d", (8, 64, 512, 3072)),

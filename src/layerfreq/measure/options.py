@@ -55,11 +55,11 @@ def as_seed(seed: Any) -> int:
     """Return a seed as an int.
 
     Raises:
-        InputError: If it is no whole number from 0 on, or too large.
+        InputError: If it is not a whole number from 0 on, or too large.
     """
     number = _number(seed)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**63:
-        raise InputError(f"seed: {shown(seed)} is no whole number from 0 to 2^63 - 1; pass one, such as 0")
+        raise InputError(f"seed: {shown(seed)} is not a whole number from 0 to 2^63 - 1; pass one, such as 0")
     return number
 
 
@@ -98,7 +98,7 @@ def _device(device: Any) -> torch.device | None:
 
 def _check_engine(engine: Any, device: torch.device | None) -> None:
     if not isinstance(engine, str):
-        raise InputError(f"engine: {shown(engine)} is no name; pass 'auto'")
+        raise InputError(f"engine: {shown(engine)} is not a valid name; pass 'auto'")
     pick_engine(engine, device or torch.device("cpu"), 1)
     if engine == "cuda" and device is not None:
         check_device(device)

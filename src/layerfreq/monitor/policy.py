@@ -59,4 +59,4 @@ class Policy:
             self._said.add(kind)
             said = first_line(error, kind=not isinstance(error, InputError), most=400)
             rest = "nothing more is measured, the disk is full" if self.full else "the next ones like it are not told"
-            warnings.warn(f"{where}{': ' if where else ''}{said}; the training goes on ({rest})", stacklevel=4)
+            warnings.warn(f"{where}{': ' if where else ''}{said}; the training continues ({rest})", stacklevel=4)

@@ -75,7 +75,7 @@ def _named(when: Any) -> frozenset[int]:
 
 def _refusal(when: Any) -> InputError:
     return InputError(
-        f"when: {shown(when)} is no schedule; pass k > 0, a list of steps, 'log', or a function of the step"
+        f"when: {shown(when)} is not a valid schedule; pass k > 0, a list of steps, 'log', or a function of the step"
     )
 
 

@@ -342,13 +342,13 @@ def _half(k: Curve, energy: Curve) -> float:
 
 def _cutoff(cutoff: Any) -> float:
     if isinstance(cutoff, bool) or not isinstance(cutoff, (int, float, np.number)) or not 0 < cutoff < np.inf:
-        raise InputError(f"cutoff: {shown(cutoff)} is no positive number; pass a k in radians per unit of the inputs")
+        raise InputError(f"cutoff: {shown(cutoff)} is not positive; pass a k in radians per unit of the inputs")
     return float(cutoff)
 
 
 def _count(value: Any, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= MOST:
-        raise InputError(f"{name}: {shown(value)} is no whole number from {least} to {MOST}; pass one, such as 10")
+        raise InputError(f"{name}: {shown(value)} is not a whole number from {least} to {MOST}; pass one, such as 10")
     return int(value)
 
 

@@ -69,14 +69,14 @@ class Design:
     def __post_init__(self) -> None:
         for name, known in (("heads", [*DEPTHS, "own"]), ("scales", ["raw", "rms"]), ("optimizers", list(FIXED))):
             if not isinstance(getattr(self, name), (list, tuple)):
-                raise InputError(f"{name}: {shown(getattr(self, name))} is no tuple of names; choose among {known}")
+                raise InputError(f"{name}: {shown(getattr(self, name))} is not a tuple of names; choose among {known}")
             for one in getattr(self, name):
                 if one not in known:
                     raise InputError(f"{name}: unknown {shown(one)}; {did_you_mean(str(one), known)}")
         numbers = {"seeds": self.seeds, "points": self.points, "budget": self.budget, "batch": self.batch or 1}
         for name, number in numbers.items():
             if not isinstance(number, Integral):
-                raise InputError(f"{name}: {shown(number)} is no whole number; pass one")
+                raise InputError(f"{name}: {shown(number)} is not a whole number; pass one")
         if self.seeds < 1 or self.points < 2 or self.budget < 1 or (self.batch is not None and self.batch < 1):
             raise InputError("seeds, budget and batch are at least 1, points at least 2; choose larger numbers")
         if not all(0 < share < 1 for share in self.shares) or not self.shares:
@@ -216,7 +216,7 @@ def open_results(folder: Path, design: Design, resume: bool) -> None:
         text = yaml.safe_dump(plan, sort_keys=False)
         write_whole(file, lambda at: at.write_text(text))
     elif not resume:
-        raise InputError(f"run: {str(folder)!r} holds results already; go on with resume, or remove that folder")
+        raise InputError(f"run: {str(folder)!r} holds results already; resume it, or remove that folder")
     before = read_config(file, {})
     for key, value in plan.items():
         if before.get(key) != value:

@@ -26,7 +26,7 @@ FLAT = 0.02  # of the highest density: less is drawn as nothing
 
 
 def view(runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = "utf-8", width: int = WIDTH) -> str:
-    """Return the spark lines of runs: a line a layer, the first and the last step side by side on one axis.
+    """Return the spark lines of runs: one line per layer, the first and the last step side by side on one axis.
 
     One run is shown at every measured scale, several at one: the first that all of them have, or else each has.
 

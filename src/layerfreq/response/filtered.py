@@ -24,7 +24,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, engine: str) -> ErrorS
     """
     n, c = given.target.shape
     if frequencies is not None and frequencies[0] <= 0:
-        raise InputError("frequencies: 0 is no filter's cutoff; pass frequencies > 0")
+        raise InputError("frequencies: 0 is not a valid cutoff; pass frequencies > 0")
     x, both = given.inputs, np.concatenate([given.target, given.error], axis=1)
     unit = float(np.abs(both).max()) or 1.0
     targets = _side_by_side(torch.from_numpy(both / unit))

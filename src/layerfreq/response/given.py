@@ -131,7 +131,7 @@ def as_frequencies(frequencies: Any) -> Curve | None:
         raise InputError("frequencies: empty; pass increasing floats >= 0, or None for the data's own")
     wrong = k[~(np.isfinite(k) & (k >= 0))]
     if len(wrong):
-        raise InputError(f"frequencies: {wrong[0]:g} is no finite number >= 0; pass increasing floats >= 0")
+        raise InputError(f"frequencies: {wrong[0]:g} is not a finite number >= 0; pass increasing floats >= 0")
     falls = np.flatnonzero(np.diff(k) <= 0)
     if len(falls):
         at = int(falls[0])

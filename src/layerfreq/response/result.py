@@ -110,7 +110,7 @@ class ErrorSpectrum:
             A k of this spectrum, or None where the lowest band is above the threshold already.
 
         Raises:
-            InputError: If the threshold is no positive number.
+            InputError: If the threshold is not a positive number.
 
         Example:
             >>> t = torch.arange(64.0) / 64
@@ -129,7 +129,7 @@ class ErrorSpectrum:
 
     def _learned(self, threshold: float, errors: float) -> float | None:
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < np.inf:
-            raise InputError(f"threshold: {threshold!r} is no positive number; 0.1 asks for ten per cent of amplitude")
+            raise InputError(f"threshold: {threshold!r} is not a positive number; 0.1 is ten per cent of amplitude")
         k, worst = self.k[self.told], self.relative[self.told]
         if self.stderr is not None:
             worst = worst + errors * np.nan_to_num(self.stderr[self.told])

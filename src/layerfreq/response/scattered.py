@@ -135,7 +135,7 @@ def _box(x: np.ndarray, grid: Grid | None, period: Any) -> tuple[Float64[np.ndar
         try:
             given = np.broadcast_to(np.array(period, dtype=np.float64), spans.shape)
         except (TypeError, ValueError):
-            raise InputError(f"period: {period!r} is no length for {len(spans)} dimensions; pass one each") from None
+            raise InputError(f"period: {period!r} is not valid for {len(spans)} dimensions; pass one each") from None
         if not np.all(np.isfinite(given)) or np.any(given < spans):
             raise InputError(
                 f"period: {period!r} is shorter than the inputs' range {spans.tolist()}; pass the box's sides"

@@ -91,7 +91,7 @@ def read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.D
     import pandas as pd
 
     if not pattern.fullmatch(part.name):
-        raise InputError(f"run: {str(part)!r} is no file of the run (of a sync client?); move it away")
+        raise InputError(f"run: {str(part)!r} is not a file of the run (of a sync client?); move it away")
     try:
         frame = pd.read_parquet(part)
     except FileNotFoundError:

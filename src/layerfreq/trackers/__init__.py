@@ -1,4 +1,4 @@
-"""Where a measurement is logged besides its run: one tracker a file."""
+"""Where a measurement is logged besides its run: one tracker per file."""
 
 from layerfreq.trackers.csv import CSV
 from layerfreq.trackers.mlflow import MLflow

@@ -135,7 +135,7 @@ class Trackers:
             if id(tracker) not in self._failed:
                 said = first_line(error)
                 name = type(tracker).__name__
-                warnings.warn(f"trackers: {name} failed ({said}); the training goes on without it", stacklevel=4)
+                warnings.warn(f"trackers: {name} failed ({said}); the training continues without it", stacklevel=4)
             self._failed.add(id(tracker))
 
 

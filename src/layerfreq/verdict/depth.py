@@ -47,7 +47,7 @@ class ScaleVerdict:
             where deeper is lower.
         interval: The interval of `octaves`.
         why: What the answer rests on, and what was left out.
-        steps: For each measured step a row: step, answer, octaves, low, high, seeds, resolved, left_out.
+        steps: One row per measured step: step, answer, octaves, low, high, seeds, resolved, left_out.
         unit: What a step is called: "epoch" in experiments that count them.
 
     Example:
@@ -71,7 +71,7 @@ class ScaleVerdict:
         where = spoken([self.scale]).capitalize()
         if self.octaves is None or self.interval is None:
             return f"{where}: undecided, {self.why}."
-        size = f"{abs(self.octaves):.2f} octaves a layer"
+        size = f"{abs(self.octaves):.2f} octaves per layer"
         low, high = self.interval
         last, first = int(self.steps["step"].iloc[-1]), int(self.steps["step"].iloc[0])
         if self.answer == "yes":
@@ -80,9 +80,7 @@ class ScaleVerdict:
         elif self.answer == "no":
             what = f"no, at {self.unit} {last} deeper means higher frequency, by {size}"
         else:
-            what = (
-                f"undecided, at {self.unit} {last} the median frequency changes by {self.octaves:+.2f} octaves a layer"
-            )
+            what = f"undecided, at {self.unit} {last} the median changes by {self.octaves:+.2f} octaves per layer"
         return f"{where}: {what} ({PERCENT} interval {low:.2f} to {high:.2f}; {self.why})."
 
 
@@ -115,7 +113,7 @@ class Verdict:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict in plain words: one sentence a scale, one on speed, one on the cause."""
+        """The verdict in plain words: one sentence per scale, one on speed, one on the cause."""
         nothing = [] if self.scales else ["No layer was measured, so nothing is said of frequencies."]
         return [*nothing, *(one.sentence for one in self.scales.values()), self.speed.sentence, self.cause.sentence]
 

@@ -57,7 +57,7 @@ def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None, *, 
         InputError: If the error is not a number above 0.
     """
     if error is not None and not (isinstance(error, Real) and 0 < error < math.inf):
-        raise InputError(f"error: {error!r} is no loss above 0; pass the loss whose steps are compared")
+        raise InputError(f"error: {error!r} is not a valid loss above 0; pass the loss whose steps are compared")
     question = "Does depth shorten training"
     why = "" if together else unlike([run for run, _ in runs])
     if why:

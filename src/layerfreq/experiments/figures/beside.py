@@ -49,7 +49,7 @@ class Beside(NamedTuple):
 
 
 def compare_mlp(out: Path, runs: Mapping[int, Run], paper: Mapping[str, Any]) -> Beside:
-    """Set the layers' densities beside the published MNIST figure.
+    """Compare the layers' densities with the published MNIST figure.
 
     Args:
         out: The experiment's folder.
@@ -58,7 +58,7 @@ def compare_mlp(out: Path, runs: Mapping[int, Run], paper: Mapping[str, Any]) ->
     """
     config = Run(out).config
     if Path(str(config["data"])).name != Path(str(paper["data"])).name:
-        return Beside(HEAD, [], [], [f"Not beside the published curves: {config['data']} is not their data."])
+        return Beside(HEAD, [], [], [f"Not compared with the published curves: {config['data']} is not their data."])
     names = {f"layer{i}": f"hidden{i}" for i in range(1, 6)}
     wanted = {epoch: epoch for epoch in published.EPOCHS[published.MNIST]}
     ours = {
@@ -83,7 +83,7 @@ def compare_resnet(
     """
     config = Run(out).config
     if Path(str(config["data"])).name != Path(str(paper["data"])).name:
-        return Beside(HEAD, [], [], [f"Not beside the published curves: {config['data']} is not their data."])
+        return Beside(HEAD, [], [], [f"Not compared with the published curves: {config['data']} is not their data."])
     epochs = published.EPOCHS[published.RESNET]
     panels = config["panels"] if len(config["panels"]) == len(epochs) else epochs
     wanted = dict(zip(epochs, panels, strict=True))
@@ -141,7 +141,7 @@ def compare_depth(out: Path, layers: Sequence[int], steps: Any, given_up: int) -
     theirs = dict(zip(line.x.astype(int).tolist(), line.y.tolist(), strict=True))
     known = [i for i, layer in enumerate(layers) if layer in theirs]
     if not known:
-        return Beside(DEPTH_HEAD, [], [], ["Not beside the published steps: these are for 3 to 7 layers."])
+        return Beside(DEPTH_HEAD, [], [], ["Not compared with the published steps: these are for 3 to 7 layers."])
     numbers = [layers[i] for i in known]
     ours = np.asarray(steps, dtype=np.float64)[known]
     mean = ours.mean(axis=1)
@@ -186,7 +186,9 @@ def _densities(out: Path, figure: str, ours: Ours, names: Mapping[str, str], tit
     groups, refused = _groups(figure, ours)
     notes = [*refused, *notes]
     if not groups:
-        return Beside(HEAD, [], [], [*notes, "Not beside the published curves: nothing was measured that compares."])
+        return Beside(
+            HEAD, [], [], [*notes, "Not next to the published curves: nothing comparable was measured."]
+        )
     parts = [one.peaks.assign(seed=seed) for group in groups for seed, one in group.items()]
     peaks: Any = pd.concat(parts, ignore_index=True)
     drawn = comparison_figures.densities([list(group.values()) for group in groups], names, title)

@@ -50,7 +50,7 @@ def draw(table: pd.DataFrame, league: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def figure_steps(table: pd.DataFrame) -> Figure:
-    """Draw steps over median frequency at the best rate and the middle error: a row a scale, a column a study."""
+    """Draw steps over median frequency at the best rate and the middle error: rows are scales, columns are studies."""
     from matplotlib import colormaps
     from matplotlib import pyplot as plt
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter

@@ -112,7 +112,7 @@ def median_frequency(medians: Any, metrics: Any) -> Any:
 
 
 def table(medians: Any, metrics: Any) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows: one a variant and seed, and one a seed that compares their order with the published one.
+    """Return head and rows: one per variant and seed, and one per seed on their order compared with the published.
 
     Peaks that are bounds are given as such; those where no window holds two points are marked with a star.
     """
