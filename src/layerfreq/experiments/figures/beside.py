@@ -186,9 +186,7 @@ def _densities(out: Path, figure: str, ours: Ours, names: Mapping[str, str], tit
     groups, refused = _groups(figure, ours)
     notes = [*refused, *notes]
     if not groups:
-        return Beside(
-            HEAD, [], [], [*notes, "Not next to the published curves: nothing comparable was measured."]
-        )
+        return Beside(HEAD, [], [], [*notes, "Not next to the published curves: nothing comparable was measured."])
     parts = [one.peaks.assign(seed=seed) for group in groups for seed, one in group.items()]
     peaks: Any = pd.concat(parts, ignore_index=True)
     drawn = comparison_figures.densities([list(group.values()) for group in groups], names, title)
