@@ -54,7 +54,7 @@ class LayerSpectraCallback(Callback):
     "layerfreq/rms/median/net.2": what `EarlyStopping` and `ModelCheckpoint` can be told to monitor. A median beyond the
     cutoffs leaves the one before in its place.
 
-    A `Trainer` that resumes a checkpoint goes on with the run that the checkpoint belongs to, and what the run holds of
+    A `Trainer` that resumes a checkpoint resumes the run that the checkpoint belongs to, and what the run holds of
     later steps is forgotten; a new training wants a new directory. The run is then that of an uninterrupted training
     as far as the training is: Lightning's checkpoints hold no random state and no place within an epoch's data.
 
@@ -68,7 +68,7 @@ class LayerSpectraCallback(Callback):
         module: Name of the submodule that is measured, such as "net"; None means the LightningModule itself.
         layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
             layers.
-        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
+        run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`; None means the scalars go to the trainer's own loggers.
         **options: Of `spectrum`, and `reading`, `memory`, `whole`, `scale`, `checkpoints`, `on_error`, `overwrite` of

@@ -37,7 +37,7 @@ class LayerSpectraCallback(TrainerCallback):
     The run also gets the numbers that the trainer logs (loss, learning rate, evaluation), but not its timings, nor its
     summary at the end of training.
 
-    A `Trainer` that resumes a checkpoint goes on with the run that the checkpoint belongs to, and what the run holds of
+    A `Trainer` that resumes a checkpoint resumes the run that the checkpoint belongs to, and what the run holds of
     later steps is forgotten; a new training wants a new directory. In distributed training each rank measures its part
     of the probe set, and the first writes the run.
 
@@ -51,7 +51,7 @@ class LayerSpectraCallback(TrainerCallback):
         targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set.
         layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
             layers.
-        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
+        run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` begins.
         **options: Of `spectrum`, and `reading`, `memory`, `whole`, `scale`, `checkpoints`, `on_error`, `overwrite` of

@@ -41,7 +41,7 @@ class Monitor:
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
         layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
             layers.
-        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk. A run gets raw and rms
+        run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk. A run gets raw and rms
             together, since one follows from the other.
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer; and at `close` the last), or a function of the
@@ -248,7 +248,7 @@ class Monitor:
 
         Args:
             step: The number of training steps (or epochs) so far; by position or by name.
-            **metrics: Numbers to keep beside, such as loss=0.3.
+            **metrics: Numbers to keep with it, such as loss=0.3.
 
         Returns:
             The spectra, or None when `when` says not now, or nothing could be measured.

@@ -271,5 +271,5 @@ def _images(images: Any, labels: Any) -> tuple[Float64[np.ndarray, "n k h w"], I
 
 def _whole(value: Any, name: str, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise InputError(f"{name}: {shown(value)} is no whole number from {least} to {most}; pass one")
+        raise InputError(f"{name}: {shown(value)} is not a whole number from {least} to {most}; pass one")
     return int(value)

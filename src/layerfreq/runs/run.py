@@ -108,7 +108,7 @@ class Run:
         if (path / "config.yaml").exists():
             raise InputError(
                 f"run: {str(path)!r} holds another run; choose another directory, or resume that one "
-                f"(run=Run({str(path)!r}) goes on with it, overwrite=True replaces it)"
+                f"(run=Run({str(path)!r}) resumes it, overwrite=True replaces it)"
             )
         if path.is_dir() and all(part.name.startswith(".partial-") for part in path.iterdir()):
             sweep(path)
@@ -150,7 +150,7 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """All metrics so far: step, and a column for each metric; one row a step, with what was noted last."""
+        """All metrics so far: step, and a column for each metric; one row per step, with what was noted last."""
         return by_step(self._read("metrics", METRICS, ["step"]))
 
     @property
@@ -203,7 +203,7 @@ class Run:
 
         step = as_step(step)
         if not isinstance(frame, pd.DataFrame):
-            raise InputError(f"frame: {shown(frame)} is no data frame; pass LayerSpectra.to_frame()")
+            raise InputError(f"frame: {shown(frame)} is not a data frame; pass LayerSpectra.to_frame()")
         frame = frame.assign(step=step)
         missing = [name for name in SPECTRA_COLUMNS if name not in frame]
         if missing:
