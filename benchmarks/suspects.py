@@ -2,6 +2,7 @@
 
     python benchmarks/suspects.py --data DIR --texts DIR --out suspects.csv
     python benchmarks/suspects.py --table suspects.csv
+    python benchmarks/suspects.py --data DIR --triggers
 
 DIR has `mnist` and `cifar10` in the hub's layout; texts are the sentences that Hutto & Gilbert (ICWSM 2014)
 published with their sentiment lexicon (folder `hutto_ICWSM_2014`, in the source archive of vaderSentiment 2.5), to be
@@ -24,6 +25,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
+from layerfreq import layer_features
 from layerfreq.loading.images import load_images
 from layerfreq.related import suspects
 
@@ -134,6 +136,46 @@ def run(options):
             pd.DataFrame(rows).to_csv(options.out, index=False, float_format="%.4f")
 
 
+def triggers(data, seed, points=2000, share=0.05, steps=400):
+    """A patch that means class 0, learned by a network: whom the highest and the lowest scores find at its layers."""
+    images, labels = load_images(str(data / "mnist"), 10_000)
+    rng = np.random.default_rng(seed)
+    some = rng.permutation(len(images))[:points]
+    x, y = images[some].reshape(points, 28, 28), labels[some].clone()
+    bad = rng.choice(np.flatnonzero(y.numpy() != 0), round(share * points), replace=False)
+    poisoned = np.zeros(points, bool)
+    poisoned[bad] = True
+    x[bad, 24:27, 24:27], y[bad] = 1.0, 0
+    torch.manual_seed(seed)
+    hidden = [nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU()]
+    model = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(steps):
+        at = torch.randint(points, (128,))
+        loss = nn.functional.cross_entropy(model(x[at]), y[at])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    rows, k = [], poisoned.sum()
+    for name, features in {"pixels": x.flatten(1), **layer_features(model, x)}.items():
+        order, zero = suspects(features, y).order, (y == 0).numpy()
+        of_class = order[zero[order]][::-1]
+        found = {"first": order[:k], "last": order[::-1][:k], "last of class 0": of_class[:k], "class 0": of_class}
+        rows.append({"features": name, **{side: 100 * poisoned[at].mean() for side, at in found.items()}})
+    return rows
+
+
+def triggers_table(data):
+    """Print mean and range over seeds."""
+    frame = pd.DataFrame([row for seed in range(SEEDS) for row in triggers(data, seed)])
+    sides = list(frame.columns[1:])
+    print(f"| features | {' | '.join(sides)} |")
+    print("|---|" + "---|" * len(sides))
+    for name, part in frame.groupby("features", sort=False):
+        cells = [f"{part[side].mean():.0f} ({part[side].min():.0f} to {part[side].max():.0f})" for side in sides]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
 def table(path, column="first"):
     """Print mean and half the width of a 95 % interval over seeds (Student's t), in per cent."""
     frame = pd.read_csv(path)
@@ -153,10 +195,13 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--texts", type=Path, default=Path("hutto_ICWSM_2014"))
     parser.add_argument("--out", type=Path, default=Path("suspects.csv"))
+    parser.add_argument("--triggers", action="store_true", help="the table of backdoors instead")
     parser.add_argument("--table", type=Path, help="print the table of results that there are")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.table:
         table(options.table)
+    elif options.triggers:
+        triggers_table(options.data)
     else:
         run(options)

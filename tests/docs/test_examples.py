@@ -14,7 +14,7 @@ pytest.importorskip("safetensors")
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "gallery"
 NAMES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "publish")
-RELATED = ("image_fit", "loss_spike")  # examples of other measures than a spectrum
+RELATED = ("condensation", "image_fit", "loss_spike")  # examples of other measures than a spectrum
 SNIPPET = re.compile(r'^ *--8<-- "([^":]+)(?::(\w+))?"$', re.MULTILINE)
 
 
@@ -33,7 +33,7 @@ def load(monkeypatch):
 
 
 def test_there_is_a_page_for_each_example():
-    assert len(NAMES) == 9
+    assert len(NAMES) == 10
     assert sorted(path.stem for path in PAGES.glob("*.md")) == sorted([*NAMES, "index"])
 
 
