@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfreq.data.curves import coincident_at, resolution
+from layerfreq.data.curves import coincident_at, per_octave, resolution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,11 +56,6 @@ def named(layers: int, most: int = NAMED) -> list[int]:
     return sorted({*np.linspace(1, layers, most if layers > FEW else layers).round().astype(int).tolist()})
 
 
-def per_octave(inv_delta: Any, rdf: Any) -> Any:
-    """Return RDF as a density over log2(1/delta): rdf x inv_delta x ln 2."""
-    return np.asarray(rdf) * np.asarray(inv_delta) * np.log(2)
-
-
 def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
     """Draw one spectrum: LFR, density per octave, chance, floor and the unresolved range.
 
@@ -76,7 +71,7 @@ def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
         error = 2 * spectrum.stderr
         ax.fill_between(u, spectrum.lfr - error, spectrum.lfr + error, color="black", alpha=0.2, lw=0, label="±2 s.e.")
     ax.plot(u, spectrum.chance, color="0.45", linestyle="--", label="LFR by chance (shuffled labels)")
-    ax.plot(u, per_octave(u, spectrum.rdf), color="#2166ac", linestyle=DASHES[1], label=DENSITY)
+    ax.plot(u, spectrum.density, color="#2166ac", linestyle=DASHES[1], label=DENSITY)
     ax.axhline(spectrum.floor, color="0.6", linestyle=":", label="floor")
     if spectrum.median is not None:
         what, fill = ("median", "black") if spectrum.resolved else ("median (unresolved)", "white")

@@ -34,3 +34,8 @@ def coincident_at(about: Any, step: Any, scale: str, layer: Any) -> float:
     for name in (int(step), scale, str(layer)):
         found = found.get(name) if isinstance(found, dict) else None
     return float(found) if isinstance(found, (int, float)) else 1.0
+
+
+def per_octave(inv_delta: Any, rdf: Any) -> Any:
+    """Return RDF as a density over log2(1/delta): rdf x inv_delta x ln 2."""
+    return np.asarray(rdf) * np.asarray(inv_delta) * np.log(2)

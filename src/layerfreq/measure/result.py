@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfreq.data.curves import resolution
+from layerfreq.data.curves import per_octave, resolution
 from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_scale
 from layerfreq.errors import InputError, first_line
 from layerfreq.files import as_path, write_whole
@@ -89,6 +89,11 @@ class Spectrum:
             array = getattr(self, name)
             if array is not None:
                 array.flags.writeable = False
+
+    @cached_property
+    def density(self) -> Curve:
+        """(m,) RDF over log2(1/delta), of 1 per octave: what curves over a logarithmic axis show."""
+        return per_octave(self.inv_delta, self.rdf)
 
     @cached_property
     def peak(self) -> float | None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from layerfreq.data.validation import SCALES
 from layerfreq.measure.result import Spectrum
-from layerfreq.plots import per_octave
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
 
@@ -139,7 +138,7 @@ def _curves(one: Spectrum) -> Curves:
     x = np.log2(one.inv_delta)
     shape = (x - x[0]) / ((x[-1] - x[0]) or 1.0)
     steepest = float(np.gradient(one.chance, x).max()) if len(x) > 1 else 0.0
-    return Curves(shape, per_octave(one.inv_delta, one.rdf), one.lfr, one.chance, steepest)
+    return Curves(shape, one.density, one.lfr, one.chance, steepest)
 
 
 def _record(run: int, step: int, layer: int, scale: int, curve: int, one: Spectrum, floor: bool) -> Record:

@@ -15,7 +15,6 @@ import numpy as np
 
 from layerfreq.data.scales import explained, in_order, spoken
 from layerfreq.measure.result import Spectrum
-from layerfreq.plots import per_octave
 from layerfreq.runs.reader import read_back
 
 WIDTH = 80
@@ -83,7 +82,7 @@ def spark(spectrum: Spectrum, low: float, high: float, cells: int, *, plain: boo
         plain: Use ASCII.
     """
     ramp = ASCII if plain else BLOCKS
-    x, density = np.log2(spectrum.inv_delta), per_octave(spectrum.inv_delta, spectrum.rdf)
+    x, density = np.log2(spectrum.inv_delta), spectrum.density
     edges = np.linspace(low, high, cells + 1)
     middles = (edges[:-1] + edges[1:]) / 2
     level = np.interp(middles, x, density, left=0.0, right=0.0) / max(float(density.max()), 1e-300)
@@ -137,7 +136,7 @@ def _range(spectra: list[Spectrum]) -> tuple[float, float]:
     """Return log2 of the 1/delta between which anything happens in any of the spectra."""
     low, high = np.inf, -np.inf
     for one in spectra:
-        density, x = per_octave(one.inv_delta, one.rdf), np.log2(one.inv_delta)
+        density, x = one.density, np.log2(one.inv_delta)
         seen = np.flatnonzero(density > FLAT * density.max()) if density.max() > 0 else np.arange(len(x))
         low, high = min(low, x[seen[0]]), max(high, x[seen[-1]])
     return (float(low), float(high)) if high > low else (float(low) - 1, float(low) + 1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from layerfreq import plots
+from layerfreq.data.curves import per_octave
 from layerfreq.experiments.figures.comparison import Comparison
 from layerfreq.experiments.figures.published import Line
 
@@ -27,7 +28,7 @@ def densities(groups: Sequence[Sequence[Comparison]], names: Mapping[str, str], 
     figure, grid = _grid(2, len(groups))
     for column, group in zip(grid.T, groups, strict=True):
         panel = group[0].panel
-        for ax, shown in ((column[0], _as_published), (column[1], plots.per_octave)):
+        for ax, shown in ((column[0], _as_published), (column[1], per_octave)):
             for name in (name for name in names if any(name in one.ours for one in group)):
                 curves = np.array([shown(panel.x, one.ours[name]) for one in group if name in one.ours])
                 look = _look(top[name], len(names))
