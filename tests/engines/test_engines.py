@@ -1,5 +1,7 @@
 """One tester holds every engine to brute force, on the same inputs."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,16 @@ LFR_ERROR = {
 }
 LIMIT = {"float64": 1e-6, "float32": 2e-5}
 
-INTERPRETED = [(1, "float32", False), (7, "float64", True), (512, "float32", False)]  # slow: seconds a case
+INTERPRETED = {(1, "float32", False), (7, "float64", True), (512, "float32", False)}  # slow: seconds a case
+
+
+def cases():
+    """Every engine on every kind of features and targets; "cuda" on fewer where Triton interprets its kernels."""
+    kinds = ("random", "clustered", "duplicates", "far")
+    for case in product(ENGINES, ("float32", "float64"), kinds, (1, 7, 512, 3072), (False, True)):
+        engine, dtype, _, d, vectors = case
+        if engine != "cuda" or GPU or (d, dtype, vectors) in INTERPRETED:
+            yield case
 
 
 def clouds(kind, d, rng):
@@ -36,15 +47,9 @@ def clouds(kind, d, rng):
     return x, labels
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", ["random", "clustered", "duplicates", "far"])
-@pytest.mark.parametrize("d", [1, 7, 512, 3072])
-@pytest.mark.parametrize("vectors", [False, True])
+@pytest.mark.parametrize(("engine", "dtype", "kind", "d", "vectors"), cases())
 def test_engine_agrees_with_brute_force(engine, dtype, kind, d, vectors):
     device = device_of(engine)
-    if engine == "cuda" and not GPU and (d, dtype, vectors) not in INTERPRETED:
-        pytest.skip("cuda: Triton's interpreter is slow; run on fewer cases")
     rng = np.random.default_rng(d)
     x, labels = clouds(kind, d, rng)
     x = x.astype(dtype)
