@@ -142,8 +142,8 @@ def pick_scales(given: list[str] | None) -> list[Scale]:
 def say_units(head: list[str], scales: Iterable[str] = ()) -> None:
     """Print what the numbers of a table of layers are, and what its scales."""
     some = any("limit" in title for title in head)
-    limit = "limit: finer windows hold fewer than 2 points; *: a peak beyond it."
-    console.print(f"In 1/δ. {limit if some else '*: a peak where windows hold fewer than 2 points.'}")
+    limit = "limit: finer windows hold fewer than 2 points; *: a number beyond it."
+    console.print(f"In 1/δ. {limit if some else '*: beyond what is resolved, where windows hold fewer than 2 points.'}")
     for scale in in_order(scales):
         console.print(explained(scale))
 
