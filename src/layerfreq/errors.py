@@ -200,6 +200,23 @@ def shown(value: Any) -> str:
     return " ".join(text.split())[:80]
 
 
+def listed(values: Any, argument: str, what: str) -> list[Any]:
+    """Return what was passed where several things are wanted as a list.
+
+    Args:
+        values: What was passed.
+        argument: Its name.
+        what: What is wanted, in the plural.
+
+    Raises:
+        InputError: If it cannot be gone through, such as a single number.
+    """
+    try:
+        return list(values)
+    except TypeError:
+        raise InputError(f"{argument}: {shown(values)} is not a list; pass {what}, such as [...]") from None
+
+
 class LayerWarning(UserWarning):
     """What is to be known of some layer before it is measured; who lists every layer's reasons anyway leaves it out."""
 

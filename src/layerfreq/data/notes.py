@@ -29,7 +29,13 @@ def as_step(step: Any) -> int:
 
 
 def as_metrics(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the metrics that can be kept, as floats, and of the others why not."""
+    """Return the metrics that can be kept, as floats, and of the others why not.
+
+    Raises:
+        InputError: If they have no names.
+    """
+    if not isinstance(metrics, Mapping):
+        raise InputError(f"metrics: {shown(metrics)} has no names; pass a dict such as {{'loss': 0.3}}")
     kept: dict[str, float] = {}
     refused: dict[str, str] = {}
     for name, value in metrics.items():

@@ -12,7 +12,7 @@ from layerfreq.engines.cpu.engine import Cpu
 from layerfreq.engines.cuda.engine import Cuda, can_run
 from layerfreq.engines.reference import Reference
 from layerfreq.engines.statistics import read_points
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import InputError, did_you_mean, shown
 
 ENGINES: dict[str, type[Engine[Any, Any]]] = {
     "reference": Reference,
@@ -41,14 +41,14 @@ def pick_engine(name: str, device: torch.device, n: int, d: int = 0, cutoffs: in
     Raises:
         InputError: If no engine has that name.
     """
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         name = "blocked"
         if device.type == "cpu" and n**2 * (d + KERNEL * cutoffs) > SMALL:
             name = "cpu"
         elif n > SMALL_ON_GPU and can_run(device):
             name = "cuda"
-    if name not in ENGINES:
-        raise InputError(f"engine: unknown {name!r}; {did_you_mean(name, ['auto', *ENGINES])}")
+    if not isinstance(name, str) or name not in ENGINES:
+        raise InputError(f"engine: unknown {shown(name)}; {did_you_mean(str(name), ['auto', *ENGINES])}")
     return name, ENGINES[name]
 
 

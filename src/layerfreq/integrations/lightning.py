@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerfreq.data.notes import as_metrics
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import InputError, did_you_mean, listed, shown
 from layerfreq.integrations.shell import Shell
 from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.monitor import Monitor
@@ -110,8 +110,10 @@ class LayerSpectraCallback(Callback):
         **options: Any,
     ) -> None:
         super().__init__()
+        if module is not None and not isinstance(module, str):
+            raise InputError(f"module: {shown(module)} is not a name; pass one such as 'net', or None for all")
         self._shell = Shell(inputs, targets, layers, run, when, options)
-        self._module, self._trackers = module, None if trackers is None else list(trackers)
+        self._module, self._trackers = module, None if trackers is None else listed(trackers, "trackers", "trackers")
         self._resumed: dict[str, Any] | None = None
         self._evaluated: set[str] = set()  # names that validation logs
         self._before: set[str] = set()

@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 
 from layerfreq.data.inputs import LABELS
 from layerfreq.data.notes import as_metrics
+from layerfreq.errors import listed
 from layerfreq.integrations.shell import Shell
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
@@ -91,7 +92,7 @@ class LayerSpectraCallback(TrainerCallback):
         **options: Any,
     ) -> None:
         self._shell = Shell(inputs, targets, layers, run, when, options)
-        self._trackers = list(trackers)
+        self._trackers = listed(trackers, "trackers", "trackers")
 
     @property
     def monitor(self) -> Monitor | None:

@@ -63,8 +63,9 @@ def spectrum(
             is below 0.01, relative to 0.01.
         engine: "auto": "cpu" on the CPU for the work of some 300 points or more, "cuda" on an NVIDIA GPU (Ampere or
             later, with Triton) above 1,024, else "blocked" (measured in docs/benchmarks.md). "cpu": all cutoffs from
-            one pass, LFR to 1e-5. "cuda": the same on one NVIDIA GPU. "blocked": any device; float64 features keep
-            float64's accuracy. "reference": float64, dense. `Spectrum.engine` says which it was.
+            one pass, LFR to 1e-5 (3e-5 where all points lie in two places). "cuda": the same on one NVIDIA GPU, 1e-6.
+            "blocked": any device; float64 features keep float64's accuracy. "reference": float64, dense.
+            `Spectrum.engine` says which it was.
         device: Where to compute; None means where the features are.
         seed: Of the draw of rows, and of the random signs. The global random state is not touched.
         group: A `torch.distributed` process group over whose ranks the points are spread: each rank calls with its

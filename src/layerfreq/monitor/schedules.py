@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from layerfreq.data.notes import as_step
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import InputError, first_line, shown
 
 When = int | np.integer | str | Iterable[Any] | Callable[[int], bool]
 
@@ -52,7 +52,10 @@ class Schedule:
         if last is None:  # named steps before the first call have been jumped over, others not been asked for
             last = -1 if self._steps else step - 1
         self._last = step
-        return bool(self._decide(step, last))
+        try:
+            return bool(self._decide(step, last))
+        except Exception as error:  # of a function of the user's
+            raise InputError(f"when: the function fails at step {step} ({first_line(error, kind=True)})") from error
 
     def go_on(self, step: int) -> None:
         """Take everything up to a step for done."""

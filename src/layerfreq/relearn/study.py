@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor, nn
 
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError, did_you_mean, shown
+from layerfreq.errors import InputError, did_you_mean, listed, shown
 from layerfreq.files import sweep, write_whole
 from layerfreq.measure.measure import spectrum
 from layerfreq.network.extract import layer_features
@@ -144,7 +144,12 @@ def relearn(
         >>> sorted(table["layer"].unique())  # the inputs, and the hidden layer
         ['1', 'inputs']
     """
-    design = design or Design()
+    design = Design() if design is None else design
+    if not isinstance(design, Design):
+        raise InputError(f"design: {shown(design)} is not a Design; pass relearn.Design(...), or None")
+    if tell is not None and not callable(tell):
+        raise InputError(f"tell: {shown(tell)} is not a function; pass tell(done, total, what), or None")
+    steps, cuts = _numbers(steps, "steps"), _numbers(cuts, "cuts")
     runs = expand([run])
     plans = []
     for one, _ in runs:
@@ -162,6 +167,17 @@ def relearn(
                 tell(done, total, f"{one.path.name}, {cell.name}")
             done += 1
     return results(runs)
+
+
+def _numbers(values: Any, argument: str) -> list[int] | None:
+    """Return steps or numbers of cuts as ints."""
+    if values is None:
+        return None
+    found = listed(values, argument, "whole numbers")
+    for one in found:
+        if not isinstance(one, Integral):
+            raise InputError(f"{argument}: {shown(one)} is not a whole number; pass some such as [0, 1]")
+    return [int(one) for one in found]
 
 
 def cells_of(

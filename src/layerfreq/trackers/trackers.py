@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import InputError, first_line, listed, shown
 from layerfreq.layers import LayerSpectra
 from layerfreq.trackers.csv import CSV
 from layerfreq.trackers.mlflow import MLflow
@@ -107,11 +107,11 @@ class Trackers:
     """
 
     def __init__(self, trackers: Iterable[Any]) -> None:
-        self._trackers, self._failed = list(trackers), set()
+        self._trackers, self._failed = listed(trackers, "trackers", "trackers"), set()
         for one in self._trackers:
             if isinstance(one, type) or not all(callable(getattr(one, name, None)) for name in ("log", "close")):
                 raise InputError(
-                    f"trackers: {one!r} is none; pass objects with log(step, scalars, figure) and close(), "
+                    f"trackers: {shown(one)} is none; pass objects with log(step, scalars, figure) and close(), "
                     "such as layerfreq.trackers.trackers.CSV('spectra.csv')"
                 )
 
