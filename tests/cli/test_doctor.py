@@ -224,7 +224,7 @@ def cli(capsys, monkeypatch):
 
 @pytest.mark.parametrize("scales", [("raw",), ("rms", "raw"), ("maxabs",), ("raw", "maxabs", "rms")], ids="+".join)
 def test_raw_and_rms_are_one_measurement_and_maxabs_is_another(monkeypatch, scales):
-    monkeypatch.setattr("layerfreq.doctor.engine_seconds", lambda *_: 1e6)
+    monkeypatch.setattr(sys.modules["layerfreq.doctor"], "engine_seconds", lambda *_: 1e6)
     measured = [one for one in inspect_model(Kinds(), torch.randn(9, 3, 8, 8), 300, scales=scales) if not one.reason]
     for one in measured:
         assert one.seconds == pytest.approx(2e6 if len(scales) == 3 else 1e6, rel=1e-3)

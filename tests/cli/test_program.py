@@ -211,7 +211,7 @@ def test_killed_and_resumed_mlp_ends_with_the_same_spectra(tmp_path):
         (["bench", "--n", "x"], "'--n'"),
         (["bench", "--n", "0"], "greater than or equal to 2"),
         (["nonsense"], "No such command 'nonsense'"),
-        (["reproduce"], "experiment"),
+        (["reproduce"], "EXPERIMENT"),
         (["reproduce", "mlp", "--preset", "big"], "'big' is not one of"),
         (["doctor", "--nonsense"], "--nonsense"),
     ],
