@@ -63,7 +63,7 @@ def test_many_classes_are_folded_and_mean_the_same(monkeypatch, center, rows):
     y = np.minimum(y, 70)
     x[3], x[200] = x[9], 30 * x[200]
     u = np.geomspace(1e-3, 10, 20)
-    points, targets = as_points(torch.from_numpy(x)), as_targets(y, len(x))
+    points, targets = points_of(torch.from_numpy(x)), as_targets(y, len(x))
     assert cpu.Cpu(points, targets, torch.from_numpy(u))._folds
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few centres
