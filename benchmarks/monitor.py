@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from layerfreq import Monitor, layer_spectra
 from layerfreq.data.inputs import BATCH
 from layerfreq.experiments.residual import network
-from layerfreq.layers import plan
 from layerfreq.loading.images import load_images
 from layerfreq.measure.benchmark import added_memory, machine
 from layerfreq.network.extract import collect
+from layerfreq.probe import plan
 
 CALLS = 2000
 DEVICE = torch.device("cpu")

@@ -21,6 +21,7 @@ ROOMS = (
     "measure",
     "spectrum",
     "response",
+    "probe",
     "layers",
     "runs",
     "trackers",

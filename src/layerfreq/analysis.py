@@ -13,12 +13,12 @@ from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError, Refused
 from layerfreq.files import as_path
 from layerfreq.isolation.memory import read_memory
-from layerfreq.layers import plan
 from layerfreq.loading.datasets import in_batches, load_data
 from layerfreq.loading.models import Source, load_checkpoint
 from layerfreq.loading.state_dicts import fingerprint, steps_of
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.network.reading import read_reading
+from layerfreq.probe import plan
 from layerfreq.runs.environment import environment
 from layerfreq.runs.run import Run
 from layerfreq.runs.summary import layer_table, summarise

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from layerfreq.data.distributed import Shards
-from layerfreq.data.inputs import batches, device_of, is_loader
-from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, Refused, blame
-from layerfreq.isolation.memory import group_by_memory, read_memory
-from layerfreq.isolation.preserve import untouched
-from layerfreq.measure.measure import measure, measure_source
-from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum, describe_median, describe_peak
-from layerfreq.measure.strategies import SHARE
-from layerfreq.network.cuts import Cut, choose
-from layerfreq.network.extract import FeatureStream, collect, collect_labels, most_points
-from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
-from layerfreq.network.labelled import for_model
-from layerfreq.network.naming import Layers, as_layers
+from layerfreq.network.find import unwrap
+from layerfreq.network.naming import Layers
+from layerfreq.probe import Probe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,189 +197,8 @@ def layer_spectra(
         >>> list(found), found["3"].n
         (['1', '3'], 200)
     """
-    with Shards(options.get("group")).together():
-        model = unwrap(model)
-        if targets is None and not is_loader(inputs):
-            raise InputError(
-                "targets: None; pass one target for each input, or an iterable of (inputs, targets) batches"
-            )
-        read_memory(memory)
-        options = check_options(options)
-        scale = as_scale(options.pop("scale", "raw"))
-        if whole and not is_loader(inputs):
-            inputs, targets = list(batches(inputs, targets, whole=True)), None
-        inputs = for_model(model, inputs)
-    found = plan(model, inputs, layers, options.get("group"), reading)
-    return measure_layers(model, inputs, targets, found, (scale,), memory=memory, **options)[0]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be measured.
-
-    Attributes:
-        layers: The layers, input to output, and where they are.
-        refused: name -> reason, for activations and blocks of the model that are no cut.
-        hidden: How many hidden layers the model has, measured or not.
-    """
-
-    layers: list[Cut]
-    refused: dict[str, Refused]
-    hidden: int
-
-
-def plan(
-    model: nn.Module,
-    inputs: Any,
-    layers: Layers,
-    group: Any = None,
-    reading: Any = "flatten",
-) -> Plan:
-    """Find out which layers to measure, once for many measurements.
-
-    Raises:
-        InputError: If there are none, or the ranks of the group find different ones.
-    """
-    shards = Shards(group)
-    with shards.together(), untouched(model, inputs):
-        layers = as_layers(layers)
-        cuts = choose_layers(model, inputs, layers, reading)
-    found = shards.gather([layer.name for layer in cuts.layers])
-    other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
-    if other is not None:
-        raise InputError(
-            f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
-            "name the layers yourself"
-        )
-    hidden = len(cuts.layers) if layers is None else len(choose(cuts.trace, {})[0])
-    return Plan(cuts.layers, cuts.refused, hidden)
-
-
-def measure_layers(
-    model: nn.Module,
-    inputs: Any,
-    targets: Any,
-    planned: Plan,
-    scales: Sequence[Scale] = ("raw",),
-    on_layer: Callable[[str], Any] | None = None,
-    memory: int | str | None = None,
-    failed: dict[str, str] | None = None,
-    **options: Any,
-) -> list[LayerSpectra]:
-    """Measure planned layers, one after the other, telling the name of each before.
-
-    Returns:
-        The measurement at each of `scales`; all are made while the features are at hand. With `failed`, layers that
-        cannot be measured are left out and named there, with the reason; without, the first of them is an error.
-
-    Raises:
-        InputError: For bad input, or where passes over the inputs see different numbers of points.
-    """
-    shards = Shards(options.get("group"))
-    with shards.together():
-        points, budget = most_points(model, inputs), read_memory(memory)
-    # All ranks plan alike: for the largest part, and the least memory.
-    points, budget = round(shards.largest(float(points))), -round(shards.largest(-float(budget)))
-    sizes = [(cut, points * cut.each, _work(points * cut.each, points, options)) for cut in planned.layers]
-    measured: dict[str, list[Spectrum]] = {}
-    for cuts, held in group_by_memory(sizes, budget):
-        if held or not shards.alone:
-            measured.update(_held(model, inputs, targets, cuts, scales, points, budget, on_layer, failed, options))
-        else:
-            measured.update(_streamed(model, inputs, targets, cuts[0], scales, budget, on_layer, failed, options))
-    whole = [p.name for p in planned.layers if p.reading.name != "positions" and p.name in measured]
-    counted = {name: measured[name][0].n for name in whole}
-    if len(set(counted.values())) > 1:
-        counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
-        raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
-    refused = {name: str(reason) for name, reason in planned.refused.items()}
-    return [
-        LayerSpectra({name: spectra[i] for name, spectra in measured.items()}, refused, failed)
-        for i in range(len(scales))
-    ]
-
-
-def _work(size: int, points: int, options: dict[str, Any]) -> int:
-    """Bytes that a layer's features take once more while they are measured: all of them, or those of drawn centres."""
-    rows = options.get("rows")
-    if isinstance(rows, int):
-        return min(size, int(2 / SHARE * size * rows / max(1, points)))
-    return size if options.get("rtol") is None else size // 2
-
-
-def _held(
-    model: nn.Module,
-    inputs: Any,
-    targets: Any,
-    cuts: Sequence[Cut],
-    scales: Sequence[Scale],
-    points: int,
-    budget: int,
-    on_layer: Callable[[str], Any] | None,
-    failed: dict[str, str] | None,
-    options: dict[str, Any],
-) -> Iterator[tuple[str, list[Spectrum]]]:
-    """Measure some layers whose features are held together."""
-    with Shards(options.get("group")).together():
-        features, labels = collect(model, inputs, targets, cuts, points)
-    for cut in cuts:
-        name = cut.name
-        if on_layer is not None:
-            on_layer(name)
-        room = budget - sum(one.nbytes for one in features.values())
-        one = features.pop(name)
-        with _noting(failed, name), blame(name):
-            if options.get("group") is None and len(one) == 0:
-                raise InputError("targets: -100 at every position, so that none is left; label some")
-            ours = _for_layer(cut, len(one), _at_home(model, one, options))
-            room = max(0, room)
-            yield name, [measure(one, labels.get(name), room=room, scale=scale, **ours) for scale in scales]
-        del one
-
-
-def _streamed(
-    model: nn.Module,
-    inputs: Any,
-    targets: Any,
-    cut: Cut,
-    scales: Sequence[Scale],
-    budget: int,
-    on_layer: Callable[[str], Any] | None,
-    failed: dict[str, str] | None,
-    options: dict[str, Any],
-) -> Iterator[tuple[str, list[Spectrum]]]:
-    """Measure a layer whose features are too large to be held."""
-    name = cut.name
-    if on_layer is not None:
-        on_layer(name)
-    reject_one_pass(inputs)
-    with _noting(failed, name), blame(name):
-        labels = collect_labels(model, inputs, targets, cut)
-        source = FeatureStream(model, inputs, targets, cut, len(labels), options.get("device"))
-        ours = _for_layer(cut, len(labels), options)
-        yield name, [measure_source(source, labels, room=budget, scale=scale, **ours) for scale in scales]
-
-
-@contextmanager
-def _noting(failed: dict[str, str] | None, name: str) -> Iterator[None]:
-    """Note that a layer cannot be measured, and why, instead of raising; without a dict to note it in, raise."""
-    try:
-        yield
-    except InputError as error:
-        if failed is None:
-            raise
-        failed[name] = str(error)
-
-
-def _for_layer(cut: Cut, n: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Let every point be a centre at a layer without positions that has fewer than are drawn at those with them."""
-    reading, rows = cut.reading, options.get("rows")
-    fewer = isinstance(rows, int) and rows > n and options.get("group") is None
-    return {**options, "rows": None} if fewer and reading.name == "positions" and reading.axis is None else options
-
-
-def _at_home(model: nn.Module, features: Tensor, options: dict[str, Any]) -> dict[str, Any]:
-    """Compute where the model does, also if its device had no room for the features of all layers at a time."""
-    if options.get("device") is None and features.device != device_of(model):
-        return {**options, "device": device_of(model)}
-    return options
+    scales = [options.pop("scale", "raw")]
+    probe = Probe.of(
+        model, inputs, targets, layers, options, scales=scales, reading=reading, memory=memory, whole=whole
+    )
+    return LayerSpectra(probe.measure(unwrap(model)).spectra[0], probe.refused)

@@ -62,6 +62,7 @@ def examples(path):
     """The examples of an object and of its public methods, each with its own setting."""
     thing, home = found(path)
     names = {**vars(layerfreq), **vars(home), "torch": torch, "nn": nn, "np": np, "pd": pd, "plt": plt, "Path": Path}
+    names |= {"layerfreq": layerfreq}
     return thing, [test for test in doctest.DocTestFinder(recurse=True).find(thing, globs=names) if test.examples]
 
 

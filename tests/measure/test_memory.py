@@ -13,11 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from layerfreq import Monitor, layer_features, layer_spectra, layers, spectrum
+from layerfreq import Monitor, layer_features, layer_spectra, spectrum
 from layerfreq.engines import read_points
 from layerfreq.errors import InputError
 from layerfreq.isolation.memory import free_memory, group_by_memory, read_memory
 from layerfreq.measure.measure import measure, measure_source
+from layerfreq.probe import Probe
 from tests.helpers.points import InBlocks, points_of
 
 X = torch.randn(120, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -89,9 +90,9 @@ def test_layers_that_fit_share_one_forward_pass():
     names = ["act", "second.relu", "last"]
     # with 30 of 120 centres, work on features takes two thirds of them
     for memory, expected in ((None, 1), (size * 4500, 1), (size * 3600, 2), (size * 2800, 2), (size * 2200, 3)):
-        plan = layers.plan(model, X, names)
+        probe = Probe.of(model, X, Y, names, {"inv_delta": GRID, "rows": 30}, memory=memory)
         seen.clear()
-        layers.measure_layers(model, X, Y, plan, memory=memory, inv_delta=GRID, rows=30)
+        probe.measure(model)
         assert sum(seen) == expected * len(X)
     seen.clear()
     held = dict(layer_features(model, X, stream=True, memory=size * 1500))

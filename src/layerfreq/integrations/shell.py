@@ -19,9 +19,19 @@ from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.schedules import Schedule, When
 from layerfreq.network.naming import Layers
+from layerfreq.response.options import as_error_options
 from layerfreq.runs.run import Run
 
-OURS = ("reading", "memory", "whole", "scale", "checkpoints", "on_error", "overwrite")  # options of `Monitor` itself
+OURS = (
+    "reading",
+    "memory",
+    "whole",
+    "scale",
+    "checkpoints",
+    "on_error",
+    "overwrite",
+    "error",
+)  # options of `Monitor` itself
 KEY = "training"  # of a run's config, and of a trainer's checkpoint: which training it is
 
 
@@ -59,6 +69,7 @@ class Shell:
             when = list(when)
         Schedule(when)  # bad input is said at once
         Policy(options.get("on_error", "warn"))
+        as_error_options(options.get("error"))
         check_options({name: value for name, value in options.items() if name not in OURS})
         if run is not None and not isinstance(run, Run):
             run = as_path(run, "run")

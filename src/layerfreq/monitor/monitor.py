@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,32 +10,30 @@ from typing import Any
 from torch import nn
 
 from layerfreq.data.distributed import Shards
-from layerfreq.data.inputs import batches, is_loader
-from layerfreq.data.notes import as_metrics, as_step
-from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, shown
-from layerfreq.isolation.memory import read_memory
-from layerfreq.layers import LayerSpectra, joined, measure_layers, plan
-from layerfreq.measure.options import check_options
+from layerfreq.data.notes import as_step
+from layerfreq.data.validation import Scale
+from layerfreq.errors import InputError
+from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.probe_check import check_points
+from layerfreq.monitor.record import Record
 from layerfreq.monitor.schedules import Schedule, When
-from layerfreq.network.find import unwrap
-from layerfreq.network.labelled import for_model
 from layerfreq.network.naming import Layers
+from layerfreq.probe import Probe, as_module
+from layerfreq.response.result import ErrorSpectrum
 from layerfreq.runs.environment import environment
 from layerfreq.runs.run import Run
-from layerfreq.runs.weights import check_keeping, keep_weights
+from layerfreq.runs.weights import check_keeping
 
-NOTES = 4096  # metrics that wait for the disk at most
 schedule = Schedule  # the name that it had here
 
 
 class Monitor:
-    """Measures the layers of a model at chosen steps, and writes them to a run.
+    """Measures the layers of a model, and the error of its output by frequency, at chosen steps; writes them to a run.
 
     Args:
-        model: The model that is being trained; measuring leaves it bit for bit as it was.
+        model: The model that is being trained; measuring leaves it bit for bit as it was. With `error`, also a plain
+            function of the inputs, which is called as it is: modules that it uses are not put in eval mode.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
         layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
@@ -46,6 +43,9 @@ class Monitor:
         when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
             eight steps an octave at most: 1, 2, 3, ... then ever rarer; and at `close` the last), or a function of the
             step. Where the counter jumps over a due step, the next call measures.
+        error: Measure what the whole network has learned, too, see `error_spectrum`: "auto", a method's name, or a dict
+            of options. Its outputs come from the forward pass that reads the layers. Then there may be no layers, and
+            `layers=[]` measures none.
         reading: How outputs with positions become feature vectors; see `layer_spectra`.
         trackers: Where each measurement is logged besides, such as `layerfreq.trackers.trackers.TensorBoard`; one
             that fails is a warning, and neither training nor run suffers.
@@ -64,8 +64,9 @@ class Monitor:
             norm's under DistributedDataParallel, but not SyncBatchNorm's) make its points those of another one.
 
     Attributes:
-        run: The `Run` that is written, or None.
         config: What a run of this monitor says about itself: model, layers, options, versions, command.
+        layers: The layers that are measured, input to output.
+        error: The `ErrorSpectrum` of the last measured step, or None.
         closed: Whether `close` was called.
         last: What was measured last, as `measure` returned it; None before. It stays after `close`.
         on_layer: Called with a layer's name before it is measured; None for nothing.
@@ -92,13 +93,14 @@ class Monitor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[..., Any],
         inputs: Any,
         targets: Any = None,
         *,
         layers: Layers = None,
         run: str | Path | Run | None = None,
         when: When = 1,
+        error: Any = None,
         reading: Any = "flatten",
         memory: int | str | None = None,
         scale: Scale | Sequence[Scale] = "raw",
@@ -109,38 +111,45 @@ class Monitor:
         whole: bool = False,
         **options: Any,
     ) -> None:
-        shards = Shards(options.get("group"))
-        with shards.together():
+        with Shards(options.get("group")).together():
             self._policy = Policy(on_error)
             self._due = Schedule(when)
-            self._scales: tuple[Scale, ...] = _independent(scale)
-            read_memory(memory)
-            options = check_options(options)
             check_keeping(checkpoints)
-            self._model: nn.Module | None = unwrap(model)
-            if targets is None and not is_loader(inputs):
-                raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
-            if whole and not is_loader(inputs):
-                inputs, targets = list(batches(inputs, targets, whole=True)), None
-            inputs = for_model(self._model, inputs)
-        self._inputs, self._targets, self._options = inputs, targets, {"memory": memory, **options}
+        self._probe: Probe | None = Probe.of(
+            model,
+            inputs,
+            targets,
+            layers,
+            options,
+            scales=scale,
+            reading=reading,
+            memory=memory,
+            whole=whole,
+            error=error,
+        )
+        self._model: nn.Module | None = as_module(model, error)
+        self.error: ErrorSpectrum | None = None
+        self._group = self._probe.options.get("group")
+        self.layers = [layer.name for layer in self._probe.plan.layers]
         self._points: int | None = None
-        self._noted, self._version = 0, 0
+        self._version = 0
         self._seen: int | None = None  # the last step that came, and the last that was measured
         self._measured: int | None = None
-        self._plan = plan(unwrap(model), inputs, layers, options.get("group"), reading)
+        shards = self._probe.shards
         with shards.together():
-            ours, center = check_points(model, inputs, targets, self._plan.layers, options)
-            self._trackers = _trackers(() if shards.rank else trackers)
-        self.config = self._describe({**options, "center": center}, sum(shards.gather(ours)))
-        self._checkpoints = checkpoints
+            ours, center = check_points(self._model, self._probe)
+            self._record = Record(self._policy, () if shards.rank else trackers, checkpoints=checkpoints)
+        self.config = _describe(self._model, self._probe, center, sum(shards.gather(ours)))
         self.on_layer: Callable[[str], Any] | None = None
-        self._last: weakref.finalize | None = None
-        self.run: Run | None = None
         with shards.together():
             if run is not None and not shards.rank:
                 self.write_to(run if isinstance(run, Run) else Run.create(run, self.config, overwrite=overwrite))
         self.closed = False
+
+    @property
+    def run(self) -> Run | None:
+        """The `Run` that is written, or None."""
+        return self._record.run
 
     def write_to(self, run: Run) -> None:
         """Keep what is measured from now on in a run.
@@ -148,11 +157,7 @@ class Monitor:
         Example:
             >>> monitor.write_to(Run.create("another"))
         """
-        if not isinstance(run, Run):
-            raise InputError(f"run: {shown(run)} is no Run; pass Run(path) or Run.create(path)")
-        self.run = run
-        self._last = weakref.finalize(self, _last_flush, run)
-        steps = run.steps()
+        steps = self._record.write_to(run)
         if steps:
             self._due.go_on(steps[-1])
 
@@ -194,7 +199,7 @@ class Monitor:
             >>> monitor.closed
             True
         """
-        if self._options.get("group") is None:
+        if self._group is None:
             self.finish()
         self.drop()
 
@@ -207,14 +212,9 @@ class Monitor:
             True
         """
         self.closed = True
-        self._model = self._inputs = self._targets = self.on_layer = None
-        self._options, self._due = {}, Schedule([])
-        trackers, self._trackers = self._trackers, None
-        if trackers is not None:
-            trackers.close()
-        if self._last is not None and self._last.detach() and self.run is not None:
-            with self._policy.survived("metrics of the last steps are lost"):
-                self.run.flush()
+        self._model = self._probe = self.on_layer = None
+        self._due = Schedule([])
+        self._record.close()
 
     def __enter__(self) -> Monitor:
         return self
@@ -225,24 +225,6 @@ class Monitor:
         else:
             self.close()
 
-    def _describe(self, options: dict[str, Any], points: int) -> dict[str, Any]:
-        plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
-        readings, scales = {cut.name: cut.reading.name for cut in self._plan.layers}, list(self._scales)
-        return {
-            "model": type(self._model).__name__,
-            "layers": self.layers,
-            "hidden_layers": self._plan.hidden,
-            "points": points,
-            "reading": {name: one for name, one in readings.items() if one != "flatten"} or "flatten",
-            "options": {"scale": scales[0] if len(scales) == 1 else scales, **plain},
-            "environment": environment(),
-        }
-
-    @property
-    def layers(self) -> list[str]:
-        """The layers that are measured, input to output."""
-        return [layer.name for layer in self._plan.layers]
-
     def measure(self, step: Any = None, /, **metrics: Any) -> LayerSpectra | None:
         """Measure now, if `when` says so; note the metrics in any case.
 
@@ -251,7 +233,8 @@ class Monitor:
             **metrics: Numbers to keep with it, such as loss=0.3.
 
         Returns:
-            The spectra, or None when `when` says not now, or nothing could be measured.
+            The spectra (empty where only the error is measured), or None when `when` says not now, or nothing could be
+            measured.
 
         Raises:
             InputError: If the monitor is closed. With on_error="raise" also for a step or metric that is no number,
@@ -262,7 +245,7 @@ class Monitor:
         step = metrics.pop("step", None) if step is None else step
         if model is None:
             raise InputError(f"monitor: closed, and step {step} is to be measured; measure before close()")
-        if self._policy.full and self._options.get("group") is None:  # other ranks would wait for this one
+        if self._policy.full and self._group is None:  # other ranks would wait for this one
             return None
         spectra = None
         with self._policy.survived(f"step {step}"):
@@ -270,7 +253,7 @@ class Monitor:
             self._seen = step
             if self._due.ends:  # else nobody asks, and it takes a look at every parameter
                 self._version = _version(model)
-            self._note(step, metrics)
+            self._record.note(step, metrics)
             if self._due(step):
                 spectra = self._measure(step, model)
         return spectra
@@ -285,7 +268,7 @@ class Monitor:
             [0.5]
         """
         with self._policy.survived(f"step {step}"):
-            self._note(as_step(step), metrics)
+            self._record.note(as_step(step), metrics)
 
     def keep(self) -> None:
         """Write the metrics noted so far.
@@ -294,35 +277,22 @@ class Monitor:
             >>> monitor.note(3, {"loss": 0.5})
             >>> monitor.keep()
         """
-        if self.run is not None and not self._policy.full:
+        if not self._policy.full:
             with self._policy.survived("metrics"):
-                self.run.flush()
-
-    def _note(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Keep metrics in the run."""
-        if self.run is None or not metrics:
-            return
-        kept, refused = as_metrics(metrics)
-        for name, why in refused.items():
-            self._policy.met(InputError(f"metric {name!r}: {why}"), f"step {step}", name)
-        self.run.log(step, **kept)
-        self._noted += 1
-        if self._noted % NOTES == 0:
-            self.run.flush()
+                self._record.flush()
 
     def _measure(self, step: int, model: nn.Module) -> LayerSpectra | None:
-        failed: dict[str, str] = {}
-        inputs, targets, options = self._inputs, self._targets, self._options
-        found = measure_layers(
-            model, inputs, targets, self._plan, self._scales, self.on_layer, failed=failed, **options
-        )
+        assert self._probe is not None
+        measured = self._probe.measure(model, self.on_layer, strict=False)
+        refused = self._probe.refused
+        found = [LayerSpectra(spectra, refused, measured.failed) for spectra in measured.spectra]
         self._measured = step
-        for name, why in failed.items():
-            self._tell(step, name, why)
-        spectra = found[0]
-        if not spectra:
+        for name, why in measured.failed.items():
+            self._record.failed(step, name, why)
+        spectra, self.error = found[0], measured.error
+        if not spectra and measured.error is None:
             return None
-        n = next(iter(spectra.values())).n
+        n = next(iter(spectra.values()), measured.error).n  # pyright: ignore[reportOptionalMemberAccess]
         if self._points not in (None, n):
             raise InputError(
                 f"inputs: {n} points at step {step}, but {self._points} before, which cannot be compared; "
@@ -330,27 +300,8 @@ class Monitor:
             )
         self.last = spectra
         self._points = n
-        with self._policy.survived(f"step {step}"):
-            self._write(step, found, model)
-        if self._trackers is not None:
-            with self._policy.survived(f"step {step}: trackers"):
-                self._trackers.log(step, found)
+        self._record.measured(step, found, measured.error, model)
         return spectra
-
-    def _tell(self, step: int, layer: str, why: str) -> None:
-        """Note in the run that a layer could not be measured, and warn of it."""
-        if self.run is not None:
-            self.run.note(f"step {step}: {why}")
-        self._policy.met(InputError(why), f"step {step}", layer)
-
-    def _write(self, step: int, found: list[LayerSpectra], model: nn.Module) -> None:
-        if self.run is None:
-            return
-        if self._checkpoints:
-            keep_weights(self.run.path, step, model)
-        frames = [part.to_frame() for one in found for part in one.in_its_scales()]
-        self.run.write_spectra(step, joined(frames))
-        self.run.flush()
 
 
 def _version(model: nn.Module) -> int:
@@ -358,31 +309,18 @@ def _version(model: nn.Module) -> int:
     return sum(p._version for p in model.parameters() if not p.is_inference())
 
 
-def _independent(scale: Any) -> tuple[Scale, ...]:
-    """Return the scales to measure at, the first as asked; of raw and rms one is enough.
-
-    Raises:
-        InputError: If one is unknown, or there is none.
-    """
-    several = isinstance(scale, Iterable) and not isinstance(scale, str)
-    asked: list[Scale] = [as_scale(one) for one in (list(scale) if several else [scale])]
-    if not asked:
-        raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
-    kinds = {one == "maxabs": one for one in reversed(asked)}
-    return tuple(one for one in asked if kinds.pop(one == "maxabs", None))
-
-
-def _trackers(trackers: Iterable[Any]) -> Any:
-    trackers = list(trackers)
-    if not trackers:
-        return None
-    from layerfreq.trackers.trackers import Trackers
-
-    return Trackers(trackers)
-
-
-def _last_flush(run: Run) -> None:
-    try:
-        run.flush()
-    except OSError as error:  # nobody is there any more to catch it
-        warnings.warn(f"metrics of the last steps are lost: {error}", stacklevel=2)
+def _describe(model: nn.Module, probe: Probe, center: bool, points: int) -> dict[str, Any]:
+    """Return what a run says about itself."""
+    options = {**probe.options, "center": center}
+    plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
+    cuts, scales = probe.plan.layers, list(probe.scales)
+    return {
+        "model": type(model).__name__,
+        "layers": [cut.name for cut in cuts],
+        "hidden_layers": probe.plan.hidden,
+        "points": points,
+        "reading": {cut.name: cut.reading.name for cut in cuts if cut.reading.name != "flatten"} or "flatten",
+        "options": {"scale": scales[0] if len(scales) == 1 else scales, **plain},
+        **({} if probe.error is None else {"error_by_frequency": dict(probe.error)}),
+        "environment": environment(),
+    }

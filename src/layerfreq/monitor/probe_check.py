@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,22 +13,18 @@ from layerfreq.data.inputs import batches, count
 from layerfreq.data.targets import EXACT, prepare_targets, read_targets
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.options import check_options
-from layerfreq.network.cuts import Cut
-from layerfreq.network.find import unwrap
+from layerfreq.network.outputs import coordinates, labels_of
 from layerfreq.network.reading import Layout
+from layerfreq.probe import Probe
+from layerfreq.response.options import check_error
 
 
-def check_points(
-    model: nn.Module, inputs: Any, targets: Any, places: Sequence[Cut], options: Mapping[str, Any]
-) -> tuple[int, bool]:
+def check_points(model: nn.Module, probe: Probe) -> tuple[int, bool]:
     """Check all targets, and that as many rows can be drawn as are asked for.
 
     Args:
-        model: What the points are for.
-        inputs: As of `Monitor`.
-        targets: As of `Monitor`.
-        places: The layers; those read by positions have more rows, and targets of their own.
-        options: Of `spectrum`.
+        model: What the points are for, unwrapped.
+        probe: What is to be measured; layers read by positions have more rows, and targets of their own.
 
     Returns:
         The number of points, and whether the mean target is subtracted.
@@ -37,15 +32,23 @@ def check_points(
     Raises:
         InputError: For points, targets, `rows` or `center` that no measurement takes.
     """
-    positions = any(place.reading.name == "positions" for place in places)
-    n, labels, center = 0, [], options.get("center")
-    with untouched(unwrap(model), inputs):
-        for x, y in batches(inputs, targets):
+    options = probe.options
+    positions = any(place.reading.name == "positions" for place in probe.plan.layers)
+    n, labels, center, seen = 0, [], options.get("center"), []
+    with untouched(model, probe.inputs):
+        for x, y in batches(probe.inputs, probe.targets):
             n += count(x)
+            if probe.error is not None:
+                seen.append((coordinates(x), labels_of(y)))
             if center is None:
                 center = _are_floats(y)
             if not positions:
                 labels.append(Layout(count(x)).label(y)[0])
+    if probe.error is not None and probe.shards.alone:
+        inputs, labelled = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        check_error(inputs, labelled, probe.error)
+    if not probe.plan.layers:
+        return n, bool(center)
     if positions or options.get("group") is not None:  # as many rows as positions, or the other ranks' points besides
         return n, bool(center)
     check_options(options, n)

@@ -29,6 +29,8 @@ from layerfreq.trace.row_order import unmeasurable
 WIDTHS = "its width differs between batches; pad the inputs to one size, or pass reading='mean'"
 # Gets a layer's name, features (k, d) of one batch, the number of inputs in it, and k targets or None.
 Take = Callable[[str, Tensor, int, Tensor | None], Any]
+# Gets a batch's inputs, its targets or None, and what the model returned.
+OnOutput = Callable[[Any, Any, Any], Any]
 
 
 class _Reached(BaseException):  # which a model that survives exceptions lets pass
@@ -105,11 +107,16 @@ def _one_by_one(model: nn.Module, inputs: Any, cuts: list[Cut], memory: int) -> 
 
 
 def collect(
-    model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], points: int | None = None
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    cuts: Sequence[Cut],
+    points: int | None = None,
+    on_output: OnOutput | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Run the model once over all batches and gather some layers' features, and for each the targets of its rows.
 
-    `points` is what `most_points` returned, where it was asked before.
+    `points` is what `most_points` returned, where it was asked before; `on_output` see `run_through`.
     """
     points = most_points(model, inputs) if points is None else points
     buffers = {cut.name: Buffer(points) for cut in cuts}
@@ -121,7 +128,7 @@ def collect(
         if label is not None:
             labels[name].append(label)
 
-    run_through(model, inputs, targets, cuts, keep)
+    run_through(model, inputs, targets, cuts, keep, on_output)
     features = {name: buffer.whole() for name, buffer in buffers.items()}
     return features, {name: torch.cat(parts) for name, parts in labels.items() if parts}
 
@@ -137,7 +144,16 @@ def collect_labels(model: nn.Module, inputs: Any, targets: Any, cut: Cut) -> Ten
     return torch.cat(labels)
 
 
-def run_through(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], take: Take) -> None:
+def run_through(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    cuts: Sequence[Cut],
+    take: Take,
+    on_output: OnOutput | None = None,
+    *,
+    gradients: bool = False,
+) -> None:
     """Run the model over all batches, no further than to the last of some layers.
 
     Args:
@@ -146,17 +162,28 @@ def run_through(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut]
         targets: In the shape of the inputs, or None.
         cuts: The layers.
         take: See `Take`. It must copy what it wants to keep: the model may write into it afterwards.
+        on_output: Gets what the model returns, which then is run to its end.
+        gradients: Whether the model runs only with them, where no layer says so.
     """
+    gradients = gradients or any(cut.gradients for cut in cuts)
     with untouched(model, inputs):
         for x, y in batches(inputs, targets):
-            _run_batch(model, on_device(model, x), y, cuts, take)
+            _run_batch(model, on_device(model, x), y, cuts, take, on_output, gradients)
 
 
-def _run_batch(model: nn.Module, x: Any, y: Any, cuts: Sequence[Cut], take: Take) -> None:
+def _run_batch(
+    model: nn.Module,
+    x: Any,
+    y: Any,
+    cuts: Sequence[Cut],
+    take: Take,
+    on_output: OnOutput | None,
+    gradients: bool,
+) -> None:
     wanted, n = {cut.name: cut for cut in cuts}, count(x)
     there = tokens_there(model, x, n)
     # A pass that is left half-way leaves parameters that are sharded over ranks whole.
-    stops = not sharded_modules(model)
+    stops = on_output is None and not sharded_modules(model)
     last: list[tuple[str, Tensor, int, Tensor | None]] = []  # what the pass was left with
 
     def see(name: str, output: Any) -> None:
@@ -173,11 +200,13 @@ def _run_batch(model: nn.Module, x: Any, y: Any, cuts: Sequence[Cut], take: Take
 
     with watch(model, cuts, see):
         try:
-            call(model, x, cuts[0].gradients)
+            output = call(model, x, gradients)
         except _Reached:
-            pass
+            output = None
     if wanted:
         raise InputError(f"layer {min(wanted)!r}: not reached for every batch; choose another")
+    if on_output is not None:
+        on_output(x, y, output)
     for one in last:  # outside the model: its other activations are free by now
         take(*one)
 

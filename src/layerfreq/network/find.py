@@ -15,7 +15,7 @@ from layerfreq.errors import InputError, LayerWarning, Refusal, Refused, blame, 
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
-from layerfreq.network.naming import Layers, as_layers, is_number, is_pattern, pick
+from layerfreq.network.naming import Layers, as_layers, is_number, is_pattern, none_of, pick
 from layerfreq.network.reading import Reading, assign
 from layerfreq.trace.hooks import STATE, Event, first_tensor
 from layerfreq.trace.row_order import fault_of_rows, sample_of, turned
@@ -84,6 +84,7 @@ def choose_layers(
     *,
     own_rows: bool = True,
     whole: bool = False,
+    some: bool = True,
 ) -> Cuts:
     """Turn names into cuts, or find the hidden layers where none are named; call it inside `untouched`.
 
@@ -94,14 +95,15 @@ def choose_layers(
         reading: How they are read, see `layer_features`.
         own_rows: Whether to try that each point has its own row in their outputs.
         whole: See `hidden_layers`.
+        some: Whether no layer at all is an error.
 
     Raises:
         InputError: For an unknown name, with near ones; for a pattern that matches nothing; for a module called several
             times, with its calls; for a layer that returns points in another order, or that cannot be read so.
     """
-    layers = as_layers(layers)
+    layers = [] if none_of(layers, some) else as_layers(layers)
     if layers is None:
-        found, chosen, refused = _hidden(model, inputs, whole, True, reading)
+        found, chosen, refused = _hidden(model, inputs, whole, some, reading)
     else:
         found, chosen, refused = *_named(model, inputs, layers, whole, own_rows), {}
     readings = assign(reading, [value.name for value in chosen])
@@ -151,7 +153,7 @@ def _named(
     hidden: list[str] = []
     if any(is_number(one) or (is_pattern(one) and one not in found.by_name) for one in layers):
         hidden = [value.name for value in choose(found, _faults(model, found, found.values))[0]]
-    names = pick(layers, hidden, list(found.by_name), model)
+    names = pick(layers, hidden, list(found.by_name), model) if layers else []
     chosen = [_known(model, name, found.by_name) for name in names]
     if own_rows:
         _try_rows(model, found, chosen)

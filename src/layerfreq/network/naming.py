@@ -37,6 +37,11 @@ def as_layers(layers: Any) -> list[Any] | None:
     return found
 
 
+def none_of(layers: Any, some: bool) -> bool:
+    """Whether an empty list was passed where there may be no layers."""
+    return not some and isinstance(layers, (list, tuple)) and not layers
+
+
 def is_number(value: Any) -> bool:
     """Whether a value counts layers."""
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -93,7 +93,7 @@ def error_spectrum(
     given = as_given(inputs, targets, outputs)
     why = ""
     if method == "auto":
-        method, why = _choose(given)
+        method, why = choose_method(given)
     said = {
         "window": window, "center": center or None, "phase_blind": phase_blind or None, "weights": weights,
         "period": period, "floor": None if floor else False, "direction": direction,
@@ -118,7 +118,8 @@ def error_spectrum(
     return replace(found, notes=notes)
 
 
-def _choose(given: Given) -> tuple[str, str]:
+def choose_method(given: Given) -> tuple[str, str]:
+    """Return the method that the points allow, and why."""
     x = given.inputs.cpu()
     d = int((x.amin(dim=0) < x.amax(dim=0)).sum())
     if d > MOST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 # What config.yaml says, where others count on its kind.
 KINDS: dict[str, tuple[type, ...]] = {"environment": (dict,), "error": (int, float), "seeds": (list,)}
+TEXT = ("layer", "scale", "output", "method")
+# Of a run.
+PARTS = ("spectra", "errors", "metrics", "checkpoints", "figures", "config.yaml", "report.html", "notes.txt")
 TRIES = 5  # of a reader, while a run is being rewound
 
 
@@ -66,7 +70,7 @@ def read_frames(folder: Path, pattern: re.Pattern[str], columns: list[str]) -> l
     Args:
         folder: The folder, which may be missing.
         pattern: What their names are like.
-        columns: Numbers or text that each must have; all but "layer" and "scale" are numbers.
+        columns: Numbers or text that each must have; all but those in `TEXT` are numbers.
 
     Raises:
         InputError: For a damaged file, or one that is none of the run's, with its name.
@@ -104,7 +108,7 @@ def read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.D
         if name not in frame:
             raise InputError(f"run: {str(part)!r} has no column {name!r}; move it away")
         number = pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name])
-        if number == (name in ("layer", "scale")) and len(frame):
+        if number == (name in TEXT) and len(frame):
             raise InputError(f"run: {str(part)!r} has {frame[name].dtype} in column {name!r}; move it away")
     if "scale" in columns and not bool(frame["scale"].isin(SCALES).to_numpy().all()):
         raise InputError(f"run: {str(part)!r} has other scales than {', '.join(SCALES)}; move it away")
@@ -150,3 +154,13 @@ def _about(attrs: Any) -> dict[str, Any]:
     kinds = {"n": int, "rows": int, "floor": (int, float), "refused": dict, "failed": dict, "coincident": dict}
     items = attrs.items() if isinstance(attrs, Mapping) else ()
     return {name: value for name, value in items if name in kinds and isinstance(value, kinds[name])}
+
+
+def remove_parts(path: Path) -> None:
+    """Remove a run's files from its folder, `config.yaml` last."""
+    for name in sorted(PARTS, key=lambda name: name == "config.yaml"):
+        part = path / name
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)

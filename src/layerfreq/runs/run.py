@@ -15,7 +15,18 @@ from layerfreq.data.notes import as_metrics, as_step
 from layerfreq.errors import InputError, shown
 from layerfreq.files import as_path, natural, sweep, write_whole
 from layerfreq.layers import LayerSpectra
-from layerfreq.runs.files import by_step, joined, plain, read_config, read_frame, read_frames, read_metrics
+from layerfreq.response.result import ErrorSpectrum
+from layerfreq.runs.errors import ERRORS, ERRORS_COLUMNS, frame_of
+from layerfreq.runs.files import (
+    by_step,
+    joined,
+    plain,
+    read_config,
+    read_frame,
+    read_frames,
+    read_metrics,
+    remove_parts,
+)
 from layerfreq.runs.reader import medians
 from layerfreq.runs.selection import at_scales, layers_at, measured_step, several, with_layers
 
@@ -40,11 +51,10 @@ UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
 RESERVE = 32 << 20  # bytes that must be free before a run is begun
 SPECTRA = re.compile(r"step-(\d{12})\.parquet")
 METRICS = re.compile(r"from-(\d{12})\.parquet")
-PARTS = ("spectra", "metrics", "checkpoints", "figures", "config.yaml", "report.html", "notes.txt")  # of a run
 
 
 class Run:
-    """A directory with `config.yaml`, `spectra/` and `metrics/` in Parquet, checkpoints and figures.
+    """A directory with `config.yaml`, `spectra/`, `errors/` and `metrics/` in Parquet, checkpoints and figures.
 
     Every file is written beside its place and moved there in one step, so that a reader finds it whole or not
     at all. The Parquet folders need nothing of ours: `pandas.read_parquet(path / "spectra")`.
@@ -104,7 +114,7 @@ class Run:
         path = as_path(path, "run")
         replaced = overwrite and (path / "config.yaml").is_file()
         if replaced:
-            _remove(path)
+            remove_parts(path)
         if (path / "config.yaml").exists():
             raise InputError(
                 f"run: {str(path)!r} holds another run; choose another directory, or resume that one "
@@ -149,6 +159,15 @@ class Run:
         return self._read("spectra", SPECTRA, SPECTRA_COLUMNS)
 
     @property
+    def errors(self) -> pd.DataFrame:
+        """Error by frequency so far: step, output, method, k, target_energy, error_energy, relative, chance, stderr.
+
+        `output` is "all": all columns of the target together. Exact measurements have a stderr of 0.
+        """
+        found = self._read("errors", ERRORS, ERRORS_COLUMNS)
+        return found.loc[found["step"].isin(self.steps()), :].reset_index(drop=True)
+
+    @property
     def metrics(self) -> pd.DataFrame:
         """All metrics so far: step, and a column for each metric; one row per step, with what was noted last."""
         return by_step(self._read("metrics", METRICS, ["step"]))
@@ -179,7 +198,7 @@ class Run:
             InputError: If the step was not measured, or not at that scale.
         """
         at, scale = step if isinstance(step, tuple) and len(step) == 2 else (step, None)
-        at = measured_step(at, self.steps(), self.path)
+        at = measured_step(at, self._steps_in("spectra"), self.path)
         frame = joined([read_frame(self._spectra_at(at), SPECTRA, SPECTRA_COLUMNS)])
         return layers_at(frame, scale, self.config.get("options"))
 
@@ -187,9 +206,26 @@ class Run:
         __iter__ = None  # numbers are steps, not places: iterate over `steps()`
 
     def steps(self) -> list[int]:
-        """Return the steps measured so far, in order."""
-        names = (SPECTRA.fullmatch(part.name) for part in (self.path / "spectra").glob("step-*.parquet"))
+        """Return the steps measured so far, in order: those with spectra; with errors, where no layers are measured."""
+        found = self._steps_in("spectra")
+        layerless = not found and (self.path / "errors").is_dir() and not self.config.get("layers")
+        return self._steps_in("errors") if layerless else found
+
+    def _steps_in(self, folder: str) -> list[int]:
+        names = (SPECTRA.fullmatch(part.name) for part in (self.path / folder).glob("step-*.parquet"))
         return sorted(int(name[1]) for name in names if name)
+
+    def write_errors(self, step: int, error: ErrorSpectrum) -> None:
+        """Write one measurement of the error, whole or not at all; before the spectra of the same step.
+
+        Example:
+            >>> x = torch.linspace(0, 1, 50)
+            >>> run.write_errors(0, layerfreq.error_spectrum(x, torch.sin(9 * x), 0 * x))
+            >>> list(run.errors["relative"].round(1)[:2])
+            [1.0, 1.0]
+        """
+        step = as_step(step)
+        self._write_frame("errors", f"step-{step:012d}", frame_of(step, error))
 
     def write_spectra(self, step: int, frame: pd.DataFrame) -> None:
         """Write one measurement, whole or not at all; the same step again replaces it.
@@ -268,9 +304,10 @@ class Run:
         """
         step = -1 if isinstance(step, int) and step == -1 else as_step(step)
         self._pending = []
-        for later in self.steps():
-            if later > step:
-                self._spectra_at(later).unlink()
+        for folder in ("spectra", "errors"):
+            for later in self._steps_in(folder):
+                if later > step:
+                    (self.path / folder / f"step-{later:012d}.parquet").unlink()
         for part in (self.path / "metrics").glob("from-*.parquet"):
             if not METRICS.fullmatch(part.name):
                 continue
@@ -289,7 +326,7 @@ class Run:
             >>> run.path.exists()
             False
         """
-        _remove(self.path)
+        remove_parts(self.path)
         sweep(self.path)
         for folder in (self.path, *self.path.parents):
             ours = folder == self.path or (self._made is not None and folder.is_relative_to(self._made))
@@ -347,7 +384,7 @@ class Run:
 
     def trainings(self) -> list[Run]:
         """Return the runs that hold measurements or metrics: this one, or those in its folders, in natural order."""
-        if any(next((self.path / folder).glob("*.parquet"), None) for folder in ("spectra", "metrics")):
+        if any(next((self.path / folder).glob("*.parquet"), None) for folder in ("spectra", "errors", "metrics")):
             return [self]
         inside = [part.parent for part in self.path.glob("*/config.yaml")]
         return [Run(path) for path in sorted(inside, key=lambda path: natural(path.name))]
@@ -355,7 +392,7 @@ class Run:
     def _repr_html_(self) -> str:
         """What notebooks show: the run, and the medians of the last measured step, one row per layer."""
         head = f"<p>{escape(repr(self))}</p>"
-        if not self.steps():
+        if not self._steps_in("spectra"):
             return head
         return f"{head}<p>{escape(self.unit)} {self.steps()[-1]}</p>{self[-1]._repr_html_()}"
 
@@ -373,13 +410,3 @@ class Run:
     def _write_frame(self, folder: str, name: str, frame: pd.DataFrame) -> None:
         (self.path / folder).mkdir(exist_ok=True)
         write_whole(self.path / folder / f"{name}.parquet", lambda at: frame.to_parquet(at, index=False), self.path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a run's files from its folder, `config.yaml` last."""
-    for name in sorted(PARTS, key=lambda name: name == "config.yaml"):
-        part = path / name
-        if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)

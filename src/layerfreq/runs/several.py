@@ -28,7 +28,7 @@ def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
     for given in runs:
         path = given.path if isinstance(given, Run) else as_path(given, "run")
         inner = sorted(p.parent for p in path.glob("*/config.yaml"))
-        if (path / "spectra").is_dir() or (path / "metrics").is_dir() or not inner:
+        if any((path / folder).is_dir() for folder in ("spectra", "errors", "metrics")) or not inner:
             found.append((given if isinstance(given, Run) else Run(path), str(path)))
             continue
         for one in inner:

@@ -21,6 +21,7 @@ import torch
 
 from layerfreq.errors import InputError, first_line, listed, shown
 from layerfreq.layers import LayerSpectra
+from layerfreq.response.result import ErrorSpectrum
 from layerfreq.trackers.csv import CSV
 from layerfreq.trackers.mlflow import MLflow
 from layerfreq.trackers.tensorboard import TensorBoard
@@ -63,14 +64,15 @@ class Tracker(Protocol):
         ...
 
 
-def scalars_of(*measured: LayerSpectra) -> dict[str, float]:
+def scalars_of(*measured: LayerSpectra, error: ErrorSpectrum | None = None) -> dict[str, float]:
     """Return the numbers of a step's measurements by name.
 
     They are `layerfreq/<scale>/<what>/<layer>` with the scales measured and what median, peak or resolution, and
     `layerfreq/floor/<layer>`, which is the same at all scales. Of raw (features as they are) and rms (a layer at unit
     root mean square) one brings the other; maxabs (each dimension over its largest absolute value, the paper's) is
-    there if it was asked for. What is None (a median outside the cutoffs, the peak of a target that does not vary) is
-    left out.
+    there if it was asked for. With an error by frequency, `layerfreq/learned` is the largest k up to which it stays
+    under a tenth, in radians per unit of the inputs, and `layerfreq/bias` its spectral bias. What is None (a median
+    outside the cutoffs, the peak of a target that does not vary) is left out.
     """
     found = {}
     for spectra in _in_all_scales(measured):
@@ -78,22 +80,24 @@ def scalars_of(*measured: LayerSpectra) -> dict[str, float]:
             for what in ("median", "peak", "resolution"):
                 found[f"layerfreq/{one.scale}/{what}/{layer}"] = getattr(one, what)
             found[f"layerfreq/floor/{layer}"] = one.floor
+    if error is not None:
+        found |= {"layerfreq/learned": error.learned(), "layerfreq/bias": error.bias}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def figure_of(*measured: LayerSpectra) -> Figure:
-    """Draw the layers at all scales measured, apart from pyplot's figures, which are the user's."""
+def figure_of(*measured: LayerSpectra, error: ErrorSpectrum | None = None) -> Figure:
+    """Draw the layers at all scales measured, and the error, apart from pyplot's figures, which are the user's."""
     from matplotlib.figure import Figure
 
-    parts = _in_all_scales(measured)
-    figure = Figure(figsize=(5.5 * len(parts), 4.2), layout="constrained")
-    for spectra, ax in zip(parts, figure.subplots(1, len(parts), squeeze=False)[0], strict=True):
-        spectra.plot(ax)
+    drawn = [part.plot for part in _in_all_scales(measured)] + ([] if error is None else [error.plot])
+    figure = Figure(figsize=(5.5 * len(drawn), 4.2), layout="constrained")
+    for draw, ax in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
+        draw(ax)
     return figure
 
 
 def _in_all_scales(measured: Iterable[LayerSpectra]) -> list[LayerSpectra]:
-    return [part for spectra in measured for part in spectra.in_its_scales()]
+    return [part for spectra in measured if spectra for part in spectra.in_its_scales()]
 
 
 class Trackers:
@@ -115,10 +119,11 @@ class Trackers:
                     "such as layerfreq.trackers.trackers.CSV('spectra.csv')"
                 )
 
-    def log(self, step: int, measured: Sequence[Any]) -> None:
-        """Log what was measured at a step, `LayerSpectra` at one scale or more, to all of them."""
+    def log(self, step: int, measured: Sequence[LayerSpectra], error: ErrorSpectrum | None = None) -> None:
+        """Log what was measured at a step, `LayerSpectra` at one scale or more and the error, to all of them."""
         with _random_state_kept():
-            scalars, figure = scalars_of(*measured), cache(lambda: figure_of(*measured))
+            scalars = scalars_of(*measured, error=error)
+            figure = cache(lambda: figure_of(*measured, error=error))
             for one in self._trackers:
                 self._try(one, lambda one=one: one.log(step, dict(scalars), figure))
 

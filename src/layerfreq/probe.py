@@ -1,0 +1,336 @@
+"""What is measured: points with their targets, where in a model, and how; and the measuring itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from layerfreq.data.distributed import Shards
+from layerfreq.data.inputs import batches, device_of, is_loader
+from layerfreq.data.validation import Scale, as_scale
+from layerfreq.errors import InputError, Refused, blame, shown
+from layerfreq.isolation.memory import group_by_memory, read_memory
+from layerfreq.isolation.preserve import untouched
+from layerfreq.measure.measure import measure, measure_source
+from layerfreq.measure.options import check_options
+from layerfreq.measure.result import Spectrum
+from layerfreq.measure.strategies import SHARE
+from layerfreq.network.cuts import Cut, choose
+from layerfreq.network.extract import FeatureStream, collect, collect_labels, most_points, run_through
+from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
+from layerfreq.network.labelled import for_model
+from layerfreq.network.naming import Layers, as_layers, none_of
+from layerfreq.network.outputs import Function, Outputs
+from layerfreq.response.measure import error_spectrum
+from layerfreq.response.options import as_error_options
+from layerfreq.response.result import ErrorSpectrum
+
+ERROR = "error by frequency"  # what a failure of it is filed under, next to layers' names
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a model is measured.
+
+    Attributes:
+        layers: The layers, input to output, and where they are.
+        refused: name -> reason, for activations and blocks of the model that are no cut.
+        hidden: How many hidden layers the model has, measured or not.
+        gradients: Whether the model runs only with gradients.
+    """
+
+    layers: list[Cut]
+    refused: dict[str, Refused]
+    hidden: int
+    gradients: bool = False
+
+
+def plan(
+    model: nn.Module,
+    inputs: Any,
+    layers: Layers,
+    group: Any = None,
+    reading: Any = "flatten",
+    *,
+    some: bool = True,
+) -> Plan:
+    """Find out which layers to measure, once for many measurements; without `some`, there may be none.
+
+    Raises:
+        InputError: If there are none, or the ranks of the group find different ones.
+    """
+    shards = Shards(group)
+    with shards.together(), untouched(model, inputs):
+        layers = [] if none_of(layers, some) else as_layers(layers)
+        cuts = choose_layers(model, inputs, layers, reading, some=some)
+    found = shards.gather([layer.name for layer in cuts.layers])
+    other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
+    if other is not None:
+        raise InputError(
+            f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
+            "name the layers yourself"
+        )
+    hidden = len(cuts.layers) if layers is None else len(choose(cuts.trace, {})[0])
+    return Plan(cuts.layers, cuts.refused, hidden, cuts.trace.gradients)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement of a probe.
+
+    Attributes:
+        spectra: For each of the probe's scales, layer -> spectrum.
+        failed: layer -> reason, for layers that could not be measured, and `ERROR` -> reason.
+        error: Error by frequency, where it was asked for.
+    """
+
+    spectra: list[dict[str, Spectrum]]
+    failed: dict[str, str] = field(default_factory=dict)
+    error: ErrorSpectrum | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is measured, checked once for many measurements.
+
+    Attributes:
+        inputs: What the model's forward takes, for n points, or an iterable of (inputs, targets) batches.
+        targets: The points' targets, or None with an iterable of batches.
+        plan: Where.
+        scales: At which scales; raw and rms follow from one another.
+        memory: What the features may take at a time, see `layer_spectra`.
+        options: Of `spectrum`, but for the scale.
+        error: Options of `error_spectrum`, or None where it is not asked for.
+    """
+
+    inputs: Any
+    targets: Any
+    plan: Plan
+    scales: tuple[Scale, ...] = ("raw",)
+    memory: int | str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module | Callable[..., Any],
+        inputs: Any,
+        targets: Any,
+        layers: Layers,
+        options: Mapping[str, Any],
+        *,
+        scales: Any = ("raw",),
+        reading: Any = "flatten",
+        memory: int | str | None = None,
+        whole: bool = False,
+        error: Any = None,
+    ) -> Probe:
+        """Check what was asked for, and find the layers; see `layer_spectra` for the arguments.
+
+        Args:
+            model: The model, which is left as it was.
+            inputs: The points.
+            targets: Their targets.
+            layers: Names, or None.
+            options: Of `spectrum`.
+            scales: One, or several.
+            reading: How outputs are read.
+            memory: What the features may take.
+            whole: Whether the model runs on all points at once.
+            error: As of `Monitor`.
+
+        Raises:
+            InputError: For anything that cannot be measured, the same on all ranks.
+        """
+        with Shards(options.get("group")).together():
+            error, options = as_error_options(error), check_options(options)
+            module = as_module(model, error)
+            asked = _independent(scales)
+            if targets is None and not is_loader(inputs):
+                raise InputError(
+                    "targets: None; pass one target for each input, or an iterable of (inputs, targets) batches"
+                )
+            read_memory(memory)
+            if whole and not is_loader(inputs):
+                inputs, targets = list(batches(inputs, targets, whole=True)), None
+            inputs = for_model(module, inputs)
+            if isinstance(module, Function) and layers not in (None, []):
+                raise InputError(f"layers: {shown(layers)} of a function, which has none; leave layers out")
+        if isinstance(module, Function):
+            found = Plan([], {}, 0)
+        else:
+            found = plan(module, inputs, layers, options.get("group"), reading, some=error is None)
+        return cls(inputs, targets, found, asked, memory, options, error)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Name -> reason, for activations and blocks of the model that are no cut."""
+        return {name: str(reason) for name, reason in self.plan.refused.items()}
+
+    @property
+    def shards(self) -> Shards:
+        """The ranks over which the points are spread."""
+        return Shards(self.options.get("group"))
+
+    def measure(
+        self, model: nn.Module, on_layer: Callable[[str], Any] | None = None, *, strict: bool = True
+    ) -> Measured:
+        """Measure the layers one after the other, at all scales while their features are at hand.
+
+        Args:
+            model: The model, unwrapped.
+            on_layer: Told each layer's name before it is measured.
+            strict: Raise where a layer cannot be measured, instead of leaving it out and naming it in `failed`.
+
+        Raises:
+            InputError: For bad input, or where passes over the inputs see different numbers of points.
+        """
+        failed = None if strict else {}
+        with self.shards.together():
+            points, budget = most_points(model, self.inputs), read_memory(self.memory)
+        # All ranks plan alike: for the largest part, and the least memory.
+        points, budget = round(self.shards.largest(float(points))), -round(self.shards.largest(-float(budget)))
+        cuts = self.plan.layers
+        sizes = [(cut, points * cut.each, _work(points * cut.each, points, self.options)) for cut in cuts]
+        outputs = None if self.error is None else Outputs()
+        found: dict[str, list[Spectrum]] = {}
+        for some, held in group_by_memory(sizes, budget):
+            if held or not self.shards.alone:
+                first = outputs if outputs is not None and not outputs.seen else None
+                found.update(self._held(model, some, points, budget, on_layer, failed, first))
+            else:
+                found.update(self._streamed(model, some[0], budget, on_layer, failed))
+        counted = {c.name: found[c.name][0].n for c in cuts if c.reading.name != "positions" and c.name in found}
+        if len(set(counted.values())) > 1:
+            counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
+            raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
+        by_scale = [{name: spectra[i] for name, spectra in found.items()} for i in range(len(self.scales))]
+        error = None if outputs is None else self._error(model, outputs, failed)
+        return Measured(by_scale, failed or {}, error)
+
+    def _error(self, model: nn.Module, outputs: Outputs, failed: dict[str, str] | None) -> ErrorSpectrum | None:
+        """Measure the error by frequency, with outputs from the pass that read the layers if there was one."""
+        with self.shards.together():
+            if not outputs.seen:
+                nothing: list[Cut] = []
+                run_through(
+                    model, self.inputs, self.targets, nothing, _ignore, outputs.see, gradients=self.plan.gradients
+                )
+        inputs, targets, out = outputs.whole(self.shards)
+        with _noting(failed, ERROR):
+            return error_spectrum(inputs, targets, out, **(self.error or {}))
+        return None
+
+    def _held(
+        self,
+        model: nn.Module,
+        cuts: Sequence[Cut],
+        points: int,
+        budget: int,
+        on_layer: Callable[[str], Any] | None,
+        failed: dict[str, str] | None,
+        outputs: Outputs | None,
+    ) -> Iterator[tuple[str, list[Spectrum]]]:
+        """Measure some layers whose features are held together, and gather the outputs of the same pass."""
+        with self.shards.together():
+            see = None if outputs is None else outputs.see
+            features, labels = collect(model, self.inputs, self.targets, cuts, points, see)
+        for cut in cuts:
+            name = cut.name
+            if on_layer is not None:
+                on_layer(name)
+            room = max(0, budget - sum(one.nbytes for one in features.values()))
+            one = features.pop(name)
+            with _noting(failed, name), blame(name):
+                if self.options.get("group") is None and len(one) == 0:
+                    raise InputError("targets: -100 at every position, so that none is left; label some")
+                ours = _for_layer(cut, len(one), _at_home(model, one, self.options))
+                yield name, [measure(one, labels.get(name), room=room, scale=s, **ours) for s in self.scales]
+            del one
+
+    def _streamed(
+        self,
+        model: nn.Module,
+        cut: Cut,
+        budget: int,
+        on_layer: Callable[[str], Any] | None,
+        failed: dict[str, str] | None,
+    ) -> Iterator[tuple[str, list[Spectrum]]]:
+        """Measure a layer whose features are too large to be held."""
+        if on_layer is not None:
+            on_layer(cut.name)
+        reject_one_pass(self.inputs)
+        with _noting(failed, cut.name), blame(cut.name):
+            labels = collect_labels(model, self.inputs, self.targets, cut)
+            source = FeatureStream(model, self.inputs, self.targets, cut, len(labels), self.options.get("device"))
+            ours = _for_layer(cut, len(labels), self.options)
+            yield cut.name, [measure_source(source, labels, room=budget, scale=s, **ours) for s in self.scales]
+
+
+def as_module(model: Any, error: Any = None) -> nn.Module:
+    """Return the module that is run: the one inside wrappers; where only an error is asked for, a plain function too.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if isinstance(model, nn.Module):
+        return unwrap(model)
+    if error is not None and callable(model) and not isinstance(model, type):
+        return Function(model)
+    raise InputError(f"model: a {type(model).__name__} is not a torch.nn.Module; pass the module itself")
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+def _independent(scale: Any) -> tuple[Scale, ...]:
+    """Return the scales to measure at, the first as asked; of raw and rms one is enough.
+
+    Raises:
+        InputError: If one is unknown, or there is none.
+    """
+    several = isinstance(scale, Iterable) and not isinstance(scale, str)
+    asked: list[Scale] = [as_scale(one) for one in (list(scale) if several else [scale])]
+    if not asked:
+        raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
+    kinds = {one == "maxabs": one for one in reversed(asked)}
+    return tuple(one for one in asked if kinds.pop(one == "maxabs", None))
+
+
+def _work(size: int, points: int, options: Mapping[str, Any]) -> int:
+    """Bytes that a layer's features take once more while they are measured: all of them, or those of drawn centres."""
+    rows = options.get("rows")
+    if isinstance(rows, int):
+        return min(size, int(2 / SHARE * size * rows / max(1, points)))
+    return size if options.get("rtol") is None else size // 2
+
+
+@contextmanager
+def _noting(failed: dict[str, str] | None, name: str) -> Iterator[None]:
+    """Note that a layer cannot be measured, and why, instead of raising; without a dict to note it in, raise."""
+    try:
+        yield
+    except InputError as error:
+        if failed is None:
+            raise
+        failed[name] = str(error)
+
+
+def _for_layer(cut: Cut, n: int, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let every point be a centre at a layer without positions that has fewer than are drawn at those with them."""
+    reading, rows = cut.reading, options.get("rows")
+    fewer = isinstance(rows, int) and rows > n and options.get("group") is None
+    return {**options, "rows": None} if fewer and reading.name == "positions" and reading.axis is None else options
+
+
+def _at_home(model: nn.Module, features: Tensor, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Compute where the model does, also if its device had no room for the features of all layers at a time."""
+    if options.get("device") is None and features.device != device_of(model):
+        return {**options, "device": device_of(model)}
+    return options
