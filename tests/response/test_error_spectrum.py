@@ -312,7 +312,7 @@ Y = np.arange(30.0)
         ((X, Y, Y, [1.0, 99.0]), {"method": "projection"}, "frequencies: 99 is beyond"),
         ((X, Y, Y, [2.0, 1.0]), {}, "frequencies: 2 is followed by 1"),
         ((X, Y, Y, [-1.0]), {}, "frequencies: -1 is not a finite number"),
-        ((X, Y, Y, [0.0, 1.0]), {"method": "filter"}, "frequencies: 0 is no filter"),
+        ((X, Y, Y, [0.0, 1.0]), {"method": "filter"}, "frequencies: 0 is not a valid cutoff"),
         ((X, Y, Y, [True]), {}, "frequencies: cannot be read as numbers"),
         ((X, Y, Y, ["a"]), {}, "frequencies: cannot be read as numbers"),
         ((X, Y, Y, []), {}, "frequencies: empty"),
