@@ -12,6 +12,7 @@ ROOMS = (
     "_version",
     "errors",
     "files",
+    "progress",
     "isolation",
     "data",
     "plots",

@@ -25,6 +25,7 @@ from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
 from layerfreq.network.labelled import for_model
 from layerfreq.network.naming import Layers, as_layers, none_of
 from layerfreq.network.outputs import Function, Outputs
+from layerfreq.progress import Progress
 from layerfreq.response.measure import error_spectrum
 from layerfreq.response.options import as_error_options
 from layerfreq.response.result import ErrorSpectrum
@@ -199,12 +200,16 @@ class Probe:
         sizes = [(cut, points * cut.each, _work(points * cut.each, points, self.options)) for cut in cuts]
         outputs = None if self.error is None else Outputs()
         found: dict[str, list[Spectrum]] = {}
-        for some, held in group_by_memory(sizes, budget):
-            if held or not self.shards.alone:
-                first = outputs if outputs is not None and not outputs.seen else None
-                found.update(self._held(model, some, points, budget, on_layer, failed, first))
-            else:
-                found.update(self._streamed(model, some[0], budget, on_layer, failed))
+        # The work of a layer grows with its width, and some is the same for all.
+        work = {cut.name: cut.each + 256.0 for cut in cuts}
+        with Progress(work, shown=on_layer is None and self.shards.rank == 0) as line:
+            tell = on_layer or line.layer
+            for some, held in group_by_memory(sizes, budget):
+                if held or not self.shards.alone:
+                    first = outputs if outputs is not None and not outputs.seen else None
+                    found.update(self._held(model, some, points, budget, tell, failed, first))
+                else:
+                    found.update(self._streamed(model, some[0], budget, tell, failed))
         counted = {c.name: found[c.name][0].n for c in cuts if c.reading.name != "positions" and c.name in found}
         if len(set(counted.values())) > 1:
             counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
