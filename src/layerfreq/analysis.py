@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerfreq.data.inputs import count
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError, Refused
+from layerfreq.errors import InputError, LayerWarning, Refused
 from layerfreq.files import as_path
 from layerfreq.isolation.memory import read_memory
 from layerfreq.loading.datasets import in_batches, load_data
@@ -18,7 +18,6 @@ from layerfreq.loading.models import Source, load_checkpoint
 from layerfreq.loading.state_dicts import fingerprint, steps_of
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.network.reading import read_reading
-from layerfreq.probe import plan
 from layerfreq.runs.environment import environment
 from layerfreq.runs.run import Run
 from layerfreq.runs.summary import layer_table, summarise
@@ -96,12 +95,11 @@ def analyze(
     inputs, targets = load_data(data, source, points, reading)
     batches = in_batches(inputs, targets, batch)
     model = source.model.to(device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what cannot be measured is listed, with the reason
-        cuts = plan(model, batches, layers)
-    names = [layer.name for layer in cuts.layers]
     options = {"reading": reading, "memory": memory, "scale": scales, "rows": rows, "seed": seed}
-    monitor = Monitor(model, batches, layers=names, on_error="raise", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerWarning)  # what cannot be measured is listed, with the reason
+        monitor = Monitor(model, batches, layers=layers, on_error="raise", **options)
+    names, refused = monitor.layers, monitor.plan.refused
     run = Run.create(
         out,
         {
@@ -118,8 +116,8 @@ def analyze(
             "reading": reading,
             "seed": seed,
             "layers": names,
-            "hidden_layers": cuts.hidden,
-            "not a cut": {layer: str(reason) for layer, reason in cuts.refused.items()},
+            "hidden_layers": monitor.plan.hidden,
+            "not a cut": {layer: str(reason) for layer, reason in refused.items()},
             "environment": environment(),
         },
     )
@@ -138,7 +136,7 @@ def analyze(
     finally:
         if not run.steps():  # the corrected command wants the same place
             run.remove()
-    return Analysis(run, cuts.refused, told)
+    return Analysis(run, refused, told)
 
 
 def medians(run: Run, scales: Sequence[Scale]) -> pd.DataFrame:

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from layerfreq import Run, layer_spectra
+from layerfreq.analysis import analyze
 from layerfreq.cli.program import main
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, Refusal
 from layerfreq.loading.datasets import load_data
 from layerfreq.loading.models import Source, find_model, make
 
@@ -128,6 +129,25 @@ def test_without_checkpoints_the_model_is_measured_as_it_is(cli, home, undrawn):
     x, y = make(f"{home}:points", "data")
     expected = layer_spectra(make(f"{home}:ready", "model"), x[:30], y[:30], "1", rows=20)["1"]
     np.testing.assert_allclose(run.spectra.query("scale == 'raw'")["lfr"], expected.lfr, rtol=1e-6)
+
+
+def test_a_model_is_traced_once_and_tried_in_another_order_once(tmp_path):
+    class Skip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = nn.Sequential(nn.Linear(5, 5), nn.Tanh()), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.head(torch.relu(x + self.inner(x)))
+
+    runs, model = [], Skip()
+    model.register_forward_pre_hook(lambda *_: runs.append(0))
+    np.savez(tmp_path / "data.npz", inputs=torch.randn(40, 5).numpy(), targets=np.arange(40) % 3)
+    found = analyze(Source(model, "skip"), [], str(tmp_path / "data.npz"), tmp_path / "run", name="skip")
+    assert len(runs) == 3  # the last measures
+    assert {name: reason.why for name, reason in found.refused.items()} == {"inner.1": Refusal.AROUND}
+    # What is no cut is in the run, for its report.
+    assert found.run.spectra.attrs["refused"] == {"inner.1": Refusal.AROUND.long}
 
 
 @pytest.mark.parametrize("asked", [("maxabs",), ("rms", "maxabs")], ids="+".join)

@@ -66,6 +66,7 @@ class Monitor:
     Attributes:
         config: What a run of this monitor says about itself: model, layers, options, versions, command.
         layers: The layers that are measured, input to output.
+        plan: Where they are, and why others are no cuts.
         error: The `ErrorSpectrum` of the last measured step, or None.
         closed: Whether `close` was called.
         last: What was measured last, as `measure` returned it; None before. It stays after `close`.
@@ -130,7 +131,8 @@ class Monitor:
         self._model: nn.Module | None = as_module(model, error)
         self.error: ErrorSpectrum | None = None
         self._group = self._probe.options.get("group")
-        self.layers = [layer.name for layer in self._probe.plan.layers]
+        self.plan = self._probe.plan
+        self.layers = [layer.name for layer in self.plan.layers]
         self._points: int | None = None
         self._version = 0
         self._seen: int | None = None  # the last step that came, and the last that was measured
