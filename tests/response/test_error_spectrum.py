@@ -376,3 +376,18 @@ def test_it_can_be_read_and_drawn():
     assert found.plot().get_xlabel().startswith("k (radians per unit")
     with pytest.raises(ValueError, match="read-only"):
         found.k[0] = 1
+
+
+@pytest.mark.parametrize("method", ["grid", "projection"])
+def test_chance_without_phase_is_that_of_shuffled_outputs(method):
+    """Brute force; 101 points: all modes but the mean are complex."""
+    rng = np.random.default_rng(0)
+    t = np.arange(101) / 101
+    y, out = 1 + np.sin(2 * np.pi * 3 * t) + 0.2 * rng.standard_normal(101), 2 + rng.standard_normal(101)
+    k = 2 * np.pi * np.array([0.0, 1.0, 3.0, 7.0])
+    found = error_spectrum(t, y, out, k if method == "projection" else None, method=method, phase_blind=True)
+    at = [0, 1, 3, 7] if method == "grid" else slice(None)
+    waves = np.exp(-1j * t[:, None] * k) / 101
+    target = np.abs(y @ waves)
+    errors = [(target - np.abs(rng.permutation(out) @ waves)) ** 2 for _ in range(4000)]
+    np.testing.assert_allclose(found.chance[at], np.sqrt(np.mean(errors, axis=0)) / target, rtol=0.04)

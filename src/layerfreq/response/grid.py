@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError, first_line
 from layerfreq.response.given import Given, nearest, own_bands, refuse_beyond
-from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, parts
+from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, blind_chance, parts
 
 SLACK = 1e-3  # of a step, by which coordinates may be off
 
@@ -102,12 +102,15 @@ def on_grid(
 
     from scipy import fft
 
-    energies = np.zeros((2, len(k), len(target)))
+    energies, blind = np.zeros((2, len(k), len(target))), np.zeros(len(k))
     for column, (t, e) in enumerate(zip(target, error, strict=True)):
         of_target, of_error = (np.asarray(fft.rfftn(one)) / n for one in (t, e))
         energy = np.abs(of_error) ** 2
         if phase_blind:
             energy = (np.abs(of_target) - np.abs(of_target - of_error)) ** 2
+            mean, variance = np.zeros(size.shape), np.full(size.shape, (t - e).var() / (n - 1))
+            mean.flat[0], variance.flat[0] = abs((t - e).mean()), 0.0
+            blind += rings(blind_chance(np.abs(of_target), mean, variance)) / len(target)
         energies[:, :, column] = rings(np.abs(of_target) ** 2), rings(energy)
     leak = np.mean([rings(_jumps(e, turns)) for e in error], axis=0)
     modes = rings(np.ones(size.shape))
@@ -119,6 +122,8 @@ def on_grid(
     expected = t + (modes - (ring[0] == np.arange(len(k)))) * varies / (n - 1)
     zero = int(ring[0])  # where the mean is: shuffling keeps that of the outputs
     expected[zero] += float(np.mean(off**2) - np.mean(target.mean(axis=axes) ** 2))
+    if phase_blind:
+        expected = blind
     kept = modes > 0 if frequencies is None else np.ones(len(k), bool)
     notes = [*given.notes, *_said(window, center, phase_blind)]
     if float(leak.sum()) > 0.01 * float(e.sum()):

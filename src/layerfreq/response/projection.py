@@ -12,7 +12,7 @@ from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError
 from layerfreq.response.given import Given, own_bands, refuse_beyond
 from layerfreq.response.grid import find_grid
-from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, parts
+from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, blind_chance, parts
 from layerfreq.response.scattered import error_of_root, groups, jackknife, ratios
 
 MOST = 128  # own frequencies
@@ -57,8 +57,10 @@ def on_projection(
         stderr = error_of_root(relative, squares)
     # Outputs in another order: their mean at every k as it was, and what varies of them as noise.
     mean, shift = given.output.mean(axis=0), waves.mean(axis=0)[:, None]
-    expected = np.abs(total[0] / n - shift * mean) ** 2
-    expected = expected + given.output.var(axis=0) * (1 - np.abs(shift) ** 2) / max(1, n - 1)
+    varies = given.output.var(axis=0) * (1 - np.abs(shift) ** 2) / max(1, n - 1)
+    expected = np.abs(total[0] / n - shift * mean) ** 2 + varies
+    if phase_blind:
+        expected = blind_chance(np.abs(total[0] / n), np.abs(shift * mean), np.maximum(varies, 0))
     notes = [*given.notes, said]
     if phase_blind:
         notes.append("phase-blind: magnitudes alone are compared")

@@ -201,6 +201,23 @@ def amplitude_ratio(error: Curve, target: Curve, least: Curve | float) -> Curve:
         return np.where(fine, np.sqrt(np.maximum(error, 0) / np.where(fine, target, 1.0)), np.nan)
 
 
+def blind_chance(target: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return E (|t| - |o|)^2 for a complex Gaussian o, what shuffled outputs are at a frequency: |o| has Rice's mean.
+
+    Args:
+        target: |t|.
+        mean: |E o|.
+        variance: E |o - E o|^2; real modes, Nyquist's, are taken for complex ones.
+    """
+    from scipy.special import i0e, i1e
+
+    with np.errstate(all="ignore"):
+        ratio = np.where(variance > 0, mean**2 / variance, np.inf)
+        size = np.sqrt(np.pi * variance) / 2 * ((1 + ratio) * i0e(ratio / 2) + ratio * i1e(ratio / 2))
+    size = np.where(np.isfinite(size), size, mean)
+    return target**2 - 2 * target * size + mean**2 + variance
+
+
 def parts(target: Curve, error: Curve) -> dict[str, Curve]:
     """Return e_low and e_high of bands that add up: all up to each k, and all above it."""
     total = max(float(target.sum()), 0.0)

@@ -63,7 +63,9 @@ def _lines(part: Any) -> Figure:
         _curves(ax, one, one["k"].nunique(), "k = {:g}")
         ax.axhline(LEARNED, color="0.6", linestyle=":", linewidth=1)
         ax.set(title=case, xlabel="step", ylim=(0, 1.3))
-        ax.set_xscale("symlog", linthresh=max(1, float(np.unique(one["step"])[1:2].sum())))
+        first = max(1.0, float(np.unique(one["step"])[1:2].sum()))
+        ax.set_xscale("symlog", linthresh=10 ** np.ceil(np.log10(first)))  # a tick of its own
+        ax.set_xlim(0, one["step"].max())
     axes[0].set_ylabel("relative error (amplitude)")
     axes[0].legend(fontsize="small", frameon=False)
     return figure

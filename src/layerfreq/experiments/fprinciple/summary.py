@@ -104,10 +104,12 @@ def _filters(part: Any) -> list[list[str]]:
     shown = [int(steps[np.argmin(np.abs(steps - epoch))]) for epoch in np.array(EPOCHS) * steps[-1] / EPOCHS[-1]]
     errors = part[part["what"].isin(["low", "high"])].groupby(["what", "seed", "k", "step"])["value"].first()
     low, high = errors["low"].unstack("step"), errors["high"].unstack("step")
-    # A pair of curves is in order if e_low falls below a half no later than e_high does, and somewhere earlier.
-    first = [
-        np.where((one < HALF).any(axis=1), (one < HALF).to_numpy().argmax(axis=1), len(steps)) for one in (low, high)
-    ]
+    known = high.notna().all(axis=1)  # of the least variances, engines may take what is high for rounding
+    # A pair of curves is in order if e_low falls to half of where it began before e_high does.
+    first = []
+    for one in (low[known], high[known]):
+        fell = one.lt(HALF * one.iloc[:, 0], axis=0)
+        first.append(np.where(fell.any(axis=1), fell.to_numpy().argmax(axis=1), len(steps)))
     held, told = int((first[0] < first[1]).sum()), int((first[0] < len(steps)).sum())
     rows = []
     for name, errors_of in (("e_low", low), ("e_high", high)):
