@@ -217,7 +217,7 @@ def test_a_bad_option_on_one_rank_is_the_same_on_all(ranks):
         ({"inputs": torch.randn(0, 6), "targets": []}, "InputError inputs: 0 points"),
         ({"targets": 3}, "InputError targets: "),
         ({"options": {"whole": True, "layers": []}}, "InputError layers: "),
-        ({"options": {"whole": True, "layers": [1]}}, "InputError layers: [1] has no names"),
+        ({"options": {"whole": True, "layers": [1.5]}}, "InputError layers: [1.5] has no names"),
     ],
     ids=str,
 )
