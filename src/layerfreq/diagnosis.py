@@ -35,6 +35,14 @@ class Diagnosis:
         scales: Scales that they are for.
         budget: Bytes that features may take.
         shown: Names of the modules that the table shows; None means all.
+
+    Example:
+        >>> import torch
+        >>> from layerfreq import doctor
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        >>> found = doctor(model, torch.randn(100, 4))
+        >>> list(found.only(show="refused").to_frame()["reason"])
+        ['no activation', 'nothing above']
     """
 
     modules: list[ModuleReport]
