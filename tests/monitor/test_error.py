@@ -10,6 +10,7 @@ from torch import nn
 
 from layerfreq import Monitor, Run, error_spectrum, layer_spectra
 from layerfreq.errors import InputError
+from layerfreq.integrations.shell import Shell
 from layerfreq.runs.errors import ERRORS_COLUMNS, read_errors
 
 T = (torch.arange(64) / 64)[:, None]
@@ -220,3 +221,18 @@ def test_what_a_function_cannot_be_asked_for():
         Monitor(lambda x: torch.zeros(1), T, Y, error="auto", on_error="raise").measure(0)
     with pytest.raises(InputError, match="model: no hidden layer found"):
         Monitor(nn.Linear(1, 1), T, Y)
+
+
+def test_both_callbacks_share_it(tmp_path):
+    with pytest.raises(InputError, match="error: no method 'fft'"):
+        Shell(T, Y, None, tmp_path / "bad", 1, {"error": "fft"})
+    model = net()
+    shell = Shell(T, Y, None, tmp_path / "run", 1, {"error": "grid", "inv_delta": GRID})
+    shell.begin(model, 0, None)
+    train(model, 1)
+    shell.measure(1)
+    expected = error_spectrum(T, Y, model(T).detach(), method="grid")
+    shell.close()
+    found = dict(read_errors(Run(tmp_path / "run").errors))
+    assert list(found) == [0, 1]
+    same(found[1], expected)
