@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, device_of, is_loader
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, Refused, blame, shown
+from layerfreq.errors import InputError, Refused, blame, listed, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.measure import measure, measure_source
@@ -106,6 +106,7 @@ class Probe:
         memory: What the features may take at a time, see `layer_spectra`.
         options: Of `spectrum`, but for the scale.
         error: Options of `error_spectrum`, or None where it is not asked for.
+        told: Which warnings of drawn rows or sketches were given: each comes once, however often is measured.
     """
 
     inputs: Any
@@ -115,6 +116,7 @@ class Probe:
     memory: int | str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
+    told: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(
@@ -255,7 +257,8 @@ class Probe:
                 if self.options.get("group") is None and len(one) == 0:
                     raise InputError("targets: -100 at every position, so that none is left; label some")
                 ours = _for_layer(cut, len(one), _at_home(model, one, self.options))
-                yield name, [measure(one, labels.get(name), room=room, scale=s, **ours) for s in self.scales]
+                ours = {**ours, "room": room, "told": self.told}
+                yield name, [measure(one, labels.get(name), scale=s, **ours) for s in self.scales]
             del one
 
     def _streamed(
@@ -274,7 +277,10 @@ class Probe:
             labels = collect_labels(model, self.inputs, self.targets, cut)
             source = FeatureStream(model, self.inputs, self.targets, cut, len(labels), self.options.get("device"))
             ours = _for_layer(cut, len(labels), self.options)
-            yield cut.name, [measure_source(source, labels, room=budget, scale=s, **ours) for s in self.scales]
+            there = ("device", "group")  # the source knows them
+            ours = {name: value for name, value in ours.items() if name not in there}
+            ours |= {"room": budget, "told": self.told}
+            yield cut.name, [measure_source(source, labels, scale=s, **ours) for s in self.scales]
 
 
 def as_module(model: Any, error: Any = None) -> nn.Module:
@@ -301,7 +307,8 @@ def _independent(scale: Any) -> tuple[Scale, ...]:
         InputError: If one is unknown, or there is none.
     """
     several = isinstance(scale, Iterable) and not isinstance(scale, str)
-    asked: list[Scale] = [as_scale(one) for one in (list(scale) if several else [scale])]
+    given = listed(scale, "scale", "'raw', 'rms', 'maxabs' or several of them") if several else [scale]
+    asked: list[Scale] = [as_scale(one) for one in given]
     if not asked:
         raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
     kinds = {one == "maxabs": one for one in reversed(asked)}

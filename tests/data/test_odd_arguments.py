@@ -131,6 +131,8 @@ PLACES = {
     "Monitor.finish": lambda run, odd: strict().finish(odd),
     "Monitor.note": lambda run, odd: written().note(odd, {"loss": 1.0}),
     "Monitor.note, metrics": lambda run, odd: written().note(1, odd),
+    "Monitor, trackers": lambda run, odd: strict(trackers=odd),
+    "Monitor, scale": lambda run, odd: strict(scale=odd),
     "Monitor.keep": lambda run, odd: written().keep(),
     "Monitor, when": lambda run, odd: strict(when=odd).measure(0),
     "Monitor, memory": lambda run, odd: strict(memory=odd).measure(0),

@@ -181,6 +181,12 @@ def test_batches_without_a_labelled_position_pass_by():
     close(streamed, held, 1e-6)
 
 
+def test_a_layer_that_is_streamed_takes_a_device():
+    options = {"layers": "act", "inv_delta": GRID, "rows": 30}
+    held, streamed = (layer_spectra(net(), X, Y, memory=m, device="cpu", **options) for m in ("1GB", 400_000))
+    close(streamed["act"], held["act"], 1e-6)
+
+
 class Numbers(IterableDataset):
     def __iter__(self):
         return iter(list(zip(X, Y, strict=True)))

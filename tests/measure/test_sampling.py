@@ -1,10 +1,12 @@
 """Sampled filter centres: who is drawn, and whether the standard error keeps its word."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from layerfreq import spectrum
+from layerfreq import Monitor, spectrum
 from layerfreq.data.targets import as_targets
 from layerfreq.measure.intervals import LEAST, Residuals
 from layerfreq.measure.sampling import draw
@@ -161,6 +163,19 @@ def test_too_few_rows_are_warned_of_with_the_rows_it_takes():
     x, y = tails("Cauchy")
     with pytest.warns(UserWarning, match="rows=None, for all 400 points"):
         spectrum(x, y, U, rows=16)
+
+
+def test_a_monitor_says_once_that_rows_are_too_few():
+    x, y = (torch.as_tensor(part) for part in data("balanced"))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)).to(x.dtype)
+    torch.nn.init.eye_(model[0].weight)
+    torch.nn.init.constant_(model[0].bias, 10)  # so that the features are the points
+    monitor = Monitor(model, x, y, inv_delta=U, rows=2)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for step in range(3):
+            monitor.measure(step)
+    assert [str(one.message).partition(":")[0] for one in seen] == ["rows=2"]
 
 
 @pytest.mark.filterwarnings("error")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from layerfreq.data.notes import as_metrics
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import InputError, listed, shown
 from layerfreq.layers import LayerSpectra, joined
 from layerfreq.monitor.policy import Policy
 from layerfreq.response.result import ErrorSpectrum
@@ -37,7 +37,7 @@ class Record:
         self._policy, self._checkpoints, self._noted = policy, checkpoints, 0
         self._trackers: Any = None
         self._last: weakref.finalize | None = None
-        if trackers := list(trackers):
+        if trackers := listed(trackers, "trackers", "trackers"):
             from layerfreq.trackers.trackers import Trackers
 
             self._trackers = Trackers(trackers)
