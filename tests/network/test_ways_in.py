@@ -26,7 +26,11 @@ def by_lightning(model, inputs, targets, **options):
 
     callback = LayerSpectraCallback(inputs, targets, **OPTIONS, **options)
     trainer = SimpleNamespace(
-        fast_dev_run=False, global_step=0, loggers=[], precision_plugin=SimpleNamespace(convert_input=lambda x: x)
+        fast_dev_run=False,
+        global_step=0,
+        loggers=[],
+        callback_metrics={},
+        precision_plugin=SimpleNamespace(convert_input=lambda x: x),
     )
     callback.on_train_start(trainer, model)
     found = callback.monitor.layers
