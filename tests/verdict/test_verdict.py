@@ -306,6 +306,8 @@ def test_runs_of_different_kinds_are_not_judged_together_unasked(tmp_path, capsy
         "layers": ["a", "b", "c"],
         "options": {"center": False},
         "reading": "flatten",
+        "hidden_layers": 3,
+        "parameters": 500,
     }
     one = write_run(tmp_path / "one", {0: [4, 2, 1]}, kind)
     others = {
@@ -315,6 +317,7 @@ def test_runs_of_different_kinds_are_not_judged_together_unasked(tmp_path, capsy
         "options": {"center": True},
         "data": "digits",
         "layers": ["d"],
+        "parameters": 600,
     }
     for name, value in others.items():
         first = write_run(tmp_path / f"{name}-first", {0: [4, 2, 1]}, {"data": "cifar"} if name == "data" else kind)
@@ -325,7 +328,10 @@ def test_runs_of_different_kinds_are_not_judged_together_unasked(tmp_path, capsy
         assert str(other.path) in str(caught.value)
         assert verdict([first, other], together=True).runs == 2
         assert "of different kinds" in judge_speed(expand([first, other])).sentence
-    for i, like in enumerate([kind, {}, {**kind, "layers": ["c", "d"]}, {**kind, "environment": {"torch": "1"}}]):
+    deeper = {**kind, "hidden_layers": 4, "parameters": 700}
+    for i, like in enumerate(
+        [kind, {}, {**kind, "layers": ["c", "d"]}, {**kind, "environment": {"torch": "1"}}, deeper]
+    ):
         assert verdict([one, write_run(tmp_path / f"like-{i}", {0: [4, 2, 1]}, like)]).runs == 2
     from layerfreq.cli import program as cli
 

@@ -320,9 +320,18 @@ def _describe(model: nn.Module, probe: Probe, center: bool, points: int) -> dict
         "model": type(model).__name__,
         "layers": [cut.name for cut in cuts],
         "hidden_layers": probe.plan.hidden,
+        "parameters": _parameters(model),
         "points": points,
         "reading": {cut.name: cut.reading.name for cut in cuts if cut.reading.name != "flatten"} or "flatten",
         "options": {"scale": scales[0] if len(scales) == 1 else scales, **plain},
         **({} if probe.error is None else {"error_by_frequency": dict(probe.error)}),
         "environment": environment(),
     }
+
+
+def _parameters(model: Any) -> int | None:
+    """Return how many numbers a network learns; None of a plain function, and of shapes that are not yet known."""
+    if not isinstance(model, nn.Module):
+        return None
+    lazy = any(isinstance(one, nn.parameter.UninitializedParameter) for one in model.parameters())
+    return None if lazy else sum(one.numel() for one in model.parameters())

@@ -18,7 +18,8 @@ def unlike(runs: Sequence[Run], same: Sequence[str] = SAME) -> str:
     """Return what makes runs trainings of different kinds, in words; empty where nothing does.
 
     Runs in one experiment's folder belong together. Others do where they name the same experiment, model, data, number
-    of points, reading and centring, and share a layer. The depths of their networks may differ.
+    of points, reading and centring, and share a layer. The depths of their networks may differ; those of one depth are
+    seeds of one network, and have equally many parameters.
     """
     if len({run.path.resolve().parent for run in runs if _experiment(run)}) == 1 and all(map(_experiment, runs)):
         return ""
@@ -29,6 +30,12 @@ def unlike(runs: Sequence[Run], same: Sequence[str] = SAME) -> str:
         if other is not None:
             first = known[0]
             return f"{name} {first[1]!r} in {str(first[0].path)!r}, {other[1]!r} in {str(other[0].path)!r}"
+    sizes: dict[Any, tuple[Run, int]] = {}
+    for run, about in said:
+        if isinstance(about.get("parameters"), int):
+            first, size = sizes.setdefault(about.get("hidden_layers"), (run, about["parameters"]))
+            if about["parameters"] != size:
+                return f"{size} parameters in {str(first.path)!r}, {about['parameters']} in {str(run.path)!r}"
     layers = [(run, set(about["layers"])) for run, about in said if isinstance(about.get("layers"), list)]
     other = next((run for run, names in layers if not names & layers[0][1]), None)
     if other is not None:
