@@ -33,7 +33,8 @@ def verdict(
     if as_json:
         whole = {"runs": result.runs, "seeds": result.seeds, "sentences": result.sentences}
         scales = {name: _of_scale(one) for name, one in result.scales.items()}
-        print_json({**whole, "scales": scales, "speed": result.speed, "cause": result.cause})
+        findings = {"speed": result.speed, "cause": result.cause, "learning": result.learning}
+        print_json({**whole, "scales": scales, **findings})
         return
     counts = ((result.runs, "run"), (result.seeds, "seed"))
     print(", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts))

@@ -91,6 +91,8 @@ class Verdict:
         scales: scale -> `ScaleVerdict`, for every scale that some run was measured at, the paper's first.
         speed: Whether depth shortens training, a `Finding`.
         cause: Whether frequency explains how fast what lies above the cuts learns, a `Finding`.
+        learning: Whether the whole network learns low frequencies first, a `Finding`; it takes runs with errors by
+            frequency, `Monitor(..., error="auto")`.
         runs: Number of runs.
         seeds: Number of seeds among them.
 
@@ -107,15 +109,25 @@ class Verdict:
     """
 
     def __init__(
-        self, scales: dict[str, ScaleVerdict], speed: Finding, cause: Finding, *, runs: int, seeds: int
+        self,
+        scales: dict[str, ScaleVerdict],
+        speed: Finding,
+        cause: Finding,
+        learning: Finding,
+        *,
+        runs: int,
+        seeds: int,
+        errors: bool,
     ) -> None:
-        self.scales, self.speed, self.cause, self.runs, self.seeds = scales, speed, cause, runs, seeds
+        self.scales, self.speed, self.cause, self.learning = scales, speed, cause, learning
+        self.runs, self.seeds, self._errors = runs, seeds, errors
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict in plain words: one sentence per scale, one on speed, one on the cause."""
-        nothing = [] if self.scales else ["No layer was measured, so nothing is said of frequencies."]
-        return [*nothing, *(one.sentence for one in self.scales.values()), self.speed.sentence, self.cause.sentence]
+        """The verdict in plain words: one per scale, one each on speed and cause, on learning if runs have errors."""
+        nothing = [] if self.scales else ["No layer was measured, so nothing is said of layers' frequencies."]
+        findings = [self.speed, self.cause, *([self.learning] if self._errors else [])]
+        return [*nothing, *(one.sentence for one in [*self.scales.values(), *findings])]
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each scale and step: answer, octaves, low, high, seeds, resolved, left_out.
@@ -144,7 +156,7 @@ def verdict(
     error: float | None = None,
     together: bool = False,
 ) -> Verdict:
-    """Judge runs: does deeper mean lower frequency, does depth shorten training, does frequency explain it.
+    """Judge runs: is deeper lower, does depth shorten training, why, and are low frequencies learned first.
 
     Args:
         runs: Runs, or their folders; a folder of an experiment stands for the runs in it. Each run is one seed; runs
@@ -178,7 +190,11 @@ def verdict(
     unit = unit_of([run for run, _ in found])
     scales = {name: _of_training(one, found) for name, one in judge(medians, unit).items()}
     seeds = len({cluster for _, cluster in found})
-    return Verdict(scales, judge_speed(found, error, together=together), _cause(found), runs=len(found), seeds=seeds)
+    from layerfreq.verdict.learning import judge_learning
+
+    findings = judge_speed(found, error, together=together), _cause(found), judge_learning(found)
+    errors = any((run.path / "errors").is_dir() for run, _ in found)
+    return Verdict(scales, *findings, runs=len(found), seeds=seeds, errors=errors)
 
 
 def medians_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
