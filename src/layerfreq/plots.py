@@ -184,7 +184,7 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
             ax.text(0.5, 0.5, "no median within the cutoffs", transform=ax.transAxes, ha="center", color="0.45")
             continue
         ax.set(yscale="log")
-        if _bent(summary["step"]):
+        if bent(summary["step"]):
             ax.set_xscale("symlog", linthresh=1)
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))
@@ -195,7 +195,7 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
     return figure
 
 
-def _bent(steps: Any) -> bool:
+def bent(steps: Any) -> bool:
     """Whether steps are rarer and rarer, as those of `when="log"` are, so that a linear axis would crowd them."""
     steps = np.unique(steps)
     return len(steps) > 3 and bool(steps[-1] > 20 * max(1, steps[len(steps) // 2]))

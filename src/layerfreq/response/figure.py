@@ -1,13 +1,20 @@
-"""The figure of error by frequency."""
+"""Figures of error by frequency: at one step, and over training."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerfreq.plots import bent
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROUNDING = 1e-10  # of the strongest band's energy, well above what float32 targets hold of rounding
+LEARNED = {0.5: "-", 0.1: "--"}  # thresholds of the relative error, and their lines
 
 
 def plot_errors(found: Any, ax: Axes | None = None) -> Axes:
@@ -31,6 +38,85 @@ def plot_errors(found: Any, ax: Axes | None = None) -> Axes:
     ax.plot(k, found.chance, color="0.45", linestyle="--", label="by chance (shuffled outputs)")
     seen = found.relative[told]
     ax.set(xlabel=f"k ({found.units})", ylabel="relative error", ylim=(0, max(1.2, 1.1 * seen.max(initial=0.0))))
-    ax.set_xscale("symlog" if k[0] == 0 else "log", **({"linthresh": float(k[1])} if k[0] == 0 and len(k) > 1 else {}))
+    ax.set_xscale(**_scale(k))
     ax.legend(fontsize="small", frameon=False)
     return ax
+
+
+def figure_learning(measured: Sequence[tuple[int, Any]], unit: str = "step") -> Figure:
+    """Draw the relative error over step and frequency as a map, and below it how far up the target is learned.
+
+    The map has the bands that say something, from the first to the last; cells are hatched where the error is no
+    smaller than that of outputs shuffled over the points. Where a line is missing, not even the lowest band is learned.
+
+    Args:
+        measured: Steps, each with its `layerfreq.ErrorSpectrum`; those on other frequencies than the last are left out.
+        unit: What a step is called.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import LogFormatter
+
+    k = measured[-1][1].k
+    kept = [(step, found) for step, found in measured if np.array_equal(found.k, k)]
+    steps = np.array([step for step, _ in kept], dtype=np.float64)
+    relative = np.stack([_told(found) for _, found in kept], axis=1)
+    blind = np.where(relative >= np.stack([found.chance for _, found in kept], axis=1), 1.0, np.nan)
+    seen = np.flatnonzero(np.isfinite(relative).any(axis=1))
+    figure, (ax, below) = plt.subplots(
+        2, 1, figsize=(7.0, 6.0), layout="constrained", sharex=True, height_ratios=(2, 1)
+    )
+    x, y = _edges(steps), _edges(k, log=bool(k[0] > 0))
+    ax.set_facecolor("0.9")
+    drawn = ax.pcolormesh(x, y, np.ma.masked_invalid(relative), vmin=0, vmax=1, cmap="viridis_r", rasterized=True)
+    clear = ListedColormap(["none"])
+    ax.pcolor(x, y, np.ma.masked_invalid(blind), cmap=clear, hatch="////", edgecolor="white", linewidth=0)
+    figure.colorbar(drawn, ax=ax, extend="max", label="relative error (amplitude)")
+    keys = [
+        Patch(facecolor="0.9", label="says nothing"),
+        Patch(facecolor="0.2", edgecolor="white", hatch="////", label="chance, or worse"),
+    ]
+    figure.legend(handles=keys, loc="outside upper left", ncols=2, fontsize="small", frameon=False)
+    for threshold, dash in LEARNED.items():
+        up, *around = (
+            np.minimum([np.nan if one is None else one for one in ks], k[seen[-1]] if len(seen) else np.inf)
+            for ks in zip(*[(f.learned(threshold), *f.learned_interval(threshold)) for _, f in kept], strict=True)
+        )
+        below.plot(steps, up, color="black", linestyle=dash, marker=".", label=f"under {threshold}")
+        below.fill_between(steps, around[0], around[1], color="black", alpha=0.15, lw=0)
+    below.legend(title="relative error", fontsize="small", frameon=False)
+    for each in (ax, below):
+        each.set_yscale(**_scale(k[seen[0] :] if len(seen) else k))
+        if each.get_yscale() == "log":
+            each.yaxis.set_major_formatter("{x:g}")
+            each.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        if len(seen):
+            each.set_ylim(y[seen[0]], y[seen[-1] + 1])
+    ax.set(ylabel=f"k ({measured[-1][1].units})")
+    below.set(xlabel=unit, ylabel="learned up to k", xlim=(x[0], x[-1]))
+    if bent(steps):
+        below.set_xscale("symlog", linthresh=1)
+    return figure
+
+
+def _told(found: Any) -> Any:
+    """Return the relative error, NaN in bands that say nothing."""
+    holds = found.told & (found.target_energy > ROUNDING * found.target_energy.max())
+    return np.where(holds, found.relative, np.nan)
+
+
+def _scale(k: Any) -> dict[str, Any]:
+    """Return the scale of an axis of frequencies: logarithmic, straight below the first above 0 where there is 0."""
+    if k[0] > 0:
+        return {"value": "log"}
+    return {"value": "symlog", **({"linthresh": float(k[1])} if len(k) > 1 else {})}
+
+
+def _edges(at: Any, *, log: bool = False) -> Any:
+    """Return the edges of cells around increasing places, halfway to the next ones; the outer ones as far out."""
+    at = np.log(at) if log else np.asarray(at, dtype=np.float64)
+    inner = (at[1:] + at[:-1]) / 2
+    ends = (inner[0] - at[0], at[-1] - inner[-1]) if len(inner) else (0.5, 0.5)
+    edges = np.concatenate([[at[0] - ends[0]], inner, [at[-1] + ends[1]]])
+    return np.exp(edges) if log else np.maximum(edges, 0.0)

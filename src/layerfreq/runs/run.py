@@ -16,7 +16,7 @@ from layerfreq.errors import InputError, shown
 from layerfreq.files import as_path, natural, sweep, write_whole
 from layerfreq.layers import LayerSpectra
 from layerfreq.response.result import ErrorSpectrum
-from layerfreq.runs.errors import ERRORS, ERRORS_COLUMNS, frame_of
+from layerfreq.runs.errors import ERRORS, ERRORS_COLUMNS, frame_of, read_errors
 from layerfreq.runs.files import (
     by_step,
     joined,
@@ -34,18 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-SPECTRA_COLUMNS = [
-    "step",
-    "layer",
-    "depth",
-    "scale",
-    "inv_delta",
-    "lfr",
-    "rdf",
-    "chance",
-    "neighbours",
-    "stderr",
-]
+SPECTRA_COLUMNS = ["step", "layer", "depth", "scale", "inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]
 # What a step is called in experiments of versions that did not write it down.
 UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
 RESERVE = 32 << 20  # bytes that must be free before a run is begun
@@ -365,6 +354,24 @@ class Run:
         if scale is not None:
             frame = at_scales(frame, scale)
         return figure_epochs(frame, self.unit)
+
+    def plot_errors(self) -> Figure:
+        """Draw the relative error over step and frequency as a map, and up to which frequency the target is learned.
+
+        Raises:
+            InputError: If no error by frequency was measured.
+
+        Example:
+            >>> x = torch.linspace(0, 1, 50)
+            >>> run.write_errors(0, layerfreq.error_spectrum(x, torch.sin(9 * x), 0 * x))
+            >>> figure = run.plot_errors()
+        """
+        from layerfreq.response.figure import figure_learning
+
+        measured = list(read_errors(self.errors))
+        if not measured:
+            raise InputError(f"run: no error by frequency in {str(self.path)!r}; pass Monitor(..., error='auto')")
+        return figure_learning(measured, self.unit)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report of this run, or of the trainings inside it: one HTML file that needs nothing else.

@@ -37,6 +37,7 @@ def unlike(runs: Sequence[Run], same: Sequence[str] = SAME) -> str:
             if about["parameters"] != size:
                 return f"{size} parameters in {str(first.path)!r}, {about['parameters']} in {str(run.path)!r}"
     layers = [(run, set(about["layers"])) for run, about in said if isinstance(about.get("layers"), list)]
+    layers = [(run, names) for run, names in layers if names]  # some measure the network's error alone
     other = next((run for run, names in layers if not names & layers[0][1]), None)
     if other is not None:
         return f"no layer of {str(layers[0][0].path)!r} is one of {str(other.path)!r}"

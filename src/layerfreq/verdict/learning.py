@@ -56,7 +56,9 @@ def judge_learning(runs: Sequence[tuple[Run, str]]) -> Finding:
         if np.isfinite(value):
             seeds.setdefault(cluster, []).append((value, variance))
     never = sum(int(late.sum()) for *_, late in found)
-    basis = f"{bands}; {never} of {sum(len(k) for _, k, _, _ in found)} never came below and count as later than all"
+    basis = bands
+    if never:
+        basis += f"; {never} of {sum(len(k) for _, k, _, _ in found)} never came below and count as later than all"
     if len(errors) < len(runs):
         basis += f"; {len(runs) - len(errors)} of {len(runs)} runs have no errors by frequency"
     if not seeds:
