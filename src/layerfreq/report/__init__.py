@@ -38,7 +38,8 @@ def write_report(runs: Sequence[Run | str | Path] | Run | str | Path, path: str 
         raise InputError(f"out: no folder {str(path.parent)!r}; make it first")
     trainings, names, cases = _named(runs)
     found = collect(trainings, names, cases)
-    if not found.records and sum(1 for run in found.runs if run.metrics) < 2:
+    errors = any(run.errors is not None for run in found.runs)
+    if not found.records and not errors and sum(1 for run in found.runs if run.metrics) < 2:
         where = ", ".join(repr(str(run.path)) for run in runs)
         raise InputError(f"run: nothing measured yet in {where}; measure at least one step first")
     from layerfreq.report.page import page

@@ -11,6 +11,7 @@ import numpy as np
 
 from layerfreq.data.validation import SCALES
 from layerfreq.measure.result import Spectrum
+from layerfreq.report.errors import ErrorMap, error_map
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
 
@@ -69,6 +70,7 @@ class Shown:
         rows: Number of filter centres, 0 if the run does not say.
         metrics: name -> (k,) values, "step" among them.
         thinned: Whether only some of the metrics' rows are there.
+        errors: The error by frequency, None where it was not measured.
     """
 
     run: Run
@@ -81,6 +83,7 @@ class Shown:
     rows: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     thinned: bool = False
+    errors: ErrorMap | None = None
 
 
 @dataclass
@@ -98,6 +101,7 @@ def collect(runs: Sequence[Run], names: Sequence[str], cases: Sequence[str]) -> 
     for run, name, case in zip(runs, names, cases, strict=True):
         shown = Shown(run, name, case)
         _read_metrics(shown)
+        shown.errors = error_map(run)
         _read_spectra(shown, len(found.runs), found)
         found.runs.append(shown)
     return found

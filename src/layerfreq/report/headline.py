@@ -13,6 +13,7 @@ from layerfreq.report.escaping import text
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import expand
 from layerfreq.verdict.depth import PERCENT, verdict
+from layerfreq.verdict.learning import judge_learning
 from layerfreq.verdict.speedup import judge_speed
 
 ANSWERS = {"yes": "holds", "no": "does not hold", "undecided": "is undecided"}
@@ -25,6 +26,9 @@ def headline(found: Collection, sources: Sequence[Run], unit: str) -> str:
     for shown in found.runs:
         if shown.steps:
             cases.setdefault((shown.case, tuple(shown.layers)), []).append(shown)
+    if not cases and any(shown.errors is not None for shown in found.runs):
+        said = judge_learning(expand(sources)).sentence
+        return f'<h1>Error by frequency</h1><p class="lede">{escape(said)}</p>'
     if not cases:
         return (
             "<h1>Training curves only</h1>"

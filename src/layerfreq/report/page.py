@@ -30,7 +30,7 @@ from layerfreq.runs.run import Run
 from layerfreq.runs.several import unit_of
 from layerfreq.verdict.speedup import depth_of
 
-SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "table.js", "app.js")
+SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "errors.js", "table.js", "app.js")
 
 
 def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
@@ -89,6 +89,9 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
     for i, shown in enumerate(found.runs):
         for j, values in enumerate(shown.metrics.values()):
             pack.add(f"metric.{i}.{j}", values, "f8" if j == 0 else "f4")
+        if shown.errors is not None:
+            for name, dtype in {"k": "f8", "steps": "i4", "cells": "u1", "blind": "u1"}.items():
+                pack.add(f"error.{i}.{name}", getattr(shown.errors, name), dtype)
         heads.append(
             {
                 "name": plain(shown.name),
@@ -98,6 +101,7 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
                 "layers": [plain(name) for name in shown.layers],
                 "metrics": [plain(name) for name in shown.metrics],
                 "thinned": shown.thinned,
+                "errors": shown.errors is not None,
             }
         )
     return pack, heads

@@ -61,7 +61,7 @@ def figure_learning(measured: Sequence[tuple[int, Any]], unit: str = "step") -> 
     k = measured[-1][1].k
     kept = [(step, found) for step, found in measured if np.array_equal(found.k, k)]
     steps = np.array([step for step, _ in kept], dtype=np.float64)
-    relative = np.stack([_told(found) for _, found in kept], axis=1)
+    relative = np.stack([told(found) for _, found in kept], axis=1)
     blind = np.where(relative >= np.stack([found.chance for _, found in kept], axis=1), 1.0, np.nan)
     seen = np.flatnonzero(np.isfinite(relative).any(axis=1))
     figure, (ax, below) = plt.subplots(
@@ -100,7 +100,7 @@ def figure_learning(measured: Sequence[tuple[int, Any]], unit: str = "step") -> 
     return figure
 
 
-def _told(found: Any) -> Any:
+def told(found: Any) -> Any:
     """Return the relative error, NaN in bands that say nothing."""
     holds = found.told & (found.target_energy > ROUNDING * found.target_energy.max())
     return np.where(holds, found.relative, np.nan)

@@ -5,7 +5,7 @@ let timer = 0, waiting = false;
 
 // Figures far from the screen wait until they are scrolled to.
 const figures = {
-  spectra: { draw: () => drawSpectra() }, map: { draw: () => drawMap() }, history: { draw: () => drawHistory() }, compare: { draw: () => drawCompare() },
+  spectra: { draw: () => drawSpectra() }, map: { draw: () => drawMap() }, history: { draw: () => drawHistory() }, errors: { draw: () => drawErrors() }, compare: { draw: () => drawCompare() },
 };
 const watcher = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
   figures[target.id].near = isIntersecting;
@@ -31,7 +31,7 @@ function show(at) {
 
 function drawStep() {
   const run = runs[state.run], step = run.steps[state.at];
-  const words = run.steps.length ? `${about.unit} ${step}` : "nothing measured";
+  const words = run.steps.length ? `${about.unit} ${step}` : run.errors ? "" : "nothing measured";
   find("step").setAttribute("aria-valuetext", words);
   find("now").replaceChildren(words, ...(run.steps.length ? [" ", el("small", {}, `${state.at + 1}/${run.steps.length}`)] : []));
   if (run.steps.length) redraw("spectra", "map");
@@ -52,14 +52,20 @@ function drawAll() {
   find("step").disabled = find("play").disabled = run.steps.length < 2;
   find("part-spectra").hidden = find("part-map").hidden = !measured;
   find("all-choice").hidden = run.layers.length <= FEW;
-  find("status").textContent = !measured ? "No layer was measured in this run; it keeps training curves only."
+  find("status").textContent = !measured ? `No layer was measured in this run; it keeps ${run.errors ? "the network's error" : "training curves"} only.`
     : run.steps.length === 1 ? "One measurement so far: nothing moves yet." : "";
   find("focus").replaceChildren(el("option", { value: "-1" }, "all alike"), ...run.layers.map((name, i) => el("option", { value: String(i), dir: "auto" }, `${i + 1} · ${name}`)));
   find("focus").value = String(state.focus);
   show(state.at);
   drawLegend();
   find("part-history").hidden = !measured && !groupsOf(run).length;
-  redraw("history", ...(runs.length > 1 ? ["compare"] : []));
+  find("part-errors").hidden = !run.errors;
+  if (runs.every((one) => one.errors && !one.steps.length)) { // nothing to choose or list
+    find("part-table").hidden = true;
+    find("controls").hidden = runs.length < 2;
+    document.querySelector(".skip").href = "#part-errors";
+  }
+  redraw("history", ...(run.errors ? ["errors"] : []), ...(runs.length > 1 ? ["compare"] : []));
   drawTable(true);
 }
 
