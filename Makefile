@@ -4,17 +4,21 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TRITON := .venv/.triton
 
-.PHONY: demo test test-fast install lint bench docs clean
+.PHONY: demo test test-fast test-triton install lint bench docs clean
 
 demo: install
 	$(BIN)/layerfreq demo
 
-test: install $(TRITON)
+test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # Under a minute: all rooms, but neither pages, groups of processes, kills, documentation nor what is slow by itself.
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q -m "not (browser or cluster or docs or kill or ranks or slow)"
+
+# The cuda engine's tests in Triton's interpreter, where there is no GPU.
+test-triton: install $(TRITON)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q tests/engines/test_engines.py tests/engines/test_cuda.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -35,9 +39,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,docs,dev]'
 	touch $@
 
-# Its interpreter runs the cuda engine's kernels where there is no GPU. PyTorch's builds for CUDA pin the version of it.
+# 1 GB on disk. PyTorch's builds for CUDA pin the version of it, so that constraints do not.
 $(TRITON): $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cuda]' || echo "no Triton: tests of the cuda engine skip"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cuda]'
 	touch $@
 
 clean:

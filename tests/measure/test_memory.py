@@ -295,7 +295,7 @@ def test_a_thousand_measurements_leave_memory_flat():
 
 
 def test_metrics_of_unmeasured_steps_do_not_pile_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("layerfreq.monitor.monitor.NOTES", 10)
+    monkeypatch.setattr("layerfreq.monitor.record.NOTES", 10)
     with Monitor(net(), X, Y, run=tmp_path / "run", when=[]) as monitor:
         for step in range(95):
             monitor.measure(step, loss=float(step))

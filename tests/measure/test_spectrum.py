@@ -173,6 +173,6 @@ def test_bad_input_is_one_clear_line(change, name):
 
 def test_density_holds_what_lfr_gains():
     x = torch.linspace(0, 1, 400, dtype=torch.float64)[:, None]
-    one = spectrum(x, torch.sin(20 * x[:, 0]), np.geomspace(0.01, 1e6, 4000), engine="reference")
+    one = spectrum(x, torch.sin(20 * x[:, 0]), np.geomspace(0.01, 1e6, 800), engine="reference")
     gained = np.trapezoid(one.density, np.log2(one.inv_delta))
-    assert gained == pytest.approx(one.lfr[-1] - one.lfr[0], abs=1e-5)
+    assert gained == pytest.approx(one.lfr[-1] - one.lfr[0], abs=1e-4)
