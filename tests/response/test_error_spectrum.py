@@ -391,3 +391,15 @@ def test_chance_without_phase_is_that_of_shuffled_outputs(method):
     target = np.abs(y @ waves)
     errors = [(target - np.abs(rng.permutation(out) @ waves)) ** 2 for _ in range(4000)]
     np.testing.assert_allclose(found.chance[at], np.sqrt(np.mean(errors, axis=0)) / target, rtol=0.04)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ["grid", "scattered", "projection"])
+def test_how_targets_were_rounded_is_no_frequency_of_theirs(method, dtype):
+    t = torch.arange(128, dtype=torch.float64) / 128
+    y = (torch.sin(2 * torch.pi * t) + torch.sin(2 * torch.pi * 5 * t)).to(dtype)
+    k = 2 * np.pi * np.arange(1, 21)
+    found = error_spectrum(t, y, y.double() * 0, frequencies=k, method=method)
+    assert np.flatnonzero(found.told).tolist() == [0, 4]
+    assert found.learned() is None
+    assert error_spectrum(t, y, y, frequencies=k, method=method).learned() == pytest.approx(2 * np.pi * 5)

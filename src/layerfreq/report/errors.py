@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from layerfreq.response.figure import told
 from layerfreq.runs.errors import read_errors
 from layerfreq.runs.run import Run
 
@@ -41,7 +40,7 @@ def error_map(run: Run) -> ErrorMap | None:
     kept = [(step, found) for step, found in measured if np.array_equal(found.k, k)]
     stride = -(-len(kept) // COLUMNS)
     kept = [kept[i] for i in sorted({*range(0, len(kept), stride), len(kept) - 1})]
-    relative = np.stack([told(found) for _, found in kept], axis=1)
+    relative = np.stack([np.where(found.told, found.relative, np.nan) for _, found in kept], axis=1)
     seen = np.flatnonzero(np.isfinite(relative).any(axis=1) & (k > 0))  # the axis is logarithmic
     if not len(seen):
         return None

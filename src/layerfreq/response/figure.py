@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROUNDING = 1e-10  # of the strongest band's energy, well above what float32 targets hold of rounding
 LEARNED = {0.5: "-", 0.1: "--"}  # thresholds of the relative error, and their lines
 
 
@@ -61,7 +60,7 @@ def figure_learning(measured: Sequence[tuple[int, Any]], unit: str = "step") -> 
     k = measured[-1][1].k
     kept = [(step, found) for step, found in measured if np.array_equal(found.k, k)]
     steps = np.array([step for step, _ in kept], dtype=np.float64)
-    relative = np.stack([told(found) for _, found in kept], axis=1)
+    relative = np.stack([np.where(found.told, found.relative, np.nan) for _, found in kept], axis=1)
     blind = np.where(relative >= np.stack([found.chance for _, found in kept], axis=1), 1.0, np.nan)
     seen = np.flatnonzero(np.isfinite(relative).any(axis=1))
     figure, (ax, below) = plt.subplots(
@@ -98,12 +97,6 @@ def figure_learning(measured: Sequence[tuple[int, Any]], unit: str = "step") -> 
     if bent(steps):
         below.set_xscale("symlog", linthresh=1)
     return figure
-
-
-def told(found: Any) -> Any:
-    """Return the relative error, NaN in bands that say nothing."""
-    holds = found.told & (found.target_energy > ROUNDING * found.target_energy.max())
-    return np.where(holds, found.relative, np.nan)
 
 
 def _scale(k: Any) -> dict[str, Any]:

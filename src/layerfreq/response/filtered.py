@@ -13,7 +13,7 @@ from layerfreq.engines.base import enough_memory
 from layerfreq.errors import InputError
 from layerfreq.measure.strategies import Meeting
 from layerfreq.response.given import Given
-from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio
+from layerfreq.response.result import ErrorSpectrum, amplitude_ratio
 
 
 def on_filter(given: Given, frequencies: Curve | None, *, engine: str) -> ErrorSpectrum:
@@ -63,7 +63,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, engine: str) -> ErrorS
     expected = np.diff(shuffled, prepend=0.0)
     expected[-1] += final - shuffled[-1]
     told = others - meeting.points.coincident >= 1  # windows hold another point, on average
-    rounding = max(NOTHING, 1e-6 if name in ("cpu", "cuda") else 1e-12) * target  # the engines' accuracy
+    rounding = max(given.rounding, 1e-6 if name in ("cpu", "cuda") else 1e-12) * target  # the engines' accuracy
     least = np.where(told, rounding, np.inf)
     return ErrorSpectrum(
         k=k,

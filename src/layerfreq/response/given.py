@@ -29,12 +29,14 @@ class Given:
         target: (n, c) float64.
         error: (n, c) float64, target - output.
         notes: What was done to them.
+        rounding: Share of the target's energy below which a band may hold no more than how the targets were rounded.
     """
 
     inputs: Tensor
     target: Float64[np.ndarray, "n c"]
     error: Float64[np.ndarray, "n c"]
     notes: tuple[str, ...] = ()
+    rounding: float = 1e-24
 
     @property
     def n(self) -> int:
@@ -97,6 +99,8 @@ def as_given(inputs: Any, targets: Any, outputs: Any) -> Given:
             out = torch.softmax(out, dim=1)
             notes.append("class ids are one-hot vectors, against the softmax of the outputs")
         y = torch.nn.functional.one_hot(y, out.shape[1])
+    # Eight units in the last place of amplitude, for targets are rounded more than once on their way.
+    rounding = max(Given.rounding, (8 * torch.finfo(y.dtype).eps) ** 2 if y.is_floating_point() else 0.0)
     y = y.double()
     if out.shape[1] != y.shape[1]:
         raise InputError(
@@ -107,7 +111,7 @@ def as_given(inputs: Any, targets: Any, outputs: Any) -> Given:
         raise InputError(f"targets and outputs: at most {largest:.1g}, whose square is 0 in float64; scale both up")
     if largest > 1e150:
         raise InputError(f"targets or outputs: {largest:.1g}, whose square overflows float64; scale both down")
-    return Given(x, y.numpy(), (y - out).numpy(), tuple(notes))
+    return Given(x, y.numpy(), (y - out).numpy(), tuple(notes), rounding)
 
 
 def as_frequencies(frequencies: Any) -> Curve | None:

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError, first_line
 from layerfreq.response.given import Given, nearest, own_bands, refuse_beyond
-from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, blind_chance, parts
+from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, blind_chance, parts
 
 SLACK = 1e-3  # of a step, by which coordinates may be off
 
@@ -118,7 +118,7 @@ def on_grid(
     varies = float(output.var(axis=axes).mean())
     off = (target - output).mean(axis=axes)
     t, e = energies.mean(axis=2)
-    rounding = NOTHING * float(t.sum())
+    rounding = given.rounding * float(t.sum())
     expected = t + (modes - (ring[0] == np.arange(len(k)))) * varies / (n - 1)
     zero = int(ring[0])  # where the mean is: shuffling keeps that of the outputs
     expected[zero] += float(np.mean(off**2) - np.mean(target.mean(axis=axes) ** 2))

@@ -12,7 +12,7 @@ from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError
 from layerfreq.response.given import Given, own_bands, refuse_beyond
 from layerfreq.response.grid import find_grid
-from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, blind_chance, parts
+from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, blind_chance, parts
 from layerfreq.response.scattered import error_of_root, groups, jackknife, ratios
 
 MOST = 128  # own frequencies
@@ -48,7 +48,7 @@ def on_projection(
     found = energies(total, n)
     t, e = found.mean(axis=2)
     noise = np.mean(both**2, axis=(1, 2)) / n
-    least = NOTHING * float(np.mean(given.target**2)) if regular else FLOORS * noise[0]
+    least = given.rounding * float(np.mean(given.target**2)) if regular else FLOORS * noise[0]
     relative = amplitude_ratio(e, t, least)
     stderr = None
     if not regular:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 UNITS = "radians per unit of the inputs"
 MUTE = 1e-3  # of the energy of a higher band, below which a band is only that one's leak
-NOTHING = 1e-24  # of the target's energy, below which a band holds rounding
+NOTHING = 1e-24  # of the target's energy, below which an error is none
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -13,7 +13,7 @@ from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError
 from layerfreq.response.given import Given, nearest, own_bands, refuse_beyond
 from layerfreq.response.grid import Grid, find_grid
-from layerfreq.response.result import NOTHING, ErrorSpectrum, amplitude_ratio, parts
+from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, parts
 
 GROUPS = 24  # of points, each left out once for the standard errors
 MOST = 2e11  # products that a direct sum may take, some minutes
@@ -82,7 +82,7 @@ def on_scattered(
     found = energies(total, whole)
     floor_of = whole[2:].reshape(2, -1).mean(axis=1)
     noise = np.zeros((2, len(k))) if lines else floor_of[:, None] * modes
-    least = NOTHING * float(found[0].mean(axis=1).sum())
+    least = given.rounding * float(found[0].mean(axis=1).sum())
     if not lines:  # twice the standard deviation of what noise alone leaves in so many modes
         least = np.maximum(least, 2 * floor_of[0] * np.sqrt(2 * np.maximum(modes, 1)))
     t, e = found.mean(axis=2)
