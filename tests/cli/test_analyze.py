@@ -12,7 +12,6 @@ from torch import nn
 
 from layerfreq import Run, layer_spectra
 from layerfreq.analysis import analyze
-from layerfreq.cli.program import main
 from layerfreq.errors import InputError, Refusal
 from layerfreq.loading.datasets import load_data
 from layerfreq.loading.models import Source, find_model, make
@@ -57,23 +56,6 @@ def home(tmp_path, monkeypatch):
     name = f"nets_{abs(hash(tmp_path))}"  # a module is imported once
     (tmp_path / f"{name}.py").write_text(HOME)
     return name
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    """Run a command; return its exit status, what it printed, and what it complained of."""
-
-    def run(*args):
-        capsys.readouterr()  # what making the input has printed
-        monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, args)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

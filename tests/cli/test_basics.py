@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from layerfreq import Run, __version__, error_spectrum, layer_spectra, spectrum
-from layerfreq.cli.program import main
 from layerfreq.cli.terminal import print_json
 
 ODD = ("red] [bold", "x[red]y", ":smile:")
@@ -39,23 +38,12 @@ def points():
 
 
 @pytest.fixture
-def cli(capsys, monkeypatch, tmp_path):
+def cli(cli, monkeypatch, tmp_path):
     """Run a command in a folder of its own; return its exit status, what it printed, and what it complained of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("layerfreq.plots.save", lambda figure, folder, name: [])
     monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*args):
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, args)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return run
+    return cli
 
 
 def strictly(text):

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
-from layerfreq.cli.program import main
 from layerfreq.doctor import REPEATS, inspect_model
 from layerfreq.errors import InputError, Refusal
 from layerfreq.loading.example_inputs import example_inputs
@@ -205,21 +204,6 @@ def test_inputs_are_made_up_for_pretrained_models(family):
     model, inputs = getattr(test_families, family)()
     made = example_inputs(Source(model, family, "folder"), 2)
     assert set(made) == set(inputs)
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*args):
-        capsys.readouterr()  # what making the input has printed
-        monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, args)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize("scales", [("raw",), ("rms", "raw"), ("maxabs",), ("raw", "maxabs", "rms")], ids="+".join)

@@ -1,14 +1,12 @@
 """`layerfreq errors FILE` as a user meets it."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from layerfreq import error_spectrum
-from layerfreq.cli.program import main
 
 T = np.arange(64) / 64
 Y = np.sin(2 * np.pi * T) + np.sin(2 * np.pi * 7 * T)
@@ -16,17 +14,8 @@ OUT = np.sin(2 * np.pi * T)
 
 
 @pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["layerfreq", "errors", *map(str, args)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return run
+def cli(cli):
+    return lambda *args: cli("errors", *args)
 
 
 def saved(folder, **arrays):

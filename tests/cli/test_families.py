@@ -3,8 +3,6 @@
 Each is saved to a folder, as a training would leave it, and measured from there: end to end, or refused with a reason.
 """
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,6 @@ pytest.importorskip("transformers")
 import transformers
 
 from layerfreq import Run
-from layerfreq.cli.program import main
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TOKENS = {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -119,22 +116,14 @@ def family(make, name, cuts):
 
 
 @pytest.fixture
-def analyze(capsys, monkeypatch, tmp_path):
+def analyze(cli, tmp_path):
     """Save a model and its inputs, and analyze it by the command; return status, what it printed, complaint, run."""
 
     def run(model, inputs, *options):
         model.save_pretrained(tmp_path / "model")
-        capsys.readouterr()  # it draws a bar
         np.savez(tmp_path / "data.npz", targets=np.arange(N) % 3, **{key: x.numpy() for key, x in inputs.items()})
         data = ["--data", tmp_path / "data.npz"]
-        arguments = ["analyze", tmp_path / "model", *data, "--out", tmp_path / "run", *options]
-        monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr(), tmp_path / "run"
+        return *cli("analyze", tmp_path / "model", *data, "--out", tmp_path / "run", *options), tmp_path / "run"
 
     return run
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from layerfreq import Monitor, Run
-from layerfreq.cli.program import main
 from layerfreq.errors import InputError
 from layerfreq.report import write_report
 from layerfreq.verdict.depth import verdict
@@ -42,18 +41,6 @@ def home(tmp_path, monkeypatch):
     np.savez(tmp_path / "home" / "arrays.npz", features=X, inputs=X, targets=Y)
     torch.save(model.state_dict(), tmp_path / "home" / "step-7.pt")
     return tmp_path / "home"
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return ended.value.code or 0, shown.out, shown.err
-
-    return call
 
 
 ANALYZE = ("analyze", "placed_net:net")

@@ -22,22 +22,6 @@ from tests.helpers.forked import context, started_server
 
 
 @pytest.fixture
-def cli(capsys, monkeypatch):
-    """Run a command; return its exit status, what it printed, and what it complained of."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, args)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def undrawn(monkeypatch):
     """No figures, which take longer than all the rest."""
     monkeypatch.setattr("layerfreq.plots.save", lambda figure, folder, name: plt.close(figure) or [])

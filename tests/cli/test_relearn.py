@@ -12,7 +12,6 @@ pytest.importorskip("sklearn")
 pytest.importorskip("safetensors")
 
 from layerfreq import Monitor
-from layerfreq.cli.program import main
 from layerfreq.loading.models import make
 from layerfreq.relearn import Design, relearn
 
@@ -39,18 +38,6 @@ def named():
     return {"x": x}, y
 """
 OPTIONS = ("--optimizer", "sgd", "--scale", "rms", "--budget", 20, "--batch", 0, "--seeds", 1)
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["layerfreq", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return ended.value.code or 0, shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture
