@@ -329,9 +329,7 @@ def _describe(model: nn.Module, probe: Probe, center: bool, points: int) -> dict
     }
 
 
-def _parameters(model: Any) -> int | None:
-    """Return how many numbers a network learns; None of a plain function, and of shapes that are not yet known."""
-    if not isinstance(model, nn.Module):
-        return None
+def _parameters(model: nn.Module) -> int | None:
+    """Return how many numbers a network learns; None where shapes are not yet known."""
     lazy = any(isinstance(one, nn.parameter.UninitializedParameter) for one in model.parameters())
     return None if lazy else sum(one.numel() for one in model.parameters())
