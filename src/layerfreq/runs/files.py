@@ -13,6 +13,7 @@ import yaml
 
 from layerfreq.data.validation import SCALES
 from layerfreq.errors import InputError, first_line, shown
+from layerfreq.files import sweep, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,46 @@ KINDS: dict[str, tuple[type, ...]] = {"environment": (dict,), "error": (int, flo
 TEXT = ("layer", "scale", "output", "method")
 # Of a run.
 PARTS = ("spectra", "errors", "metrics", "checkpoints", "figures", "config.yaml", "report.html", "notes.txt")
+RESERVE = 32 << 20  # bytes that must be free before a run is begun
 TRIES = 5  # of a reader, while a run is being rewound
+
+
+def begin(path: Path, config: Mapping[str, Any], *, overwrite: bool) -> Path | None:
+    """Make a run's folder with its `config.yaml`, and return the outermost folder that was made for it.
+
+    Args:
+        path: The folder, new or empty.
+        config: What `config.yaml` shall say.
+        overwrite: Remove the run that the folder holds, its files alone.
+
+    Raises:
+        InputError: If the folder holds something, cannot be written, or the disk is full.
+    """
+    replaced = overwrite and (path / "config.yaml").is_file()
+    if replaced:
+        remove_parts(path)
+    if (path / "config.yaml").exists():
+        raise InputError(
+            f"run: {str(path)!r} holds another run; choose another directory, or resume that one "
+            f"(run=Run({str(path)!r}) resumes it, overwrite=True replaces it)"
+        )
+    if path.is_dir() and all(part.name.startswith(".partial-") for part in path.iterdir()):
+        sweep(path)
+    if path.exists() and not replaced and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"run: {str(path)!r} is not an empty directory; choose another one")
+    made = next((p for p in [*reversed(path.parents), path] if not p.exists()), None)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path).free
+        if free < RESERVE:
+            raise OSError(28, f"only {free >> 20} MiB free, {RESERVE >> 20} needed")
+        text = yaml.safe_dump(plain(config), sort_keys=False)
+        write_whole(path / "config.yaml", lambda at: at.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        raise InputError(f"run: cannot write to {str(path)!r} ({error.strerror}); choose another place") from None
+    return made
 
 
 def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> dict[str, Any]:

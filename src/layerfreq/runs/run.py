@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from layerfreq.data.notes import as_metrics, as_step
 from layerfreq.errors import InputError, shown
@@ -18,9 +15,9 @@ from layerfreq.layers import LayerSpectra
 from layerfreq.response.result import ErrorSpectrum
 from layerfreq.runs.errors import ERRORS, ERRORS_COLUMNS, frame_of, read_errors
 from layerfreq.runs.files import (
+    begin,
     by_step,
     joined,
-    plain,
     read_config,
     read_frame,
     read_frames,
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
 SPECTRA_COLUMNS = ["step", "layer", "depth", "scale", "inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]
 # What a step is called in experiments of versions that did not write it down.
 UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
-RESERVE = 32 << 20  # bytes that must be free before a run is begun
 SPECTRA = re.compile(r"step-(\d{12})\.parquet")
 METRICS = re.compile(r"from-(\d{12})\.parquet")
 
@@ -101,30 +97,7 @@ class Run:
             'first try'
         """
         path = as_path(path, "run")
-        replaced = overwrite and (path / "config.yaml").is_file()
-        if replaced:
-            remove_parts(path)
-        if (path / "config.yaml").exists():
-            raise InputError(
-                f"run: {str(path)!r} holds another run; choose another directory, or resume that one "
-                f"(run=Run({str(path)!r}) resumes it, overwrite=True replaces it)"
-            )
-        if path.is_dir() and all(part.name.startswith(".partial-") for part in path.iterdir()):
-            sweep(path)
-        if path.exists() and not replaced and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"run: {str(path)!r} is not an empty directory; choose another one")
-        made = next((p for p in [*reversed(path.parents), path] if not p.exists()), None)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(path).free
-            if free < RESERVE:
-                raise OSError(28, f"only {free >> 20} MiB free, {RESERVE >> 20} needed")
-            text = yaml.safe_dump(plain(config or {}), sort_keys=False)
-            write_whole(path / "config.yaml", lambda at: at.write_text(text, encoding="utf-8"))
-        except OSError as error:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)
-            raise InputError(f"run: cannot write to {str(path)!r} ({error.strerror}); choose another place") from None
+        made = begin(path, config or {}, overwrite=overwrite)
         run = cls(path)
         run._made = made
         return run
