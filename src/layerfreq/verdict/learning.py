@@ -46,9 +46,10 @@ def judge_learning(runs: Sequence[tuple[Run, str]]) -> Finding:
         return Finding("undecided", f"{QUESTION}: undecided, {why}.")
     found = [(cluster, *arrivals(frame)) for cluster, frame in errors]
     counts = sorted({len(k) for _, k, _, _ in found})
-    bands = f"{counts[0]} bands" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]} bands"
+    bands = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    bands += " band" if counts[-1] == 1 else " bands"
     if counts[0] < BANDS:
-        why = f"the target has {bands} whose error could be told, and an order needs {BANDS}"
+        why = f"the error could be told in {bands} of the target, and an order needs {BANDS}"
         return Finding("undecided", f"{QUESTION}: undecided, {why}.")
     seeds: dict[str, list[tuple[float, float]]] = {}
     for cluster, k, steps, late in found:
