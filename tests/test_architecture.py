@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "layerfreq"
 ROOMS = (
     "_version",
     "errors",
+    "extras",
     "files",
     "progress",
     "isolation",

@@ -32,7 +32,7 @@ class Analysis:
 
     Attributes:
         run: The run that holds it.
-        refused: name -> reason, for activations and blocks that are no cut.
+        refused: name -> reason, for activations and blocks that are not cuts.
         told: Where the steps come from; empty where there were no checkpoints.
     """
 

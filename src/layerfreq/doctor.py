@@ -123,7 +123,7 @@ def inspect_model(
 
 
 def _told(cuts: Cuts) -> Iterator[tuple[Value, Refusal | None, str]]:
-    """Iterate over every module's values and those functions' of which a person would ask, each with why it is no cut.
+    """Iterate over every module's values, and those of functions that a person may ask of, each with why it is no cut.
 
     The text is the name of the layer that returns the same, where that is why.
     """

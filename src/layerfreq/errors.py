@@ -100,7 +100,7 @@ class Refusal(Enum):
     NO_TOKENS = (
         "no row of tokens",
         "it has more axes than a row of tokens; choose another reading",
-        "reading: {name!r} of an output {shape}, which is no row of tokens; choose another",
+        "reading: {name!r} of an output {shape}, which is not a row of tokens; choose another",
     )
     NO_POSITIONS = (
         "no positions",

@@ -43,12 +43,12 @@ def as_path(path: Any, argument: str) -> Path:
 def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None = None) -> None:
     """Write a file so that it is there whole or not at all, whatever happens meanwhile.
 
-    What killed processes of this machine have left half-written beside it is removed.
+    What killed processes of this machine have left half-written next to it is removed.
 
     Args:
         path: Where the file goes.
         write: Writes the file to the path that it is given.
-        workroom: Where to write it first, on the same file system; None means beside its place.
+        workroom: Where to write it first, on the same file system; None means next to its place.
 
     Raises:
         InputError: If something else than a file is there.

@@ -23,7 +23,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
 
     Attributes:
         depths: name -> 1 for the first of these layers, 2 for the next, and so on.
-        refused: name -> reason, for activations and blocks of the model that are no cut.
+        refused: name -> reason, for activations and blocks of the model that are not cuts.
         failed: name -> reason, for layers that could not be measured this time, such as those with NaN in them.
 
     Example:
@@ -171,7 +171,7 @@ def layer_spectra(
             of each sample is shared by its positions; class ids (n, *positions), such as tokens (n, t) or pixels
             (n, h, w), or floats with one axis more, laid out as the layer's output is, go with theirs. A class id of
             -100 drops its position, so give it to padding.
-        memory: Bytes that features, and copies of them, may take beside what the forward pass takes, or text such as
+        memory: Bytes that features, and copies of them, may take on top of what the forward pass takes, or text such as
             "500MB" or "2GiB". None means a quarter of the memory that is free, and no more than 4 GiB. Some 50 MiB
             for tiles of the work, and 16 filter centres, are taken whatever the budget. With `group`, a layer's
             features are always held.

@@ -104,7 +104,7 @@ def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     _shade_unresolved(ax, max(s.resolution for s in spectra.values()), ax.get_xlim()[1])
     ax.set(xlabel=LABELS[first.scale], ylabel=DENSITY)
     frequency_axis(ax)
-    if ours:  # there is room beside it
+    if ours:  # there is room next to it
         ax.legend(
             **_layer_keys(ax, len(spectra)), loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", frameon=False
         )

@@ -39,7 +39,7 @@ class Plan:
 
     Attributes:
         layers: The layers, input to output, and where they are.
-        refused: name -> reason, for activations and blocks of the model that are no cut.
+        refused: name -> reason, for activations and blocks of the model that are not cuts.
         hidden: How many hidden layers the model has, measured or not.
         gradients: Whether the model runs only with gradients.
     """
@@ -172,7 +172,7 @@ class Probe:
 
     @property
     def refused(self) -> dict[str, str]:
-        """Name -> reason, for activations and blocks of the model that are no cut."""
+        """Name -> reason, for activations and blocks of the model that are not cuts."""
         return {name: str(reason) for name, reason in self.plan.refused.items()}
 
     @property

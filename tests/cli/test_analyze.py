@@ -374,7 +374,7 @@ def test_reading_and_memory_are_checked_first_and_written(cli, home, tmp_path, u
 
 def test_a_name_without_a_factory_is_one_line(cli, home):
     for name in (":", f"{home}:", ":net"):
-        assert_one_line(cli("analyze", name, "--data", "x.npz"), f"model: {name!r} is no MODULE:FACTORY")
+        assert_one_line(cli("analyze", name, "--data", "x.npz"), f"model: {name!r} is not MODULE:FACTORY")
 
 
 def test_files_that_numpy_would_take_for_pickles_are_damaged(tmp_path):

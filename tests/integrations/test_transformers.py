@@ -219,7 +219,7 @@ def test_without_transformers_it_is_one_line():
     hide = "import sys; sys.modules['transformers'] = None"
     code = f"{hide}\ntry:\n    import layerfreq.integrations.transformers\nexcept ValueError as e: print(e)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert said.stdout.startswith("transformers: cannot be imported ("), said.stderr
+    assert said.stdout.startswith("layerfreq.integrations.transformers: needs transformers ("), said.stderr
     assert said.stdout.endswith("; pip install 'layerfreq[transformers]'\n")
 
 

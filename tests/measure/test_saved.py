@@ -44,14 +44,14 @@ def test_what_holds_no_spectrum_is_one_line(tmp_path):
     with pytest.raises(InputError, match="path: no file"):
         Spectrum.load(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("text")
-    with pytest.raises(InputError, match="is no Parquet file of a spectrum"):
+    with pytest.raises(InputError, match="is not a Parquet file of a spectrum"):
         Spectrum.load(tmp_path / "text.parquet")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(InputError, match=r"holds no spectrum .*no column 'inv_delta'"):
         Spectrum.load(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="is no place for a file"):
+    with pytest.raises(InputError, match="is not a place for a file"):
         one.save(tmp_path)
-    with pytest.raises(InputError, match="is no place for a file"):
+    with pytest.raises(InputError, match="is not a place for a file"):
         one.save(tmp_path / "nowhere" / "one.parquet")
     one.to_frame().to_csv(tmp_path / "one.csv", index=False)
     with pytest.raises(InputError, match="attrs do not say 'n'"):

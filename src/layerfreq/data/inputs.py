@@ -154,12 +154,12 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether this is a column of text, which tables of samples keep beside what a model takes."""
+    """Whether this is a column of text, which tables of samples keep besides what a model takes."""
     return isinstance(value, str) or (isinstance(value, list) and bool(value) and isinstance(value[0], str))
 
 
 def is_record(value: Any) -> bool:
-    """Whether this is an instance of a dataclass that is no mapping."""
+    """Whether this is an instance of a dataclass that is not a mapping."""
     return is_dataclass(value) and not isinstance(value, (type, Mapping))
 
 

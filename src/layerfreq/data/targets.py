@@ -212,7 +212,7 @@ def _from_classes(y: Tensor, center: bool, seed: int) -> Targets:
 
 
 def _from_vectors(y: Tensor, center: bool) -> Targets:
-    # Differences to one of them first: a mean that is large beside the variation takes no digit of it.
+    # Differences to one of them first: a mean that is large compared with the variation takes no digit of it.
     vectors = y - y[0]
     shift = vectors.mean(dim=0)
     vectors -= shift

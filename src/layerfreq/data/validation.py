@@ -58,7 +58,7 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
     if not x.is_floating_point():
         x = x.to(torch.float32 if x.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16) else torch.float64)
     # A finite sum proves finite numbers at a fraction of the price; an infinite one may be mere overflow.
-    # NumPy's uses one thread; PyTorch's would go on spinning for milliseconds beside the engine's.
+    # NumPy's uses one thread; PyTorch's would keep spinning for milliseconds next to the engine's.
     plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     with np.errstate(all="ignore"):
         finite = bool(np.isfinite(x.numpy().sum()) if plain else torch.isfinite(x.sum()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerfreq.errors import InputError
+from layerfreq.extras import needs
 from layerfreq.integrations.shell import Shell
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
@@ -16,14 +17,10 @@ from layerfreq.runs.run import Run
 
 
 def _base() -> Any:
-    try:
-        from deepxde.backend import backend_name  # pyright: ignore[reportMissingImports]
-        from deepxde.callbacks import Callback  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise InputError("deepxde: cannot be imported; pip install deepxde") from None
-    if backend_name != "pytorch":
-        raise InputError(f"deepxde: its backend is {backend_name!r}; set DDE_BACKEND=pytorch before it is imported")
-    return Callback
+    backend = needs("deepxde.backend", "deepxde", __name__).backend_name
+    if backend != "pytorch":
+        raise InputError(f"deepxde: its backend is {backend!r}; set DDE_BACKEND=pytorch before it is imported")
+    return needs("deepxde.callbacks", "deepxde", __name__).Callback
 
 
 if TYPE_CHECKING:
@@ -37,14 +34,14 @@ class LayerSpectraCallback(Callback):
 
     Measured is before the first step, and after each step (`train_state.step`) that `when` names; under L-BFGS, which
     takes several at a time, after those. The training is bit for bit what it would be without. A second `train` of the
-    same model (L-BFGS after Adam, say) with the same callback goes on with the run. Where DeepXDE displays a loss, the
+    same model (L-BFGS after Adam, say) with the same callback resumes the run. Where DeepXDE displays a loss, the
     run gets the sum of its terms.
 
     Args:
         inputs: (n, d) tensor or array, what the network takes for n points.
         targets: (n,) or (n, c) floats: the solution there, or what is known of it.
         layers: Names as from `hidden_layers`; None means all hidden layers.
-        run: A directory for a new run, or a `Run` to go on with; None keeps nothing on disk.
+        run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`.
         **options: Of `spectrum`, and `reading`, `memory`, `whole`, `scale`, `checkpoints`, `on_error`, `overwrite` of

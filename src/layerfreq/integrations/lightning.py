@@ -12,6 +12,7 @@ import torch
 
 from layerfreq.data.notes import as_metrics
 from layerfreq.errors import InputError, did_you_mean, listed, shown
+from layerfreq.extras import needs
 from layerfreq.integrations.shell import Shell
 from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.monitor import Monitor
@@ -26,13 +27,9 @@ def _callbacks() -> tuple[Any, ...]:
     """Return the classes of callbacks of `lightning` and `pytorch_lightning`: a trainer takes only those of its own."""
     found = []
     for name in ("lightning.pytorch", "pytorch_lightning"):
-        try:
+        with suppress(ImportError):
             found.append(import_module(name).Callback)
-        except ImportError:
-            pass
-    if not found:
-        raise InputError("lightning: cannot be imported; pip install 'layerfreq[lightning]'")
-    return tuple(found)
+    return tuple(found) or (needs("lightning.pytorch", "layerfreq[lightning]", __name__).Callback,)
 
 
 if TYPE_CHECKING:
@@ -195,7 +192,7 @@ class LayerSpectraCallback(Callback):
         return self._shell.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the run when training begins."""
+        """Resume the run when training begins."""
         self._resumed = state_dict
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the callbacks share: a monitor that begins when a trainer does, and goes on where its checkpoint left off."""
+"""What the callbacks share: a monitor that begins when a trainer does, and resumes where its checkpoint left off."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Shell:
         options: Of `spectrum`, and of `Monitor` those in `OURS`.
 
     Raises:
-        InputError: If `when` is no schedule, or for a bad option.
+        InputError: If `when` is not a schedule, or for a bad option.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Shell:
         collate: Callable[[Any], Any] | None = None,
         convert: Callable[[Any], Any] | None = None,
     ) -> None:
-        """Begin at a step of the training, and measure there; or go on with a run from a checkpoint's step.
+        """Begin at a step of the training, and measure there; or resume a run from a checkpoint's step.
 
         Args:
             model: What is measured.
@@ -126,7 +126,7 @@ class Shell:
             self.monitor.measure(step)
 
     def _open(self, step: int, resumed: Mapping[str, Any] | None) -> tuple[Run, bool]:
-        """Return the run, and whether it goes on."""
+        """Return the run, and whether it resumes."""
         assert self._run is not None
         path = self._run.path if isinstance(self._run, Run) else as_path(self._run, "run")
         if resumed is not None and (path / "config.yaml").exists():
@@ -138,7 +138,7 @@ class Shell:
             return run, True
         if isinstance(self._run, Run):
             return self._run, False
-        if self._opened is not None and self._last <= step:  # the same trainer goes on
+        if self._opened is not None and self._last <= step:  # the same trainer resumes
             return self._opened, step == self._last
         return Run.create(path, {KEY: uuid.uuid4().hex, **self._described()}, overwrite=self._overwrite), False
 

@@ -12,18 +12,18 @@ from torch.utils.data import default_collate
 from layerfreq.data.inputs import LABELS
 from layerfreq.data.notes import as_metrics
 from layerfreq.errors import listed
+from layerfreq.extras import needs
 from layerfreq.integrations.shell import Shell
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
 from layerfreq.network.find import unwrap
 from layerfreq.network.naming import Layers
 from layerfreq.runs.run import Run
-from layerfreq.trackers.extras import needs
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 else:
-    TrainerCallback = needs("transformers", "transformers").TrainerCallback
+    TrainerCallback = needs("transformers", "layerfreq[transformers]", __name__).TrainerCallback
 
 STATE = "layerfreq"  # of the checkpoint's trainer_state.json, under stateful_callbacks: run's name -> state
 TIMINGS = ("_runtime", "_per_second", "_preparation_time")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfreq.errors import InputError, first_line
+from layerfreq.extras import needs
 from layerfreq.files import as_path
 
 SUFFIXES = (".npz", ".safetensors")
@@ -33,11 +34,9 @@ def read_arrays(path: str | Path, argument: str) -> dict[str, Any]:
                     raise ValueError("it is not an archive")
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
-    except ImportError:
-        raise InputError(f"{argument}: reading .safetensors needs a package; pip install safetensors") from None
+        return dict(needs("safetensors.torch", "safetensors", argument).load_file(path))
+    except InputError:
+        raise
     except Exception as error:  # damaged files raise what their formats please
         said = first_line(error)
         if "allow_pickle" in said:

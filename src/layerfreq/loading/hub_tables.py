@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from layerfreq.errors import InputError, first_line
+from layerfreq.extras import needs
 from layerfreq.files import as_path
 
 
@@ -25,10 +26,7 @@ def open_table(source: str, n: int, split: str = "train") -> Any:
     Raises:
         InputError: If the table is missing or damaged, or there is no such split.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise InputError("data: reading tables needs a package; pip install 'layerfreq[transformers]'") from None
+    datasets = needs("datasets", "layerfreq[experiments]", "data")
     looks_local = Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1
     folder = as_path(source, "data")
     if looks_local and not folder.is_dir():

@@ -7,6 +7,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from layerfreq.errors import InputError
+from layerfreq.extras import needs
 from layerfreq.loading.hub_tables import class_ids, open_table, pictures, pixels, readable
 
 
@@ -23,9 +24,7 @@ def load_images(source: str, n: int, split: str = "train") -> tuple[Float32[Tens
         InputError: If the data is missing, damaged, or holds fewer images.
     """
     if source == "digits":
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
+        images, labels = needs("sklearn.datasets", "layerfreq[experiments]", "data").load_digits(return_X_y=True)
         x, y = torch.from_numpy(images / 16).float(), torch.from_numpy(labels).long()
     else:
         x, y = _from_datasets(source, n, split)

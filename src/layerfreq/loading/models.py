@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from layerfreq.errors import InputError, did_you_mean, first_line
+from layerfreq.extras import needs
 from layerfreq.files import as_path
 from layerfreq.loading.state_dicts import Checkpoint, fit, load_into, read_checkpoint
 
@@ -59,7 +60,7 @@ def find_model(name: str, seed: int = 0) -> Source:
 
 
 def make(name: str, argument: str, seed: int | None = None) -> Any:
-    """Import `MODULE:ATTRIBUTE`, from the current directory too, and call it if it is no module itself.
+    """Import `MODULE:ATTRIBUTE`, from the current directory too, and call it if it is not a module itself.
 
     Args:
         name: A dotted module, a colon, and a dotted name in it.
@@ -71,7 +72,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
     """
     home, _, attribute = name.partition(":")
     if not home or not attribute:
-        raise InputError(f"{argument}: {name!r} is no MODULE:FACTORY; pass both, as in package.module:factory")
+        raise InputError(f"{argument}: {name!r} is not MODULE:FACTORY; pass both, as in package.module:factory")
     if home.endswith(".py") or os.sep in home:
         better = home.removesuffix(".py").strip("./").replace(os.sep, ".")
         raise InputError(f"{argument}: {home!r} is a file; name the module as Python imports it: {better}:{attribute}")
@@ -164,7 +165,7 @@ def load_checkpoint(source: Source, path: str | Path) -> Checkpoint:
 
 
 def processor(source: Source, kind: str) -> Any | None:
-    """Return the AutoTokenizer, AutoImageProcessor, ... that lies beside a model's weights, or None."""
+    """Return the AutoTokenizer, AutoImageProcessor, ... that lies next to a model's weights, or None."""
     if source.pretrained is None:
         return None
     try:
@@ -181,13 +182,7 @@ def _main_output(_: nn.Module, __: Any, output: Any) -> Any:
 
 
 def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(
-            "model: Hugging Face models need a package; pip install 'layerfreq[transformers]' "
-            "(a factory is named MODULE:FACTORY)"
-        ) from None
+    transformers = needs("transformers", "layerfreq[transformers]", "model (not MODULE:FACTORY)")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers

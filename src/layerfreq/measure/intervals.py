@@ -15,7 +15,7 @@ STUDENT = 1.21  # by which the 95% quantile of Student's t exceeds the normal on
 # little of its population's tail.
 SKEWED = 2.16
 FAINT = 0.01  # LFR below which errors are not held to be relative any more
-WIDE = 0.05  # error, beside LFR, from which it is worth a warning that it comes from what the centres have not met
+WIDE = 0.05  # error, relative to LFR, from which it is worth a warning that it comes from what the centres have not met
 NARROW = 0.02  # and what more rows should bring it to
 
 

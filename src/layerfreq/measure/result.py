@@ -140,7 +140,7 @@ class Spectrum:
     def resolution(self) -> float:
         """Largest 1/delta, within the cutoffs, at which a window holds another point; 0.0 if none does.
 
-        On average, and beside those that coincide with the window's centre, which no filter can tell from it: where
+        On average, and besides those that coincide with the window's centre, which no filter can tell from it: where
         all points are distinct, this is where `neighbours` falls to 2.
         """
         return resolution(self.inv_delta, self.neighbours, self.coincident)
@@ -292,7 +292,7 @@ class Spectrum:
         """
         path = as_path(path, "path")
         if path.is_dir() or not path.parent.is_dir():
-            raise InputError(f"path: {str(path)!r} is no place for a file; name one in a folder that is there")
+            raise InputError(f"path: {str(path)!r} is not a place for a file; name one in a folder that is there")
         try:
             write_whole(path, lambda at: self.to_frame().to_parquet(at, index=False))
         except OSError as error:
@@ -314,7 +314,7 @@ class Spectrum:
         except FileNotFoundError:
             raise InputError(f"path: no file {str(path)!r}; check the path") from None
         except Exception as error:  # damaged files raise dozens of types
-            raise InputError(f"path: {str(path)!r} is no Parquet file of a spectrum ({first_line(error)})") from None
+            raise InputError(f"path: {str(path)!r} is not a Parquet file of a spectrum ({first_line(error)})") from None
         try:
             return cls.from_frame(frame)
         except InputError as error:

@@ -219,5 +219,5 @@ def _sums(cutoffs: int, columns: int) -> int:
 
 
 def _copies(features: Tensor, make_engine: type[Engine]) -> int:
-    """Bytes that an engine takes beside the features, where it prepares them all."""
+    """Bytes that an engine takes on top of the features, where it prepares them all."""
     return make_engine.bytes_each(features.element_size()) * features.numel() - features.nbytes

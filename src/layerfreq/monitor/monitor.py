@@ -53,9 +53,9 @@ class Monitor:
         scale: "raw", "rms" or "maxabs", see `spectrum`, or several of them: ("maxabs", "raw") measures twice, at each
             step from one forward pass; `measure` returns the first.
         checkpoints: Keep the weights of every measured step in the run, as `layerfreq relearn` needs them.
-        on_error: What becomes of an error while measuring, such as NaN in the features or a metric that is no number:
-            "warn" tells it once, writes what can be written and lets the training go on (a full disk ends measuring);
-            "raise" raises it. Bad arguments of the constructor are always raised.
+        on_error: What becomes of an error while measuring, such as NaN in the features or a metric that is not a
+            number: "warn" tells it once, writes what can be written and lets the training continue (a full disk ends
+            measuring); "raise" raises it. Bad arguments of the constructor are always raised.
         overwrite: Where `run` names a directory that holds a run, replace that.
         whole: Run the model on all inputs at once, see `layer_spectra`.
         **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
@@ -66,7 +66,7 @@ class Monitor:
     Attributes:
         config: What a run of this monitor says about itself: model, layers, options, versions, command.
         layers: The layers that are measured, input to output.
-        plan: Where they are, and why others are no cuts.
+        plan: Where they are, and why others are not cuts.
         error: The `ErrorSpectrum` of the last measured step, or None.
         closed: Whether `close` was called.
         last: What was measured last, as `measure` returned it; None before. It stays after `close`.
@@ -239,7 +239,7 @@ class Monitor:
             measured.
 
         Raises:
-            InputError: If the monitor is closed. With on_error="raise" also for a step or metric that is no number,
+            InputError: If the monitor is closed. With on_error="raise" also for a step or metric that is not a number,
                 for features with NaN, if the inputs are another number of points than before, or a layer is no longer
                 in the model.
         """

@@ -45,7 +45,7 @@ class Record:
     def write_to(self, run: Run) -> list[int]:
         """Write to a run from now on, and return the steps that it holds."""
         if not isinstance(run, Run):
-            raise InputError(f"run: {shown(run)} is no Run; pass Run(path) or Run.create(path)")
+            raise InputError(f"run: {shown(run)} is not a Run; pass Run(path) or Run.create(path)")
         self.run = run
         self._last = weakref.finalize(self, _last_flush, run)
         return run.steps()

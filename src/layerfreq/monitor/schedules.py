@@ -26,7 +26,7 @@ class Schedule:
         when: See `Monitor`.
 
     Raises:
-        InputError: If it is no schedule.
+        InputError: If it is not a schedule.
     """
 
     def __init__(self, when: Any) -> None:

@@ -2,7 +2,7 @@
 
 A cut is a value through which everything flows that the output has of the points, behind an activation and before
 parameters. Of those values a person names activations, the ends of blocks (residual, attention, dense), and sums
-written out in a forward that is no block itself. Names are found last: of the modules that have made a value, the
+written out in a forward that is not a block itself. Names are found last: of the modules that have made a value, the
 innermost that is called once; else `<module that returned last>.<function>`.
 """
 
@@ -47,7 +47,7 @@ class Cuts:
 
     Attributes:
         layers: The cuts, input to output.
-        refused: name -> reason, for activations and blocks that are no cut.
+        refused: name -> reason, for activations and blocks that are not cuts.
         trace: What was seen.
     """
 
@@ -148,7 +148,7 @@ class Kinds:
             return False
         if module.__module__.startswith("torch.nn.") and not any(True for _ in value.module.children()):  # pyright: ignore
             return False
-        # A value that the module itself goes on with is not what it ends with (a pooled output beside the tokens).
+        # A value that the module itself goes on with is not what it ends with (a pooled output next to the tokens).
         if any(child < value.ended for child in self._flow.children.get(value.node, ())):
             return False
         return any(self._flow.counts(i) for i in range(value.started, value.ended))
@@ -169,7 +169,7 @@ class Kinds:
         return not activation and self._flow.next_bends(value.node)
 
     def tells(self, value: Value) -> bool:
-        """Whether it is worth saying that a value is no cut: an activation or a block, but no step inside a block."""
+        """Whether to say that a value is not a cut: of an activation or a block, but not of a step inside a block."""
         if value.module is not None:
             return True
         if not self.is_activation(value):

@@ -32,12 +32,12 @@ def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list
     the points flows through it, and parameters follow. A function's name is `<module before it>.<function>`, as
     `fc.sin` or `fc.add`, the last state of a recurrent module is `<module>.h_n`, and the k-th of several calls ends in
     `:k`. What flows where is read off one forward pass, and hangs neither on the numbers in the weights nor on the
-    points. Inputs that are no points are held: masks, lengths and positions, which are those of whole numbers, zeros
+    points. Inputs that are not points are held: masks, lengths and positions, which are those of whole numbers, zeros
     and ones, or zeros and very negative numbers that meet no parameter before they meet the points.
 
     The model is run twice, on four points at most; where it does not run on so few, on the first batch. Layers that
-    return points in another order than they came in are no cuts; a warning names those whose features of a point change
-    with the other points of the batch.
+    return points in another order than they came in are not cuts; a warning names those whose features of a point
+    change with the other points of the batch.
 
     Args:
         model: Any module.
@@ -119,7 +119,7 @@ def _hidden(
     faults = _faults(model, found, found.values)
     chosen, refused = choose(found, faults)
     for name, reason in refused.items():
-        # That a layer lies beside the way is no surprise to who wrote it; that its rows are not the points' is.
+        # That a layer lies off the way is no surprise to who wrote it; that its rows are not the points' is.
         if found.by_name[name].refused or reason.why is Refusal.OTHER_ORDER:
             warn_caller(f"layer {name!r} cannot be measured: {reason}", LayerWarning)
     _warn_of_company([value.name for value in chosen if value.name in faults])
@@ -272,7 +272,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     Hooks added to a compiled module after its compilation are ignored, so its original is the one to watch.
 
     Raises:
-        InputError: If it is no module, or one whose parameters have no values yet.
+        InputError: If it is not a module, or one whose parameters have no values yet.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model: a {type(model).__name__} is not a torch.nn.Module; pass the module itself")

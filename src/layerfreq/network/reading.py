@@ -120,7 +120,7 @@ class Reading:
 
         Args:
             value: (n, ...) what the layer returned.
-            there: Masks (n, t) of the tokens that are no padding; the one of the output's length counts.
+            there: Masks (n, t) of the tokens that are not padding; the one of the output's length counts.
 
         Returns:
             (n, d) features, or (n x positions, d) with "positions", all those of the first sample first; and where

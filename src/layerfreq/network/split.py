@@ -52,8 +52,8 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
         probe = found.probe
         if not _determines_output(model, found, chosen):
             raise InputError(
-                f"layer: {layer!r} is no cut of {type(model).__name__}, the output depends on the input by another way "
-                "too (a skip connection or a second branch); choose among hidden_layers(model, inputs)"
+                f"layer: {layer!r} is not a cut of {type(model).__name__}, the output depends on the input by another "
+                "way too (a skip connection or a second branch); choose among hidden_layers(model, inputs)"
             )
         before, after = _Reach(model, chosen), _Replay(model, chosen, probe)
         with _all_trainable(model):

@@ -55,7 +55,7 @@ def axis_frequencies(
         without such an axis, with the reason.
 
     Raises:
-        InputError: If an axis is no number, no layer has it, or a layer cannot be measured.
+        InputError: If an axis is not a number, no layer has it, or a layer cannot be measured.
 
     Example:
         >>> layers = nn.Conv1d(1, 4, 5), nn.ReLU(), nn.Conv1d(4, 4, 5), nn.ReLU()
@@ -74,7 +74,7 @@ def axis_frequencies(
     for depth, (layer, flat) in enumerate(found.items(), start=1):
         if flat.shape[1] == 1:
             refused[layer] = (
-                f"its output has no axis {axis} of {SHORTEST} positions beside samples and channels {channels}"
+                f"its output has no axis {axis} of {SHORTEST} positions besides samples and channels {channels}"
             )
             continue
         numbers = flat.double().cpu().numpy()
@@ -208,5 +208,7 @@ def _summed(parts: np.ndarray, loud: np.ndarray) -> tuple[float, float, float]:
 
 def _axis(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value == 0:
-        raise InputError(f"{name}: {shown(value)} is no axis of an output (n, ...); pass a whole number other than 0")
+        raise InputError(
+            f"{name}: {shown(value)} is not an axis of an output (n, ...); pass a whole number other than 0"
+        )
     return int(value)

@@ -32,7 +32,7 @@ MOST = 1000  # of shuffles and of random steps
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Change:
-    """The energy of after - before by angular frequency, beside what it is compared with.
+    """The energy of after - before by angular frequency, next to what it is compared with.
 
     Energies are variances over the points: the mean over points is subtracted from every column, and what it has of the
     change is `shift`. They are means over columns.
@@ -256,7 +256,7 @@ def run_change(
     seed: int = 0,
     **options: Any,
 ) -> Change:
-    """Sort by frequency what a training changed from one kept checkpoint to another, beside random parameter steps.
+    """Sort by frequency what a training changed between two kept checkpoints, compared with random parameter steps.
 
     A control goes, from the parameters at `step_a`, a random step in each parameter tensor that is as long as the
     training's own step there, in a direction drawn at random; buffers stay those at `step_a`. What the training chose
@@ -297,7 +297,7 @@ def run_change(
     controls, seed = _count(controls, "controls", least=0), as_seed(seed)
     network = copy.deepcopy(unwrap(model))
     if at is None and not isinstance(inputs, (Tensor, np.ndarray)):
-        raise InputError("at: where the points are is not said by inputs that are no tensor or array; pass at=(n, d)")
+        raise InputError("at: inputs that are not tensors or arrays do not say where the points are; pass at=(n, d)")
     before, (a, buffers) = _state(run, step_a, network, inputs, softmax)
     after, (b, _) = _state(run, step_b, network, inputs, softmax)
     load_weights(run.path, step_a, network)

@@ -35,7 +35,7 @@ def neuron_similarity(weight: Any, bias: Any = None) -> Float64[np.ndarray, "m m
         (m', m') float64 with ones on the diagonal, of the m' neurons whose weights are not all zero.
 
     Raises:
-        InputError: If the weights are no finite numbers, or the bias is of another length.
+        InputError: If the weights are not finite numbers, or the bias is of another length.
 
     Example:
         >>> neuron_similarity([[1.0, 0.0], [2.0, 0.0], [0.0, -3.0]]).round(6)

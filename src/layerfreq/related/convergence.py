@@ -97,7 +97,7 @@ def layer_convergence(run: Run | str | Path, model: nn.Module | None = None, ste
 
 
 def plot_convergence(run: Run | str | Path, model: nn.Module | None = None) -> Figure:
-    """Draw each layer's distance to its last weights, beside the median frequencies that the run has of its layers.
+    """Draw each layer's distance to its last weights, next to the median frequencies that the run has of its layers.
 
     Args:
         run: A run with weights, or its path.
@@ -156,7 +156,7 @@ def _steps(steps: Any, kept: list[int]) -> list[int]:
     try:
         found = [int(step) for step in steps]
     except (TypeError, ValueError):
-        raise InputError(f"steps: {shown(steps)} are no steps; pass some of {shown(kept[:-1])}") from None
+        raise InputError(f"steps: {shown(steps)} are not steps; pass some of {shown(kept[:-1])}") from None
     wrong = next((step for step in found if step not in kept[:-1]), None)
     if wrong is not None or len(found) < 2 or found != sorted(set(found)):
         raise InputError(f"steps: {shown(steps)} are not two or more of {shown(kept[:-1])}, in order; pass such")

@@ -132,7 +132,7 @@ def class_spectra(images: Any, labels: Any) -> Float64[np.ndarray, "c h w"]:
         (c, h, w) float64 in the order of `numpy.fft.fftshift`, classes in the order of their ids.
 
     Raises:
-        InputError: If they are no images and class ids, or there is one class only.
+        InputError: If they are not images and class ids, or there is one class only.
 
     Example:
         >>> flat, wavy = torch.ones(3, 4, 4), torch.ones(3, 4, 4) + torch.tensor([1.0, -1, 1, -1])
@@ -193,7 +193,7 @@ def image_frequency(
     h, w = x.shape[2:]
     patch = _whole(patch, "patch", 1, max(1, min(h, w) // 4))
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-        raise InputError(f"share: {shown(share)} is no share of the frequencies; pass a number between 0 and 1")
+        raise InputError(f"share: {shown(share)} is not a share of the frequencies; pass a number between 0 and 1")
     like = images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images))
     dtype = like.dtype if like.is_floating_point() else torch.float32
     ids, transformed = np.unique(y), np.fft.fft2(x)

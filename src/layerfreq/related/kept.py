@@ -12,7 +12,7 @@ from layerfreq.network.find import unwrap
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import kept_steps, read_weights
 
-BUFFERS = ("running_mean", "running_var")  # what batch norms keep beside their parameters
+BUFFERS = ("running_mean", "running_var")  # what batch norms keep besides their parameters
 WHOLE = "(model)"  # what the model's own parameters are called, which have no layer
 
 

@@ -220,7 +220,7 @@ def _update(
 
 
 def _stay(last: np.ndarray, arrived: np.ndarray, rates: int, keep: int | None) -> np.ndarray:
-    """Which of all heads go on, after their last losses (NaN where they have left) and whether they have arrived."""
+    """Which of all heads continue, after their last losses (NaN where they have left) and whether they have arrived."""
     going = np.isfinite(last) & ~arrived
     if keep is not None and arrived.reshape(-1, rates).all(axis=0).any():
         going &= np.arange(len(last)) % rates == keep

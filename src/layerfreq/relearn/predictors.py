@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError
+from layerfreq.extras import needs
 from layerfreq.measure.result import Spectrum
 from layerfreq.relearn.heads import fixed_head, point_losses
 
@@ -50,21 +50,17 @@ def probe_loss(features: Tensor, targets: Tensor) -> float:
 
     Logistic regression's cross-entropy for class ids, ridge regression's mean squared error for floats.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression, Ridge
-        from sklearn.metrics import log_loss, mean_squared_error
-    except ImportError:
-        raise InputError("probe: scikit-learn is missing; pip install 'layerfreq[study]'") from None
+    linear, metrics = (needs(f"sklearn.{part}", "layerfreq[study]", "probe") for part in ("linear_model", "metrics"))
     x = standardise(features).numpy(force=True)
     y = targets.numpy(force=True)
     if targets.is_floating_point():
-        return float(mean_squared_error(y, Ridge(alpha=1.0).fit(x, y).predict(x)))
+        return float(metrics.mean_squared_error(y, linear.Ridge(alpha=1.0).fit(x, y).predict(x)))
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a probe that stopped at its limit is as good for ranking
-        probe = LogisticRegression(C=1.0, max_iter=200).fit(x, y)
-    return float(log_loss(y, probe.predict_proba(x), labels=probe.classes_))
+        probe = linear.LogisticRegression(C=1.0, max_iter=200).fit(x, y)
+    return float(metrics.log_loss(y, probe.predict_proba(x), labels=probe.classes_))
 
 
 def initial_loss(features: Tensor, targets: Tensor, *, kind: str = "hidden-1", seeds: int = 3) -> float:

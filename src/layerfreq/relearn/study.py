@@ -117,13 +117,13 @@ def relearn(
 
     Args:
         run: A run that kept its weights, or an experiment's folder, whose runs are taken one after the other.
-        model: The network, for a run that is no experiment's; with `inputs` and `targets` as in `layer_spectra`.
+        model: The network, for a run that is not an experiment's; with `inputs` and `targets` as in `layer_spectra`.
         inputs: (n, ...) tensor, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids or floats.
         design: What is trained; None is `Design()`.
         steps: Measured steps to take; None takes all that were kept.
         cuts: Cuts to take: 0 for the inputs, 1 for the first measured layer, and so on; None takes all.
-        resume: Go on with what a killed call left.
+        resume: Resume what a killed call left.
         tell: Called before each cell with the number done, the number of all, and what comes.
         rebuild: Instead of a model, for runs of experiments: `layerfreq.experiments.source_of` builds theirs anew.
 
@@ -216,7 +216,7 @@ def cells_of(
 
 
 def open_results(folder: Path, design: Design, resume: bool) -> None:
-    """Begin the folder of the results, or go on with it; call it once, while nobody writes to the folder.
+    """Begin the folder of the results, or resume it; call it once, while nobody writes to the folder.
 
     What a design selects (heads, scales, optimizers) may differ from before, how it trains may not.
 

@@ -20,7 +20,7 @@ import yaml
 from layerfreq._version import __version__
 from layerfreq.data.scales import NAMES, SENTENCES, explained, in_order
 from layerfreq.data.validation import SCALES
-from layerfreq.errors import InputError
+from layerfreq.extras import needs
 from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
@@ -148,11 +148,8 @@ def _policy(*scripts: str) -> str:
 
 
 def _plotly() -> str:
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise InputError("report: needs plotly; pip install 'layerfreq[report]'") from None
-    return get_plotlyjs().replace("\r\n", "\n")  # browsers hash a script with its line ends made so
+    script = needs("plotly.offline", "layerfreq[report]", "report").get_plotlyjs()
+    return script.replace("\r\n", "\n")  # browsers hash a script with its line ends made so
 
 
 def _read(name: str) -> str:

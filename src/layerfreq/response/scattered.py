@@ -187,7 +187,7 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
     """Return weights that sum to one, and what was done.
 
     Raises:
-        InputError: If they are no positive numbers, one a point.
+        InputError: If they are not positive numbers, one per point.
     """
     n = len(x)
     if weights is None:
@@ -207,10 +207,10 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
     try:
         w = np.array(weights, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
-        raise InputError("weights: cannot be read as numbers; pass one positive number a point") from None
+        raise InputError("weights: cannot be read as numbers; pass one positive number per point") from None
     if len(w) != n or not np.isfinite(w).all() or not (w > 0).all():
         raise InputError(
-            f"weights: {len(w)} for {n} points, or not all finite and > 0; pass one positive number a point"
+            f"weights: {len(w)} for {n} points, or not all finite and > 0; pass one positive number per point"
         )
     return w / w.sum(), ["points are weighted as given"]
 

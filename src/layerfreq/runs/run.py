@@ -41,7 +41,7 @@ METRICS = re.compile(r"from-(\d{12})\.parquet")
 class Run:
     """A directory with `config.yaml`, `spectra/`, `errors/` and `metrics/` in Parquet, checkpoints and figures.
 
-    Every file is written beside its place and moved there in one step, so that a reader finds it whole or not
+    Every file is written next to its place and moved there in one step, so that a reader finds it whole or not
     at all. The Parquet folders need nothing of ours: `pandas.read_parquet(path / "spectra")`.
 
     Args:
@@ -212,7 +212,7 @@ class Run:
         """Note metrics of a step; they reach the disk at the next `flush`.
 
         Raises:
-            InputError: If the step or a metric is no number; then nothing is noted.
+            InputError: If the step or a metric is not a number; then nothing is noted.
 
         Example:
             >>> run.log(3, loss=0.5)
@@ -257,7 +257,7 @@ class Run:
         self._pending = []
 
     def rewind(self, step: int) -> None:
-        """Forget metrics and measurements after a step, because training goes on from there.
+        """Forget metrics and measurements after a step, because training resumes from there.
 
         Example:
             >>> run.rewind(0)  # as a training does that resumes there

@@ -1,4 +1,4 @@
-"""A model's weights at measured steps, kept beside the run: `checkpoints/step-000000000200.safetensors`."""
+"""A model's weights at measured steps, kept next to the run: `checkpoints/step-000000000200.safetensors`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfreq.errors import InputError, first_line
+from layerfreq.extras import needs
 from layerfreq.files import write_whole
 
 if TYPE_CHECKING:
@@ -84,8 +85,4 @@ def weights_at(folder: Path, step: int) -> Path:
 
 
 def _safetensors():
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise InputError("safetensors: keeping weights needs it; pip install 'layerfreq[study]'") from None
-    return safetensors.torch
+    return needs("safetensors.torch", "layerfreq[study]", "checkpoints")

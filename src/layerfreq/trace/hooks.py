@@ -223,7 +223,7 @@ def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _layers_of_keras(name: str, model: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    """Iterate over what a sequential or functional model of Keras keeps beside PyTorch's modules, by Keras' names."""
+    """Iterate over what a sequential or functional model of Keras keeps next to PyTorch's modules, by Keras' names."""
     if not any(kind.__module__.startswith("keras.") for kind in type(model).__mro__):
         return
     registered = {id(module) for module in model.modules()}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from layerfreq.trackers.extras import needs
+from layerfreq.extras import needs
 
 MOST = 1000  # metrics that MLflow takes in one call
 
@@ -29,7 +29,7 @@ class MLflow:
     """
 
     def __init__(self, run_id: str | None = None, client: Any = None) -> None:
-        self._mlflow = needs("mlflow", "mlflow")
+        self._mlflow = needs("mlflow", "layerfreq[mlflow]", "trackers")
         self._given, self._client = run_id, client
         self._run_id, self._own = None, False
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from layerfreq.extras import needs
 from layerfreq.files import as_path
-from layerfreq.trackers.extras import needs
 
 
 class TensorBoard:
@@ -28,7 +28,7 @@ class TensorBoard:
     """
 
     def __init__(self, writer: Any) -> None:
-        self._board = needs("torch.utils.tensorboard", "tensorboard")
+        self._board = needs("torch.utils.tensorboard", "layerfreq[tensorboard]", "trackers")
         self._folder = as_path(writer, "writer") if isinstance(writer, (str, Path)) else None
         self._writer: Any = writer if self._folder is None else None
 

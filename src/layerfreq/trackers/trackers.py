@@ -101,7 +101,7 @@ def _in_all_scales(measured: Iterable[LayerSpectra]) -> list[LayerSpectra]:
 
 
 class Trackers:
-    """Several trackers, each of which may fail: the first time is a warning, and the others go on.
+    """Several trackers, each of which may fail: the first time is a warning, and the others continue.
 
     Args:
         trackers: The trackers.

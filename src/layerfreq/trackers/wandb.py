@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layerfreq.errors import first_line
-from layerfreq.trackers.extras import needs
+from layerfreq.extras import needs
 
 
 class WandB:
@@ -31,7 +31,7 @@ class WandB:
     """
 
     def __init__(self, run: Any = None, **init: Any) -> None:
-        self._wandb = needs("wandb", "wandb")
+        self._wandb = needs("wandb", "layerfreq[wandb]", "trackers")
         self._given, self._init = run, init
         self._run: Any = None
         self._own, self._drawn = False, True

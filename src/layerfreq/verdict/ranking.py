@@ -81,7 +81,7 @@ def league(results: pd.DataFrame, *, by: Sequence[str] = SETUP, fixed: Sequence[
     """Rank the predictors by their rank correlation with the steps.
 
     Args:
-        results: As from `relearn`: a row for each cut and head, with steps, censored, and a column a predictor; those
+        results: As from `relearn`: one row per cut and head, with steps, censored, and one column per predictor; those
             of earlier versions have fewer predictors, and only these are ranked.
         by: Columns that make a table of their own; "share" may be among them, to look at one error alone.
         fixed: Predictors that the partial correlation holds fixed.

@@ -18,6 +18,7 @@ from layerfreq.engines.base import Engine, Points, RowCurves, chunks
 from layerfreq.engines.cuda.exponentials import CHAIN, Ladder, ladder
 from layerfreq.engines.reference import Sums
 from layerfreq.errors import InputError
+from layerfreq.extras import needs
 
 MATRIX_MODE = "tf32x3"  # three TF32 products make one of float32's accuracy; "ieee" before Ampere
 BLOCK_M = 128  # filter centres of a program
@@ -94,10 +95,9 @@ class Cuda(Engine[Rows, Columns]):
     def __init__(self, points: Points, targets: Targets, inv_delta: Float64[Tensor, " m"]) -> None:
         super().__init__(points, targets, inv_delta)
         self._interpreted = interpreted = check_device(points.features.device)
-        try:
-            from layerfreq.engines.cuda.triton_kernels import add_exponentials
-        except ImportError as error:
-            raise InputError(f"engine: 'cuda' needs Triton ({error}); pip install triton") from None
+        needs("triton", "layerfreq[cuda]", "engine")
+        from layerfreq.engines.cuda.triton_kernels import add_exponentials
+
         self._add_exponentials: Any = add_exponentials
         self._mode = MATRIX_MODE
         if not interpreted and torch.cuda.get_device_capability(points.features.device) < (8, 0):

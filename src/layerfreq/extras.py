@@ -1,0 +1,38 @@
+"""Importing what only an optional package brings."""
+
+from __future__ import annotations
+
+import shlex
+from importlib import import_module
+from typing import Any
+
+from layerfreq.errors import InputError, first_line
+
+
+def needs(module: str, package: str, argument: str) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: Its dotted name.
+        package: What pip installs to bring it, such as "layerfreq[report]".
+        argument: What needs it, to be blamed in a message.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: If it cannot be imported: the reason, and the command that installs it.
+
+    Example:
+        >>> needs("math", "layerfreq[report]", "report").pi
+        3.14...
+        >>> needs("no_such_module", "layerfreq[report]", "report")
+        Traceback (most recent call last):
+            ...
+        layerfreq.errors.InputError: report: needs no_such_module (...); pip install 'layerfreq[report]'
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        why = first_line(error)
+        raise InputError(f"{argument}: needs {module} ({why}); pip install {shlex.quote(package)}") from None
