@@ -26,6 +26,7 @@ from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
 from layerfreq.report.pack import LEVELS, Pack, deflated
 from layerfreq.report.versus import versus
+from layerfreq.response.figure import LEARNED
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import unit_of
 from layerfreq.verdict.speedup import depth_of
@@ -46,6 +47,7 @@ def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
         "levels": LEVELS,
         "scales": SCALES,
         "explained": [explained(scale) for scale in SCALES],
+        "learned": list(LEARNED),
         "runs": heads,
         "index": {name: list(where) for name, where in pack.index.items()},
     }
@@ -90,7 +92,7 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
         for j, values in enumerate(shown.metrics.values()):
             pack.add(f"metric.{i}.{j}", values, "f8" if j == 0 else "f4")
         if shown.errors is not None:
-            for name, dtype in {"k": "f8", "steps": "i4", "cells": "u1", "blind": "u1"}.items():
+            for name, dtype in _ERRORS.items():
                 pack.add(f"error.{i}.{name}", getattr(shown.errors, name), dtype)
         heads.append(
             {
@@ -107,6 +109,17 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
     return pack, heads
 
 
+_ERRORS = {
+    "k": "f8",
+    "steps": "f8",
+    "cells": "u1",
+    "blind": "u1",
+    "learned": "f4",
+    "bands": "f8",
+    "target": "f4",
+    "error": "f4",
+    "chance": "f4",
+}
 _RECORDS = {
     "run": "i4",
     "step": "i4",

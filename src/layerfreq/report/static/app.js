@@ -5,7 +5,8 @@ let timer = 0, waiting = false;
 
 // Figures far from the screen wait until they are scrolled to.
 const figures = {
-  spectra: { draw: () => drawSpectra() }, map: { draw: () => drawMap() }, history: { draw: () => drawHistory() }, errors: { draw: () => drawErrors() }, compare: { draw: () => drawCompare() },
+  spectra: { draw: () => drawSpectra() }, map: { draw: () => drawMap() }, history: { draw: () => drawHistory() }, errors: { draw: () => drawErrors() }, energies: { draw: () => drawEnergies() },
+  compare: { draw: () => drawCompare() },
 };
 const watcher = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
   figures[target.id].near = isIntersecting;
@@ -22,7 +23,7 @@ function redraw(...names) {
 
 function show(at) {
   const run = runs[state.run];
-  state.at = Math.min(Math.max(at, 0), Math.max(0, run.steps.length - 1));
+  state.at = Math.min(Math.max(at, 0), Math.max(0, run.moments.length - 1));
   find("step").value = String(state.at);
   if (waiting) return;
   waiting = true;
@@ -30,12 +31,13 @@ function show(at) {
 }
 
 function drawStep() {
-  const run = runs[state.run], step = run.steps[state.at];
-  const words = run.steps.length ? `${about.unit} ${step}` : run.errors ? "" : "nothing measured";
+  const run = runs[state.run], count = run.moments.length;
+  const words = count ? `${about.unit} ${run.moments[state.at]}` : "nothing measured";
   find("step").setAttribute("aria-valuetext", words);
-  find("now").replaceChildren(words, ...(run.steps.length ? [" ", el("small", {}, `${state.at + 1}/${run.steps.length}`)] : []));
+  find("now").replaceChildren(words, ...(count ? [" ", el("small", {}, `${state.at + 1}/${count}`)] : []));
   if (run.steps.length) redraw("spectra", "map");
-  if (run.steps.length && !figures.history.due) moveCursor();
+  if (run.errors) redraw("energies");
+  if (count) moveCursors();
   if (find("only").checked) drawTable(true);
 }
 
@@ -48,24 +50,22 @@ function drawAll() {
     input.checked = Number(input.value) === state.scale;
   }
   find("scale-says").textContent = measured ? about.explained[state.scale] : "";
-  find("step").max = String(Math.max(0, run.steps.length - 1));
-  find("step").disabled = find("play").disabled = run.steps.length < 2;
+  find("step").max = String(Math.max(0, run.moments.length - 1));
+  find("step").disabled = find("play").disabled = run.moments.length < 2;
   find("part-spectra").hidden = find("part-map").hidden = !measured;
+  for (const choice of document.querySelectorAll("#controls fieldset, #focus-choice")) choice.hidden = !measured;
   find("all-choice").hidden = run.layers.length <= FEW;
   find("status").textContent = !measured ? `No layer was measured in this run; it keeps ${run.errors ? "the network's error" : "training curves"} only.`
-    : run.steps.length === 1 ? "One measurement so far: nothing moves yet." : "";
+    : run.moments.length === 1 ? "One measurement so far: nothing moves yet." : "";
   find("focus").replaceChildren(el("option", { value: "-1" }, "all alike"), ...run.layers.map((name, i) => el("option", { value: String(i), dir: "auto" }, `${i + 1} · ${name}`)));
   find("focus").value = String(state.focus);
   show(state.at);
   drawLegend();
-  find("part-history").hidden = !measured && !groupsOf(run).length;
-  find("part-errors").hidden = !run.errors;
-  if (runs.every((one) => one.errors && !one.steps.length)) { // nothing to choose or list
-    find("part-table").hidden = true;
-    find("controls").hidden = runs.length < 2;
-    document.querySelector(".skip").href = "#part-errors";
-  }
-  redraw("history", ...(run.errors ? ["errors"] : []), ...(runs.length > 1 ? ["compare"] : []));
+  find("part-history").hidden = !measured && !run.errors && !groupsOf(run).length;
+  find("part-errors").hidden = find("says-learned").hidden = !run.errors;
+  find("says-median").hidden = !measured;
+  if (runs.every((one) => one.errors && !one.steps.length)) find("part-table").hidden = true; // nothing to list
+  redraw("history", ...(run.errors ? ["errors", "energies"] : []), ...(runs.length > 1 ? ["compare"] : []));
   drawTable(true);
 }
 
@@ -82,7 +82,7 @@ function play(on) {
   find("play").setAttribute("aria-pressed", String(on));
   find("play").replaceChildren(el("span", { "aria-hidden": "true" }, on ? "❚❚" : "▶"), on ? " Pause" : " Play");
   if (!on) return;
-  const count = runs[state.run].steps.length;
+  const count = runs[state.run].moments.length;
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const wait = calm ? 1500 : Math.min(800, Math.max(60, 9000 / count));
   if (state.at >= count - 1) show(0);
@@ -96,9 +96,9 @@ function play(on) {
 
 function choose(run) {
   play(false);
-  const step = runs[state.run].steps[state.at];
+  const step = runs[state.run].moments[state.at];
   state.run = run;
-  state.at = nearest(runs[run].steps, step ?? 0);
+  state.at = nearest(runs[run].moments, step ?? 0);
   state.focus = -1;
   drawAll();
 }
@@ -135,14 +135,14 @@ function looksChanged() {
 
 async function begin() {
   looksChanged();
-  state.at = Math.max(0, runs[0].steps.length - 1);
   find("levels").textContent = about.levels;
   if (runs.some((run) => run.thinned)) find("thinned").textContent = "Of a long series of metrics every k-th value is kept.";
   find("run-choice").hidden = find("part-compare").hidden = runs.length < 2;
   find("run").replaceChildren(...runs.map((run, i) => el("option", { value: String(i), dir: "auto" }, run.name)));
-  const measured = runs.findIndex((run) => run.steps.length);
-  if (measured > 0) { state.run = measured; state.at = runs[measured].steps.length - 1; find("run").value = String(measured); }
   await unpack();
+  state.run = Math.max(0, runs.findIndex((run) => run.steps.length));
+  state.at = Math.max(0, runs[state.run].moments.length - 1);
+  find("run").value = String(state.run);
   const plotly = document.createElement("script");
   plotly.textContent = await (await inflate("plotly")).text();
   document.head.append(plotly);

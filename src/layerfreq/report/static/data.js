@@ -28,6 +28,7 @@ async function unpack() {
   held.shapes = starts.slice(0, -1).map((start, i) => held["shape.points"].subarray(start, starts[i + 1]));
   runs.forEach((run, i) => {
     run.series = {};
+    run.moments = run.steps.length ? run.steps : Array.from(held[`error.${i}.steps`] ?? []); // where the slider goes
     run.metrics.forEach((name, j) => { run.series[name] = held[`metric.${i}.${j}`]; });
     run.records = new Int32Array(about.scales.length * run.steps.length * run.layers.length).fill(-1);
   });

@@ -3,7 +3,7 @@ const LOSS = /loss|error|nll|mse/i, SCORE = /acc/i;
 
 // Rare late steps (1, 2, 4, ... 1000) are spread by a logarithm of 1 + step; even ones are left as they are.
 function stepAxis(run) {
-  const steps = run.steps, end = Math.max(...steps, ...(run.series.step ?? []).slice(-1), 1);
+  const steps = run.moments, end = Math.max(...steps, ...(run.series.step ?? []).slice(-1), 1);
   const middle = steps.length ? steps[steps.length >> 1] : end;
   const bent = steps.length > 5 && end > 20 * Math.max(1, middle);
   const to = bent ? (step) => Math.log10(1 + step) : (step) => step;
@@ -24,30 +24,31 @@ function groupsOf(run) {
 }
 
 function drawHistory() {
-  const run = runs[state.run], { to, axis } = stepAxis(run), groups = groupsOf(run);
-  const panels = [...(run.steps.length ? ["median"] : []), ...groups.map(([name]) => name)];
+  const run = runs[state.run], { to, axis } = stepAxis(run), groups = groupsOf(run), own = { median: `median ${state.axis === "k" ? "k" : "1/δ"}`, learned: "learned k" };
+  const panels = [...(run.steps.length ? ["median"] : []), ...(run.errors ? ["learned"] : []), ...groups.map(([name]) => name)];
   if (!panels.length) return null;
   const weights = panels.map((name) => (name === "median" ? 1.7 : 1)), sum = weights.reduce((a, b) => a + b, 0), gap = 0.06;
   const axes = {}, traces = [];
   let top = 1;
   panels.forEach((name, i) => {
     const height = (weights[i] / sum) * (1 - gap * (panels.length - 1)), key = i ? `yaxis${i + 1}` : "yaxis";
-    axes[key] = { domain: [Math.max(0, top - height), top], title: { text: name === "median" ? `median ${state.axis === "k" ? "k" : "1/δ"}` : name, standoff: 6 } };
+    axes[key] = { domain: [Math.max(0, top - height), top], title: { text: own[name] ?? name, standoff: 6 } };
     top -= height + gap;
     if (name === "median") { addMedians(traces, run, to); Object.assign(axes[key], logTicks(traces.flatMap((trace) => trace.y))); }
+    else if (name === "learned") addLearned(traces, state.run, to, `y${i ? i + 1 : ""}`, axes[key]);
     else addMetrics(traces, run, groups.find(([group]) => group === name)[1], to, `y${i ? i + 1 : ""}`, name, axes[key]);
   });
   axes.xaxis = { ...axis, anchor: panels.length > 1 ? `y${panels.length}` : "y" };
   const done = Plotly.react("history", traces, layout({
     ...axes, hovermode: shownLayers(run).length <= 8 ? "x" : "closest", hoversubplots: "axis", shapes: cursor(run, to), uirevision: `${state.run}${state.scale}${state.axis}`,
   }), PLAIN);
-  document.getElementById("history-key").replaceChildren(...keyOf(groups.filter(([, names]) => names.length > 1).flatMap(([, names]) => names.map((name, i) => [name, metricLook(i)]))));
+  document.getElementById("history-key").replaceChildren(...(run.errors ? learnedKey() : []), ...keyOf(groups.filter(([, names]) => names.length > 1).flatMap(([, names]) => names.map((name, i) => [name, metricLook(i)]))));
   const figure = document.getElementById("history"), steps = run.series.step ?? [];
-  tell(run, run.steps.length ? run.steps[state.at] : steps[steps.length - 1]);
+  tell(run, run.moments.length ? run.moments[state.at] : steps[steps.length - 1]);
   figure.removeAllListeners("plotly_hover");
   figure.removeAllListeners("plotly_click");
   figure.on("plotly_hover", (event) => tell(run, event.points[0].customdata));
-  figure.on("plotly_click", (event) => show(nearest(run.steps, event.points[0].customdata)));
+  figure.on("plotly_click", (event) => show(nearest(run.moments, event.points[0].customdata)));
   return done;
 }
 
@@ -97,15 +98,19 @@ function keyOf(entries) {
 }
 
 function cursor(run, to) {
-  if (!run.steps.length) return [];
-  const x = to(run.steps[state.at]);
+  if (!run.moments.length) return [];
+  const x = to(run.moments[state.at]);
   return [{ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: ink("accent"), width: 1.5, dash: "dot" } }];
 }
 
-function moveCursor() {
-  const figure = document.getElementById("history"), run = runs[state.run];
-  if (run.steps.length) tell(run, run.steps[state.at]);
-  return figure.data && run.steps.length ? Plotly.relayout(figure, { shapes: cursor(run, stepAxis(run).to) }) : null;
+// In the figures over steps that are drawn; one that waits to be seen is drawn with it.
+function moveCursors() {
+  const run = runs[state.run], shapes = cursor(run, stepAxis(run).to);
+  tell(run, run.moments[state.at]);
+  for (const name of ["history", "errors"]) {
+    const figure = document.getElementById(name);
+    if (figure.data && !figures[name].due) Plotly.relayout(figure, { shapes });
+  }
 }
 
 function nearest(steps, wanted) {
@@ -122,6 +127,7 @@ function tell(run, step) {
     const [first, last] = ends.map((record) => (record < 0 ? "–" : short(toAxis([Math.log2(held.median[record])])[0]) + (beyond(record) ? " (unresolved)" : "")));
     parts.push(`median ${first} at the first layer, ${last} at the last`);
   }
+  if (run.errors) parts.push(tellLearned(run, step));
   const steps = run.series.step;
   if (steps?.length) {
     const row = nearest(Array.from(steps), step);
