@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from torch import nn
 
 from layerfreq.measure.result import Spectrum, describe_median, describe_peak
 from layerfreq.network.find import unwrap
 from layerfreq.network.naming import Layers
+from layerfreq.network.outputs import ONE
 from layerfreq.probe import Probe
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+
+Name = TypeVar("Name")
 
 
 class LayerSpectra(Mapping[str, Spectrum]):
@@ -139,6 +143,18 @@ def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return whole
 
 
+@overload
+def layer_spectra(  # pyright: ignore[reportOverlappingOverload]
+    model: nn.Module, inputs: Any, targets: Mapping[Name, Any], layers: Layers = None, **options: Any
+) -> dict[Name, LayerSpectra]: ...
+
+
+@overload
+def layer_spectra(
+    model: nn.Module, inputs: Any, targets: Any = None, layers: Layers = None, **options: Any
+) -> LayerSpectra: ...
+
+
 def layer_spectra(
     model: nn.Module,
     inputs: Any,
@@ -149,7 +165,7 @@ def layer_spectra(
     memory: int | str | None = None,
     whole: bool = False,
     **options: Any,
-) -> LayerSpectra:
+) -> LayerSpectra | dict[Any, LayerSpectra]:
     """Measure the effective target function {(features at a layer, targets)} of every layer.
 
     The model runs in eval mode without gradients and is left bit for bit as it was. In memory are the features of as
@@ -163,6 +179,10 @@ def layer_spectra(
         targets: (n,) class ids, or (n,) or (n, c) floats, or those of positions, see `reading`; None with an iterable
             of batches. In batches that are dicts they are what is called "labels"; where the model itself compares a
             token's output with the next one's label, as causal language models of Hugging Face's do, so is measured.
+            Or a function `(x, y, output) -> target`, which gets copies of each batch, its labels y (None where there
+            are none) and what the model returned (its logits, or first floating tensor). Or several by name, from one
+            forward pass: `{"labels": y, "residual": function}`, where functions get as y the first that is no
+            function; with an iterable of batches, None stands for its labels, which functions get.
         layers: Names as from `hidden_layers`, patterns such as "blocks.*", numbers among them (-1 is the last), or
             modules of the model, one or several; None means all hidden layers. A pattern that matches no hidden layer
             stands for all layers that it does match.
@@ -187,6 +207,9 @@ def layer_spectra(
         following[:, -1] = -100  # the last token has none; give -100 to padding, too
         layer_spectra(model, ids, following, reading="positions", rows=2000)
 
+    Returns:
+        The spectra, or name -> spectra where several targets were named.
+
     Raises:
         InputError: For bad input; where a layer is to blame, the message names it.
 
@@ -196,9 +219,13 @@ def layer_spectra(
         >>> found = layer_spectra(model, x, (x[:, 0] > 0).long())
         >>> list(found), found["3"].n
         (['1', '3'], 200)
+        >>> found = layer_spectra(model, x, {"labels": x, "residual": lambda x, y, output: y - output})
+        >>> list(found), list(found["residual"])
+        (['labels', 'residual'], ['1', '3'])
     """
     scales = [options.pop("scale", "raw")]
     probe = Probe.of(
         model, inputs, targets, layers, options, scales=scales, reading=reading, memory=memory, whole=whole
     )
-    return LayerSpectra(probe.measure(unwrap(model)).spectra[0], probe.refused)
+    found = {name: LayerSpectra(one.spectra[0], probe.refused) for name, one in probe.measure(unwrap(model)).items()}
+    return found if isinstance(targets, Mapping) else found[ONE]

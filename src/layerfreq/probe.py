@@ -11,81 +11,43 @@ from torch import Tensor, nn
 
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, device_of, is_loader
+from layerfreq.data.targets import read_targets
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, Refused, blame, listed, shown
+from layerfreq.errors import InputError, blame, listed, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
-from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.measure import measure, measure_source
 from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum
 from layerfreq.measure.strategies import SHARE
-from layerfreq.network.cuts import Cut, choose
-from layerfreq.network.extract import FeatureStream, collect, collect_labels, most_points, run_through
-from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
+from layerfreq.network.cuts import Cut
+from layerfreq.network.extract import (
+    FeatureStream,
+    OnOutput,
+    collect,
+    collect_labels,
+    count_points,
+    most_points,
+    run_through,
+)
+from layerfreq.network.find import Plan, plan, reject_one_pass, unwrap
 from layerfreq.network.labelled import for_model
-from layerfreq.network.naming import Layers, as_layers, none_of
-from layerfreq.network.outputs import Function, Outputs
+from layerfreq.network.naming import Layers
+from layerfreq.network.outputs import ONE, Function, Outputs, Wanted, about_target, as_wanted
 from layerfreq.progress import Progress
 from layerfreq.response.measure import error_spectrum
 from layerfreq.response.options import as_error_options
 from layerfreq.response.result import ErrorSpectrum
 
-ERROR = "error by frequency"  # what a failure of it is filed under, next to layers' names
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where a model is measured.
-
-    Attributes:
-        layers: The layers, input to output, and where they are.
-        refused: name -> reason, for activations and blocks of the model that are not cuts.
-        hidden: How many hidden layers the model has, measured or not.
-        gradients: Whether the model runs only with gradients.
-    """
-
-    layers: list[Cut]
-    refused: dict[str, Refused]
-    hidden: int
-    gradients: bool = False
-
-
-def plan(
-    model: nn.Module,
-    inputs: Any,
-    layers: Layers,
-    group: Any = None,
-    reading: Any = "flatten",
-    *,
-    some: bool = True,
-) -> Plan:
-    """Find out which layers to measure, once for many measurements; without `some`, there may be none.
-
-    Raises:
-        InputError: If there are none, or the ranks of the group find different ones.
-    """
-    shards = Shards(group)
-    with shards.together(), untouched(model, inputs):
-        layers = [] if none_of(layers, some) else as_layers(layers)
-        cuts = choose_layers(model, inputs, layers, reading, some=some)
-    found = shards.gather([layer.name for layer in cuts.layers])
-    other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
-    if other is not None:
-        raise InputError(
-            f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
-            "name the layers yourself"
-        )
-    hidden = len(cuts.layers) if layers is None else len(choose(cuts.trace, {})[0])
-    return Plan(cuts.layers, cuts.refused, hidden, cuts.trace.gradients)
+ERROR, TARGETS = "error by frequency", "targets"  # what a failure of them is filed under, next to layers' names
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement of a probe.
+    """One measurement of a probe, of one target.
 
     Attributes:
         spectra: For each of the probe's scales, layer -> spectrum.
-        failed: layer -> reason, for layers that could not be measured, and `ERROR` -> reason.
+        failed: layer -> reason, for layers that could not be measured, and `ERROR` or `TARGETS` -> reason.
         error: Error by frequency, where it was asked for.
     """
 
@@ -100,12 +62,13 @@ class Probe:
 
     Attributes:
         inputs: What the model's forward takes, for n points, or an iterable of (inputs, targets) batches.
-        targets: The points' targets, or None with an iterable of batches.
+        targets: The points' labels, or None with an iterable of batches.
         plan: Where.
         scales: At which scales; raw and rms follow from one another.
         memory: What the features may take at a time, see `layer_spectra`.
         options: Of `spectrum`, but for the scale.
         error: Options of `error_spectrum`, or None where it is not asked for.
+        wanted: Name -> what is measured instead of the labels, as from `as_wanted`; None where they are.
         told: Which warnings of drawn rows or sketches were given: each comes once, however often is measured.
     """
 
@@ -116,6 +79,7 @@ class Probe:
     memory: int | str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
+    wanted: Mapping[Any, Any] | None = None
     told: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
@@ -154,7 +118,8 @@ class Probe:
             error, options = as_error_options(error), check_options(options)
             module = as_module(model, error)
             asked = _independent(scales)
-            if targets is None and not is_loader(inputs):
+            targets, wanted = as_wanted(inputs, targets)
+            if targets is None and wanted is None and not is_loader(inputs):
                 raise InputError(
                     "targets: None; pass one target for each input, or an iterable of (inputs, targets) batches"
                 )
@@ -168,7 +133,9 @@ class Probe:
             found = Plan([], {}, 0)
         else:
             found = plan(module, inputs, layers, options.get("group"), reading, some=error is None)
-        return cls(inputs, targets, found, asked, memory, options, error)
+        if wanted is not None:
+            _check_wanted(found)
+        return cls(inputs, targets, found, asked, memory, options, error, wanted)
 
     @property
     def refused(self) -> dict[str, str]:
@@ -182,18 +149,23 @@ class Probe:
 
     def measure(
         self, model: nn.Module, on_layer: Callable[[str], Any] | None = None, *, strict: bool = True
-    ) -> Measured:
-        """Measure the layers one after the other, at all scales while their features are at hand.
+    ) -> dict[Any, Measured]:
+        """Measure the layers one after the other, at all scales and for all targets while their features are at hand.
 
         Args:
             model: The model, unwrapped.
             on_layer: Told each layer's name before it is measured.
             strict: Raise where a layer cannot be measured, instead of leaving it out and naming it in `failed`.
 
+        Returns:
+            What was found for each target; the error by frequency, which is that of the labels, with the first. A
+            single target that has no name is called `ONE`.
+
         Raises:
             InputError: For bad input, or where passes over the inputs see different numbers of points.
         """
-        failed = None if strict else {}
+        names = [ONE] if self.wanted is None else list(self.wanted)
+        failed: dict[Any, dict[str, str] | None] = {name: None if strict else {} for name in names}
         with self.shards.together():
             points, budget = most_points(model, self.inputs), read_memory(self.memory)
         # All ranks plan alike: for the largest part, and the least memory.
@@ -201,37 +173,52 @@ class Probe:
         cuts = self.plan.layers
         sizes = [(cut, points * cut.each, _work(points * cut.each, points, self.options)) for cut in cuts]
         outputs = None if self.error is None else Outputs()
-        found: dict[str, list[Spectrum]] = {}
+        wanted = None if self.wanted is None else Wanted(self.wanted, strict=strict)
+        found: dict[Any, dict[str, list[Spectrum]]] = {name: {} for name in names}
         # The work of a layer grows with its width, and some is the same for all.
         work = {cut.name: cut.each + 256.0 for cut in cuts}
         with Progress(work, shown=on_layer is None and self.shards.rank == 0) as line:
             tell = on_layer or line.layer
             for some, held in group_by_memory(sizes, budget):
                 if held or not self.shards.alone:
-                    first = outputs if outputs is not None and not outputs.seen else None
-                    found.update(self._held(model, some, points, budget, tell, failed, first))
+                    spectra = self._held(model, some, points, budget, tell, failed, outputs, wanted)
                 else:
-                    found.update(self._streamed(model, some[0], budget, tell, failed))
-        counted = {c.name: found[c.name][0].n for c in cuts if c.reading.name != "positions" and c.name in found}
-        if len(set(counted.values())) > 1:
-            counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
-            raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
-        by_scale = [{name: spectra[i] for name, spectra in found.items()} for i in range(len(self.scales))]
-        error = None if outputs is None else self._error(model, outputs, failed)
-        return Measured(by_scale, failed or {}, error)
+                    spectra = self._streamed(model, some[0], budget, tell, failed, wanted)
+                for target, layer, its in spectra:
+                    found[target][layer] = its
+        for spectra in found.values():
+            counted = {
+                c.name: spectra[c.name][0].n for c in cuts if c.reading.name != "positions" and c.name in spectra
+            }
+            if len(set(counted.values())) > 1:
+                counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
+                raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
+        error = None if outputs is None else self._error(model, outputs, failed[names[0]])
+        for name, why in {} if wanted is None else wanted.failed.items():
+            failed[name] = {**(failed[name] or {}), TARGETS: why}
+        return {
+            name: Measured(
+                [{layer: its[i] for layer, its in found[name].items()} for i in range(len(self.scales))],
+                failed[name] or {},
+                error if name == names[0] else None,
+            )
+            for name in names
+        }
 
     def _error(self, model: nn.Module, outputs: Outputs, failed: dict[str, str] | None) -> ErrorSpectrum | None:
         """Measure the error by frequency, with outputs from the pass that read the layers if there was one."""
         with self.shards.together():
             if not outputs.seen:
-                nothing: list[Cut] = []
-                run_through(
-                    model, self.inputs, self.targets, nothing, _ignore, outputs.see, gradients=self.plan.gradients
-                )
+                self._run(model, outputs.see)
         inputs, targets, out = outputs.whole(self.shards)
         with _noting(failed, ERROR):
             return error_spectrum(inputs, targets, out, **(self.error or {}))
         return None
+
+    def _run(self, model: nn.Module, see: OnOutput) -> None:
+        """Run the model for its outputs alone."""
+        nothing: list[Cut] = []
+        run_through(model, self.inputs, self.targets, nothing, _ignore, see, gradients=self.plan.gradients)
 
     def _held(
         self,
@@ -240,25 +227,28 @@ class Probe:
         points: int,
         budget: int,
         on_layer: Callable[[str], Any] | None,
-        failed: dict[str, str] | None,
+        failed: Mapping[Any, dict[str, str] | None],
         outputs: Outputs | None,
-    ) -> Iterator[tuple[str, list[Spectrum]]]:
+        wanted: Wanted | None,
+    ) -> Iterator[tuple[Any, str, list[Spectrum]]]:
         """Measure some layers whose features are held together, and gather the outputs of the same pass."""
         with self.shards.together():
-            see = None if outputs is None else outputs.see
-            features, labels = collect(model, self.inputs, self.targets, cuts, points, see)
+            see = _watching(outputs, wanted)
+            features, labels = collect(model, self.inputs, self.targets, cuts, points, see, labelled=wanted is None)
+        each = {ONE: None} if wanted is None else wanted.whole(self.shards)
         for cut in cuts:
             name = cut.name
             if on_layer is not None:
                 on_layer(name)
             room = max(0, budget - sum(one.nbytes for one in features.values()))
             one = features.pop(name)
-            with _noting(failed, name), blame(name):
-                if self.options.get("group") is None and len(one) == 0:
-                    raise InputError("targets: -100 at every position, so that none is left; label some")
-                ours = _for_layer(cut, len(one), _at_home(model, one, self.options))
-                ours = {**ours, "room": room, "told": self.told}
-                yield name, [measure(one, labels.get(name), scale=s, **ours) for s in self.scales]
+            ours = {**_for_layer(cut, len(one), _at_home(model, one, self.options)), "room": room, "told": self.told}
+            for target, y in each.items():
+                with _noting(failed[target], name), blame(name), about_target(target):
+                    if self.options.get("group") is None and len(one) == 0:
+                        raise InputError("targets: -100 at every position, so that none is left; label some")
+                    y = labels.get(name) if wanted is None else y
+                    yield target, name, [measure(one, y, scale=s, **ours) for s in self.scales]
             del one
 
     def _streamed(
@@ -267,20 +257,35 @@ class Probe:
         cut: Cut,
         budget: int,
         on_layer: Callable[[str], Any] | None,
-        failed: dict[str, str] | None,
-    ) -> Iterator[tuple[str, list[Spectrum]]]:
+        failed: Mapping[Any, dict[str, str] | None],
+        wanted: Wanted | None,
+    ) -> Iterator[tuple[Any, str, list[Spectrum]]]:
         """Measure a layer whose features are too large to be held."""
         if on_layer is not None:
             on_layer(cut.name)
         reject_one_pass(self.inputs)
-        with _noting(failed, cut.name), blame(cut.name):
-            labels = collect_labels(model, self.inputs, self.targets, cut)
-            source = FeatureStream(model, self.inputs, self.targets, cut, len(labels), self.options.get("device"))
-            ours = _for_layer(cut, len(labels), self.options)
-            there = ("device", "group")  # the source knows them
-            ours = {name: value for name, value in ours.items() if name not in there}
-            ours |= {"room": budget, "told": self.told}
-            yield cut.name, [measure_source(source, labels, scale=s, **ours) for s in self.scales]
+        if wanted is not None and not wanted.seen:
+            self._run(model, wanted.see)
+        for target in [ONE] if wanted is None else wanted.whole(self.shards):
+            with _noting(failed[target], cut.name), blame(cut.name), about_target(target):
+                if wanted is None:
+                    labels = collect_labels(model, self.inputs, self.targets, cut)
+                else:
+                    labels = read_targets(wanted.whole(self.shards)[target], count_points(model, self.inputs))
+                source = FeatureStream(
+                    model,
+                    self.inputs,
+                    self.targets,
+                    cut,
+                    len(labels),
+                    self.options.get("device"),
+                    labelled=wanted is None,
+                )
+                ours = _for_layer(cut, len(labels), self.options)
+                there = ("device", "group")  # the source knows them
+                ours = {name: value for name, value in ours.items() if name not in there}
+                ours |= {"room": budget, "told": self.told}
+                yield target, cut.name, [measure_source(source, labels, scale=s, **ours) for s in self.scales]
 
 
 def as_module(model: Any, error: Any = None) -> nn.Module:
@@ -298,6 +303,29 @@ def as_module(model: Any, error: Any = None) -> nn.Module:
 
 def _ignore(*_: Any) -> None:
     pass
+
+
+def _check_wanted(found: Plan) -> None:
+    """Raise an InputError where targets that are not simply labels cannot be measured."""
+    if not found.layers:
+        raise InputError("layers: none, and several targets or functions of outputs are measured at layers; name some")
+    read = next((cut.name for cut in found.layers if cut.reading.name == "positions"), None)
+    if read is not None:
+        raise InputError(
+            f"targets: several, or functions of outputs, at {read!r}, where each position has a target of its own; "
+            "pass one array, or read the layer in another way"
+        )
+
+
+def _watching(outputs: Outputs | None, wanted: Wanted | None) -> OnOutput | None:
+    """Return what the next pass shows its outputs to; None where nobody waits for them any more."""
+    waiting = [one.see for one in (outputs, wanted) if one is not None and not one.seen]
+
+    def see(inputs: Any, targets: Any, output: Any) -> None:
+        for one in waiting:
+            one(inputs, targets, output)
+
+    return see if waiting else None
 
 
 def _independent(scale: Any) -> tuple[Scale, ...]:

@@ -230,3 +230,29 @@ def spectra_of(network, how, steps, points=None):
     differed = any(not torch.equal(a, b) for a, b in zip(own, model.buffers(), strict=True))
     state = {name: value.clone() for name, value in model.state_dict().items()} if how == "ddp" else None
     return before, layer_spectra(wrapped, x, y, **options).to_frame(), differed, state
+
+
+def several_of(network):
+    """Measure several targets of this rank's part of the points, one of which fails on the last rank.
+
+    Returns name -> spectra, and name -> what failed.
+    """
+    import torch
+    import torch.distributed as dist
+
+    from layerfreq import LayerSpectra
+    from layerfreq.probe import Probe
+    from tests.helpers.training import NETWORKS, data
+
+    def sick(x, y, output):
+        if dist.get_rank():
+            raise ValueError("fails here")
+        return output
+
+    torch.manual_seed(0)
+    model = NETWORKS[network]()
+    x, y = (part.tensor_split([len(part) // 3])[dist.get_rank()] for part in data(network))
+    each = {"labels": y, "says": lambda x, y, output: output.argmax(1), "sick": sick}
+    options = {"group": dist.group.WORLD, "inv_delta": [0.1, 1.0, 10.0]}
+    found = Probe.of(model, x, each, None, options).measure(model, strict=False)
+    return {k: LayerSpectra(one.spectra[0]) for k, one in found.items()}, {k: one.failed for k, one in found.items()}

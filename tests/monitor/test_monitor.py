@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerfreq import Monitor, Run, layer_spectra, spectrum
+from layerfreq import Monitor, Run, layer_features, layer_spectra, spectrum
 from layerfreq.errors import InputError
 from layerfreq.monitor.monitor import schedule
 
@@ -72,6 +72,25 @@ def test_what_is_measured_is_what_layer_spectra_says_and_metrics_are_kept_at_eve
     monitor.run.flush()
     expected = {"step": range(4), "loss": [1, 1 / 2, 1 / 3, 1 / 4], "accuracy": [0, 0.25, 0.5, 0.75]}
     pd.testing.assert_frame_equal(Run(tmp_path / "run").metrics, pd.DataFrame(expected), check_dtype=False)
+
+
+def test_a_function_of_what_the_model_returns_is_measured_as_training_changes_it(tmp_path):
+    """The residual of a model that moves towards its targets by a factor keeps its spectrum; what it says moves."""
+    y = torch.sin(3 * X[:, :2])
+    model = net()
+    with torch.no_grad():
+        residual = y - model(X)
+    batches = list(zip(X.split(12), y.split(12), strict=True))
+    monitor = Monitor(model, batches, lambda x, y, output: y - output, run=tmp_path / "run", scale="rms", seed=1)
+    found = monitor.measure(0)
+    for name, one in layer_features(model, X).items():
+        np.testing.assert_allclose(found[name].lfr, spectrum(one, residual, scale="rms").lfr, atol=1e-6)
+    assert monitor.run.config["options"]["center"]
+    left = iter([1, 1])  # the constructor tries it, too
+    monitor = Monitor(model, X, lambda x, y, output: output * next(left))
+    assert monitor.measure(0) is not None
+    with pytest.warns(UserWarning, match="step 1: targets: .* fails .*the training continues"):
+        assert monitor.measure(1) is None
 
 
 def test_a_run_gets_its_last_metrics_when_the_monitor_is_dropped_and_can_be_gone_on_with(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from layerfreq import layer_spectra
-from tests.helpers.ranks import spectra_of, train_twice, world
+from tests.helpers.ranks import several_of, spectra_of, train_twice, world
 from tests.helpers.training import NETWORKS, data
 
 
@@ -76,3 +76,15 @@ def test_buffers_that_training_leaves_different_on_every_rank(two):
     assert frame.equals(other)
     same(frame, one)
     assert np.abs(mixed["lfr"] - one["lfr"]).max() > 1e-6
+
+
+def test_several_targets_over_ranks_and_one_that_fails_on_one_of_them(two):
+    x, y = data("transformer")
+    torch.manual_seed(0)
+    each = {"labels": y, "says": lambda x, y, output: output.argmax(1)}
+    whole = layer_spectra(NETWORKS["transformer"](), x, each, inv_delta=[0.1, 1.0, 10.0])
+    for spectra, failed in two(several_of, ("transformer",), ("transformer",)):
+        assert list(spectra) == ["labels", "says", "sick"]
+        for name in each:
+            same(spectra[name].to_frame(), whole[name].to_frame())
+        assert "sick fails" in failed["sick"]["targets"]

@@ -9,7 +9,7 @@ import torch
 from layerfreq import Monitor, hidden_layers, layer_spectra
 from layerfreq.doctor import inspect_model
 from layerfreq.loading.datasets import in_batches
-from layerfreq.probe import plan
+from layerfreq.network.find import plan
 from tests.helpers.styles import N, Net, fc
 from tests.network.test_styles import ALL, drawn, turned
 

@@ -35,7 +35,8 @@ class Monitor:
         model: The model that is being trained; measuring leaves it bit for bit as it was. With `error`, also a plain
             function of the inputs, which is called as it is: modules that it uses are not put in eval mode.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
-        targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
+        targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches. Or a function
+            `(x, y, output) -> target`, see `layer_spectra`.
         layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
             layers.
         run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk. A run gets raw and rms
@@ -139,9 +140,11 @@ class Monitor:
         self._measured: int | None = None
         shards = self._probe.shards
         with shards.together():
-            ours, center = check_points(self._model, self._probe)
+            ours, centers = check_points(self._model, self._probe)
+            if len(centers) > 1:
+                raise InputError(f"targets: {len(centers)} of them; make a monitor, and a run, for each")
             self._record = Record(self._policy, () if shards.rank else trackers, checkpoints=checkpoints)
-        self.config = _describe(self._model, self._probe, center, sum(shards.gather(ours)))
+        self.config = _describe(self._model, self._probe, next(iter(centers.values())), sum(shards.gather(ours)))
         self.on_layer: Callable[[str], Any] | None = None
         with shards.together():
             if run is not None and not shards.rank:
@@ -285,7 +288,7 @@ class Monitor:
 
     def _measure(self, step: int, model: nn.Module) -> LayerSpectra | None:
         assert self._probe is not None
-        measured = self._probe.measure(model, self.on_layer, strict=False)
+        (measured,) = self._probe.measure(model, self.on_layer, strict=False).values()
         refused = self._probe.refused
         found = [LayerSpectra(spectra, refused, measured.failed) for spectra in measured.spectra]
         self._measured = step

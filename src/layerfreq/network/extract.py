@@ -113,10 +113,12 @@ def collect(
     cuts: Sequence[Cut],
     points: int | None = None,
     on_output: OnOutput | None = None,
+    *,
+    labelled: bool = True,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Run the model once over all batches and gather some layers' features, and for each the targets of its rows.
 
-    `points` is what `most_points` returned, where it was asked before; `on_output` see `run_through`.
+    `points` is what `most_points` returned, where it was asked before; `on_output` and `labelled` see `run_through`.
     """
     points = most_points(model, inputs) if points is None else points
     buffers = {cut.name: Buffer(points) for cut in cuts}
@@ -128,7 +130,7 @@ def collect(
         if label is not None:
             labels[name].append(label)
 
-    run_through(model, inputs, targets, cuts, keep, on_output)
+    run_through(model, inputs, targets, cuts, keep, on_output, labelled=labelled)
     features = {name: buffer.whole() for name, buffer in buffers.items()}
     return features, {name: torch.cat(parts) for name, parts in labels.items() if parts}
 
@@ -153,6 +155,7 @@ def run_through(
     on_output: OnOutput | None = None,
     *,
     gradients: bool = False,
+    labelled: bool = True,
 ) -> None:
     """Run the model over all batches, no further than to the last of some layers.
 
@@ -164,11 +167,12 @@ def run_through(
         take: See `Take`. It must copy what it wants to keep: the model may write into it afterwards.
         on_output: Gets what the model returns, which then is run to its end.
         gradients: Whether the model runs only with them, where no layer says so.
+        labelled: Whether the batches' own targets are those of the layers' rows; else `on_output` alone gets them.
     """
     gradients = gradients or any(cut.gradients for cut in cuts)
     with untouched(model, inputs):
         for x, y in batches(inputs, targets):
-            _run_batch(model, on_device(model, x), y, cuts, take, on_output, gradients)
+            _run_batch(model, on_device(model, x), y, cuts, take, on_output, gradients, labelled)
 
 
 def _run_batch(
@@ -179,6 +183,7 @@ def _run_batch(
     take: Take,
     on_output: OnOutput | None,
     gradients: bool,
+    labelled: bool,
 ) -> None:
     wanted, n = {cut.name: cut for cut in cuts}, count(x)
     there = tokens_there(model, x, n)
@@ -191,7 +196,7 @@ def _run_batch(
         if cut is None:
             return
         with blame(name):
-            rows, label = _rows_of(output, n, cut, there, y)
+            rows, label = _rows_of(output, n, cut, there, y if labelled else None)
         if wanted or not stops:
             take(name, rows, n, label)
             return
@@ -236,12 +241,23 @@ class FeatureStream(Source):
         cut: The layer.
         points: How many there are.
         device: Where to look at the features; None means where the model computes them.
+        labelled: As of `run_through`.
     """
 
-    def __init__(self, model: nn.Module, inputs: Any, targets: Any, cut: Cut, points: int, device: Any = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        targets: Any,
+        cut: Cut,
+        points: int,
+        device: Any = None,
+        *,
+        labelled: bool = True,
+    ) -> None:
         super().__init__(device_of(model) if device is None else torch.device(device), Shards(count=points))
         self._model, self._inputs, self._targets, self._cut = model, inputs, targets, cut
-        self._settings = CallersSettings()
+        self._settings, self._labelled = CallersSettings(), labelled
 
     def visit(self, see: Callable[[int, Tensor], Any]) -> None:
         """See `Source.visit`; takes a forward pass up to the layer."""
@@ -258,7 +274,7 @@ class FeatureStream(Source):
             first += len(part)
 
         with self._settings.again():
-            run_through(self._model, self._inputs, self._targets, [self._cut], take)
+            run_through(self._model, self._inputs, self._targets, [self._cut], take, labelled=self._labelled)
 
 
 class Buffer:
@@ -308,5 +324,10 @@ def most_points(model: nn.Module, inputs: Any) -> int:
     sized = dataset is not None and not isinstance(dataset, torch.utils.data.IterableDataset)
     if isinstance(batch, int) and sized and is_loader(inputs):
         return batch * len(inputs)
+    return count_points(model, inputs)
+
+
+def count_points(model: nn.Module, inputs: Any) -> int:
+    """Return the number of points in the inputs; of a loader, by going through it."""
     with untouched(model, inputs) if is_loader(inputs) else nullcontext():
         return sum(count(x) for x, _ in batches(inputs))

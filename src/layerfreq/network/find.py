@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
+from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import count, is_loader
 from layerfreq.errors import InputError, LayerWarning, Refusal, Refused, blame, did_you_mean, warn_caller
 from layerfreq.isolation.preserve import untouched
@@ -74,6 +76,52 @@ def find_cuts(
     """
     found, chosen, refused = _hidden(model, inputs, whole, some, reading)
     return Cuts([cut_of(value, found) for value in chosen], refused, found)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a model is measured.
+
+    Attributes:
+        layers: The layers, input to output, and where they are.
+        refused: name -> reason, for activations and blocks of the model that are not cuts.
+        hidden: How many hidden layers the model has, measured or not.
+        gradients: Whether the model runs only with gradients.
+    """
+
+    layers: list[Cut]
+    refused: dict[str, Refused]
+    hidden: int
+    gradients: bool = False
+
+
+def plan(
+    model: nn.Module,
+    inputs: Any,
+    layers: Layers,
+    group: Any = None,
+    reading: Any = "flatten",
+    *,
+    some: bool = True,
+) -> Plan:
+    """Find out which layers to measure, once for many measurements; without `some`, there may be none.
+
+    Raises:
+        InputError: If there are none, or the ranks of the group find different ones.
+    """
+    shards = Shards(group)
+    with shards.together(), untouched(model, inputs):
+        layers = [] if none_of(layers, some) else as_layers(layers)
+        cuts = choose_layers(model, inputs, layers, reading, some=some)
+    found = shards.gather([layer.name for layer in cuts.layers])
+    other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
+    if other is not None:
+        raise InputError(
+            f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
+            "name the layers yourself"
+        )
+    hidden = len(cuts.layers) if layers is None else len(choose(cuts.trace, {})[0])
+    return Plan(cuts.layers, cuts.refused, hidden, cuts.trace.gradients)
 
 
 def choose_layers(

@@ -1,8 +1,9 @@
-"""What a model puts out for its points, gathered by the pass that reads its layers."""
+"""What a model puts out for its points, and targets made of it, gathered by the pass that reads its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ from torch import Tensor, nn
 
 from layerfreq.data.arraylike import as_array
 from layerfreq.data.distributed import Shards
-from layerfreq.data.inputs import count, tensors_of
-from layerfreq.errors import InputError
+from layerfreq.data.inputs import count, is_loader, owned, tensors_of
+from layerfreq.data.targets import read_targets
+from layerfreq.errors import InputError, first_line, shown
+from layerfreq.network.reading import Layout
 from layerfreq.trace.hooks import first_tensor
+
+ONE = ""  # what a single target is called
 
 
 class Outputs:
@@ -65,8 +70,13 @@ def labels_of(targets: Any) -> Tensor:
     return torch.as_tensor(as_array(targets, "targets")).detach().cpu()
 
 
-def tensor_of(output: Any) -> Tensor:
+def tensor_of(output: Any, argument: str = "error", remedy: str = "pass error=None") -> Tensor:
     """Return what counts of a model's output: its `logits`, or the first floating tensor.
+
+    Args:
+        output: What the model returned.
+        argument: What wants it.
+        remedy: What helps where there is none.
 
     Raises:
         InputError: If there is none.
@@ -74,8 +84,155 @@ def tensor_of(output: Any) -> Tensor:
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     found = logits if isinstance(logits, Tensor) else first_tensor(output)
     if found is None:
-        raise InputError(f"error: the model returns a {type(output).__name__} without floats; pass error=None")
+        raise InputError(f"{argument}: the model returns a {type(output).__name__} without floats; {remedy}")
     return found
+
+
+def as_wanted(inputs: Any, targets: Any) -> tuple[Any, dict[Any, Any] | None]:
+    """Tell labels from what is measured instead of them, or besides.
+
+    Args:
+        inputs: As of `layer_spectra`.
+        targets: As of `layer_spectra`.
+
+    Returns:
+        The labels that go with the inputs, None where the inputs bring their own or there are none; and name -> what is
+        measured: a function, (n, ...) targets, or None for the labels of batches. The latter is None where labels are.
+
+    Raises:
+        InputError: If there are no targets in a mapping, or some that the inputs do not bring.
+    """
+    if callable(targets):
+        return None, {ONE: targets}
+    if not isinstance(targets, Mapping):
+        return targets, None
+    if not targets:
+        raise InputError("targets: {} names none; pass some, as in {'labels': y, 'residual': function}")
+    bare = next((name for name, one in targets.items() if one is None), None)
+    if is_loader(inputs):
+        return None, dict(targets)
+    if bare is not None:
+        raise InputError(f"targets: {bare!r} is None, and the inputs bring no labels; pass one target for each input")
+    labels = next((as_array(one, "targets") for one in targets.values() if not callable(one)), None)
+    return labels, dict(targets)
+
+
+class Wanted:
+    """Targets that a user's functions make of inputs, labels and outputs, batch by batch, and others beside them.
+
+    Args:
+        wanted: As from `as_wanted`.
+        strict: Whether all are needed.
+
+    Attributes:
+        failed: name -> reason, for those that cannot be had this time.
+        seen: Whether all is there that has to pass by.
+    """
+
+    def __init__(self, wanted: Mapping[Any, Any], *, strict: bool = True) -> None:
+        self.failed: dict[Any, str] = {}
+        self._wanted, self._strict = wanted, strict
+        self._whole: dict[Any, Tensor] | None = None
+        self._parts: dict[Any, list[Tensor]] = {
+            name: [] for name, one in wanted.items() if one is None or callable(one)
+        }
+        self.seen = not self._parts
+
+    def see(self, inputs: Any, labels: Any, output: Any) -> None:
+        """Take in a batch: what the model got, its labels or None, and what the model returned."""
+        self.seen = True
+        for name, parts in self._parts.items():
+            if name in self.failed:
+                continue
+            with self._noting(name):
+                make = self._wanted[name]
+                parts.append(labels_of(labels) if make is None else _made(make, inputs, labels, output))
+
+    def whole(self, shards: Shards) -> dict[Any, Tensor]:
+        """Return name -> the targets of this rank's points, but for those that failed on any rank.
+
+        Raises:
+            InputError: If one failed, and all are needed; the same on all ranks.
+        """
+        if self._whole is not None:
+            return self._whole
+        found = {}
+        for name in (name for name in self._wanted if name not in self.failed):
+            with self._noting(name):
+                found[name] = Layout(0).label(self._joined(name))[0]
+        for said in shards.gather(self.failed):
+            self.failed = {**said, **self.failed}
+        if self._strict and self.failed:
+            raise InputError(min(self.failed.values()))
+        self._whole = {name: y for name, y in found.items() if name not in self.failed}
+        return self._whole
+
+    def _joined(self, name: Any) -> Any:
+        parts = self._parts.get(name)
+        if parts is None:
+            return self._wanted[name]
+        widths = sorted({tuple(part.shape[1:]) for part in parts})
+        if len(widths) > 1:
+            raise InputError(f"targets: of other shapes in other batches, {shown(widths)}; make them all alike")
+        return torch.cat(parts)
+
+    @contextmanager
+    def _noting(self, name: Any) -> Iterator[None]:
+        """Note that a target cannot be had, and why."""
+        try:
+            with about_target(name):
+                yield
+        except InputError as error:
+            self.failed[name] = str(error)
+
+
+def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Tensor:
+    """Return what a function makes of copies of a batch, on the CPU.
+
+    Raises:
+        InputError: If it fails, or makes anything but one target for each point.
+    """
+    called, n = name_of(make), count(inputs)
+    out = tensor_of(output, "targets", "a function of the outputs needs some").detach().clone()
+    y = None if labels is None else labels_of(labels).to(out.device, copy=True)
+    try:
+        found = make(owned(inputs), y, out)
+    except Exception as error:  # whatever a function of the user's own raises
+        none = "; y is None, as no labels were given" if y is None else ""
+        said = first_line(error, kind=True)
+        raise InputError(f"targets: {called} fails on an output {tuple(out.shape)} ({said}){none}") from error
+    try:
+        found = torch.as_tensor(as_array(found, "targets")).detach().cpu()
+    except (OverflowError, TypeError, ValueError, RuntimeError):
+        raise InputError(f"targets: {called} returns {shown(found)}; return numbers, one row for each point") from None
+    shape = tuple(found.shape)
+    if shape[:1] != (n,):
+        raise InputError(f"targets: {called} returns {shape} for {n} points; return one target for each")
+    if n > 1 and shape == (n, n) and y is not None and y.shape == (n,) and out.shape == (n, 1):
+        raise InputError(
+            f"targets: {called} returns {shape}, since y {(n,)} less an output {(n, 1)} is every pair of points; take "
+            "output[:, 0]"
+        )
+    read_targets(found, n)
+    return found
+
+
+def name_of(function: Any) -> str:
+    """Return what a user's function is called."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return "the function" if name == "<lambda>" else name
+
+
+@contextmanager
+def about_target(name: Any) -> Iterator[None]:
+    """Let an InputError about targets raised inside say which, where there are several."""
+    try:
+        yield
+    except InputError as error:
+        said = str(error)
+        if name == ONE or not said.startswith("targets: "):
+            raise
+        raise InputError(f"targets[{name!r}]: {said.removeprefix('targets: ')}") from error
 
 
 class Function(nn.Module):

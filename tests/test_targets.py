@@ -1,0 +1,163 @@
+"""Targets that are functions of what the model returns, and several at once: one forward pass, and each as if alone."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from layerfreq import layer_features, layer_spectra, spectrum
+from layerfreq.errors import InputError
+from layerfreq.network.outputs import ONE
+from layerfreq.probe import Probe
+
+X = torch.randn(90, 3, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long() + (X[:, 1] > 1).long()
+WAVE = torch.sin(3 * X[:, :2])
+GRID = np.geomspace(1e-2, 100, 9)
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def residual(x, y, output):
+    return y - output
+
+
+def what_it_says(x, y, output):
+    return output.argmax(1)
+
+
+def in_batches(y, size=40):
+    return list(zip(X.split(size), y.split(size), strict=True))
+
+
+def same(found, expected, tolerance=0.0):
+    assert list(found) == list(expected)
+    for layer, one in found.items():
+        for name in ("inv_delta", "lfr", "rdf", "chance", "neighbours"):
+            np.testing.assert_allclose(getattr(one, name), getattr(expected[layer], name), rtol=tolerance, atol=0)
+        assert (one.n, one.center) == (expected[layer].n, expected[layer].center)
+
+
+def by_hand(model, y, **options):
+    return {name: spectrum(one, y, GRID, **options) for name, one in layer_features(model, X).items()}
+
+
+def test_a_function_is_what_a_user_would_compute_by_hand():
+    model = net()
+    with torch.no_grad():
+        out = model(X)
+    same(layer_spectra(model, in_batches(WAVE), residual, inv_delta=GRID), by_hand(model, WAVE - out), 1e-6)
+    same(layer_spectra(model, X, what_it_says, inv_delta=GRID), by_hand(model, out.argmax(1)))
+    assert {one.center for one in layer_spectra(model, X, what_it_says, inv_delta=GRID).values()} == {False}
+
+
+def test_several_are_each_as_if_alone_from_one_forward_pass():
+    def error(x, y, output):
+        return F.one_hot(y)[:, :2] - output
+
+    model, seen = net(), []
+    each = {"labels": Y, "wave": WAVE.numpy(), 3: what_it_says, "error": error}
+    alone = {name: layer_spectra(model, in_batches(Y), {name: one}, inv_delta=GRID)[name] for name, one in each.items()}
+    probe = Probe.of(model, X, each, None, {"inv_delta": GRID})
+    with model[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0]))), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a hook that counts
+        measured = probe.measure(model)
+    assert seen == [90]
+    assert list(measured) == list(each)
+    for name, one in measured.items():
+        same(one.spectra[0], alone[name], 1e-6)
+    same(layer_spectra(model, X, Y, inv_delta=GRID), alone["labels"])
+    own = layer_spectra(model, in_batches(WAVE), {"labels": None, "residual": residual}, inv_delta=GRID)
+    same(own["labels"], by_hand(model, WAVE))
+
+
+def test_features_too_large_to_be_held_have_the_same_targets():
+    model = net()
+    each = {"labels": WAVE, "residual": residual}
+    held = layer_spectra(model, X, each, inv_delta=GRID, engine="blocked")
+    streamed = layer_spectra(model, X, each, inv_delta=GRID, engine="blocked", memory=2500)
+    for name in each:
+        for layer, one in streamed[name].items():
+            np.testing.assert_allclose(one.lfr, held[name][layer].lfr, atol=1e-6)
+
+
+def test_what_a_function_does_to_its_arguments_and_to_random_numbers_is_put_back():
+    model, x, y = net(), X.clone(), WAVE.clone()
+
+    def wild(x, y, output):
+        found = y - output + torch.rand_like(output)
+        for one in (x, y, output):
+            one.zero_()
+        return found
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    found = layer_spectra(model, x, {"labels": y, "wild": wild}, inv_delta=GRID)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(x, X)
+    assert torch.equal(y, WAVE)
+    same(found["labels"], by_hand(model, WAVE))
+
+
+def test_the_scale_and_the_size_of_a_residual_do_not_matter():
+    """LFR is a ratio of energies: a residual that shrinks as a whole keeps its spectrum."""
+    shrunk = {k: lambda x, y, output, k=k: 2.0**-k * (y - output) for k in (0, 10, 60)}
+    found = layer_spectra(net(), X, {"labels": WAVE, **shrunk}, inv_delta=GRID)
+    for k in (10, 60):
+        same(found[k], found[0], 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ({}, r"^targets: \{\} names none"),
+        ({"labels": None}, "'labels' is None, and the inputs bring no labels"),
+        (residual, r"^targets: residual fails on an output \(90, 2\) \(TypeError.*y is None"),
+        ({"a": Y, "b": residual}, r"^targets\['b'\]: residual fails .*RuntimeError"),
+        ({"a": Y[:50]}, "50 entries for 90 inputs"),
+        ({"a": Y, "b": Y[:50]}, r"targets\['b'\]: 50 entries for 90 points"),
+        ({"a": Y, "b": 0 * WAVE}, r"targets\['b'\]: all equal"),
+        (lambda x, y, output: output[:4], r"the function returns \(4, 2\) for 90 points; return one target for each"),
+        (lambda x, y, output: output.mean(), r"the function returns \(\) for 90 points"),
+        (lambda x, y, output: output * torch.nan, "NaN or infinite in 90 of 90"),
+        (lambda x, y, output: "much", "the function returns 'much'; return numbers"),
+        (lambda x, y, output: output.long(), "integers of shape"),
+    ],
+)
+def test_bad_ones_are_one_line(targets, said):
+    with pytest.raises(InputError, match=said) as caught:
+        layer_spectra(net(), X, targets)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_without_a_column_less_an_output_with_one_are_told_not_taken_for_many_columns():
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    with pytest.raises(InputError, match=r"residual returns \(90, 90\), since y \(90,\) less an output \(90, 1\)"):
+        layer_spectra(model, X, {"labels": X[:, 0], "residual": residual})
+
+
+def test_other_shapes_in_other_batches_and_positions_are_refused():
+    with pytest.raises(InputError, match=r"of other shapes in other batches, \[\(10,\), \(40,\)\]"):
+        layer_spectra(net(), in_batches(WAVE), lambda x, y, output: output @ output.T)
+    tokens = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 5))
+    ids = torch.randint(5, (20, 6))
+    with pytest.raises(InputError, match="where each position has a target of its own; pass one array"):
+        layer_spectra(tokens, ids, {"a": ids[:, 0], "b": ids}, reading="positions")
+
+
+def test_one_that_fails_leaves_the_others():
+    sick = {"labels": Y, "sick": residual}
+    measured = Probe.of(net(), X, sick, None, {"inv_delta": GRID}).measure(net(), strict=False)
+    assert list(measured["labels"].spectra[0]) == ["1", "3"]
+    assert measured["sick"].spectra == [{}]
+    assert "residual fails" in measured["sick"].failed["targets"]
+
+
+def test_a_single_one_has_no_name():
+    assert list(Probe.of(net(), X, Y, None, {}).measure(net())) == [ONE]
