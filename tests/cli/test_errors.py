@@ -46,6 +46,17 @@ def test_json_is_for_programs(cli, tmp_path, method):
     assert [one is None for one in found["relative"]] == np.isnan(expected.relative).tolist()
 
 
+def test_rows_are_those_of_the_filter(cli, tmp_path):
+    path = saved(tmp_path, inputs=T, targets=Y, outputs=OUT)
+    status, out, _ = cli(path, "--json", "--method", "filter", "--rows", 20)
+    assert status == 0
+    stderr = np.array(json.loads(out)["stderr"], dtype=float)
+    np.testing.assert_allclose(stderr, error_spectrum(T, Y, OUT, method="filter", rows=20).stderr)
+    status, _, said = cli(path, "--method", "grid", "--rows", 20)
+    assert status == 2
+    assert "rows: method 'grid' has no such option" in said
+
+
 def test_safetensors_too(cli, tmp_path):
     torch = pytest.importorskip("torch")
     pytest.importorskip("safetensors")

@@ -23,6 +23,7 @@ def errors(
         Literal["auto", "grid", "scattered", "filter", "projection"], typer.Option(help="auto says what it picks.")
     ] = "auto",
     window: Annotated[str | None, typer.Option(help="grid: for data that do not repeat, such as hann.")] = None,
+    rows: Annotated[int | None, typer.Option(help="filter: centres to draw; default: all points.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for errors.csv, .png and .pdf.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,7 +32,7 @@ def errors(
 
     out = None if out is None else as_path(out, "out")
     arrays = arrays_of(as_path(file, "file"), "inputs", "targets", "outputs")
-    found = error_spectrum(*arrays, method=method, window=window)
+    found = error_spectrum(*arrays, method=method, window=window, rows=rows)
     if not as_json:
         console.print(repr(found), soft_wrap=True)
     files = []

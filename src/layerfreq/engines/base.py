@@ -88,7 +88,7 @@ class RowCurves:
         slope: (r, m) its derivative with respect to 1/delta.
         self_weight: (r, m) sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij.
         by_column: Where `targets.sketch` is set, (4, m, c) what each target column has of `energy` and of `slope`, the
-            column's product with what the filter keeps of it, and that itself, summed over these centres; else None.
+            energy of what the filter takes away from it, and what it keeps, summed over these centres; else None.
     """
 
     rows: Int64[Tensor, " r"]

@@ -39,16 +39,16 @@ class Sums:
         """Divide by the total weight, and differentiate the quotient."""
         total = self.kept[:, -1:]
         low = self.kept[:, :-1] / total
+        own = None if targets.sketch is None else targets.block(self.index.cpu(), low.dtype, low.device).T
+        away = None if own is None else (own - low).square_().sum(dim=2)  # before `offset`: as many digits as there are
         change = (self.slow[:, :-1] - low * self.slow[:, -1:]) / (-2 * total)
         low = low + targets.offset.to(low)[:, None]
         energy, slope = low.square().sum(dim=1), 2 * (low * change).sum(dim=1)
         self_weight = self.square / total[:, 0].square()
         found = RowCurves(self.index, *(part.T.cpu().double() for part in (energy, slope, self_weight)))
-        if targets.sketch is None:
+        if away is None:
             return found
-        own = targets.block(self.index.cpu(), low.dtype, low.device).T + targets.offset.to(low)[:, None]
-        products = [low.square(), 2 * low * change, low * own, low]
-        by_column = torch.stack([one.sum(dim=2) for one in products])
+        by_column = torch.stack([low.square().sum(dim=2), 2 * (low * change).sum(dim=2), away, low.sum(dim=2)])
         return replace(found, by_column=by_column.cpu().double())
 
 

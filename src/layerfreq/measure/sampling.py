@@ -68,7 +68,7 @@ def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: i
     Raises:
         InputError: If `rows` or `rtol` is out of range.
     """
-    limit = _row_limit(rows, rtol, n)
+    limit = row_limit(rows, rtol, n)
     if limit == n and rtol is None:
         return Draw(torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.tensor([n]), None)
     early = min(limit, FIRST_BATCH) if rtol is not None else limit
@@ -113,7 +113,12 @@ def _strata(targets: Targets, size: Float64[Tensor, " n"], early: int) -> Int64[
     return stratum.index_fill_(0, certain, count)
 
 
-def _row_limit(rows: int | None, rtol: float | None, n: int) -> int:
+def row_limit(rows: int | None, rtol: float | None, n: int) -> int:
+    """Return how many of n points are filter centres at most.
+
+    Raises:
+        InputError: If `rows` or `rtol` is out of range.
+    """
     if rows is not None and rtol is not None:
         raise InputError(f"rows={rows}, rtol={rtol}: choose one; rtol draws as many rows as it needs")
     if rtol is not None and not (isinstance(rtol, (int, float)) and 0 < rtol < math.inf):

@@ -2,79 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
+from jaxtyping import Float64
 
 from layerfreq.data.source import InMemory
 from layerfreq.data.targets import Targets
 from layerfreq.data.validation import Curve
 from layerfreq.engines import pick_engine
-from layerfreq.engines.base import enough_memory
+from layerfreq.engines.base import RowCurves, enough_memory
 from layerfreq.errors import InputError
+from layerfreq.measure.sampling import draw
 from layerfreq.measure.strategies import Meeting
 from layerfreq.response.given import Given
 from layerfreq.response.result import ErrorSpectrum, amplitude_ratio
+from layerfreq.response.scattered import GROUPS, error_of_root, jackknife, ratios
+
+KEPT, _, AWAY, MEAN = range(4)  # the planes of `RowCurves.by_column`
+# The share of the target's energy to which engines in float32 and in float64 know what a filter keeps; what it takes
+# away is a sum over the other points alone, and known to the square of that.
+KNOWN = 1e-6, 1e-12
+SQUARED = 1e-12, 1e-24
 
 
-def on_filter(given: Given, frequencies: Curve | None, *, engine: str) -> ErrorSpectrum:
+def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engine: str, seed: int) -> ErrorSpectrum:
     """Measure with filters; see `error_spectrum`.
 
     One pass of an engine filters targets and errors side by side, and yields for each column what the filter keeps,
-    |y_low|^2, and its product with what it was given, y.y_low; the high part follows, |y - y_low|^2.
+    |y_low|^2, and what it takes away, |y - y_low|^2.
     """
     n, c = given.target.shape
     if frequencies is not None and frequencies[0] <= 0:
         raise InputError("frequencies: 0 is not a valid cutoff; pass frequencies > 0")
     x, both = given.inputs, np.concatenate([given.target, given.error], axis=1)
     unit = float(np.abs(both).max()) or 1.0
-    targets = _side_by_side(torch.from_numpy(both / unit))
+    both /= unit
+    targets = _side_by_side(torch.from_numpy(both))
+    centres = draw(targets, n, rows, None, seed).order
     name, make = pick_engine(engine, x.device, n, x.shape[1], 64 if frequencies is None else len(frequencies))
     with torch.no_grad(), enough_memory(n, x.shape[1]):
         meeting = Meeting(InMemory(x), make, targets, cutoffs=None if frequencies is None else len(frequencies))
         gain = float(meeting.points.gain[0])
         k = np.sqrt(meeting.own_grid()) * gain if frequencies is None else frequencies
-        cutoffs = np.clip((k / gain) ** 2, 1e-300, 1e300)
-        meeting.begin(torch.from_numpy(cutoffs))
-        planes, weight, others = np.zeros((4, len(k), 2 * c)), np.zeros(len(k)), np.zeros(len(k))
-        for some in meeting.curves(torch.arange(n)):
-            assert some.by_column is not None
-            planes += some.by_column.numpy()
-            weight += some.self_weight.sum(dim=0).numpy()
-            others += some.self_weight.reciprocal().sum(dim=0).numpy() / n
-    planes, weight = planes / n, weight / n
-    whole = np.mean((both / unit) ** 2, axis=0)
-    kept, cross, means = planes[0], planes[2], planes[3]
-    high = np.maximum(whole - 2 * cross + kept, 0)
-
-    def of(plane: np.ndarray) -> np.ndarray:
-        return np.stack([plane[..., :c], plane[..., c:]]).mean(axis=-1) * unit**2
-
-    # What comes in with each cutoff; the last takes the rest, so that all add up.
-    bands = np.diff(kept, axis=0, prepend=0.0)
-    bands[-1] += whole - kept[-1]
-    t, e = of(bands)
-    target = float(of(whole)[0])
-    output = given.output
-    mean, spread = output.mean(axis=0), output.var(axis=0) * n / (n - 1)
-    # Outputs in another order: their mean stays, and of the rest what a window's weights do not average out.
-    shuffled = kept[:, :c] * unit**2 + mean**2 + spread * (weight[:, None] - 1 / n) - 2 * mean * means[:, :c] * unit
-    shuffled = shuffled.mean(axis=1)
-    final = float(np.mean(given.target**2 + (mean**2 + output.var(axis=0)) - 2 * mean * given.target.mean(axis=0)))
-    expected = np.diff(shuffled, prepend=0.0)
-    expected[-1] += final - shuffled[-1]
-    told = others - meeting.points.coincident >= 1  # windows hold another point, on average
-    rounding = max(given.rounding, 1e-6 if name in ("cpu", "cuda") else 1e-12) * target  # the engines' accuracy
+        meeting.begin(torch.from_numpy(np.clip((k / gain) ** 2, 1e-300, 1e300)))
+        lots = centres.tensor_split(1 if rows is None else min(GROUPS, rows))
+        sums = [Sums.of(meeting.curves(lot), both[lot.numpy()]) for lot in lots]
+    total = Sums.total(sums)
+    whole = np.mean(both**2, axis=0)
+    target = float(whole[:c].mean())
+    if target > 0 and not total.whole[:c].any():
+        raise InputError(f"rows: all targets among the {rows} rows drawn are zero; draw more rows")
+    double = name == "reference" or (name == "blocked" and x.dtype == torch.float64)
+    rounding = max(given.rounding, KNOWN[double]) * target
+    told = total.others / total.count - meeting.points.coincident >= 1  # windows hold another point, on average
     least = np.where(told, rounding, np.inf)
+    bands = total.bands(whole)
+    (t, e), (low_t, low_e), (high_t, high_e) = (
+        one.mean(axis=2) for one in (bands, total.energies(KEPT, whole), total.energies(AWAY, whole))
+    )
+    relative = amplitude_ratio(e, t, least)
+    stderr = None
+    if rows is not None:
+        without = [total.without(lot).bands(whole).mean(axis=2) for lot in sums]
+        squares = jackknife(np.array([ratios(one_e, one_t, relative) for one_t, one_e in without]))
+        stderr = error_of_root(relative, (1 - rows / n) * squares)
+    expected = total.shuffled(whole, both[:, :c], given.output / unit)
     return ErrorSpectrum(
         k=k,
-        target_energy=t,
-        error_energy=e,
-        relative=amplitude_ratio(e, t, least),
+        target_energy=t * unit**2,
+        error_energy=e * unit**2,
+        relative=relative,
         chance=amplitude_ratio(expected, t, least),
-        stderr=None,
-        low=amplitude_ratio(of(kept)[1], of(kept)[0], rounding),
-        high=amplitude_ratio(of(high)[1], of(high)[0], rounding),
-        columns=np.stack([bands[:, :c], bands[:, c:]]) * unit**2,
+        stderr=stderr,
+        low=amplitude_ratio(low_e, low_t, rounding),
+        high=amplitude_ratio(high_e, high_t, max(given.rounding, SQUARED[double]) * target),
+        columns=bands * unit**2,
         floor=None,
         leak=None,
         resolution=float(k[told][-1]) if told.any() else 0.0,
@@ -82,8 +88,80 @@ def on_filter(given: Given, frequencies: Curve | None, *, engine: str) -> ErrorS
         n=n,
         d=x.shape[1],
         method="filter",
-        notes=(*given.notes, f"filters of variance k^-2 over the points, engine {name!r}"),
+        notes=(
+            *given.notes,
+            f"filters of variance k^-2 over the points, engine {name!r}",
+            *(() if rows is None else (f"{rows} of {n} points are filter centres, drawn at random",)),
+        ),
     )
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What some filter centres found out, summed over them: m cutoffs, c columns of targets and then c of errors.
+
+    Attributes:
+        count: How many centres.
+        planes: (4, m, 2 c) energy kept, its derivative, energy taken away, and what is kept itself.
+        whole: (2 c,) the centres' own energy.
+        self_weight: (m,) sum_j w_ij^2.
+        others: (m,) its reciprocal, the number of points in a window.
+    """
+
+    count: float
+    planes: Float64[np.ndarray, "4 m two_c"]
+    whole: Float64[np.ndarray, " two_c"]
+    self_weight: Curve
+    others: Curve
+
+    @classmethod
+    def of(cls, curves: Iterable[RowCurves], values: Float64[np.ndarray, "r two_c"]) -> Sums:
+        """Add up the curves of some centres, whose own targets and errors are `values`."""
+        found: list[Any] = [
+            (one.by_column, one.self_weight.sum(dim=0), one.self_weight.reciprocal().sum(dim=0)) for one in curves
+        ]
+        planes, self_weight, others = (torch.stack(same).sum(dim=0).numpy() for same in zip(*found, strict=True))
+        return cls(float(len(values)), planes, np.sum(values**2, axis=0), self_weight, others)
+
+    @classmethod
+    def total(cls, parts: Iterable[Sums]) -> Sums:
+        """Add up those of several lots of centres."""
+        added: list[Any] = [sum(same) for same in zip(*(vars(one).values() for one in parts), strict=True)]
+        return cls(*added)
+
+    def without(self, lot: Sums) -> Sums:
+        """Return those of all centres but a lot."""
+        return Sums(*(mine - its for mine, its in zip(vars(self).values(), vars(lot).values(), strict=True)))
+
+    def energies(self, plane: int, whole: Float64[np.ndarray, " two_c"]) -> Float64[np.ndarray, "2 m c"]:
+        """Return a plane's energies of targets and of errors: means over all points, whose own energy is `whole`.
+
+        Estimated from the centres as ratios to what these have of it, as LFR is.
+        """
+        own, of_all = self.whole.reshape(2, -1).sum(axis=1), whole.reshape(2, -1).sum(axis=1)
+        share = np.where(own > 0, of_all / np.where(own > 0, own, 1.0), 1 / self.count)
+        return np.stack(np.split(self.planes[plane], 2, axis=1)) * share[:, None, None]
+
+    def bands(self, whole: Float64[np.ndarray, " two_c"]) -> Float64[np.ndarray, "2 m c"]:
+        """Return what comes in with each cutoff; the last takes the rest, so that all add up to `whole`."""
+        kept = self.energies(KEPT, whole)
+        bands = np.diff(kept, axis=1, prepend=0.0)
+        bands[:, -1] += whole.reshape(2, -1) - kept[:, -1]
+        return bands
+
+    def shuffled(self, whole: Float64[np.ndarray, " two_c"], target: np.ndarray, output: np.ndarray) -> Curve:
+        """Return what errors of outputs in another order are expected to hold in each band.
+
+        Their mean stays, and of the rest what a window's weights do not average out.
+        """
+        n, count = len(output), self.count
+        mean, variance = output.mean(axis=0), output.var(axis=0)
+        spread = variance * n / (n - 1) * (self.self_weight[:, None] / count - 1 / n)
+        means = self.planes[MEAN, :, : len(mean)] / count
+        kept = (self.energies(KEPT, whole)[0] + mean**2 + spread - 2 * mean * means).mean(axis=1)
+        expected = np.diff(kept, prepend=0.0)
+        expected[-1] += np.mean(target**2 + mean**2 + variance - 2 * mean * target.mean(axis=0)) - kept[-1]
+        return expected
 
 
 def _side_by_side(y: torch.Tensor) -> Targets:

@@ -26,6 +26,7 @@ TAKES = {  # option -> the methods that it means something to
     "period": ("scattered",),
     "floor": ("scattered",),
     "direction": ("projection",),
+    "rows": ("filter",),
     "engine": ("filter",),
 }
 
@@ -45,6 +46,7 @@ def error_spectrum(
     period: Any = None,
     floor: bool = True,
     direction: Any = None,
+    rows: int | None = None,
     engine: str = "auto",
     seed: int = 0,
 ) -> ErrorSpectrum:
@@ -71,8 +73,11 @@ def error_spectrum(
         period: "scattered": sides of the box that the points were drawn from; None estimates it from their range.
         floor: "scattered": subtract the noise of random points from energies.
         direction: "projection": (d,); None for the inputs' first principal direction.
-        engine: "filter": as of `spectrum`.
-        seed: Of the groups of points that standard errors are found from.
+        rows: "filter": that many points as filter centres, drawn without replacement, with standard errors; None takes
+            every point (exact).
+        engine: "filter": as of `spectrum`. What is taken away, e_high, is told down to an amplitude of 1e-6 of the
+            target's, and with "reference", or "blocked" and float64 inputs, down to 1e-12.
+        seed: Of the draw of rows, and of the groups of points that standard errors are found from.
 
     Returns:
         An `ErrorSpectrum`.
@@ -96,7 +101,7 @@ def error_spectrum(
         method, why = choose_method(given)
     said = {
         "window": window, "center": center or None, "phase_blind": phase_blind or None, "weights": weights,
-        "period": period, "floor": None if floor else False, "direction": direction,
+        "period": period, "floor": None if floor else False, "direction": direction, "rows": rows,
         "engine": None if engine == "auto" else engine,
     }  # fmt: skip
     for name, value in said.items():
@@ -111,7 +116,7 @@ def error_spectrum(
     elif method == "projection":
         found = on_projection(given, k, direction=direction, phase_blind=phase_blind, seed=seed)
     else:
-        found = on_filter(given, k, engine=engine)
+        found = on_filter(given, k, rows=rows, engine=engine, seed=seed)
     notes = (*((why,) if why else ()), *found.notes)
     if not np.isfinite(found.relative).any():
         notes += ("no band holds target that can be told from rounding or noise: its relative error is undefined",)

@@ -10,6 +10,7 @@ import torch
 from layerfreq.data.targets import read_targets
 from layerfreq.errors import InputError, did_you_mean, shown
 from layerfreq.measure.options import as_seed
+from layerfreq.measure.sampling import row_limit
 from layerfreq.response.given import as_frequencies, as_given
 from layerfreq.response.measure import METHODS, TAKES, choose_method, error_spectrum
 
@@ -59,5 +60,7 @@ def check_error(inputs: Any, targets: Any, options: Mapping[str, Any]) -> None:
     at = slice(None)
     if (choose_method(given)[0] if method == "auto" else method) == "filter":
         at = torch.linspace(0, len(y) - 1, min(len(y), SOME)).long()
-        options = {**options, "method": "filter"}
+        rows = options.get("rows")
+        few = None if rows is None else min(row_limit(rows, None, len(y)), len(at))
+        options = {**options, "method": "filter", "rows": few}
     error_spectrum(given.inputs[at], y[at], blank[at], **options)

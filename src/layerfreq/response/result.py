@@ -38,7 +38,8 @@ class ErrorSpectrum:
         relative: (m,) float64, sqrt(error_energy / target_energy); NaN where the band holds no target that could be
             told from rounding or from the noise of n points.
         chance: (m,) float64, `relative` expected if the outputs were shuffled over the points.
-        stderr: (m,) float64, the standard error of `relative`; None where the points are not a sample (grid, filter).
+        stderr: (m,) float64, the standard error of `relative`, or None where nothing is a sample ("grid", and "filter"
+            without `rows`).
         low: (m,) float64, relative error of all that is at or below k, e_low.
         high: (m,) float64, relative error of all that is above k, e_high; NaN where nothing is.
         columns: (2, m, c) float64, energies of target and of error by column of the targets; their means over c are the

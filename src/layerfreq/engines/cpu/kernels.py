@@ -20,8 +20,8 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
         energy: (h, m) takes |y_low|^2.
         change: (h, m) takes its derivative with respect to 1/delta.
         self_weight: (h, m) takes sum_j w_ij^2.
-        by_column: (4, m, c) gets what each column has of energy and change added, its own product with what is kept of
-            it, and that itself; or (0, 0, 0).
+        by_column: (4, m, c) gets what each column has of energy and change added, the energy of what is taken away from
+            it, and what is kept; or (0, 0, 0).
     """
     c, m = targets.shape[1], energy.shape[1]
     weight = np.empty(m)
@@ -42,9 +42,10 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
                 e[k] += low * low
                 s[k] += 2.0 * low * speed
                 if by_column.shape[0]:
+                    away = (y * total[k] - a[k]) * weight[k]
                     by_column[0, k, q] += low * low
                     by_column[1, k, q] += 2.0 * low * speed
-                    by_column[2, k, q] += low * (y + shift)
+                    by_column[2, k, q] += away * away
                     by_column[3, k, q] += low
 
 
