@@ -1,5 +1,6 @@
 """Reports of runs that are unfinished, short, uneven or hostile: what is there is shown, as text."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -315,6 +316,12 @@ def test_the_command_prints_where_the_page_is(tmp_path, monkeypatch, capsys):
     assert not end.value.code
     assert capsys.readouterr().out == f"{out}\n"
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("raw scale, 1/δ from")
+    assert said[-1] == str(out)
     monkeypatch.setattr("sys.argv", ["layerfreq", "report", str(tmp_path / "none")])
     with pytest.raises(SystemExit) as end:
         main()

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerfreq import Run
+from layerfreq import Run, error_spectrum
 from layerfreq.measure.result import Spectrum
 from layerfreq.report import terminal
+from layerfreq.runs.errors import frame_of
 from tests.helpers.rows import CASES
 
 
@@ -145,6 +146,59 @@ def test_an_experiment_shows_the_first_seed_of_each_case(tmp_path):
     for k in (5, 7):
         assert f"{k**2 / np.log(2):.3g}" in text
     assert f"{6**2 / np.log(2):.3g}" not in text
+
+
+T = np.arange(64) / 64
+WAVES = {cycles: np.sin(2 * np.pi * cycles * T) for cycles in (1, 4)}
+
+
+def errors(path, shares):
+    """A run that has learned a share of waves of 1 and 4 cycles at each step, and measures no layers."""
+    run = Run.create(path, {"layers": []})
+    for step, (slow, fast) in shares.items():
+        run.write_errors(step, error_spectrum(T, sum(WAVES.values()), slow * WAVES[1] + fast * WAVES[4], method="grid"))
+    return run
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_errors_are_lines_over_steps_within_80_columns(tmp_path, encoding):
+    run = errors(tmp_path / "a", {0: (0, 0), 50: (0.5, 0), 100: (1, 0.5), 1000: (1, 2)})
+    full, half, dot = ("█", "▄", "·") if encoding == "utf-8" else ("@", "=", "'")
+    lines = terminal.view_of(run.path, "step", encoding).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "error by frequency (grid), k from 6.28 to 25.1"
+    drawn = {line[:9].strip(): line[11:69] for line in lines[2:6]}
+    ends = {step: (cells[0], cells[len(cells) // 2], cells[-1]) for step, cells in drawn.items()}
+    assert ends == {
+        "step 0": (full, dot, full),
+        "step 50": (half, dot, full),
+        "step 100": (" ", dot, half),
+        "step 1000": (" ", dot, full),
+    }
+    assert [line.split()[-1] for line in lines[2:6]] == ["nowhere", "nowhere", "6.28", "6.28"]
+    assert encoding == "utf-8" or "\n".join(lines).isascii()
+
+
+def test_bands_of_one_cell_are_pooled_and_one_band_is_a_line():
+    columns = {"k": [1.0, 1.01, 100.0], "target_energy": [1.0, 3.0, 1.0], "error_energy": [1.0, 0.0, 0.0]}
+    rest = {"step": 0, "output": "all", "method": "grid", "relative": [1.0, 0.0, 0.0], "chance": 1.0, "stderr": 0.0}
+    lines = terminal.view_errors({"": pd.DataFrame({**columns, **rest})}, width=len("step 0") + 10 + 13).splitlines()
+    assert lines[2][8:18] == "▄         "  # sqrt(1 / 4) in the first cell; then the nearest band's, 1.01's and 100's
+    one = terminal.view_errors({"": frame_of(0, error_spectrum(T, WAVES[4], 0 * T, method="grid"))})
+    assert "k from 25.1 to 25.1" in one
+    assert terminal.view_errors({"": frame_of(0, error_spectrum(T, 0 * T, WAVES[4], method="grid"))}) == ""
+    assert terminal.view_errors({"": pd.DataFrame()}) == ""
+
+
+def test_errors_of_several_runs_are_few_lines_each(tmp_path):
+    Run.create(tmp_path / "e", {"experiment": "x"})
+    for case in ("one", "two"):
+        errors(tmp_path / "e" / f"{case}-seed-0", {step: (1, 0) for step in range(20)})
+    lines = terminal.view_of(tmp_path / "e", "epoch", "utf-8").splitlines()
+    assert [line for line in lines if "error by" in line] == [
+        f"{case}, error by frequency (grid), k from 6.28 to 25.1" for case in ("one", "two")
+    ]
+    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["0", "10", "19"] * 2
 
 
 def test_reproduce_ends_with_it(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""A run in a few lines of text: the RDF of every layer as a spark line, at the first and the last measured step.
+"""A run in a few lines of text: the RDF of every layer as a spark line, and the error by frequency over steps.
 
 Legible at 80 columns, without colour, and without block characters where the output cannot carry them.
 """
@@ -15,12 +15,15 @@ import numpy as np
 
 from layerfreq.data.scales import explained, in_order, spoken
 from layerfreq.measure.result import Spectrum
+from layerfreq.response.result import ErrorSpectrum, amplitude_ratio
+from layerfreq.runs.errors import read_errors
 from layerfreq.runs.reader import read_back
 
 WIDTH = 80
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII = " .:-=+*#@"
 SHOWN = 8  # layers of one run at most: the ends and some between
+STEPS = 6  # of one run's error; of several runs half as many
 FLAT = 0.02  # of the highest density: less is drawn as nothing
 
 
@@ -53,8 +56,34 @@ def view(runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = 
     return "\n".join([*parts, *said, legend])
 
 
+def view_errors(
+    runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = "utf-8", width: int = WIDTH
+) -> str:
+    """Return the error by frequency of runs: one line per step, at the first, the last and some between.
+
+    Args:
+        runs: What to call a run -> its `errors` data frame.
+        unit: What a step is called.
+        encoding: Of the output; one that has no block characters gets ASCII.
+        width: Columns at most.
+
+    Returns:
+        Lines without colour; nothing where there are no errors, or none in a band that says something.
+    """
+    plain = not _carries(encoding, BLOCKS + "·…")
+    most = STEPS if len(runs) == 1 else STEPS // 2
+    parts = [_errors(name, frame, unit, most, plain, width) for name, frame in runs.items() if len(frame)]
+    parts = [part for part in parts if part]
+    full, dot = ("@", "'") if plain else ("█", "·")
+    legend = [
+        f"Errors are shares of the target's amplitude: {full} 1 or more, {dot} no target there.",
+        "k: angular frequency of the inputs, in radians per unit.",
+    ]
+    return "\n".join([*parts, *legend]) if parts else ""
+
+
 def view_of(out: Path, unit: str, encoding: str | None) -> str:
-    """Return the spark lines of an experiment's folder: of each case the first seed.
+    """Return the spark lines of a run, or of an experiment's folder: of each case the first seed.
 
     Args:
         out: The folder.
@@ -63,12 +92,13 @@ def view_of(out: Path, unit: str, encoding: str | None) -> str:
     """
     from layerfreq.runs.run import Run
 
-    runs: dict[str, Any] = {}
+    runs: dict[str, Run] = {}
     for run in Run(out).trainings():
         case = re.sub(r"[-_ ]*seed-\d+$", "", run.path.name) if run.path != out else ""
-        if case not in runs:
-            runs[case] = run.spectra
-    return view(runs, unit, encoding=encoding)
+        runs.setdefault(case, run)
+    spectra = view({case: run.spectra for case, run in runs.items()}, unit, encoding=encoding)
+    errors = view_errors({case: run.errors for case, run in runs.items()}, unit, encoding=encoding)
+    return "\n".join(part for part in (spectra, errors) if part)
 
 
 def spark(spectrum: Spectrum, low: float, high: float, cells: int, *, plain: bool = False) -> str:
@@ -122,6 +152,48 @@ def _block(name: str, frame: Any, scales: list[str], unit: str, plain: bool, wid
             cellwise = [_cell(found.get((step, str(layer))), low, high, cells, plain) for step in ends]
             lines.append(f"{names[layer]:{label}}  " + "  ".join(cellwise))
     return "\n".join(lines)
+
+
+def _errors(name: str, frame: Any, unit: str, most: int, plain: bool, width: int) -> str:
+    """Return the lines of one run's error, step under step; nothing where no band says anything."""
+    measured = list(read_errors(frame))
+    some = [measured[i] for i in np.unique(np.linspace(0, len(measured) - 1, most).round().astype(int))]
+    seen = np.concatenate([found.k[found.told & (found.k > 0)] for _, found in some])
+    if not len(seen):
+        return ""
+    steps = [f"{unit} {step}" for step, _ in some]
+    label = max(map(len, steps))
+    cells, low, high = width - label - 13, float(np.log(seen.min())), float(np.log(seen.max()))
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    title = ", ".join([name, f"error by frequency ({some[-1][1].method})"][not name :])
+    head = _short(f"{title}, k from {_number(seen.min())} to {_number(seen.max())}", width, plain)
+    lines = [head, "under 0.1 up to k".rjust(width)]
+    for step, (_, found) in zip(steps, some, strict=True):
+        learned = found.learned(0.1)
+        end = "nowhere" if learned is None else _number(learned)
+        lines.append(f"{step:{label}}  {_error_line(found, low, high, cells, plain)} {end:>10}")
+    return "\n".join(lines)
+
+
+def _error_line(found: ErrorSpectrum, low: float, high: float, cells: int, plain: bool) -> str:
+    """Return the relative error of so many cells between two logarithms of k: bands of one cell are pooled."""
+    ramp, dot = (ASCII, "'") if plain else (BLOCKS, "·")
+    on = found.k > 0
+    k, told = np.log(found.k[on]), found.told[on]
+    target, error = (np.where(told, energy[on], 0.0) for energy in (found.target_energy, found.error_energy))
+    inside = (k >= low) & (k <= high)
+    cell = np.minimum(((k - low) / (high - low) * cells).astype(int), cells - 1)[inside]
+    pooled = amplitude_ratio(
+        np.bincount(cell, error[inside], cells), np.bincount(cell, target[inside], cells), least=0.0
+    )
+    middles = low + (np.arange(cells) + 0.5) * (high - low) / cells
+    nearest = np.abs(k - middles[:, None]).argmin(axis=1)
+    alone = amplitude_ratio(error, target, least=0.0)[nearest]
+    level = np.where(np.bincount(cell, minlength=cells) > 0, pooled, alone)
+    return "".join(
+        dot if np.isnan(share) else ramp[0 if share < FLAT else max(1, round(min(share, 1.0) * (len(ramp) - 1)))]
+        for share in level
+    )
 
 
 def _cell(spectrum: Spectrum | None, low: float, high: float, cells: int, plain: bool) -> str:
