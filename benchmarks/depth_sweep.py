@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerfreq.experiments import depth
-from layerfreq.experiments.runner import Diverged, Progress, train
+from layerfreq.experiments import Progress, depth
+from layerfreq.experiments.runner import Diverged, train
 
 LAYERS, SEEDS, RATES = (3, 5, 7), (0, 1), (0.001, 0.003, 0.01, 0.03, 0.1)
 SMALL = depth.PRESETS["small"]

@@ -16,9 +16,8 @@ pytest.importorskip("safetensors")
 pytest.importorskip("joblib")
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import cause, mlp
+from layerfreq.experiments import Progress, Request, cause, mlp
 from layerfreq.experiments.figures import cause_figures, cause_tables
-from layerfreq.experiments.runner import Progress
 from layerfreq.experiments.sweep import pool
 from layerfreq.relearn import Design
 from layerfreq.runs.run import Run
@@ -26,17 +25,20 @@ from layerfreq.verdict.ranking import PREDICTORS
 from tests.helpers.forked import context
 
 TINY = cause.Config(
-    (mlp.Config(data="digits", images=60, width=8, hidden=0, epochs=(0, 3), recipe="sgd", rate=0.5),),
-    (1, 2),
-    replace(cause.PRESETS["smoke"].resnet, images=80, validation=20, batch=20, measure=(0,), variants=(4,)),
-    Design(optimizers=("sgd",), seeds=1, points=60, budget=8, batch=20, shares=(0.95, 0.9), rates={"sgd": (0.1, 3.0)}),
+    mlps=(mlp.Config(data="digits", images=60, width=8, hidden=0, epochs=(0, 3), recipe="sgd", rate=0.5),),
+    layers=(1, 2),
+    resnet=replace(cause.PRESETS["smoke"].resnet, images=80, validation=20, batch=20, measure=(0,), variants=(4,)),
+    design=Design(
+        optimizers=("sgd",), seeds=1, points=60, budget=8, batch=20, shares=(0.95, 0.9), rates={"sgd": (0.1, 3.0)}
+    ),
     workers=1,
 )
 SEEDS = [0, 1]
 
 
 def study(out, config=TINY, resume=False, progress=None):
-    cause.run(config, out, preset="smoke", seeds=SEEDS, device="cpu", resume=resume, progress=progress or Progress())
+    request = Request(out=out, seeds=SEEDS, preset="smoke", resume=resume, progress=progress or Progress())
+    cause.run(config, request)
     return cause_tables.packed(cause.gather(out, SEEDS))
 
 
@@ -151,7 +153,7 @@ def test_tables_figures_and_verdict(alone):
     from layerfreq.verdict.depth import verdict
 
     out, _ = alone
-    head, rows, files = cause.present(out, SEEDS)
+    head, rows, files, _ = cause.present(out, SEEDS)
     assert len(rows) == 2 * 2 * 2  # studies, pairs, rules
     assert all(len(row) == len(head) for row in rows)
     assert all(file.is_file() for file in files)

@@ -14,9 +14,8 @@ pytest.importorskip("lightning_fabric")
 pytest.importorskip("safetensors")
 
 from layerfreq import Run
-from layerfreq.experiments import NAMES, controls
+from layerfreq.experiments import NAMES, Request, controls, experiment
 from layerfreq.experiments.figures.controls_summary import as_table, judge_controls
-from layerfreq.experiments.runner import Progress
 from layerfreq.measure.measure import spectrum
 from layerfreq.runs.run import UNITS
 
@@ -27,7 +26,7 @@ SMALL = replace(controls.PRESETS["smoke"], images=100, hidden=2, cuts=(0, 2), bu
 
 
 def run(out, resume=False):
-    controls.run(SMALL, out, preset="smoke", seeds=[1], device="cpu", resume=resume, progress=Progress())
+    controls.run(SMALL, Request(out=out, seeds=[1], preset="smoke", resume=resume))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_resumed_it_trains_what_is_missing_and_is_the_same(smoke):
     run(smoke, resume=True)
     assert (smoke / "cells" / "seed-1-waves.parquet").stat().st_mtime_ns == kept
     pd.testing.assert_frame_equal(controls.read(smoke), before)
-    head, rows, files = controls.present(smoke, [1])
+    head, rows, files, _ = controls.present(smoke, [1])
     assert (len(head), len(rows)) == (4, 19)
     assert all(file.is_file() for file in files)
     assert as_table(judge_controls(pd.read_csv(smoke / "controls.csv"))) == (head, rows)
@@ -94,10 +93,8 @@ def test_the_closed_form_is_that_of_the_filter(k):
 
 
 def test_what_a_step_is_called_is_what_the_experiment_says():
-    import importlib
-
     for name in NAMES:
-        assert UNITS.get(name, "step") == importlib.import_module(f"layerfreq.experiments.{name}").UNIT
+        assert UNITS.get(name, "step") == experiment(name).UNIT
 
 
 def test_the_page_says_what_its_data_say():

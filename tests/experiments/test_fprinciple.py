@@ -14,17 +14,15 @@ pytest.importorskip("sklearn")
 pytest.importorskip("lightning_fabric")
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import fprinciple
+from layerfreq.experiments import Progress, Request, fprinciple
 from layerfreq.experiments.fprinciple import classes, fits, optimizers, summary
 from layerfreq.experiments.fprinciple.figures import draw
-from layerfreq.experiments.runner import Progress
 
 SMOKE = replace(fprinciple.PRESETS["smoke"], steps=8, long=8, sines=(8, 2, 8), measurements=4, budget=0.002)
 
 
 def run(out, *, config=SMOKE, resume=False, seeds=(3,)):
-    options = {"preset": "smoke", "seeds": list(seeds), "device": "cpu", "resume": resume}
-    fprinciple.run(config, out, progress=Progress(), **options)
+    fprinciple.run(config, Request(out=out, seeds=list(seeds), preset="smoke", resume=resume))
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +82,7 @@ def test_a_part_alone_and_one_more_come_to_what_both_do(smoke, tmp_path):
 )
 def test_what_cannot_be_run_is_one_line_and_leaves_no_folder(tmp_path, change, options, words):
     with pytest.raises(InputError, match=words) as caught:
-        fprinciple.run(
-            replace(SMOKE, **change),
-            tmp_path / "run",
-            progress=Progress(),
-            **{"preset": "smoke", "seeds": [0], "device": "cpu", "resume": False, **options},
-        )
+        fprinciple.run(replace(SMOKE, **change), Request(out=tmp_path / "run", seeds=[0], **options))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -157,7 +150,7 @@ def test_each_optimizer_comes_down_on_a_bowl(name):
 
 
 def test_parity_is_balanced_and_its_points_are_apart():
-    rows = list(classes.parity_rows(widths=(4, 4), points=200, steps=2, seed=1, progress=Progress()))
+    rows = list(classes.parity(widths=(4, 4), points=200, steps=2, seed=1).rows(1, Progress()))
     assert [row[2] for row in rows] == ["loss", "accuracy", "rest"] * 3
     signs = np.array(list(itertools.product((-1, 1), repeat=classes.BITS)))
     assert signs.prod(axis=1).sum() == 0

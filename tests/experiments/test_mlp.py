@@ -1,5 +1,7 @@
 """The fully connected network, as the authors' code trains it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,7 @@ pytest.importorskip("lightning_fabric")
 
 from layerfreq import Run
 from layerfreq.errors import InputError
-from layerfreq.experiments import mlp
-from layerfreq.experiments.runner import Progress
+from layerfreq.experiments import Request, mlp
 
 
 def test_the_published_network():
@@ -46,28 +47,20 @@ def test_presets_follow_the_published_code():
 @pytest.mark.parametrize("recipe", mlp.RECIPES)
 def test_every_recipe_trains_and_is_measured_at_three_scales(tmp_path, recipe):
     config = mlp.Config(data="digits", images=60, width=16, hidden=2, epochs=(0, 3), recipe=recipe)
-    mlp.run(config, tmp_path / "e", preset="t", seeds=[5], device="cpu", resume=False, progress=Progress())
+    mlp.run(config, Request(out=tmp_path / "e", seeds=[5]))
     run = Run(tmp_path / "e" / "seed-5")
     assert set(run.spectra["scale"]) == {"raw", "rms", "maxabs"}
     assert run.steps() == [0, 3]
     loss = run.metrics["loss"]
     assert loss.iloc[-1] < loss.iloc[0]
     with pytest.raises(InputError, match=r"recipe: unknown 'coed'; .*code"):
-        mlp.run(
-            mlp.Config(data="digits", images=60, width=8, hidden=1, epochs=(0,), recipe="coed"),
-            tmp_path / "f",
-            preset="t",
-            seeds=[0],
-            device="cpu",
-            resume=False,
-            progress=Progress(),
-        )
+        mlp.run(replace(config, recipe="coed"), Request(out=tmp_path / "f", seeds=[0]))
     assert not (tmp_path / "f").exists()
 
 
 def test_a_training_ends_below_the_error(tmp_path):
     config = mlp.Config(data="digits", images=40, width=64, hidden=2, epochs=(0, 3000), rate=1e-3)
-    mlp.run(config, tmp_path / "e", preset="t", seeds=[0], device="cpu", resume=False, progress=Progress())
+    mlp.run(config, Request(out=tmp_path / "e", seeds=[0]))
     run = Run(tmp_path / "e" / "seed-0")
     assert run.metrics["loss"].iloc[-1] < 0.01
     assert run.steps()[-1] == run.metrics["step"].iloc[-1] < 3000

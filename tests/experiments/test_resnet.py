@@ -20,10 +20,9 @@ pytest.importorskip("datasets")
 from layerfreq import layer_features, spectrum
 from layerfreq.cli.program import app
 from layerfreq.errors import InputError
-from layerfreq.experiments import minibatch, resnet
+from layerfreq.experiments import Progress, Request, minibatch, resnet
 from layerfreq.experiments.figures import resnet_figures
 from layerfreq.experiments.residual import CUTS, VARIANTS, Block, network
-from layerfreq.experiments.runner import Progress
 from layerfreq.runs.run import Run
 from tests.helpers.forked import context
 
@@ -55,15 +54,8 @@ def smoke(folder):
 
 
 def run(config, out, *, seeds=(0,), resume=False, progress=None):
-    resnet.run(
-        config,
-        out,
-        preset="smoke",
-        seeds=list(seeds),
-        device="cpu",
-        resume=resume,
-        progress=progress or Progress(),
-    )
+    request = Request(out=out, seeds=list(seeds), preset="smoke", resume=resume, progress=progress or Progress())
+    resnet.run(config, request)
     return out
 
 
@@ -209,7 +201,7 @@ def test_dropout_is_at_work_in_training_alone(smoke, whole):
     from layerfreq.runs.weights import load_weights
 
     one = Run(whole / resnet.folder(1, 0))
-    found = resnet.source(one, Run(whole).config)
+    found = resnet.rebuild(one, Run(whole).config)
     model = found.fresh(0).eval()
     load_weights(one.path, 4, model)
     with torch.no_grad():
@@ -219,7 +211,7 @@ def test_dropout_is_at_work_in_training_alone(smoke, whole):
 
 def test_smoke_preset_end_to_end(smoke, tmp_path):
     out = run(replace(smoke, variants=(1, 4), panels=(4,)), tmp_path / "o", seeds=(0, 1))
-    head, rows, files = resnet.present(out, [0, 1])
+    head, rows, files, _ = resnet.present(out, [0, 1])
     named = [["-1", "0"], ["-4", "0"], ["pairs as\npublished", "0"]]
     assert [row[:2] for row in rows] == named + [[name, "1"] for name, _ in named]
     assert all(len(row) == len(head) for row in rows)
@@ -250,7 +242,7 @@ def test_the_order_of_variants_against_the_published_one():
 
 def test_every_scale_in_the_run_is_what_spectrum_gives(whole):
     one = Run(whole / resnet.folder(1, 0))
-    found = resnet.source(one, Run(whole).config)
+    found = resnet.rebuild(one, Run(whole).config)
     from layerfreq.runs.weights import load_weights
 
     model = found.fresh(0)

@@ -1,7 +1,8 @@
 """The runner: steps to an error, going on after a kill, and what stops it."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ pytest.importorskip("lightning_fabric")
 
 from layerfreq import Run
 from layerfreq.errors import InputError
-from layerfreq.experiments import runner
-from layerfreq.experiments.runner import Progress, Training, open_experiment, train
+from layerfreq.experiments import Progress, Request, runner
+from layerfreq.experiments.runner import Training, train
 
 POINTS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 
@@ -154,24 +155,33 @@ def test_a_disk_that_fills_up_keeps_what_was_measured(tmp_path, monkeypatch, wri
     assert_same(tmp_path / "whole", tmp_path / "full")
 
 
+@dataclass
+class Plan:
+    rate: float = 0.5
+    sizes: tuple[int, ...] = (1, 2)
+    workers: int = 1
+
+
 def test_an_experiment_is_gone_on_with_by_the_same_plan_only(tmp_path):
-    plan = {"experiment": "mlp", "seeds": [0, 1], "rate": 0.5}
-    opened = open_experiment(tmp_path / "o", plan, "epoch", resume=True)  # nothing there yet
+    request = Request(out=tmp_path / "o", seeds=[0, 1], preset="smoke", resume=True)
+    begin = partial(Request.open, name="mlp", unit="epoch", without=("workers",))
+    opened = begin(request, config=Plan())  # nothing there yet
+    plan = {"experiment": "mlp", "preset": "smoke", "seeds": [0, 1], "rate": 0.5, "sizes": [1, 2]}
     assert opened.config == {**plan, "unit": "epoch", "environment": opened.config["environment"]}
     assert {"layerfreq", "torch", "python"} <= set(opened.config["environment"])
     (tmp_path / "o" / ".partial-x.parquet").write_bytes(b"PAR1")
     before = (tmp_path / "o" / "config.yaml").read_bytes()
-    assert open_experiment(tmp_path / "o", plan, "epoch", resume=True).path == tmp_path / "o"
-    for other, words in (
-        ({**plan, "rate": 0.1}, "rate is 0.5 there, 0.1 here"),
-        ({**plan, "seeds": [0]}, "seeds is"),
-        ({**plan, "width": 3}, "width is None there, 3 here"),
+    assert begin(request, config=Plan(workers=8)).path == tmp_path / "o"
+    for other, options, words in (
+        (request, {"config": Plan(rate=0.1)}, "rate is 0.5 there, 0.1 here"),
+        (replace(request, seeds=[0]), {"config": Plan()}, "seeds is"),
+        (request, {"config": Plan(), "width": 3}, "width is None there, 3 here"),
     ):
         with pytest.raises(InputError, match=words) as caught:
-            open_experiment(tmp_path / "o", other, "epoch", resume=True)
+            begin(other, **options)
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="holds another run"):
-        open_experiment(tmp_path / "o", plan, "epoch", resume=False)
+        begin(replace(request, resume=False), config=Plan())
     assert [p.name for p in Path(tmp_path / "o").iterdir()] == ["config.yaml"]
     assert (tmp_path / "o" / "config.yaml").read_bytes() == before
 

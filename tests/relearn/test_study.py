@@ -171,11 +171,10 @@ def test_what_cannot_be_done_is_one_line(tmp_path):
 def test_an_experiment_from_training_to_verdict(tmp_path, monkeypatch, capsys):
     pytest.importorskip("lightning_fabric")
     from layerfreq import cli
-    from layerfreq.experiments import mlp
-    from layerfreq.experiments.runner import Progress
+    from layerfreq.experiments import Request, mlp
 
     config = mlp.Config(data="digits", images=60, width=8, hidden=2, epochs=(0, 5))
-    mlp.run(config, tmp_path / "e", preset="t", seeds=[0, 1], device="cpu", resume=False, progress=Progress())
+    mlp.run(config, Request(out=tmp_path / "e", seeds=[0, 1]))
     options = ["--optimizer", "sgd", "--budget", "30", "--batch", "0", "--seeds", "1"]
     monkeypatch.setattr(sys, "argv", ["layerfreq", "relearn", str(tmp_path / "e"), *options])
     with pytest.raises(SystemExit) as ended:
@@ -192,16 +191,14 @@ def test_an_experiment_from_training_to_verdict(tmp_path, monkeypatch, capsys):
 def test_an_experiments_network_and_data_are_built_anew(tmp_path, name):
     """What the rebuilt network with the kept weights is measured to be is what the run says."""
     pytest.importorskip("lightning_fabric")
-    import importlib
-
     from layerfreq import layer_spectra
-    from layerfreq.experiments.runner import Progress
+    from layerfreq.experiments import Request, experiment
     from layerfreq.relearn.rebuilt import layers_of
 
-    module = importlib.import_module(f"layerfreq.experiments.{name}")
+    asked = experiment(name)
     changes = {"epochs": (0, 3)} if name == "mlp" else {"epochs": 1, "measure": (0, 1), "variants": (4,)}
-    config = replace(module.PRESETS["smoke"], images=100, **changes)
-    module.run(config, tmp_path / "e", preset="t", seeds=[3], device="cpu", resume=False, progress=Progress())
+    config = replace(asked.PRESETS["smoke"], images=100, **changes)
+    asked.run(config, Request(out=tmp_path / "e", seeds=[3]))
     run = Run(tmp_path / "e" / ("seed-3" if name == "mlp" else "variant-4-seed-3"))
     source = source_of(run)
     network = source.fresh(0)

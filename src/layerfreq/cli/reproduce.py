@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,8 +24,7 @@ from layerfreq.cli.terminal import (
     stoppable,
 )
 from layerfreq.errors import InputError
-from layerfreq.experiments import NAMES
-from layerfreq.experiments.runner import Progress
+from layerfreq.experiments import NAMES, Compared, Experiment, Progress, Request, Table, experiment
 from layerfreq.files import as_path
 from layerfreq.report.terminal import view_of
 
@@ -85,7 +85,7 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu", as_json: JsonOptio
     import torch
 
     torch.set_num_threads(1)  # so small a network gains nothing from more, and loses much where other programs run
-    _experiment("mlp", "demo", None, device, [0], out, resume=False, changes={}, as_json=as_json)
+    _reproduce("mlp", "demo", {}, device=device, seeds=[0], out=out, resume=False, as_json=as_json)
     if not as_json:
         console.print(
             "Read it so: a peak at low 1/δ means that the layers above have a smooth function\n"
@@ -95,7 +95,7 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu", as_json: JsonOptio
 
 
 def reproduce(
-    experiment: Annotated[
+    name: Annotated[
         str,
         typer.Argument(
             metavar="EXPERIMENT", help=f"One of {', '.join(NAMES)}.", autocompletion=lambda: NAMES, show_default=False
@@ -140,81 +140,80 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """Reproduce an experiment of the paper, the frequency principle (fprinciple), or ask whether it is the cause."""
-    changes: dict[str, Any] = {"variants": tuple(abs(v) for v in variant)} if variant else {}
-    changes |= {"parts": tuple(part)} if part else {}
-    changes |= {"recipe": recipe} if recipe else {}
-    changes |= {"backend": backend} if backend else {}
-    changes |= {"workers": workers} if workers else {}
-    _experiment(experiment, preset, data, device, seed, out, resume=resume, changes=changes, as_json=as_json)
+    given = {"data": data, "recipe": recipe, "backend": backend, "workers": workers}
+    given |= {"parts": tuple(part or ()), "variants": tuple(abs(v) for v in variant or ())}
+    changes = {field: value for field, value in given.items() if value not in (None, ())}
+    _reproduce(name, preset, changes, device=device, seeds=seed, out=out, resume=resume, as_json=as_json)
 
 
-def _experiment(
+def _reproduce(
     name: str,
     preset: str,
-    data: str | None,
+    changes: dict[str, Any],
+    *,
     device: str,
     seeds: list[int] | None,
     out: Path | None,
-    *,
     resume: bool,
-    changes: dict[str, Any],
     as_json: bool,
 ) -> None:
-    from dataclasses import replace
-
-    from layerfreq.experiments import experiment
-
-    module = experiment(name)
-    if preset not in module.PRESETS:
-        raise InputError(f"preset: {name} has no {preset!r}; choose among {', '.join(module.PRESETS)}")
-    config = module.PRESETS[preset]
-    if data is not None:
-        if not hasattr(config, "data"):
-            raise InputError(f"data: {data!r} given, but {name} makes its own data; leave --data out")
-        config = replace(config, data=data)
-    for key in changes:
-        if not hasattr(config, key):
-            option = {"variants": "variant", "parts": "part"}.get(key, key)
-            raise InputError(f"{option}: {name} has none; leave --{option} out")
-    config = replace(config, **changes)
+    """Run an experiment, and print what came out."""
+    asked = experiment(name)
+    config = _configured(name, asked, preset, changes)
     check_device(device)
-    seeds = seeds or list(range(module.SEEDS))
+    seeds = seeds or list(range(asked.SEEDS))
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"seed: {seeds} must be different numbers >= 0; change --seed")
-    place = [] if out is not None else ["--out"]
-    out = as_path(out, "out") if out is not None else default_out(f"{name}-{preset}", resume)
-    remedy = again("--resume", *place, *([str(out)] if place else []))
-    if preset == "demo":
-        remedy = again()
-    progress = BarProgress(module.UNIT)
+    place = as_path(out, "out") if out is not None else default_out(f"{name}-{preset}", resume)
+    remedy = again() if preset == "demo" else again("--resume", *(["--out", str(place)] if out is None else []))
+    progress = BarProgress(asked.UNIT)
+    request = Request(out=place, seeds=seeds, preset=preset, device=device, resume=resume, progress=progress)
     try:
-        with stoppable(f"{out} keeps what was measured; resume with: {remedy}"):
-            module.run(config, out, preset=preset, seeds=seeds, device=device, resume=resume, progress=progress)
-            head, rows, files = module.present(out, seeds)
-            theirs = module.beside(out, seeds) if hasattr(module, "beside") else None
+        with stoppable(f"{place} keeps what was measured; resume with: {remedy}"):
+            asked.run(config, request)
+            ours = asked.present(place, seeds)
+            theirs = asked.beside(place, seeds) if isinstance(asked, Compared) else None
     finally:
         progress.close()
-    files = [out, *files, *(theirs.files if theirs else [])]
+    files = [place, *ours.files, *(theirs.files if theirs else [])]
     if as_json:
-        published = {"published": _records(theirs.head, theirs.rows), "notes": theirs.notes} if theirs else {}
-        print_json({"run": out, "rows": _records(head, rows), **published, "files": files})
+        published = {"published": _records(theirs)} if theirs else {}
+        notes = [*ours.notes, *(theirs.notes if theirs else ())]
+        print_json({"run": place, "rows": _records(ours), **published, "notes": notes, "files": files})
         return
-    show_table(head, rows)
-    if any("median" in title for title in head):
-        say_units(head)
-    if theirs is not None:
-        if theirs.rows:
-            console.print("Compared with the published figures:")
-            show_table(theirs.head, theirs.rows)
-        for note in theirs.notes:
-            console.print(note)
+    _show(ours, theirs)
     list_files(files)
-    console.print(view_of(out, module.UNIT, sys.stdout.encoding), soft_wrap=True)
+    console.print(view_of(place, asked.UNIT, sys.stdout.encoding), soft_wrap=True)
 
 
-def _records(head: list[str], rows: list[list[str]]) -> list[dict[str, Any]]:
+def _configured(name: str, asked: Experiment, preset: str, changes: dict[str, Any]) -> Any:
+    """Return the config of a preset, with fields that options replace."""
+    if preset not in asked.PRESETS:
+        raise InputError(f"preset: {name} has no {preset!r}; choose among {', '.join(asked.PRESETS)}")
+    config = asked.PRESETS[preset]
+    for field in changes:
+        if not hasattr(config, field):
+            option = {"variants": "variant", "parts": "part"}.get(field, field)
+            none = f"{changes[field]!r} given, but {name} makes its own data" if field == "data" else f"{name} has none"
+            raise InputError(f"{option}: {none}; leave --{option} out")
+    return replace(config, **changes)
+
+
+def _show(ours: Table, theirs: Table | None) -> None:
+    show_table(ours.head, ours.rows)
+    if any("median" in title for title in ours.head):
+        say_units(ours.head)
+    if theirs is not None and theirs.rows:
+        console.print("Compared with the published figures:")
+        show_table(theirs.head, theirs.rows)
+    for note in [*ours.notes, *(theirs.notes if theirs else ())]:
+        console.print(note)
+
+
+def _records(table: Table) -> list[dict[str, Any]]:
     """Rows of a table for a program: cells that are numbers are numbers."""
-    return [{key.replace("\n", " "): _number(cell) for key, cell in zip(head, row, strict=True)} for row in rows]
+    head = [title.replace("\n", " ") for title in table.head]
+    return [dict(zip(head, map(_number, row), strict=True)) for row in table.rows]
 
 
 def _number(cell: str) -> int | float | str | None:

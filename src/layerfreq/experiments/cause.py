@@ -6,13 +6,12 @@ is in that run, as `layerfreq relearn` leaves it. Both stages are spread over pr
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerfreq.errors import InputError
-from layerfreq.experiments import mlp, resnet, source_of
-from layerfreq.experiments.runner import Progress, open_experiment
+from layerfreq.experiments import Progress, Request, Table, experiment, mlp, resnet, source_of
 from layerfreq.experiments.sweep import Sweep, check_backend, pool
 from layerfreq.files import as_path, write_whole
 from layerfreq.relearn import Design, results
@@ -28,7 +27,7 @@ UNIT = "job"
 SEEDS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Chosen values; docs/cause.md says why.
 
@@ -67,26 +66,25 @@ class Part:
     kind: str
     config: mlp.Config | resnet.Config
 
+    def train(self, request: Request) -> str:
+        """Train its networks, in a worker."""
+        experiment(self.kind).run(self.config, request)
+        return self.folder
+
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
 ADAM = (0.0003, 0.001, 0.003, 0.01, 0.03)
 PRESETS = {
     "smoke": Config(
-        (
-            mlp.Config(
-                data="digits",
-                images=200,
-                width=16,
-                hidden=0,
-                epochs=(0, 20),
-            ),
+        mlps=(mlp.Config(data="digits", images=200, width=16, hidden=0, epochs=(0, 20)),),
+        layers=(3, 4),
+        resnet=replace(resnet.PRESETS["smoke"], epochs=1, measure=(0, 1), panels=(0, 1), variants=(4,)),
+        design=Design(
+            optimizers=("sgd",), seeds=1, points=200, budget=40, shares=(0.9, 0.75), rates={"sgd": (0.1, 3.0)}
         ),
-        (3, 4),
-        replace(resnet.PRESETS["smoke"], epochs=1, measure=(0, 1), panels=(0, 1), variants=(4,)),
-        Design(optimizers=("sgd",), seeds=1, points=200, budget=40, shares=(0.9, 0.75), rates={"sgd": (0.1, 3.0)}),
     ),
     "small": Config(
-        (
+        mlps=(
             mlp.Config(
                 data=MNIST,
                 images=1000,
@@ -95,17 +93,10 @@ PRESETS = {
                 epochs=(0, 200, 400, 750),  # of the deepest, one seed meets the authors' stopping rule soon after
                 rows=500,
             ),
-            mlp.Config(
-                data="digits",
-                images=1000,
-                width=50,
-                hidden=0,
-                epochs=(0, 300, 1200),
-                rows=500,
-            ),
+            mlp.Config(data="digits", images=1000, width=50, hidden=0, epochs=(0, 300, 1200), rows=500),
         ),
-        (3, 5, 7),
-        resnet.Config(
+        layers=(3, 5, 7),
+        resnet=resnet.Config(
             images=2500,
             validation=500,
             width=8,
@@ -116,7 +107,7 @@ PRESETS = {
             batch=50,
             variants=(1, 2, 4),
         ),
-        Design(
+        design=Design(
             optimizers=("sgd",),
             seeds=2,
             points=1000,
@@ -127,32 +118,20 @@ PRESETS = {
         ),
     ),
     "paper": Config(
-        (
-            mlp.Config(
-                data=MNIST,
-                images=5000,
-                width=200,
-                hidden=0,
-                epochs=(0, 200, 400, 600, 800),
-            ),
-            mlp.Config(
-                data="digits",
-                images=1500,
-                width=100,
-                hidden=0,
-                epochs=(0, 400, 800, 1600),
-            ),
+        mlps=(
+            mlp.Config(data=MNIST, images=5000, width=200, hidden=0, epochs=(0, 200, 400, 600, 800)),
+            mlp.Config(data="digits", images=1500, width=100, hidden=0, epochs=(0, 400, 800, 1600)),
         ),
-        (3, 4, 5, 6, 7),
-        replace(resnet.PRESETS["small"], images=24000, validation=4000, measure=(0, 1, 2, 4, 8, 16, 32)),
-        Design(seeds=3, budget=1500, shares=(0.5, 0.2, 0.05), rates={"sgd": (0.01, 0.03, *GRID, 30.0), "adam": ADAM}),
+        layers=(3, 4, 5, 6, 7),
+        resnet=replace(resnet.PRESETS["small"], images=24000, validation=4000, measure=(0, 1, 2, 4, 8, 16, 32)),
+        design=Design(
+            seeds=3, budget=1500, shares=(0.5, 0.2, 0.05), rates={"sgd": (0.01, 0.03, *GRID, 30.0), "adam": ADAM}
+        ),
     ),
 }
 
 
-def run(
-    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
-) -> None:
+def run(config: Config, request: Request) -> None:
     """Train all networks, and then fresh heads above all their cuts; what is there already is not done again.
 
     Raises:
@@ -160,14 +139,14 @@ def run(
     """
     check_backend(config.backend, config.workers)
     config = placed(config)
-    plan = {key: value for key, value in asdict(config).items() if key not in ("backend", "workers")}
-    parts = parts_of(config)
-    plan["parts"] = {part.folder: part.study for part in parts}
-    open_experiment(out, {"experiment": "cause", "preset": preset, "seeds": seeds, **_plain(plan)}, UNIT, resume=resume)
+    parts, out, progress = parts_of(config), request.out, request.progress
+    folders = {part.folder: part.study for part in parts}
+    request.open("cause", UNIT, config, without=("backend", "workers"), parts=folders)
     with pool(config.backend, config.workers) as sweep:
-        jobs = [(str(out / part.folder), part, preset, seeds, device) for part in reversed(parts)]  # the longest first
-        _all(sweep, train_part, jobs, "training", progress)
-        _all(sweep, relearn_step, _head_jobs(parts, out, seeds, config.design), "heads", progress)
+        alone = replace(request, resume=True, progress=Progress())
+        jobs = [(part, replace(alone, out=out / part.folder)) for part in reversed(parts)]  # the longest first
+        _all(sweep, Part.train, jobs, "training", progress)
+        _all(sweep, relearn_step, _head_jobs(parts, out, request.seeds, config.design), "heads", progress)
 
 
 def _head_jobs(parts: list[Part], out: Path, seeds: list[int], design: Design) -> list[tuple[Any, ...]]:
@@ -224,14 +203,6 @@ def parts_of(config: Config) -> list[Part]:
     return parts
 
 
-def train_part(folder: str, part: Part, preset: str, seeds: list[int], device: str) -> str:
-    """Train one part's networks, in a worker."""
-    module: Any = {"mlp": mlp, "resnet": resnet}[part.kind]
-    options: dict[str, Any] = {"preset": preset, "seeds": seeds, "device": device, "progress": Progress()}
-    module.run(part.config, Path(folder), resume=True, **options)
-    return part.folder
-
-
 def relearn_step(folder: str, design: Design, step: int, cuts: list[int]) -> str:
     """Train the heads of one run and step, in a worker."""
     run = Run(folder)
@@ -259,11 +230,10 @@ def gather(out: Path, seeds: list[int]) -> pd.DataFrame:
     return pd.concat([places.merge(inputs, on="study"), whole[whole["cut"] > 0]], ignore_index=True)
 
 
-def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
+def present(out: Path, seeds: list[int]) -> Table:
     """Write the table of results and the league, draw the figures, and return what the paper's question comes to.
 
-    Returns:
-        Table head, table rows (one per study, rule, and pairs), files.
+    The table has one row per study, rule, and pairs.
     """
     from layerfreq.experiments.figures import cause_figures, cause_tables
 
@@ -272,8 +242,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     files = [out / "results.parquet", out / "league.parquet"]
     for file, one in zip(files, (table, league), strict=True):
         write_whole(file, lambda at, one=one: one.to_parquet(at, index=False))
-    head, rows = cause_tables.primary(league)
-    return head, rows, [*files, *cause_figures.draw(table, league, out / "figures")]
+    return Table(*cause_tables.primary(league), [*files, *cause_figures.draw(table, league, out / "figures")])
 
 
 def _all(sweep: Sweep, function: Any, jobs: list[Any], what: str, progress: Progress) -> None:
@@ -291,10 +260,3 @@ def _runs(folder: Path, seeds: list[int]) -> list[tuple[Run, int]]:
 
 def _name(data: str) -> str:
     return FOLDERS.get(data, Path(data).name)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that a config reads back from YAML as it was written."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value

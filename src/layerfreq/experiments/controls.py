@@ -7,8 +7,8 @@ known frequency on inputs of known density. What is expected, and whether it was
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from layerfreq.data.validation import Scale
+from layerfreq.experiments import Request, Table, mlp
+from layerfreq.experiments.figures import save_titled
 from layerfreq.experiments.figures.controls_summary import as_table, figure, judge_controls
-from layerfreq.experiments.mlp import network, source
-from layerfreq.experiments.runner import Progress, Training, open_experiment, train
+from layerfreq.experiments.mlp import rebuild
+from layerfreq.experiments.runner import train
 from layerfreq.files import write_whole
-from layerfreq.loading.images import load_images
 from layerfreq.measure.measure import spectrum
 from layerfreq.measure.result import Spectrum
 from layerfreq.network.extract import layer_features
@@ -32,7 +33,7 @@ from layerfreq.relearn.study import FIXED, RATES, principal
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import load_weights
 
-__all__ = ["PRESETS", "Config", "closed_form", "present", "run", "source"]
+__all__ = ["PRESETS", "Config", "closed_form", "present", "rebuild", "run"]
 
 SHARE = {"labels": 0.1, "invariance": 0.1, "waves": 0.25}  # of the best constant prediction's loss: steps to it
 FACTOR = 4.0  # by which features are rescaled
@@ -40,7 +41,7 @@ GRID = RATES["sgd"]
 SCALES: tuple[Scale, ...] = ("rms", "raw")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Chosen values: the network is the experiment mlp's, heads are as in `layerfreq relearn`, of plain SGD.
 
@@ -59,78 +60,68 @@ class Config:
         wave_budget: Steps after which a head is given up on a wave.
     """
 
-    data: str
+    data: str = "digits"
     images: int
     width: int
     hidden: int
-    rate: float
+    rate: float = 0.5
     epochs: int
     cuts: tuple[int, ...]
-    heads: int
-    budget: int
-    waves: tuple[float, ...]
-    points: int
-    wave_budget: int
+    heads: int = 2
+    budget: int = 1000
+    waves: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+    points: int = 4000
+    wave_budget: int = 2000
 
 
 PRESETS = {
-    "smoke": Config("digits", 150, 16, 3, 0.5, 30, (0, 1, 3), 1, 300, (1.0, 2.0, 3.0), 300, 300),
-    "small": Config("digits", 600, 100, 5, 0.5, 400, (0, 1, 3, 5), 2, 1000, (1.0, 1.5, 2.0, 2.5, 3.0, 4.0), 4000, 2000),
+    "smoke": Config(
+        images=150,
+        width=16,
+        hidden=3,
+        epochs=30,
+        cuts=(0, 1, 3),
+        heads=1,
+        budget=300,
+        waves=(1.0, 2.0, 3.0),
+        points=300,
+        wave_budget=300,
+    ),
+    "small": Config(images=600, width=100, hidden=5, epochs=400, cuts=(0, 1, 3, 5)),
 }
 UNIT = "epoch"
 SEEDS = 5
 Row = dict[str, Any]
 
 
-def run(
-    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
-) -> None:
+def run(config: Config, request: Request) -> None:
     """Train a network for each seed, and then the heads of every control, each kept as it is done.
 
     Raises:
         InputError: On data that cannot be loaded, or an output folder that cannot be used.
     """
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-    plan = {"experiment": "controls", "preset": preset, "seeds": seeds, **values}
-    images, labels = load_images(config.data, config.images)
-    open_experiment(out, plan, UNIT, resume=resume)
-    inputs = images.reshape(len(images), -1)
+    out, progress = request.out, request.progress
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in ("data", "images", "width", "hidden", "rate")}
+    network = mlp.Config(**sizes, epochs=(0, config.epochs), recipe="sgd")
+    inputs, labels = mlp.images_of(network)
+    request.open("controls", UNIT, config)
     (out / "cells").mkdir(exist_ok=True)
-    for seed in seeds:
-
-        def build() -> tuple[nn.Module, torch.optim.Optimizer]:
-            model = network(inputs.shape[1], config.width, config.hidden, int(labels.max()) + 1)
-            return model, torch.optim.SGD(model.parameters(), lr=config.rate)
-
+    for seed in request.seeds:
         folder = out / f"seed-{seed}"
-        train(
-            Training(
-                name=f"seed-{seed}",
-                seed=seed,
-                build=build,
-                inputs=inputs,
-                targets=labels,
-                loss=nn.functional.cross_entropy,
-                steps=config.epochs,
-                measure_at=(0, config.epochs),
-                options={"seed": seed},
-            ),
-            folder,
-            device=device,
-            progress=progress,
-        )
-        model = build()[0].eval()
-        parts: dict[str, Callable[[], Iterator[Row]]] = {
-            "labels": lambda: _labels(config, folder, model, inputs, labels, seed),  # noqa: B023 (called at once)
-            "invariance": lambda: _invariance(config, folder, model, inputs, labels, seed),  # noqa: B023
-            "waves": lambda: _waves(config, seed),  # noqa: B023
+        training = replace(mlp.training(network, inputs, labels, seed), metrics=None, options={"seed": seed})
+        train(training, folder, device=request.device, progress=progress)
+        model = training.build()[0].eval()
+        parts: dict[str, Iterator[Row]] = {
+            "labels": _labels(config, folder, model, inputs, labels, seed),
+            "invariance": _invariance(config, folder, model, inputs, labels, seed),
+            "waves": _waves(config, seed),
         }
         progress.start(f"heads of seed {seed}", len(parts), 0)
         for done, (name, rows) in enumerate(parts.items(), start=1):
             file = out / "cells" / f"seed-{seed}-{name}.parquet"
             if not file.exists():
                 progress.measuring(name)
-                _write(file, list(rows()), seed)
+                _write(file, list(rows), seed)
             progress.step(done)
         progress.finish()
 
@@ -143,25 +134,18 @@ def read(out: Path) -> Any:
     return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
 
-def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
-    """Write all rows as `controls.csv`, draw them, and judge every control.
-
-    Returns:
-        Table head, table rows (an expectation a row), files.
-    """
-    from layerfreq import plots
-
+def present(out: Path, seeds: list[int]) -> Table:
+    """Write all rows as `controls.csv`, draw them, and judge every control: one row per expectation."""
     frame = read(out)
     csv = out / "controls.csv"
     write_whole(csv, lambda at: frame.to_csv(at, index=False, lineterminator="\n"))
     config = Run(out).config
-    drawn = figure(frame)
-    drawn.suptitle(
+    title = (
         f"controls, preset {config['preset']}: {config['images']} images of {Path(config['data']).name}, seeds "
-        f"{' '.join(map(str, seeds))} (points: means, bars: ranges)",
-        fontsize="medium",
+        f"{' '.join(map(str, seeds))} (points: means, bars: ranges)"
     )
-    return *as_table(judge_controls(frame)), [csv, *plots.save(drawn, out / "figures", "controls")]
+    files = save_titled({"controls": (figure(frame), title)}, out / "figures")
+    return Table(*as_table(judge_controls(frame)), [csv, *files])
 
 
 def closed_form(k: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerfreq.experiments.figures.beside import Beside, compare_depth
-from layerfreq.experiments.runner import Progress, Training, open_experiment, train
+from layerfreq.experiments import Request, Table
+from layerfreq.experiments.figures.beside import compare_depth
+from layerfreq.experiments.runner import Training, train
 from layerfreq.runs.run import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Chosen values; full-batch gradient descent on [-pi, pi].
 
@@ -41,10 +42,10 @@ class Config:
 
     layers: tuple[int, ...]
     frequencies: tuple[int, ...]
-    fixed: int
-    points: int
-    width: int
-    rate: float
+    fixed: int = 4
+    points: int = 100
+    width: int = 100
+    rate: float = 0.01
     error: float
     steps: int
     init: str = "glorot-5/3"
@@ -57,37 +58,27 @@ INITS: dict[str, tuple[type[nn.Module], Callable[[Tensor], Tensor] | None]] = {
     "glorot-5/3": (nn.Tanh, partial(nn.init.xavier_normal_, gain=5 / 3)),
     "he-relu": (nn.ReLU, partial(nn.init.kaiming_normal_, nonlinearity="relu")),
 }
+LAYERS = (3, 4, 5, 6, 7)  # as published
 PRESETS = {
-    "smoke": Config((3, 4), (1, 2), 3, 40, 32, 0.02, 0.5, 400),
-    "small": Config((3, 4, 5, 6, 7), (1, 2, 3, 4, 5), 4, 100, 100, 0.01, 0.05, 20000),
-    "paper": Config((3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 8), 4, 100, 100, 0.01, 0.01, 100000),
+    "smoke": Config(layers=(3, 4), frequencies=(1, 2), fixed=3, points=40, width=32, rate=0.02, error=0.5, steps=400),
+    "small": Config(layers=LAYERS, frequencies=(1, 2, 3, 4, 5), error=0.05, steps=20_000),
+    "paper": Config(layers=LAYERS, frequencies=(1, 2, 3, 4, 5, 6, 7, 8), error=0.01, steps=100_000),
 }
 UNIT = "step"
 SEEDS = 3
 
 
-def run(
-    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
-) -> None:
+def run(config: Config, request: Request) -> None:
     """Train every network of both figures for each seed; finished ones are not done again on resuming."""
-    plan = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
-    open_experiment(out, {"experiment": "depth", "preset": preset, "seeds": seeds, **plan}, UNIT, resume=resume)
-    for seed in seeds:
+    request.open("depth", UNIT, config)
+    for seed in request.seeds:
         for name, hidden, target in _cases(config):
-            train(
-                training(config, name, hidden, target, seed),
-                out / f"{name}-seed-{seed}",
-                device=device,
-                progress=progress,
-            )
+            one, folder = training(config, name, hidden, target, seed), request.out / f"{name}-seed-{seed}"
+            train(one, folder, device=request.device, progress=request.progress)
 
 
-def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
-    """Draw steps over depth and over frequency, mean and spread over seeds.
-
-    Returns:
-        Table head, table rows, files.
-    """
+def present(out: Path, seeds: list[int]) -> Table:
+    """Draw steps over depth and over frequency, mean and spread over seeds."""
     from matplotlib import pyplot as plt
 
     from layerfreq import plots
@@ -112,10 +103,10 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     figure.suptitle(
         f"depth, preset {config['preset']}, seeds {' '.join(map(str, seeds))} (mean and s.d.)", fontsize="medium"
     )
-    return ["case", "steps, mean", "s.d.", "each seed"], rows, plots.save(figure, out / "figures", "steps")
+    return Table(["case", "steps, mean", "s.d.", "each seed"], rows, plots.save(figure, out / "figures", "steps"))
 
 
-def beside(out: Path, seeds: list[int]) -> Beside:
+def beside(out: Path, seeds: list[int]) -> Table:
     """Compare the steps over depth with the published ones."""
     config = Run(out).config
     return compare_depth(out, config["layers"], _all_steps(out, "layers", config["layers"], seeds), config["steps"])

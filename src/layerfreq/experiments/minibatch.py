@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
-from layerfreq.experiments.runner import Progress
+from layerfreq.experiments import Progress
 from layerfreq.files import write_whole
 from layerfreq.layers import LayerSpectra, joined
 from layerfreq.measure.measure import spectrum

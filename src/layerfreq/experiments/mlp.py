@@ -7,7 +7,7 @@ code (Johnzhx/DeepFrequencyPrinciple, 2020), which differs from its README in ba
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError, did_you_mean
-from layerfreq.experiments.figures.beside import Beside, compare_mlp
-from layerfreq.experiments.runner import Progress, Training, open_experiment, train
+from layerfreq.experiments import Request, Table
+from layerfreq.experiments.figures import save_titled
+from layerfreq.experiments.figures.beside import compare_mlp
+from layerfreq.experiments.runner import Training, train
 from layerfreq.loading.images import load_images
 from layerfreq.relearn.rebuilt import Source
 from layerfreq.runs.run import Run
@@ -93,7 +95,7 @@ RECIPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """What is trained, and when it is measured.
 
@@ -130,48 +132,55 @@ UNIT = "epoch"
 SEEDS = 3
 
 
-def run(
-    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
-) -> None:
+def run(config: Config, request: Request) -> None:
     """Train a network for each seed, measuring it at the config's epochs and at the end.
 
     Raises:
         InputError: On an unknown recipe, data that cannot be loaded, or an output folder that cannot be used.
     """
+    inputs, labels = images_of(config)
+    trainings = [training(config, inputs, labels, seed) for seed in request.seeds]
+    request.open("mlp", UNIT, config)
+    for one in trainings:
+        train(one, request.out / one.name, device=request.device, progress=request.progress)
+
+
+def images_of(config: Config) -> tuple[Tensor, Tensor]:
+    """Return flattened images, and their labels."""
+    images, labels = load_images(config.data, config.images)
+    return images.reshape(len(images), -1), labels
+
+
+def training(config: Config, inputs: Tensor, labels: Tensor, seed: int) -> Training:
+    """Return the training of one network on flattened images.
+
+    Raises:
+        InputError: On an unknown recipe.
+    """
     if config.recipe not in RECIPES:
         raise InputError(f"recipe: unknown {config.recipe!r}; {did_you_mean(config.recipe, list(RECIPES))}")
     recipe = RECIPES[config.recipe]
-    plan = {"experiment": "mlp", "preset": preset, "seeds": seeds, **_plain(asdict(config))}
-    images, labels = load_images(config.data, config.images)
-    open_experiment(out, plan, UNIT, resume=resume)
-    inputs = images.reshape(len(images), -1)
     rate = recipe.rate if config.rate is None else config.rate
-    for seed in seeds:
 
-        def build() -> tuple[nn.Module, torch.optim.Optimizer]:
-            model = network(inputs.shape[1], config.width, config.hidden, int(labels.max()) + 1, recipe.fill)
-            return model, recipe.optimizer(model.parameters(), lr=rate)
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = network(inputs.shape[1], config.width, config.hidden, int(labels.max()) + 1, recipe.fill)
+        return model, recipe.optimizer(model.parameters(), lr=rate)
 
-        train(
-            Training(
-                name=f"seed-{seed}",
-                seed=seed,
-                build=build,
-                inputs=inputs,
-                targets=labels,
-                loss=recipe.loss,
-                steps=config.epochs[-1],
-                stop_below=recipe.stop_below,
-                batch=recipe.batch,
-                rate=lambda epoch: rate * (1 - recipe.decay) ** epoch,
-                measure_at=config.epochs,
-                metrics=_accuracy,
-                options={"rows": config.rows, "seed": seed, "scale": SCALES},
-            ),
-            out / f"seed-{seed}",
-            device=device,
-            progress=progress,
-        )
+    return Training(
+        name=f"seed-{seed}",
+        seed=seed,
+        build=build,
+        inputs=inputs,
+        targets=labels,
+        loss=recipe.loss,
+        steps=config.epochs[-1],
+        stop_below=recipe.stop_below,
+        batch=recipe.batch,
+        rate=lambda epoch: rate * (1 - recipe.decay) ** epoch,
+        measure_at=config.epochs,
+        metrics=_accuracy,
+        options={"rows": config.rows, "seed": seed, "scale": SCALES},
+    )
 
 
 def network(
@@ -188,25 +197,24 @@ def network(
     return model
 
 
-def source(run: Run, config: dict[str, Any]) -> Source:
+def rebuild(run: Run, config: Mapping[str, Any]) -> Source:
     """Build a run's data and networks anew, for `layerfreq relearn`."""
-    images, labels = load_images(config["data"], config["images"])
-    inputs = images.reshape(len(images), -1)
-    recipe = RECIPES[config.get("recipe", "sgd")]  # which runs of version 0.1 do not name
+    known = {key: config[key] for key in ("data", "images", "width", "hidden")}
+    made = Config(epochs=(0,), recipe=config.get("recipe", "sgd"), **known)  # runs of version 0.1 name none
+    inputs, labels = images_of(made)
 
     def fresh(seed: int) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return network(inputs.shape[1], config["width"], config["hidden"], int(labels.max()) + 1, recipe.fill)
+            return training(made, inputs, labels, seed).build()[0]
 
     return Source(inputs, labels, fresh)
 
 
-def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
+def present(out: Path, seeds: list[int]) -> Table:
     """Draw the panels of the first seed, the medians over all seeds, and the training curves.
 
-    Returns:
-        Table head, table rows (the last epoch, one row per layer and seed), files.
+    The table has the last epoch, one row per layer and seed.
     """
     import pandas as pd
 
@@ -223,22 +231,13 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         "median-frequency": (plots.figure_medians(summary, UNIT), f"{every} (line: mean, band: range)"),
         "training": (plots.figure_metrics(metrics, UNIT), every),
     }
-    files = []
-    for name, (figure, title) in figures.items():
-        figure.suptitle(title, fontsize="medium")
-        files += plots.save(figure, out / "figures", name)
-    return *layer_table(summary, UNIT), files
+    return Table(*layer_table(summary, UNIT), save_titled(figures, out / "figures"))
 
 
-def beside(out: Path, seeds: list[int]) -> Beside:
+def beside(out: Path, seeds: list[int]) -> Table:
     """Compare the layers' densities with the published figure."""
     return compare_mlp(out, {seed: Run(out / f"seed-{seed}") for seed in seeds}, asdict(PRESETS["paper"]))
 
 
 def _accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:
     return {"accuracy": float((outputs.argmax(dim=1) == targets).double().mean())}
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, so that a config reads back from YAML as it was written."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

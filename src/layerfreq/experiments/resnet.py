@@ -8,7 +8,8 @@ Johnzhx/DeepFrequencyPrinciple (2020), whole in the preset `paper`; the others s
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
+from layerfreq.experiments import Progress, Request, Table
 from layerfreq.experiments.figures import resnet_figures
-from layerfreq.experiments.figures.beside import Beside, compare_resnet
+from layerfreq.experiments.figures.beside import compare_resnet
 from layerfreq.experiments.minibatch import Task, launch, train
 from layerfreq.experiments.residual import CUTS, VARIANTS, network
-from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.loading.images import load_images
 from layerfreq.relearn.rebuilt import Source
 from layerfreq.runs.run import Run
@@ -107,9 +108,7 @@ UNIT = "epoch"
 SEEDS = 1
 
 
-def run(
-    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
-) -> None:
+def run(config: Config, request: Request) -> None:
     """Train every variant for each seed; finished ones are not done again on resuming.
 
     Variants are no part of what a folder is: one more may be added to it with `resume`.
@@ -121,13 +120,12 @@ def run(
     if unknown:
         raise InputError(f"variant: unknown {unknown[0]}; choose among -1, -2, -3 and -4")
     images, labels = _data(config)
-    fabric = launch(device)
-    out = Path(fabric.broadcast(str(out)))
+    fabric = launch(request.device)
+    request = replace(request, out=Path(fabric.broadcast(str(request.out))))
     if fabric.is_global_zero:
-        plan = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items() if key != "variants"}
-        open_experiment(out, {"experiment": "resnet", "preset": preset, "seeds": seeds, **plan}, UNIT, resume=resume)
+        request.open("resnet", UNIT, config, without=("variants",))
     fabric.barrier()
-    for seed in seeds:
+    for seed in request.seeds:
         trained, validation = split(images, labels, config.validation, seed)
         for variant in config.variants:
             task = Task(
@@ -147,7 +145,8 @@ def run(
                 checkpoint_every=config.checkpoint_every,
                 options={"maxabs": {"inv_delta": MAXABS}, "raw": {}},
             )
-            train(task, out / folder(variant, seed), fabric, progress if fabric.is_global_zero else Progress())
+            progress = request.progress if fabric.is_global_zero else Progress()
+            train(task, request.out / folder(variant, seed), fabric, progress)
     if not fabric.is_global_zero:
         raise SystemExit(0)  # the first process alone goes on, to draw
 
@@ -166,7 +165,7 @@ def split(
     return (images[first], labels[first]), (images[last], labels[last])
 
 
-def source(run: Run, config: dict[str, Any]) -> Source:
+def rebuild(run: Run, config: Mapping[str, Any]) -> Source:
     """Build a run's data and networks anew, for `layerfreq relearn`; the inputs are the images that were measured."""
     known: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
@@ -185,11 +184,10 @@ def folder(variant: int, seed: int) -> str:
     return f"variant-{variant}-seed-{seed}"
 
 
-def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
+def present(out: Path, seeds: list[int]) -> Table:
     """Draw the accuracies, densities and medians of the variants that the folder holds.
 
-    Returns:
-        Table head, table rows (one per variant and seed, and one per seed on their order), files.
+    The table has one row per variant and seed, and one per seed on their order.
     """
     config = Run(out).config
     trained = config["images"] - config["validation"]
@@ -197,7 +195,7 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
     return resnet_figures.present(_runs(out, seeds), config["panels"], what, out / "figures")
 
 
-def beside(out: Path, seeds: list[int]) -> Beside:
+def beside(out: Path, seeds: list[int]) -> Table:
     """Compare densities and accuracies of the variants with the published figures."""
     return compare_resnet(out, _runs(out, seeds), asdict(PRESETS["paper"]))
 

@@ -7,15 +7,15 @@ Experiment 2 of the method. With delta the variance, LFR = exp(-(k pi)^2 delta),
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from layerfreq.experiments.figures.beside import Beside, compare_sine
-from layerfreq.experiments.runner import Progress, open_experiment
+from layerfreq.experiments import Request, Table
+from layerfreq.experiments.figures.beside import compare_sine
 from layerfreq.layers import LayerSpectra
 from layerfreq.measure.measure import spectrum
 from layerfreq.runs.reader import read_back
@@ -24,7 +24,7 @@ from layerfreq.runs.run import Run
 FREQUENCIES = (1, 5, 9, 13)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Chosen values: the interval, and how finely it is sampled.
 
@@ -40,20 +40,17 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(2001, 200, 60),
-    "small": Config(20001, 2000, 250),
-    "paper": Config(20001, None, 500),
+    "smoke": Config(points=2001, rows=200, cutoffs=60),
+    "small": Config(points=20001, rows=2000, cutoffs=250),
+    "paper": Config(points=20001, rows=None, cutoffs=500),
 }
 UNIT = "step"
 SEEDS = 1
 
 
-def run(
-    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
-) -> None:
+def run(config: Config, request: Request) -> None:
     """Measure the four sines; there is nothing to train, so a resumed run starts over."""
-    plan = {"experiment": "sine", "preset": preset, "seeds": seeds, **asdict(config)}
-    top = open_experiment(out, plan, UNIT, resume=resume)
+    top, progress = request.open("sine", UNIT, config), request.progress
     x = torch.linspace(-10, 10, config.points, dtype=torch.float64)
     grid = 2500 * (np.arange(1, config.cutoffs + 1) / config.cutoffs) ** 2  # even steps in k
     spectra = {}
@@ -61,18 +58,14 @@ def run(
     for i, k in enumerate(FREQUENCIES):
         name = f"sin({k}πx)"
         progress.measuring(name)
-        spectra[name] = spectrum(x, torch.sin(k * math.pi * x), grid, rows=config.rows, seed=seeds[0])
+        spectra[name] = spectrum(x, torch.sin(k * math.pi * x), grid, rows=config.rows, seed=request.seeds[0])
         progress.step(i + 1)
     top.write_spectra(0, LayerSpectra(spectra).to_frame())
     progress.finish()
 
 
-def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
-    """Draw LFR and RDF as published, and put each peak beside its closed form.
-
-    Returns:
-        Table head, table rows, files.
-    """
+def present(out: Path, seeds: list[int]) -> Table:
+    """Draw LFR and RDF as published, and put each peak beside its closed form."""
     from matplotlib import pyplot as plt
 
     from layerfreq import plots
@@ -98,9 +91,9 @@ def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], li
         ax.set_xlim(0, 2500)
         plots.frequency_axis(ax)
     head = ["target", "RDF peak", "closed form", "largest LFR error"]
-    return head, rows, plots.save(figure, out / "figures", "sine")
+    return Table(head, rows, plots.save(figure, out / "figures", "sine"))
 
 
-def beside(out: Path, seeds: list[int]) -> Beside:
+def beside(out: Path, seeds: list[int]) -> Table:
     """Compare LFR and RDF with the published figure."""
     return compare_sine(out, Run(out), {f"k={k}": f"sin({k}πx)" for k in FREQUENCIES})

@@ -1,6 +1,6 @@
 """Where networks, inputs and targets of a run come from.
 
-A run of an experiment is built anew from its config: the experiment's module has a function `source(run, config)`.
+A run of an experiment is built anew from its config: the experiment's module has a function `rebuild(run, config)`.
 """
 
 from __future__ import annotations

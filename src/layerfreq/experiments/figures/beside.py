@@ -1,7 +1,6 @@
 """Runs of the experiments beside the published figures: a table, figures, and what the table cannot say.
 
-Each function is for the hook `beside(out, seeds)` of an experiment's module, which the command line calls after
-`present`.
+Each function is what an experiment's module does in its `beside(out, seeds)`.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from layerfreq import plots
 from layerfreq.errors import InputError
+from layerfreq.experiments import Table
 from layerfreq.experiments.figures import comparison_figures, published
 from layerfreq.experiments.figures.comparison import NEAR, Comparison, compare, mean_gap, rank_correlation
 from layerfreq.files import write_whole
@@ -32,23 +32,7 @@ ACCURACIES = {"train": "running_accuracy", "val": "validation_accuracy"}  # pane
 Ours = Mapping[int, Mapping[str, Mapping[str, Spectrum]]]
 
 
-class Beside(NamedTuple):
-    """What is printed and written of a comparison.
-
-    Attributes:
-        head: Of the table.
-        rows: Of the table.
-        files: What was written.
-        notes: Lines under the table.
-    """
-
-    head: list[str]
-    rows: list[list[str]]
-    files: list[Path]
-    notes: list[str]
-
-
-def compare_mlp(out: Path, runs: Mapping[int, Run], paper: Mapping[str, Any]) -> Beside:
+def compare_mlp(out: Path, runs: Mapping[int, Run], paper: Mapping[str, Any]) -> Table:
     """Compare the layers' densities with the published MNIST figure.
 
     Args:
@@ -58,7 +42,7 @@ def compare_mlp(out: Path, runs: Mapping[int, Run], paper: Mapping[str, Any]) ->
     """
     config = Run(out).config
     if Path(str(config["data"])).name != Path(str(paper["data"])).name:
-        return Beside(HEAD, [], [], [f"Not compared with the published curves: {config['data']} is not their data."])
+        return Table(HEAD, [], [], [f"Not compared with the published curves: {config['data']} is not their data."])
     names = {f"layer{i}": f"hidden{i}" for i in range(1, 6)}
     wanted = {epoch: epoch for epoch in published.EPOCHS[published.MNIST]}
     ours = {
@@ -70,7 +54,7 @@ def compare_mlp(out: Path, runs: Mapping[int, Run], paper: Mapping[str, Any]) ->
 
 def compare_resnet(
     out: Path, runs: Mapping[tuple[int, int], Run], paper: Mapping[str, Any], layer: str = "hidden1"
-) -> Beside:
+) -> Table:
     """Set densities of S^[-3] and accuracies of the variants beside the published figures.
 
     The config's `panels`, where they are five, stand for the five published epochs: a training may be shorter.
@@ -83,7 +67,7 @@ def compare_resnet(
     """
     config = Run(out).config
     if Path(str(config["data"])).name != Path(str(paper["data"])).name:
-        return Beside(HEAD, [], [], [f"Not compared with the published curves: {config['data']} is not their data."])
+        return Table(HEAD, [], [], [f"Not compared with the published curves: {config['data']} is not their data."])
     epochs = published.EPOCHS[published.RESNET]
     panels = config["panels"] if len(config["panels"]) == len(epochs) else epochs
     wanted = dict(zip(epochs, panels, strict=True))
@@ -100,10 +84,10 @@ def compare_resnet(
         title += f"; our epochs {', '.join(moved)}"
     table = _densities(out, published.RESNET, ours, names, title, notes)
     files, notes = _accuracies(out, runs, names, config["epochs"], title)
-    return table._replace(files=table.files + files, notes=table.notes + notes)
+    return table._replace(files=table.files + files, notes=[*table.notes, *notes])
 
 
-def compare_sine(out: Path, run: Run, names: Mapping[str, str]) -> Beside:
+def compare_sine(out: Path, run: Run, names: Mapping[str, str]) -> Table:
     """Set LFR and RDF of the sines beside the published figure; ours are at raw scale, for the closed form.
 
     Args:
@@ -128,7 +112,7 @@ def compare_sine(out: Path, run: Run, names: Mapping[str, str]) -> Beside:
     return table._replace(files=table.files + files, notes=[*table.notes, f"LFR: mean distance {gap:.2g}."])
 
 
-def compare_depth(out: Path, layers: Sequence[int], steps: Any, given_up: int) -> Beside:
+def compare_depth(out: Path, layers: Sequence[int], steps: Any, given_up: int) -> Table:
     """Set the steps to an error beside the published ones: their order alone, since the settings are unknown.
 
     Args:
@@ -141,7 +125,7 @@ def compare_depth(out: Path, layers: Sequence[int], steps: Any, given_up: int) -
     theirs = dict(zip(line.x.astype(int).tolist(), line.y.tolist(), strict=True))
     known = [i for i, layer in enumerate(layers) if layer in theirs]
     if not known:
-        return Beside(DEPTH_HEAD, [], [], ["Not compared with the published steps: these are for 3 to 7 layers."])
+        return Table(DEPTH_HEAD, [], [], ["Not compared with the published steps: these are for 3 to 7 layers."])
     numbers = [layers[i] for i in known]
     ours = np.asarray(steps, dtype=np.float64)[known]
     mean = ours.mean(axis=1)
@@ -165,7 +149,7 @@ def compare_depth(out: Path, layers: Sequence[int], steps: Any, given_up: int) -
     )
     files = plots.save(figure, out / "figures", "theirs-fig1a")
     written = [{"layers": n, "steps": each, "their_steps": theirs[n]} for n, each in zip(numbers, mean, strict=True)]
-    return Beside(DEPTH_HEAD, rows, [*files, _write(out, "theirs-fig1a", written)], notes)
+    return Table(DEPTH_HEAD, rows, [*files, _write(out, "theirs-fig1a", written)], notes)
 
 
 def _by_panel(run: Run, wanted: Mapping[int, int], curves: Mapping[str, str]) -> dict[str, dict[str, Spectrum]]:
@@ -179,14 +163,14 @@ def _by_panel(run: Run, wanted: Mapping[int, int], curves: Mapping[str, str]) ->
     return found
 
 
-def _densities(out: Path, figure: str, ours: Ours, names: Mapping[str, str], title: str, notes: list[str]) -> Beside:
+def _densities(out: Path, figure: str, ours: Ours, names: Mapping[str, str], title: str, notes: list[str]) -> Table:
     """Compare every panel of a figure that was measured, write and draw it."""
     import pandas as pd
 
     groups, refused = _groups(figure, ours)
     notes = [*refused, *notes]
     if not groups:
-        return Beside(HEAD, [], [], [*notes, "Not next to the published curves: nothing comparable was measured."])
+        return Table(HEAD, [], [], [*notes, "Not next to the published curves: nothing comparable was measured."])
     parts = [one.peaks.assign(seed=seed) for group in groups for seed, one in group.items()]
     peaks: Any = pd.concat(parts, ignore_index=True)
     drawn = comparison_figures.densities([list(group.values()) for group in groups], names, title)
@@ -195,7 +179,7 @@ def _densities(out: Path, figure: str, ours: Ours, names: Mapping[str, str], tit
     files.append(_write(out, f"theirs-{figure}-peaks", peaks))
     files.append(_write(out, f"theirs-{figure}-areas", areas.reset_index()))
     relative = next(iter(groups[0].values())).panel.relative
-    return Beside(HEAD, _rows(peaks, names), files, [*_summary(peaks, areas, relative), *notes])
+    return Table(HEAD, _rows(peaks, names), files, [*_summary(peaks, areas, relative), *notes])
 
 
 def _groups(figure: str, ours: Ours) -> tuple[list[dict[int, Comparison]], list[str]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NEAR = 0.25  # octaves within which a measured median is at its level
 SAME = 1e-3  # relative difference up to which steps are the same: float32 is rounded differently in each case
 EXACT = 1e-6  # the same for medians, which are of float64 features
+RULES = "fixed", "best"  # of the learning rate
 RANKED = 0.9  # a rank correlation that is near 1
 LOOKS = {
     ("random", "true"): ("#b2182b", "s", "--", "random network"),
@@ -62,32 +63,28 @@ def as_table(controls: list[Control]) -> tuple[list[str], list[list[str]]]:
     return head, [[one.control, one.expected, one.found, "yes" if one.holds else "no"] for one in controls]
 
 
+OCTAVES, TIMES = "{:+.2f} to {:+.2f} octaves", "{:.2f} to {:.2f} times"  # least and largest of what was found
+FACTORS = "by a factor of {:.2f} to {:.2f}"
+
+
+def _control(control: str, expected: str, values: Any, holds: Any, found: str = OCTAVES) -> Control:
+    """Say an expectation of some values, least and largest, and whether it holds for all of them."""
+    return Control(control, expected, found.format(values.min(), values.max()), bool(np.all(holds)))
+
+
 def _shuffled(frame: Any) -> list[Control]:
     cells = _cells(frame[frame["control"] == "labels"], ["network", "cut", "seed"])
     true, shuffled = cells["true"], cells["shuffled"]
     away = np.abs(np.log2(shuffled["median"] / shuffled["expected"]))
     above = np.log2(shuffled["median"] / true["median"])
     ratio = shuffled["steps"] / true["steps"]
-    name = "shuffled labels"
+    name, level = "shuffled labels", f"median within {NEAR} octaves of the chance level, at every cut"
+    median = "median above that of the true labels, at every cut"
+    steps = "more steps than with the true labels, at every cut"
     return [
-        Control(
-            name,
-            f"median within {NEAR} octaves of the chance level, at every cut",
-            f"at most {away.max():.2f} octaves away",
-            bool((away <= NEAR).all()),
-        ),
-        Control(
-            name,
-            "median above that of the true labels, at every cut",
-            f"{above.min():.2f} to {above.max():.2f} octaves above",
-            bool((above > 0).all()),
-        ),
-        Control(
-            name,
-            "more steps than with the true labels, at every cut",
-            f"{ratio.min():.1f} to {ratio.max():.0f} times as many",
-            bool((ratio > 1).all()),
-        ),
+        _control(name, level, away, away <= NEAR, "at most {1:.2f} octaves away"),
+        _control(name, median, above, above > 0, "{:.2f} to {:.2f} octaves above"),
+        _control(name, steps, ratio, ratio > 1, "{:.1f} to {:.0f} times as many"),
     ]
 
 
@@ -95,46 +92,24 @@ def _random(frame: Any) -> list[Control]:
     own = frame[(frame["control"] == "labels") & (frame["case"] == "true")]
     cells = _cells(own, ["cut", "seed"], "network")
     cuts = sorted(own["cut"].unique())
-    first, last = cuts[0], cuts[-1]
     found = []
-    for name, sign in (("random", 1), ("trained", -1)):
-        octaves = np.log2(cells[name]["median"].loc[last] / cells[name]["median"].loc[first])
-        ratio = cells[name]["steps"].loc[last] / cells[name]["steps"].loc[first]
-        low = "not lower" if sign > 0 else "lower"
-        few = "not fewer" if sign > 0 else "fewer"
-        good = (octaves >= 0) if sign > 0 else (octaves < 0)
+    for name, no in (("random", "not "), ("trained", "")):
+        first, last = (cells[name].loc[cut] for cut in (cuts[0], cuts[-1]))
+        octaves, ratio = np.log2(last["median"] / first["median"]), last["steps"] / first["steps"]
+        good = (octaves >= 0, ratio >= 1) if no else (octaves < 0, ratio < 1)
+        place, name = "above the last layer than at the inputs", f"{name} network"
         found += [
-            Control(
-                f"{name} network",
-                f"median {low} above the last layer than at the inputs",
-                f"{octaves.min():+.2f} to {octaves.max():+.2f} octaves",
-                bool(good.all()),
-            ),
-            Control(
-                f"{name} network",
-                f"steps {few} above the last layer than at the inputs",
-                f"{ratio.min():.2f} to {ratio.max():.2f} times",
-                bool(((ratio >= 1) if sign > 0 else (ratio < 1)).all()),
-            ),
+            _control(name, f"median {no}lower {place}", octaves, good[0]),
+            _control(name, f"steps {no}fewer {place}", ratio, good[1], TIMES),
         ]
-    hidden = {name: table.loc[cuts[1:]] for name, table in cells.items()}
-    octaves = np.log2(hidden["trained"]["median"] / hidden["random"]["median"])
-    ratio = hidden["trained"]["steps"] / hidden["random"]["steps"]
-    found += [
-        Control(
-            "trained against random",
-            "median lower above every hidden layer",
-            f"{octaves.min():+.2f} to {octaves.max():+.2f} octaves",
-            bool((octaves < 0).all()),
-        ),
-        Control(
-            "trained against random",
-            "steps fewer above every hidden layer",
-            f"{ratio.min():.2f} to {ratio.max():.2f} times",
-            bool((ratio < 1).all()),
-        ),
+    random, trained = (cells[name].loc[cuts[1:]] for name in ("random", "trained"))
+    octaves, ratio = np.log2(trained["median"] / random["median"]), trained["steps"] / random["steps"]
+    name = "trained against random"
+    return [
+        *found,
+        _control(name, "median lower above every hidden layer", octaves, octaves < 0),
+        _control(name, "steps fewer above every hidden layer", ratio, ratio < 1, TIMES),
     ]
-    return found
 
 
 def _invariant(frame: Any) -> list[Control]:
@@ -142,99 +117,75 @@ def _invariant(frame: Any) -> list[Control]:
     keys = ["cut", "seed", "head_seed", "rule"]
     rms, raw = (_cells(own[(own["scale"] == scale) & (own["head"] == "hidden-1")], keys) for scale in ("rms", "raw"))
     lines = _cells(own[own["head"] == "linear, no bias"], keys)
+    return [*_moved(rms, raw), *_rescaled_line(lines), *_rescaled_head(raw)]
 
-    def off(one: Any, other: Any, column: str) -> float:
-        return float(np.abs(one[column] / other[column] - 1).max())
 
+def _moved(rms: Any, raw: Any) -> list[Control]:
+    """What moving the features must not change: medians and steps at rms scale, steps at raw scale when rotated."""
     moved = ("rotated", "rescaled", "all")
-    medians = max(off(rms[case], rms["plain"], "median") for case in moved)
-    steps = max(off(rms[case], rms["plain"], "steps") for case in moved)
-    turned = off(raw["rotated"], raw["plain"], "steps")
-    plain, scaled = lines["plain, same grid"], lines["rescaled, scaled grid"]
-    best = [table.xs("best", level="rule") for table in (plain, scaled)]
-    line = off(best[1], best[0], "steps")
-    ratios = {}
-    for rule in ("fixed", "best"):
-        a, b = (raw[case].xs(rule, level="rule")["steps"] for case in ("rescaled", "plain"))
-        ratios[rule] = (a / b).to_numpy()
-    changed = {rule: np.exp(np.abs(np.log(values))) for rule, values in ratios.items()}
-    same = lines["rescaled, same grid"].xs("fixed", level="rule")["steps"] / plain.xs("fixed", level="rule")["steps"]
-    apart = np.exp(np.abs(np.log(same.to_numpy())))
-    name = {"rms": "rotated, rescaled, both and shifted; rms scale", "raw": "rotated; raw scale"}
+    medians = max(_off(rms[case], rms["plain"], "median") for case in moved)
+    steps = max(_off(rms[case], rms["plain"], "steps") for case in moved)
+    turned = _off(raw["rotated"], raw["plain"], "steps")
+    same = f"steps the same to {SAME:g}, at the fixed and at the best rate"
+    name = "rotated, rescaled, both and shifted; rms scale"
     return [
-        Control(
-            name["rms"],
-            f"medians the same to {EXACT:g}",
-            _at_most(medians),
-            bool(medians <= EXACT),
-        ),
-        Control(
-            name["rms"],
-            f"steps the same to {SAME:g}, at the fixed and at the best rate",
-            _at_most(steps),
-            bool(steps <= SAME),
-        ),
-        Control(
-            name["raw"],
-            f"steps the same to {SAME:g}, at the fixed and at the best rate",
-            _at_most(turned),
-            bool(turned <= SAME),
-        ),
-        Control(
-            "rescaled; raw scale, linear head without bias, weights scaled back",
-            "steps at the fixed rate differ by more than 10 %",
-            f"by a factor of {apart.min():.2f} to {apart.max():.2f}",
-            bool((apart > 1.1).all()),
-        ),
-        Control(
-            "rescaled; raw scale, linear head without bias, weights scaled back",
-            f"steps the same to {SAME:g} at the best rate of the correspondingly scaled grid",
-            _at_most(line),
-            bool(line <= SAME),
-        ),
-        Control(
-            "rescaled; raw scale, head of one hidden layer",
-            "steps at the fixed rate differ by more than 10 %",
-            f"by a factor of {changed['fixed'].min():.2f} to {changed['fixed'].max():.2f}",
-            bool((changed["fixed"] > 1.1).all()),
-        ),
-        Control(
-            "rescaled; raw scale, head of one hidden layer",
-            "the best rate undoes it in part: steps differ less, on geometric average",
-            f"by a factor of {_geometric(changed['best']):.2f} (at the fixed rate {_geometric(changed['fixed']):.2f})",
-            bool(_geometric(changed["best"]) < _geometric(changed["fixed"])),
-        ),
+        Control(name, f"medians the same to {EXACT:g}", _at_most(medians), bool(medians <= EXACT)),
+        Control(name, same, _at_most(steps), bool(steps <= SAME)),
+        Control("rotated; raw scale", same, _at_most(turned), bool(turned <= SAME)),
+    ]
+
+
+def _rescaled_line(lines: Any) -> list[Control]:
+    """To a linear head whose weights are scaled back, rescaling is another learning rate, and nothing else."""
+    plain, scaled, same = (lines[name] for name in ("plain, same grid", "rescaled, scaled grid", "rescaled, same grid"))
+    apart = _apart(same.xs("fixed", level="rule"), plain.xs("fixed", level="rule"))
+    off = _off(scaled.xs("best", level="rule"), plain.xs("best", level="rule"), "steps")
+    name = "rescaled; raw scale, linear head without bias, weights scaled back"
+    best = f"steps the same to {SAME:g} at the best rate of the correspondingly scaled grid"
+    return [
+        _control(name, "steps at the fixed rate differ by more than 10 %", apart, apart > 1.1, FACTORS),
+        Control(name, best, _at_most(off), bool(off <= SAME)),
+    ]
+
+
+def _rescaled_head(raw: Any) -> list[Control]:
+    """To a head of one hidden layer, rescaling is more than another rate, but the best rate undoes some of it."""
+    fixed, best = (_apart(*(raw[case].xs(rule, level="rule") for case in ("rescaled", "plain"))) for rule in RULES)
+    name = "rescaled; raw scale, head of one hidden layer"
+    part = "the best rate undoes it in part: steps differ less, on geometric average"
+    found = f"by a factor of {_geometric(best):.2f} (at the fixed rate {_geometric(fixed):.2f})"
+    return [
+        _control(name, "steps at the fixed rate differ by more than 10 %", fixed, fixed > 1.1, FACTORS),
+        Control(name, part, found, _geometric(best) < _geometric(fixed)),
     ]
 
 
 def _waves(frame: Any) -> list[Control]:
     own = frame[(frame["control"] == "waves") & (frame["rule"] == "best")]
     away = np.log2(own["median"] / own["expected"])
-    ranked = {}
-    for name in ("k", "median"):
+    name = "waves of known frequency"
+    level = f"median within {NEAR} octaves of the closed form, at every k"
+    found = [_control(name, level, away, np.abs(away) <= NEAR)]
+    for column, what in (("k", "k"), ("median", "measured median")):
         agreeing = []
         for _, part in own.groupby(["seed", "head_seed"]):
             order, i, j = known_pairs(part["steps"].to_numpy(), part["censored"].to_numpy())
-            x = part[name].to_numpy()
+            x = part[column].to_numpy()
             agreeing.append(correlation(order, np.sign(x[i] - x[j])))
-        ranked[name] = np.array(agreeing)
-    return [
-        Control(
-            "waves of known frequency",
-            f"median within {NEAR} octaves of the closed form, at every k",
-            f"{away.min():+.2f} to {away.max():+.2f} octaves",
-            bool((np.abs(away) <= NEAR).all()),
-        ),
-        *(
-            Control(
-                "waves of known frequency",
-                f"rank correlation of steps and {what} at least {RANKED}",
-                f"{ranked[name].min():.2f} to {ranked[name].max():.2f}",
-                bool((ranked[name] >= RANKED).all()),
-            )
-            for name, what in (("k", "k"), ("median", "measured median"))
-        ),
-    ]
+        ranks = np.array(agreeing)
+        ranked = f"rank correlation of steps and {what} at least {RANKED}"
+        found.append(_control(name, ranked, ranks, ranks >= RANKED, "{:.2f} to {:.2f}"))
+    return found
+
+
+def _off(one: Any, other: Any, column: str) -> float:
+    """Return the largest relative difference."""
+    return float(np.abs(one[column] / other[column] - 1).max())
+
+
+def _apart(one: Any, other: Any) -> Any:
+    """Return the factors, at least 1, by which the steps differ."""
+    return np.exp(np.abs(np.log((one["steps"] / other["steps"]).to_numpy())))
 
 
 def _cells(frame: Any, keys: list[str], by: str = "case") -> dict[str, Any]:

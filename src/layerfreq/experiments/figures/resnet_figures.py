@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from layerfreq import plots
+from layerfreq.experiments import Table
+from layerfreq.experiments.figures import save_titled
 from layerfreq.experiments.residual import CUTS, VARIANTS
 from layerfreq.files import write_whole
 from layerfreq.runs.run import Run
@@ -20,10 +22,8 @@ CUT = next(iter(CUTS))  # the one of the published figure
 PAPER = "maxabs"  # the published scale
 
 
-def present(
-    runs: Runs, panels: Sequence[int], what: str, folder: Path
-) -> tuple[list[str], list[list[str]], list[Path]]:
-    """Draw everything, with the numbers behind it in two Parquet files; return table head, table rows and files."""
+def present(runs: Runs, panels: Sequence[int], what: str, folder: Path) -> Table:
+    """Draw everything, with the numbers behind it in two Parquet files."""
     medians, metrics = frames(runs)
     seeds = sorted({seed for _, seed in runs})
     every = f"{what}, seeds {' '.join(map(str, seeds))}"
@@ -32,14 +32,11 @@ def present(
         "rdf-by-variant": (densities(runs, panels, seeds[0]), f"{what}, seed {seeds[0]}: {CUTS[CUT]}"),
         "median-frequency": (median_frequency(medians, metrics), f"{every}\n(line: mean, band: range)"),
     }
-    files: list[Path] = []
-    for name, (figure, title) in figures.items():
-        figure.suptitle(title, fontsize="medium")
-        files += plots.save(figure, folder, name)
+    files = save_titled(figures, folder)
     for name, frame in (("summary", medians), ("metrics", metrics)):
         files.append(folder / f"{name}.parquet")
         write_whole(files[-1], partial(frame.to_parquet, index=False))
-    return *table(medians, metrics), files
+    return Table(*table(medians, metrics), files)
 
 
 def frames(runs: Runs) -> tuple[Any, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import torch
 from torch import nn
 
 from layerfreq.errors import InputError, did_you_mean
+from layerfreq.experiments import Progress, Request, Table
 from layerfreq.experiments.fprinciple import classes, fits, optimizers
 from layerfreq.experiments.fprinciple.figures import draw
 from layerfreq.experiments.fprinciple.summary import COLUMNS, HEAD, table
-from layerfreq.experiments.runner import Progress, open_experiment
 from layerfreq.files import write_whole
 from layerfreq.loading.images import load_images
 from layerfreq.runs.run import Run
@@ -85,45 +86,47 @@ UNIT = "step"
 SEEDS = 5
 
 
-def _one_d(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
-    build = lambda: fits.fully_connected(config.widths, nn.Tanh)  # noqa: E731
+def _one_d(config: Config, seed: int) -> Iterator[fits.Fit]:
+    build = partial(fits.fully_connected, config.widths, nn.Tanh)
     for points, rate, steps in ((101, 2e-4, config.steps), (600, 1e-4, config.long)):
         every = _every(config, steps)
-        fit = fits.three_sines(f"{points} points", points, build, rate=rate, steps=steps, every=every)
-        yield from fit.rows(seed, progress)
+        yield fits.three_sines(f"{points} points", points, build, rate=rate, steps=steps, every=every)
 
 
-def _ricker(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
+def _ricker(config: Config, seed: int) -> Iterator[fits.Fit]:
     steps = max(1, config.steps // 4)  # it is over long before
     for a in (0.3, 0.1):
-        build = lambda: fits.fully_connected(config.widths, lambda: fits.Ricker(a))  # noqa: B023, E731 (called at once)
-        every = _every(config, steps)
-        fit = fits.three_sines(f"a = {a}", 101, build, rate=2e-4, steps=steps, every=every)
-        yield from fit.rows(seed, progress)
+        build = partial(fits.fully_connected, config.widths, partial(fits.Ricker, a))
+        yield fits.three_sines(f"a = {a}", 101, build, rate=2e-4, steps=steps, every=_every(config, steps))
 
 
-def _heatmap(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
+def _heatmap(config: Config, seed: int) -> Iterator[fits.Fit]:
     width, depth, steps = config.sines
     for case in ("equal", "increasing"):
         sizes: dict[str, Any] = {"width": width, "depth": depth, "steps": steps, "every": _every(config, steps)}
-        fit = fits.amplitudes(case, increasing=case == "increasing", seed=seed, **sizes)
-        yield from fit.rows(seed, progress)
+        yield fits.amplitudes(case, increasing=case == "increasing", seed=seed, **sizes)
 
 
-def _bias(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
+def _bias(config: Config, seed: int) -> Iterator[fits.Fit]:
     for case in ("even", "uneven"):
         sizes: dict[str, Any] = {"steps": 2 * config.steps, "every": _every(config, 2 * config.steps), "points": 101}
-        fit = fits.by_density(case, uneven=case == "uneven", widths=config.widths, seed=seed, **sizes)
+        yield fits.by_density(case, uneven=case == "uneven", widths=config.widths, seed=seed, **sizes)
+
+
+def _parity(config: Config, seed: int) -> Iterator[fits.Fit]:
+    first, second, points, steps = config.parity
+    yield classes.parity(widths=(first, second), points=points, steps=steps, seed=seed)
+
+
+def _fitted(
+    fits_of: Callable[[Config, int], Iterator[fits.Fit]], config: Config, seed: int, progress: Progress
+) -> Iterator[fits.Row]:
+    for fit in fits_of(config, seed):
         yield from fit.rows(seed, progress)
 
 
 def _optimizers(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
     return optimizers.rows(config.budget, seed, progress)
-
-
-def _parity(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
-    *widths, points, steps = config.parity
-    return classes.parity_rows(widths=(widths[0], widths[1]), points=points, steps=steps, seed=seed, progress=progress)
 
 
 def _cifar(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
@@ -136,19 +139,17 @@ def _cifar(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
 
 
 PARTS: dict[str, Callable[[Config, int, Progress], Iterator[fits.Row]]] = {
-    "one-d": _one_d,
-    "heatmap": _heatmap,
+    "one-d": partial(_fitted, _one_d),
+    "heatmap": partial(_fitted, _heatmap),
     "cifar": _cifar,
     "optimizers": _optimizers,
-    "ricker": _ricker,
-    "parity": _parity,
-    "bias": _bias,
+    "ricker": partial(_fitted, _ricker),
+    "parity": partial(_fitted, _parity),
+    "bias": partial(_fitted, _bias),
 }
 
 
-def run(
-    config: Config, out: Path, *, preset: str, seeds: list[int], device: str, resume: bool, progress: Progress
-) -> None:
+def run(config: Config, request: Request) -> None:
     """Run every part for each seed; each is kept when it is done, and not done again on resuming.
 
     Parts are not part of what a folder is: more may be added to it with `resume`. All run on the CPU.
@@ -159,31 +160,26 @@ def run(
     for part in config.parts:
         if part not in PARTS:
             raise InputError(f"part: unknown {part!r}; {did_you_mean(part, list(PARTS))}")
-    if device not in ("cpu", "auto"):
-        raise InputError(f"device: {device!r}, but fprinciple runs on the CPU; leave --device out")
+    if request.device not in ("cpu", "auto"):
+        raise InputError(f"device: {request.device!r}, but fprinciple runs on the CPU; leave --device out")
     parts = config.parts or tuple(PARTS)
     if "cifar" in parts:
         _images(config)  # what cannot be loaded is said first
-    plan = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items() if key != "parts"}
-    open_experiment(out, {"experiment": "fprinciple", "preset": preset, "seeds": seeds, **plan}, UNIT, resume=resume)
-    (out / "cells").mkdir(exist_ok=True)
+    cells = request.open("fprinciple", UNIT, config, without=("parts",)).path / "cells"
+    cells.mkdir(exist_ok=True)
     for part in parts:
-        for seed in seeds:
-            file = out / "cells" / f"{part}-seed-{seed}.parquet"
+        for seed in request.seeds:
+            file = cells / f"{part}-seed-{seed}.parquet"
             if not file.exists():
                 with nullcontext() if part == "cifar" else fits.one_thread():
-                    _write(file, list(PARTS[part](config, seed, progress)), part, seed)
+                    _write(file, list(PARTS[part](config, seed, request.progress)), part, seed)
 
 
-def present(out: Path, seeds: list[int]) -> tuple[list[str], list[list[str]], list[Path]]:
-    """Draw each part that the folder holds, and set the order of learning next to what was published.
-
-    Returns:
-        Table head, table rows, files.
-    """
+def present(out: Path, seeds: list[int]) -> Table:
+    """Draw each part that the folder holds, and set the order of learning next to what was published."""
     frame = read(out)
     frame = frame[frame["seed"].isin(seeds)]
-    return HEAD, table(frame), draw(frame, out / "figures")
+    return Table(HEAD, table(frame), draw(frame, out / "figures"))
 
 
 def read(out: Path) -> Any:

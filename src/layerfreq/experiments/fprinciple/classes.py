@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-from layerfreq.experiments.fprinciple.fits import Row
-from layerfreq.experiments.runner import PIECE, Progress
+from layerfreq.experiments import Progress
+from layerfreq.experiments.fprinciple.fits import Fit, Row
+from layerfreq.experiments.runner import PIECE
 from layerfreq.response import error_spectrum
 
 VARIANCES = np.linspace(2, 100, 20)  # delta of the filters, as published
@@ -91,32 +92,25 @@ def image_rows(
     progress.finish()
 
 
-def parity_rows(*, widths: tuple[int, int], points: int, steps: int, seed: int, progress: Progress) -> Iterator[Row]:
-    """Fit the product of ten signs on some of the 1,024 points, and test on the rest.
+def parity(*, widths: tuple[int, int], points: int, steps: int, seed: int) -> Fit:
+    """Return the fit of the product of ten signs on some of the 1,024 points, which is tested on the rest.
 
-    By Adam of rate 5e-4 on the mean squared error, all points in each step: this project's choice.
+    The rate, and about fifty measurements, are this project's choice.
     """
     x = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=BITS)))
     y = x.prod(dim=1, keepdim=True)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     shown, rest = order[:points], order[points:]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(
-            nn.Linear(BITS, widths[0]), nn.Tanh(), nn.Linear(widths[0], widths[1]), nn.Tanh(), nn.Linear(widths[1], 1)
+
+    def build() -> nn.Module:
+        first, second = widths
+        return nn.Sequential(
+            nn.Linear(BITS, first), nn.Tanh(), nn.Linear(first, second), nn.Tanh(), nn.Linear(second, 1)
         )
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
-    progress.start(f"parity, seed {seed}", steps, 0)
-    for step in range(steps + 1):
-        optimizer.zero_grad()
-        loss = nn.functional.mse_loss(model(x[shown]), y[shown])
-        if step % max(1, steps // 50) == 0:
-            with torch.no_grad():
-                right = (model(x).sign() == y).double()[:, 0]
-            yield "parity", step, "loss", math.nan, float(loss.detach())
-            yield "parity", step, "accuracy", math.nan, float(right[shown].mean())
-            yield "parity", step, "rest", math.nan, float(right[rest].mean())
-            progress.step(step, float(loss.detach()))
-        loss.backward()
-        optimizer.step()
-    progress.finish()
+
+    def observe(model: nn.Module) -> Iterator[tuple[str, float, float]]:
+        right = (model(x).sign() == y).double()[:, 0]
+        yield "accuracy", math.nan, float(right[shown].mean())
+        yield "rest", math.nan, float(right[rest].mean())
+
+    return Fit("parity", x[shown], y[shown], build, 5e-4, steps, max(1, steps // 50), observe)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from layerfreq.errors import InputError
-from layerfreq.experiments.runner import Progress
+from layerfreq.experiments import Progress
 from layerfreq.response import error_spectrum
 
 Row = tuple[str, int, str, float, float]  # case, step, what, k (NaN of a number without one), value
@@ -63,7 +63,7 @@ class Fit:
 
     Attributes:
         case: What it is called.
-        inputs: (n, 1).
+        inputs: (n, d).
         targets: (n, 1).
         build: Makes the network.
         rate: Learning rate.
@@ -73,7 +73,7 @@ class Fit:
     """
 
     case: str
-    inputs: Float[Tensor, "n 1"]
+    inputs: Float[Tensor, "n d"]
     targets: Float[Tensor, "n 1"]
     build: Callable[[], nn.Module]
     rate: float

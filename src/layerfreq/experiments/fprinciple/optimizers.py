@@ -17,8 +17,8 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from layerfreq.experiments import Progress
 from layerfreq.experiments.fprinciple.fits import END, SINES, Row, at_frequencies, fully_connected, sines
-from layerfreq.experiments.runner import Progress
 
 WIDTH = 20  # of two hidden layers, tanh
 SHAPES = ((WIDTH, 1), (WIDTH,), (WIDTH, WIDTH), (WIDTH,), (1, WIDTH), (1,))
