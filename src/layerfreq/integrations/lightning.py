@@ -68,8 +68,8 @@ class LayerSpectraCallback(Callback):
         run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`; None means the scalars go to the trainer's own loggers.
-        **options: Of `spectrum`, and `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`, `on_error`,
-            `overwrite` of `Monitor`.
+        **options: Of `spectrum`, and `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`, `budget`,
+            `on_error`, `overwrite` of `Monitor`.
 
     Raises:
         InputError: For a bad option; where the model is to blame, when training begins.

@@ -15,6 +15,7 @@ from layerfreq.errors import InputError
 from layerfreq.files import as_path
 from layerfreq.integrations.probe import probe_set
 from layerfreq.measure.options import check_options
+from layerfreq.monitor.budget import Budget
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.schedules import Schedule, When
@@ -28,6 +29,7 @@ OURS = (
     "whole",
     "scale",
     "checkpoints",
+    "budget",
     "on_error",
     "overwrite",
     "error",
@@ -69,6 +71,8 @@ class Shell:
             when = list(when)
         Schedule(when)  # bad input is said at once
         Policy(options.get("on_error", "warn"))
+        if options.get("budget") is not None:
+            Budget(options["budget"])
         as_error_options(options.get("error"))
         check_options({name: value for name, value in options.items() if name not in OURS})
         if run is not None and not isinstance(run, Run):

@@ -55,8 +55,8 @@ class LayerSpectraCallback(TrainerCallback):
         run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` begins.
-        **options: Of `spectrum`, and `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`, `on_error`,
-            `overwrite` of `Monitor`.
+        **options: Of `spectrum`, and `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`, `budget`,
+            `on_error`, `overwrite` of `Monitor`.
 
     Raises:
         InputError: For a bad option; where the model is to blame, when training begins.

@@ -14,6 +14,7 @@ from layerfreq.data.notes import as_step
 from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError
 from layerfreq.layers import LayerSpectra
+from layerfreq.monitor.budget import Budget
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.probe_check import check_points
 from layerfreq.monitor.record import Record
@@ -54,6 +55,9 @@ class Monitor:
         scale: "raw", "rms" or "maxabs", see `spectrum`, or several of them: ("maxabs", "raw") measures twice, at each
             step from one forward pass; `measure` returns the first.
         checkpoints: Keep the weights of every measured step in the run, as `layerfreq relearn` needs them.
+        budget: At most this share of the time since the last measurement goes into one, such as 0.03: where it is not
+            enough, fewer filter centres are drawn than `rows` says, or the step is not measured, and the run's notes
+            say so. The first measurement is always made, and is paid back before the next. None sets no limit.
         on_error: What becomes of an error while measuring, such as NaN in the features or a metric that is not a
             number: "warn" tells it once, writes what can be written and lets the training continue (a full disk ends
             measuring); "raise" raises it. Bad arguments of the constructor are always raised.
@@ -108,6 +112,7 @@ class Monitor:
         scale: Scale | Sequence[Scale] = "raw",
         trackers: Iterable[Any] = (),
         checkpoints: bool = False,
+        budget: Any = None,
         on_error: str = "warn",
         overwrite: bool = False,
         whole: bool = False,
@@ -144,6 +149,7 @@ class Monitor:
             if len(centers) > 1:
                 raise InputError(f"targets: {len(centers)} of them; make a monitor, and a run, for each")
             self._record = Record(self._policy, () if shards.rank else trackers, checkpoints=checkpoints)
+            self._budget = None if budget is None else Budget(budget, self._record.remark)
         self.config = _describe(self._model, self._probe, next(iter(centers.values())), sum(shards.gather(ours)))
         self.on_layer: Callable[[str], Any] | None = None
         with shards.together():
@@ -219,6 +225,8 @@ class Monitor:
         self.closed = True
         self._model = self._probe = self.on_layer = None
         self._due = Schedule([])
+        if self._budget is not None:
+            self._budget.settle()
         self._record.close()
 
     def __enter__(self) -> Monitor:
@@ -288,8 +296,14 @@ class Monitor:
 
     def _measure(self, step: int, model: nn.Module) -> LayerSpectra | None:
         assert self._probe is not None
-        (measured,) = self._probe.measure(model, self.on_layer, strict=False).values()
-        refused = self._probe.refused
+        if self._budget is None:
+            return self._measured_by(self._probe, step, model)
+        with self._budget.measurement(step, self._probe, self.last) as probe:
+            return None if probe is None else self._measured_by(probe, step, model)
+
+    def _measured_by(self, probe: Probe, step: int, model: nn.Module) -> LayerSpectra | None:
+        (measured,) = probe.measure(model, self.on_layer, strict=False).values()
+        refused = probe.refused
         found = [LayerSpectra(spectra, refused, measured.failed) for spectra in measured.spectra]
         self._measured = step
         for name, why in measured.failed.items():

@@ -62,6 +62,12 @@ class Record:
         if self._noted % NOTES == 0:
             self.run.flush()
 
+    def remark(self, text: str) -> None:
+        """Add a line to the run's notes."""
+        if self.run is not None:
+            with self._policy.survived("notes"):
+                self.run.note(text)
+
     def failed(self, step: int, what: str, why: str) -> None:
         """Note in the run that a layer could not be measured, and warn of it."""
         if self.run is not None:

@@ -1,0 +1,139 @@
+"""A budget of time: what of a measurement can be paid for with a share of the training's time since the last one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from layerfreq.errors import InputError, shown, warn_caller
+from layerfreq.measure.result import Spectrum
+from layerfreq.probe import Probe
+
+LEAST, PART = 32, 0.25  # filter centres, and part of those asked for, of which fewer say little: errors double
+
+
+class Budget:
+    """A ledger of the time that measuring may take, and of what a measurement costs.
+
+    A measurement costs something whatever its filter centres (the forward pass), and the rest by their number; both are
+    learned from the measurements made. The first one has no price yet: it is made, and paid back before the next. So is
+    what a measurement takes beyond its estimate.
+
+    Args:
+        share: Of the time between two measurements, the part that the second may take.
+        note: Gets a line about each measurement that has fewer centres than asked for, and about those left out.
+        clock: Tells the time in seconds.
+
+    Raises:
+        InputError: If `share` is not a number above 0 and at most 1.
+    """
+
+    def __init__(
+        self, share: Any, note: Callable[[str], Any] | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise InputError(
+                f"budget: {shown(share)} is not a share of the time; pass a number above 0 and at most 1, such as 0.03"
+            )
+        self._share, self._note, self._clock = float(share), note, clock
+        self._last, self._debt = clock(), 0.0
+        self._whole: float | None = None  # seconds with all the filter centres that are asked for
+        self._fixed = 0.0  # of these, what does not grow with the centres
+        self._left_out: list[int] = []  # the first step left out since the last measurement, the last, how many
+        self._told = False
+
+    @property
+    def affordable(self) -> float:
+        """Seconds that a measurement may take now; below zero while an earlier one is being paid back."""
+        return self._share * (self._clock() - self._last) - self._debt
+
+    def rows(self, most: int, *, fewer: bool = True) -> int:
+        """Return how many filter centres there is time for: `most`, fewer, or 0 for no measurement.
+
+        Args:
+            most: How many are asked for.
+            fewer: Whether fewer can be drawn, down to a quarter.
+        """
+        seconds = self.affordable
+        if self._whole is None or self._whole <= seconds:
+            return most
+        part = (seconds - self._fixed) / max(self._whole - self._fixed, 1e-9)
+        fit = math.floor(most * min(1.0, part))
+        return fit if fewer and fit >= max(LEAST, PART * most) else 0
+
+    @contextmanager
+    def spending(self, part: float = 1.0) -> Iterator[None]:
+        """Take the time of a measurement.
+
+        Args:
+            part: Of the filter centres asked for, those that it has.
+        """
+        affordable, begun, done = self.affordable, self._clock(), False
+        try:
+            yield
+            done = True
+        finally:
+            self._last = self._clock()
+            taken = self._last - begun
+            self._debt = max(0.0, taken - affordable)
+            if done:  # one that failed half-way says nothing of the price
+                self._learn(part, taken)
+
+    def _learn(self, part: float, taken: float) -> None:
+        if part >= 1 or self._whole is None:
+            self._whole = taken
+        else:  # a part of the centres takes at least that part of the time
+            self._whole = min(self._whole, taken / part)
+            self._fixed = max(0.0, (taken - part * self._whole) / (1 - part))
+        self._fixed = min(self._fixed, self._whole)
+
+    @contextmanager
+    def measurement(self, step: int, probe: Probe, last: Mapping[str, Spectrum] | None) -> Iterator[Probe | None]:
+        """Give what there is time to measure at a step: the probe, the same with fewer filter centres, or None.
+
+        Args:
+            step: The step.
+            probe: What is asked for.
+            last: What the last measurement found, or None before the first.
+        """
+        asked = probe.options.get("rows")
+        most = asked or min((one.n for one in (last or {}).values()), default=1)
+        fewer = probe.options.get("rtol") is None and bool(last)
+        rows = self.rows(most, fewer=fewer)
+        rows = -round(probe.shards.largest(-float(rows)))  # all ranks measure alike
+        if not rows:
+            self._leave_out(step)
+            yield None
+            return
+        self.settle()
+        if rows < most:
+            probe = replace(probe, options={**probe.options, "rows": rows})
+            self._say(f"step {step}: {rows} filter centres instead of {most}, within budget={self._share:g}")
+        with self.spending(rows / most):
+            yield probe
+
+    def settle(self) -> None:
+        """Note which steps were left out since the last measurement."""
+        if self._left_out:
+            first, last, count = self._left_out
+            steps = f"step {first} was" if count == 1 else f"{count} steps from {first} to {last} were"
+            self._say(f"{steps} due and not measured, within budget={self._share:g}")
+        self._left_out = []
+
+    def _leave_out(self, step: int) -> None:
+        first, _, count = self._left_out or (step, step, 0)
+        self._left_out = [first, step, count + 1]
+        if not self._told:
+            self._told = True
+            warn_caller(
+                f"step {step}: not measured, it would take more than budget={self._share:g} of the time since the last "
+                "measurement; the run's notes tell which steps are left out, this warning does not come again"
+            )
+
+    def _say(self, text: str) -> None:
+        if self._note is not None:
+            self._note(text)
