@@ -270,7 +270,7 @@ class Cpu(Engine[Rows, Columns]):
         count = hands(2 * rows.sums.size * self._functions.values.shape[1])
         with threads(count) as run:
             columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128, count=count)))
-        by_column = torch.from_numpy(np.sum(columns, axis=0)) if self.targets.sketch else None
+        by_column = torch.from_numpy(np.sum(columns, axis=0)).transpose(1, 2) if self.targets.sketch else None
         if by_column is not None:
             by_column[1] /= self._stretch**2
         return replace(self._as_curves(rows, out), by_column=by_column)
@@ -298,7 +298,7 @@ class Cpu(Engine[Rows, Columns]):
                 values[row - at.start] += more[0][0]
                 squares[row - at.start] += more[1][0]
         own = self.targets.block(torch.from_numpy(rows.index[at]), torch.float64, torch.device("cpu")).numpy()
-        by_column = np.zeros((4, len(self.inv_delta), own.shape[1]) if self.targets.sketch else (0, 0, 0))
+        by_column = np.zeros((4, own.shape[1], len(self.inv_delta)) if self.targets.sketch else (0, 0, 0))
         energy, change, self_weight = out
         kernels.curves(values, squares, own, self.targets.offset.numpy(), energy, change, self_weight, by_column)
         return by_column

@@ -20,7 +20,7 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
         energy: (h, m) takes |y_low|^2.
         change: (h, m) takes its derivative with respect to 1/delta.
         self_weight: (h, m) takes sum_j w_ij^2.
-        by_column: (4, m, c) gets what each column has of energy and change added, the energy of what is taken away from
+        by_column: (4, c, m) gets what each column has of energy and change added, the energy of what is taken away from
             it, and what is kept; or (0, 0, 0).
     """
     c, m = targets.shape[1], energy.shape[1]
@@ -41,12 +41,17 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
                 low += shift
                 e[k] += low * low
                 s[k] += 2.0 * low * speed
-                if by_column.shape[0]:
+            if by_column.shape[0]:  # in a loop of its own: either then takes several cutoffs at a time
+                kept, change_of_it, taken, mean = by_column[0, q], by_column[1, q], by_column[2, q], by_column[3, q]
+                for k in range(m):
+                    low = (a[k] + y) * weight[k]
+                    speed = (b[k] - low * slow[k]) * weight[k]
                     away = (y * total[k] - a[k]) * weight[k]
-                    by_column[0, k, q] += low * low
-                    by_column[1, k, q] += 2.0 * low * speed
-                    by_column[2, k, q] += away * away
-                    by_column[3, k, q] += low
+                    low += shift
+                    kept[k] += low * low
+                    change_of_it[k] += 2.0 * low * speed
+                    taken[k] += away * away
+                    mean[k] += low
 
 
 @loop()
