@@ -87,6 +87,29 @@ def test_runs_without_errors_are_counted_and_none_is_no_sentence(tmp_path, capsy
     assert said["learning"]["sentence"] in said["sentences"]
 
 
+def test_the_rows_of_bands_are_those_of_the_runs(tmp_path, capsys, monkeypatch):
+    times = ([0, 10, NEVER, NEVER], [0, 20, 20, NEVER], [10, 30, 40, NEVER])
+    runs = [write(tmp_path / f"seed-{seed}", each) for seed, each in enumerate(times)]
+    bands = verdict(runs).bands
+    np.testing.assert_allclose(bands["k"], 2 * np.pi * np.arange(1, 5), rtol=1e-8)
+    nothing = np.nan
+    expected = [[0, 0, 10, 3, 0], [20, 10, 30, 3, 0], [40, 20, 40, 3, 1], [nothing, nothing, nothing, 3, 3]]
+    np.testing.assert_array_equal(bands[["step", "first", "last", "runs", "never"]].to_numpy(float), expected)
+    from layerfreq import cli
+
+    for more in ("--table", "--json"):
+        monkeypatch.setattr(sys, "argv", ["layerfreq", "verdict", *(str(run.path) for run in runs), more])
+        with pytest.raises(SystemExit):
+            cli.main()
+        said = capsys.readouterr().out
+        if more == "--json":
+            assert [row["step"] for row in json.loads(said)["bands"]] == [0, 20, 40, None]
+            continue
+        rows = [line.split() for line in said.splitlines()[-4:]]
+        assert [row[1:] for row in rows] == [[f"{v:g}".replace("nan", "-") for v in row] for row in expected]
+        assert "scale and step" not in said  # no layers, no table of them
+
+
 @pytest.mark.parametrize("late", [0, 2])
 def test_the_variance_by_luck_is_that_of_all_orders(late):
     """Over all 120 orders of five bands, of which the last `late` never arrive, two at one step."""

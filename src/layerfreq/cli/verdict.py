@@ -22,7 +22,9 @@ def verdict(
         bool,
         typer.Option("--together", help="Judge runs of different models or data as if they were one kind."),
     ] = False,
-    table: Annotated[bool, typer.Option("--table", help="Also a row for each scale and step.")] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Also a row for each scale and step, and for each band of the error.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether deeper means lower frequency in these runs, from which step on, and how sure that is."""
@@ -33,7 +35,7 @@ def verdict(
     if as_json:
         whole = {"runs": result.runs, "seeds": result.seeds, "sentences": result.sentences}
         scales = {name: _of_scale(one) for name, one in result.scales.items()}
-        findings = {"speed": result.speed, "cause": result.cause, "learning": result.learning}
+        findings = {"speed": result.speed, "cause": result.cause, "learning": result.learning, "bands": result.bands}
         print_json({**whole, "scales": scales, **findings})
         return
     counts = ((result.runs, "run"), (result.seeds, "seed"))
@@ -41,7 +43,14 @@ def verdict(
     for sentence in [*result.sentences, *map(explained, result.scales)]:
         print(_fitted(sentence))
     if table:
-        print(f"\n{result.to_frame().to_string(index=False, float_format='{:.3g}'.format)}")
+        _print_rows("Deeper is lower, by scale and step:", result.to_frame(), 3)
+        _print_rows("Low frequencies first: the step at which a band's relative error came below 0.5:", result.bands, 6)
+
+
+def _print_rows(title: str, rows: Any, digits: int) -> None:
+    if len(rows):
+        text = rows.to_string(index=False, float_format=f"{{:.{digits}g}}".format, na_rep="-")
+        print(f"\n{title}\n{text}")
 
 
 def _of_scale(one: Any) -> dict[str, Any]:

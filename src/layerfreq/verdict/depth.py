@@ -93,6 +93,8 @@ class Verdict:
         cause: Whether frequency explains how fast what lies above the cuts learns, a `Finding`.
         learning: Whether the whole network learns low frequencies first, a `Finding`; it takes runs with errors by
             frequency, `Monitor(..., error="auto")`.
+        bands: What `learning` rests on, one row per band of frequency: k, the step at which its relative error came
+            below a half (median over runs), first and last of them, runs, and never, in how many it did not.
         runs: Number of runs.
         seeds: Number of seeds among them.
 
@@ -114,13 +116,14 @@ class Verdict:
         speed: Finding,
         cause: Finding,
         learning: Finding,
+        bands: pd.DataFrame,
         *,
         runs: int,
         seeds: int,
         errors: bool,
     ) -> None:
         self.scales, self.speed, self.cause, self.learning = scales, speed, cause, learning
-        self.runs, self.seeds, self._errors = runs, seeds, errors
+        self.bands, self.runs, self.seeds, self._errors = bands, runs, seeds, errors
 
     @property
     def sentences(self) -> list[str]:
@@ -190,11 +193,11 @@ def verdict(
     unit = unit_of([run for run, _ in found])
     scales = {name: _of_training(one, found) for name, one in judge(medians, unit).items()}
     seeds = len({cluster for _, cluster in found})
-    from layerfreq.verdict.learning import judge_learning
+    from layerfreq.verdict.learning import bands_of, judge_learning
 
     findings = judge_speed(found, error, together=together), _cause(found), judge_learning(found)
     errors = any((run.path / "errors").is_dir() for run, _ in found)
-    return Verdict(scales, *findings, runs=len(found), seeds=seeds, errors=errors)
+    return Verdict(scales, *findings, bands_of(found), runs=len(found), seeds=seeds, errors=errors)
 
 
 def medians_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ by luck in all seeds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -25,9 +25,13 @@ from layerfreq.verdict.ranking import bootstrap, correlation, known_pairs
 from layerfreq.verdict.regression import LEVEL
 from layerfreq.verdict.speedup import Finding
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 QUESTION = "Are low frequencies learned first"
 HALF = 0.5  # of the target's amplitude in a band
 BANDS = 3  # at least, of which two fix no order
+BAND_COLUMNS = ["k", "step", "first", "last", "runs", "never"]
 NORMAL = 1.96  # the standard errors that an interval of `LEVEL` has on either side
 
 
@@ -79,10 +83,38 @@ def arrivals(errors: Any) -> tuple[Float64[np.ndarray, " m"], Int64[np.ndarray, 
     last = errors[errors["step"] == errors["step"].max()]
     ((_, found),) = read_errors(last)
     k = found.k[found.told & (found.target_energy > MUTE * found.target_energy.max())]
-    relative = errors.pivot(index="step", columns="k", values="relative").sort_index()[k]
+    relative = errors.pivot_table("relative", index="step", columns="k", aggfunc="first")[k]
     below, steps = relative.to_numpy() < HALF, relative.index.to_numpy(dtype=np.int64)
     late = ~below.any(axis=0)
     return k, np.where(late, steps[-1], steps[below.argmax(axis=0)]), late
+
+
+def bands_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
+    """Return when each band came below `HALF`, over runs with errors by frequency: one row per k, from low to high.
+
+    Args:
+        runs: As for `judge_learning`.
+
+    Returns:
+        Columns k; step, the median over runs, in which a band that never came below is later than all (NaN where that
+        is the median); first and last, the least and greatest step of those that did; runs, how many have the band;
+        never, in how many of them it did not.
+    """
+    import pandas as pd
+
+    rows = []
+    for run, _ in runs:
+        if len(errors := run.errors):
+            k, steps, late = arrivals(errors)
+            rows += [(float(f"{one:.9g}"), at) for one, at in zip(k, np.where(late, np.inf, steps), strict=True)]
+    found = []
+    for k, part in pd.DataFrame(rows, columns=pd.Index(["k", "step"])).groupby("k"):
+        steps = part["step"].to_numpy(dtype=np.float64)
+        some = steps[np.isfinite(steps)]
+        median = float(np.sort(steps)[[(len(steps) - 1) // 2, len(steps) // 2]].mean())
+        ends = (some.min(), some.max()) if len(some) else (np.nan, np.nan)
+        found.append((k, median if np.isfinite(median) else np.nan, *ends, len(steps), len(steps) - len(some)))
+    return pd.DataFrame(found, columns=pd.Index(BAND_COLUMNS))
 
 
 def _order(k: Any, steps: Any, late: Any) -> tuple[float, float]:
