@@ -294,7 +294,7 @@ def test_logging_leaves_the_random_state_alone():
     after = []
     for tracker in (Told(), Draws()):  # what run-time checks of types draw in tests is the same in both
         seed_everything(0)
-        Trackers([tracker]).log(0, [spectra])
+        Trackers([tracker]).log(0, {"": ([spectra], None)})
         assert tracker.logged
         after.append(random_state())
     assert after[0] == after[1]

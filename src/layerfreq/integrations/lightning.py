@@ -49,7 +49,7 @@ class LayerSpectraCallback(Callback):
 
     `trainer.callback_metrics` has the medians of the last measurement as `layerfreq/<scale>/median/<layer>`, such as
     "layerfreq/rms/median/net.2": what `EarlyStopping` and `ModelCheckpoint` can be told to monitor. A median beyond the
-    cutoffs leaves the one before in its place.
+    cutoffs leaves the one before in its place. Those of a part are `layerfreq/<part>/<scale>/median/<layer>`.
 
     A `Trainer` that resumes a checkpoint resumes the run that the checkpoint belongs to, and what the run holds of
     later steps is forgotten; a new training wants a new directory. The run is then that of an uninterrupted training
@@ -61,15 +61,16 @@ class LayerSpectraCallback(Callback):
     Args:
         inputs: What the model's forward takes for n points; or a loader or data set of (input, target) pairs. All ranks
             are given the same.
-        targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set.
+        targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set. Or a function
+            `(x, y, output) -> target`, or several of both by name, see `layer_spectra`.
         module: Name of the submodule that is measured, such as "net"; None means the LightningModule itself.
         layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
             layers.
         run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`; None means the scalars go to the trainer's own loggers.
-        **options: Of `spectrum`, and `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`, `budget`,
-            `on_error`, `overwrite` of `Monitor`.
+        **options: Of `spectrum`, and `probes`, `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`,
+            `budget`, `on_error`, `overwrite` of `Monitor`.
 
     Raises:
         InputError: For a bad option; where the model is to blame, when training begins.
@@ -96,7 +97,7 @@ class LayerSpectraCallback(Callback):
 
     def __init__(
         self,
-        inputs: Any,
+        inputs: Any = None,
         targets: Any = None,
         *,
         module: str | None = None,
@@ -154,8 +155,9 @@ class LayerSpectraCallback(Callback):
         if last is None or last is self._shared:
             return
         self._shared = last
-        for name, median in medians_by_name(last).items():
-            trainer.callback_metrics[name] = torch.tensor(median)
+        for part, measured in self.monitor.parts.items() if self.monitor else ():
+            for name, median in medians_by_name(measured, part).items():
+                trainer.callback_metrics[name] = torch.tensor(median)
 
     def _numbers(self, trainer: Any, outputs: Any, due: bool) -> dict[str, float]:
         every = trainer.log_every_n_steps
@@ -219,12 +221,13 @@ class TrainerLoggers:
         """Do nothing; the loggers are the trainer's."""
 
 
-def medians_by_name(measured: LayerSpectra) -> dict[str, float]:
+def medians_by_name(measured: LayerSpectra, part: str = "") -> dict[str, float]:
     """Return the medians that there are, at all scales that follow from the measured one, named as trackers do."""
+    ours = f"{OURS}{part}/" if part else OURS
     parts = [measured]
     with suppress(InputError):  # features of no spread have one scale alone
         parts = measured.in_its_scales()
-    found = {f"{OURS}{one.scale}/median/{name}": one.median for part in parts for name, one in part.items()}
+    found = {f"{ours}{one.scale}/median/{name}": one.median for part in parts for name, one in part.items()}
     return {name: median for name, median in found.items() if median is not None}
 
 

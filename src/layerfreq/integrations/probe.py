@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Ra
 
 from layerfreq.data.inputs import BATCH, LABELS, count, is_dataset, is_loader, pair_of, stacked, take
 from layerfreq.errors import InputError
+from layerfreq.network.outputs import as_wanted
 
 
 def probe_set(
@@ -29,7 +30,8 @@ def probe_set(
 
     Args:
         inputs: What a model's forward takes, or a loader or data set of (input, target) pairs or of dicts.
-        targets: The targets, or None where the inputs bring their own; in dicts, they are what `LABELS` names.
+        targets: The targets, or None where the inputs bring their own; in dicts, they are what `LABELS` names. Or
+            functions, or several by name, as of `layer_spectra`.
         rank: Whose part.
         ranks: Number of parts.
         collate: What makes a batch of a data set's items; None means PyTorch's own way.
@@ -37,12 +39,20 @@ def probe_set(
         whole: Make one batch of a data set's part; a loader's batches stay as they are.
 
     Returns:
-        Inputs and targets, the latter None where the former are a loader.
+        Inputs and targets, the latter None where the former are a loader that was given none.
 
     Raises:
-        InputError: If there are no targets, fewer points than ranks, or a shuffled loader for several ranks.
+        InputError: If there are no targets, fewer points than ranks, or a shuffled loader, or arrays with a loader, for
+            several ranks.
     """
     dataset, collate = is_dataset(inputs), collate or stacked
+    if isinstance(targets, Mapping) or callable(targets):
+        if not is_loader(inputs):
+            return _part(inputs, targets, rank, ranks, convert)
+        _, wanted = as_wanted(inputs, targets)
+        if ranks > 1 and any(one is not None and not callable(one) for one in (wanted or {}).values()):
+            raise InputError("targets: arrays beside a loader, of which each rank has other batches; let it bring them")
+        return probe_set(inputs, None, rank, ranks, collate, convert, whole=whole)[0], targets
     if targets is None and dataset and not isinstance(inputs, IterableDataset):
         at = _run(len(inputs), rank, ranks)  # pyright: ignore[reportArgumentType]
         size = max(1, at.stop - at.start) if whole else BATCH
@@ -59,12 +69,19 @@ def probe_set(
         return (Batches(inputs, convert) if whole else Batches(inputs, convert, rank, ranks)), None
     if targets is None:
         raise InputError("targets: None; pass one for each input, or a loader or data set that has both")
+    return _part(inputs, targets, rank, ranks, convert)
+
+
+def _part(inputs: Any, targets: Any, rank: int, ranks: int, convert: Callable[[Any], Any] | None) -> tuple[Any, Any]:
+    """Return a rank's part of inputs and targets that are held in one piece."""
     inputs = inputs if convert is None else convert(inputs)
     if ranks == 1:
         return inputs, targets
     n = count(inputs)
     at = _run(n, rank, ranks)
-    return take(inputs, at, n), targets[at]
+    if isinstance(targets, Mapping):
+        return take(inputs, at, n), {name: one if callable(one) else one[at] for name, one in targets.items()}
+    return take(inputs, at, n), targets if callable(targets) else targets[at]
 
 
 def _run(n: int, rank: int, ranks: int) -> slice:

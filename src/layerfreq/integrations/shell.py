@@ -17,6 +17,7 @@ from layerfreq.integrations.probe import probe_set
 from layerfreq.measure.options import check_options
 from layerfreq.monitor.budget import Budget
 from layerfreq.monitor.monitor import Monitor
+from layerfreq.monitor.parts import as_probe_sets
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.schedules import Schedule, When
 from layerfreq.network.naming import Layers
@@ -33,6 +34,7 @@ OURS = (
     "on_error",
     "overwrite",
     "error",
+    "probes",
 )  # options of `Monitor` itself
 KEY = "training"  # of a run's config, and of a trainer's checkpoint: which training it is
 
@@ -75,12 +77,13 @@ class Shell:
             Budget(options["budget"])
         as_error_options(options.get("error"))
         check_options({name: value for name, value in options.items() if name not in OURS})
+        sets = as_probe_sets(inputs, targets, options.get("probes"))
         if run is not None and not isinstance(run, Run):
             run = as_path(run, "run")
         self._overwrite = options.get("overwrite", False)
         self.monitor: Monitor | None = None
-        self._inputs, self._targets, self._run = inputs, targets, run
-        self._asked = {"layers": layers, "when": when, **options}
+        self._sets, self._run = sets, run
+        self._asked = {"layers": layers, "when": when, **{k: v for k, v in options.items() if k != "probes"}}
         self._opened: Run | None = None
         self._last = -1
 
@@ -116,9 +119,11 @@ class Shell:
             elif ranks > 1:
                 options["group"] = dist.group.WORLD
             whole = options.get("whole", False)
-            inputs, targets = probe_set(self._inputs, self._targets, rank, ranks, collate, convert, whole=whole)
+            probes = {
+                name: probe_set(*pair, rank, ranks, collate, convert, whole=whole) for name, pair in self._sets.items()
+            }
         first = everyone.rank == 0
-        self.monitor = Monitor(model, inputs, targets, trackers=trackers if first else (), **options)
+        self.monitor = Monitor(model, probes=probes, trackers=trackers if first else (), **options)
         going_on = resumed is not None
         with everyone.together():
             if first and self._run is not None:

@@ -49,14 +49,15 @@ class LayerSpectraCallback(TrainerCallback):
     Args:
         inputs: What the model's forward takes for n points; or a loader or data set, of pairs or of dicts with
             "labels". A data set's batches are made by the trainer's own collator. All ranks are given the same.
-        targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set.
+        targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set. Or a function
+            `(x, y, output) -> target`, or several of both by name, see `layer_spectra`.
         layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
             layers.
         run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
         when: As of `Monitor`.
         trackers: As of `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` begins.
-        **options: Of `spectrum`, and `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`, `budget`,
-            `on_error`, `overwrite` of `Monitor`.
+        **options: Of `spectrum`, and `probes`, `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`,
+            `budget`, `on_error`, `overwrite` of `Monitor`.
 
     Raises:
         InputError: For a bad option; where the model is to blame, when training begins.
@@ -82,7 +83,7 @@ class LayerSpectraCallback(TrainerCallback):
 
     def __init__(
         self,
-        inputs: Any,
+        inputs: Any = None,
         targets: Any = None,
         *,
         layers: Layers = None,

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from layerfreq.errors import InputError, shown, warn_caller
-from layerfreq.measure.result import Spectrum
 from layerfreq.probe import Probe
 
 LEAST, PART = 32, 0.25  # filter centres, and part of those asked for, of which fewer say little: errors double
@@ -92,29 +91,32 @@ class Budget:
         self._fixed = min(self._fixed, self._whole)
 
     @contextmanager
-    def measurement(self, step: int, probe: Probe, last: Mapping[str, Spectrum] | None) -> Iterator[Probe | None]:
-        """Give what there is time to measure at a step: the probe, the same with fewer filter centres, or None.
+    def measurement(
+        self, step: int, probes: Mapping[str, Probe], points: Mapping[str, int]
+    ) -> Iterator[Mapping[str, Probe] | None]:
+        """Give what there is time to measure at a step: the probe sets, the same with fewer filter centres, or None.
 
         Args:
             step: The step.
-            probe: What is asked for.
-            last: What the last measurement found, or None before the first.
+            probes: What is asked for, by name.
+            points: How many points each has at the layer with fewest; nothing is known of them before the first time.
         """
-        asked = probe.options.get("rows")
-        most = asked or min((one.n for one in (last or {}).values()), default=1)
-        fewer = probe.options.get("rtol") is None and bool(last)
+        asked = {name: probe.options.get("rows") or points.get(name, 1) for name, probe in probes.items()}
+        first, most = next(iter(probes.values())), min(asked.values())
+        fewer = first.options.get("rtol") is None and bool(points)
         rows = self.rows(most, fewer=fewer)
-        rows = -round(probe.shards.largest(-float(rows)))  # all ranks measure alike
+        rows = -round(first.shards.largest(-float(rows)))  # all ranks measure alike
         if not rows:
             self._leave_out(step)
             yield None
             return
         self.settle()
         if rows < most:
-            probe = replace(probe, options={**probe.options, "rows": rows})
+            some = {name: {**probes[name].options, "rows": all_ * rows // most} for name, all_ in asked.items()}
+            probes = {name: replace(probe, options=some[name]) for name, probe in probes.items()}
             self._say(f"step {step}: {rows} filter centres instead of {most}, within budget={self._share:g}")
         with self.spending(rows / most):
-            yield probe
+            yield probes
 
     def settle(self) -> None:
         """Note which steps were left out since the last measurement."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -15,14 +16,13 @@ from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError
 from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.budget import Budget
+from layerfreq.monitor.parts import as_probe_sets, config_of, describe, name_part
 from layerfreq.monitor.policy import Policy
-from layerfreq.monitor.probe_check import check_points
 from layerfreq.monitor.record import Record
 from layerfreq.monitor.schedules import Schedule, When
 from layerfreq.network.naming import Layers
 from layerfreq.probe import Probe, as_module
 from layerfreq.response.result import ErrorSpectrum
-from layerfreq.runs.environment import environment
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import check_keeping
 
@@ -37,7 +37,11 @@ class Monitor:
             function of the inputs, which is called as it is: modules that it uses are not put in eval mode.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches. Or a function
-            `(x, y, output) -> target`, see `layer_spectra`.
+            `(x, y, output) -> target`, or several of both by name, see `layer_spectra`.
+        probes: Instead of inputs and targets several probe sets by name, each a pair of them or a loader:
+            `{"train": (x, y), "test": loader}`. Of several, or several targets, each is a part of the run, a whole run
+            in a folder of its name; errors by frequency are those of labels, and stand in a probe set's first part,
+            weights in the first of all.
         layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
             layers.
         run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk. A run gets raw and rms
@@ -75,6 +79,7 @@ class Monitor:
         error: The `ErrorSpectrum` of the last measured step, or None.
         closed: Whether `close` was called.
         last: What was measured last, as `measure` returned it; None before. It stays after `close`.
+        parts: Name -> what was measured last, of each probe set and target; the only one is called "".
         on_layer: Called with a layer's name before it is measured; None for nothing.
 
     Example:
@@ -96,13 +101,15 @@ class Monitor:
     """
 
     last: LayerSpectra | None = None
+    parts: Mapping[str, LayerSpectra] = MappingProxyType({})
 
     def __init__(
         self,
         model: nn.Module | Callable[..., Any],
-        inputs: Any,
+        inputs: Any = None,
         targets: Any = None,
         *,
+        probes: Mapping[str, Any] | None = None,
         layers: Layers = None,
         run: str | Path | Run | None = None,
         when: When = 1,
@@ -122,38 +129,27 @@ class Monitor:
             self._policy = Policy(on_error)
             self._due = Schedule(when)
             check_keeping(checkpoints)
-        self._probe: Probe | None = Probe.of(
-            model,
-            inputs,
-            targets,
-            layers,
-            options,
-            scales=scale,
-            reading=reading,
-            memory=memory,
-            whole=whole,
-            error=error,
-        )
+            sets = as_probe_sets(inputs, targets, probes)
+        asked = {"scales": scale, "reading": reading, "memory": memory, "whole": whole, "error": error}
+        self._probes = {name: Probe.of(model, x, y, layers, options, **asked) for name, (x, y) in sets.items()}
         self._model: nn.Module | None = as_module(model, error)
         self.error: ErrorSpectrum | None = None
-        self._group = self._probe.options.get("group")
-        self.plan = self._probe.plan
+        first = next(iter(self._probes.values()))
+        self._group, self.plan = first.options.get("group"), first.plan
         self.layers = [layer.name for layer in self.plan.layers]
-        self._points: int | None = None
+        self._points: dict[str, int] = {}  # of each part; and the fewest that a layer of a probe set has
+        self._least: dict[str, int] = {}
         self._version = 0
         self._seen: int | None = None  # the last step that came, and the last that was measured
         self._measured: int | None = None
-        shards = self._probe.shards
-        with shards.together():
-            ours, centers = check_points(self._model, self._probe)
-            if len(centers) > 1:
-                raise InputError(f"targets: {len(centers)} of them; make a monitor, and a run, for each")
-            self._record = Record(self._policy, () if shards.rank else trackers, checkpoints=checkpoints)
+        self._about = describe(self._model, self._probes)
+        self.config = config_of(self._about)
+        with first.shards.together():
+            self._record = Record(self._policy, () if first.shards.rank else trackers, checkpoints=checkpoints)
             self._budget = None if budget is None else Budget(budget, self._record.remark)
-        self.config = _describe(self._model, self._probe, next(iter(centers.values())), sum(shards.gather(ours)))
         self.on_layer: Callable[[str], Any] | None = None
-        with shards.together():
-            if run is not None and not shards.rank:
+        with first.shards.together():
+            if run is not None and not first.shards.rank:
                 self.write_to(run if isinstance(run, Run) else Run.create(run, self.config, overwrite=overwrite))
         self.closed = False
 
@@ -168,7 +164,7 @@ class Monitor:
         Example:
             >>> monitor.write_to(Run.create("another"))
         """
-        steps = self._record.write_to(run)
+        steps = self._record.write_to(run, self._about)
         if steps:
             self._due.go_on(steps[-1])
 
@@ -223,7 +219,7 @@ class Monitor:
             True
         """
         self.closed = True
-        self._model = self._probe = self.on_layer = None
+        self._model, self._probes, self.on_layer = None, {}, None
         self._due = Schedule([])
         if self._budget is not None:
             self._budget.settle()
@@ -246,8 +242,8 @@ class Monitor:
             **metrics: Numbers to keep with it, such as loss=0.3.
 
         Returns:
-            The spectra (empty where only the error is measured), or None when `when` says not now, or nothing could be
-            measured.
+            The spectra, of the first part (empty where only the error is measured, or it failed), or None when `when`
+            says not now, or nothing could be measured.
 
         Raises:
             InputError: If the monitor is closed. With on_error="raise" also for a step or metric that is not a number,
@@ -295,58 +291,45 @@ class Monitor:
                 self._record.flush()
 
     def _measure(self, step: int, model: nn.Module) -> LayerSpectra | None:
-        assert self._probe is not None
         if self._budget is None:
-            return self._measured_by(self._probe, step, model)
-        with self._budget.measurement(step, self._probe, self.last) as probe:
-            return None if probe is None else self._measured_by(probe, step, model)
+            return self._measured_by(self._probes, step, model)
+        with self._budget.measurement(step, self._probes, self._least) as probes:
+            return None if probes is None else self._measured_by(probes, step, model)
 
-    def _measured_by(self, probe: Probe, step: int, model: nn.Module) -> LayerSpectra | None:
-        (measured,) = probe.measure(model, self.on_layer, strict=False).values()
-        refused = probe.refused
-        found = [LayerSpectra(spectra, refused, measured.failed) for spectra in measured.spectra]
+    def _measured_by(self, probes: Mapping[str, Probe], step: int, model: nn.Module) -> LayerSpectra | None:
         self._measured = step
-        for name, why in measured.failed.items():
-            self._record.failed(step, name, why)
-        spectra, self.error = found[0], measured.error
-        if not spectra and measured.error is None:
+        found: dict[str, tuple[list[LayerSpectra], ErrorSpectrum | None]] = {}
+        for place, probe in probes.items():
+            with self._policy.survived(f"step {step}"):  # of several the others are measured
+                for target, one in probe.measure(model, self.on_layer, strict=False).items():
+                    part = name_part(place, target)
+                    for name, why in one.failed.items():
+                        self._record.failed(step, part, name, why)
+                    found[part] = [LayerSpectra(s, probe.refused, one.failed) for s in one.spectra], one.error
+                    self._check_points(step, part, found)
+                    self._least[place] = min((s.n for s in found[part][0][0].values()), default=1)
+        first, self.error = found.get(next(iter(self._about)), ([LayerSpectra({})], None))
+        measured = {part: (spectra, error) for part, (spectra, error) in found.items() if spectra[0] or error}
+        if not measured:
             return None
-        n = next(iter(spectra.values()), measured.error).n  # pyright: ignore[reportOptionalMemberAccess]
-        if self._points not in (None, n):
+        self.parts = {part: spectra[0] for part, (spectra, _) in measured.items()}
+        self.last = first[0]
+        self._record.measured(step, measured, model)
+        return first[0]
+
+    def _check_points(self, step: int, part: str, found: dict[str, tuple[list[LayerSpectra], Any]]) -> None:
+        """Raise an InputError, and forget the measurement, where a part has another number of points than before."""
+        spectra, error = found[part]
+        n = next((one.n for one in (*spectra[0].values(), error) if one is not None), None)
+        before = self._points.setdefault(part, n) if n else n
+        if n != before:
+            del found[part]
             raise InputError(
-                f"inputs: {n} points at step {step}, but {self._points} before, which cannot be compared; "
+                f"inputs: {n} points at step {step}, but {before} before, which cannot be compared; "
                 "pass a probe set that stays as it is, or begin another monitor"
             )
-        self.last = spectra
-        self._points = n
-        self._record.measured(step, found, measured.error, model)
-        return spectra
 
 
 def _version(model: nn.Module) -> int:
     """How often the parameters have been written into: whether a training step was made."""
     return sum(p._version for p in model.parameters() if not p.is_inference())
-
-
-def _describe(model: nn.Module, probe: Probe, center: bool, points: int) -> dict[str, Any]:
-    """Return what a run says about itself."""
-    options = {**probe.options, "center": center}
-    plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, type(None)))}
-    cuts, scales = probe.plan.layers, list(probe.scales)
-    return {
-        "model": type(model).__name__,
-        "layers": [cut.name for cut in cuts],
-        "hidden_layers": probe.plan.hidden,
-        "parameters": _parameters(model),
-        "points": points,
-        "reading": {cut.name: cut.reading.name for cut in cuts if cut.reading.name != "flatten"} or "flatten",
-        "options": {"scale": scales[0] if len(scales) == 1 else scales, **plain},
-        **({} if probe.error is None else {"error_by_frequency": dict(probe.error)}),
-        "environment": environment(),
-    }
-
-
-def _parameters(model: nn.Module) -> int | None:
-    """Return how many numbers a network learns; None where shapes are not yet known."""
-    lazy = any(isinstance(one, nn.parameter.UninitializedParameter) for one in model.parameters())
-    return None if lazy else sum(one.numel() for one in model.parameters())

@@ -1,4 +1,4 @@
-"""Where a measurement goes: the run, the trackers, the kept weights."""
+"""Where a measurement goes: the run or its parts, the trackers, the kept weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from layerfreq.errors import InputError, listed, shown
 from layerfreq.layers import LayerSpectra, joined
 from layerfreq.monitor.policy import Policy
 from layerfreq.response.result import ErrorSpectrum
+from layerfreq.runs.parts import open_parts
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import keep_weights
 
@@ -30,10 +31,12 @@ class Record:
 
     Attributes:
         run: The run, or None.
+        runs: Name of a part -> its run; of a monitor of one part the run itself.
     """
 
     def __init__(self, policy: Policy, trackers: Iterable[Any] = (), *, checkpoints: bool = False) -> None:
         self.run: Run | None = None
+        self.runs: dict[str, Run] = {}
         self._policy, self._checkpoints, self._noted = policy, checkpoints, 0
         self._trackers: Any = None
         self._last: weakref.finalize | None = None
@@ -42,25 +45,34 @@ class Record:
 
             self._trackers = Trackers(trackers)
 
-    def write_to(self, run: Run) -> list[int]:
-        """Write to a run from now on, and return the steps that it holds."""
+    def write_to(self, run: Run, about: Mapping[str, Mapping[str, Any]]) -> list[int]:
+        """Write to a run from now on, and return the steps that it holds.
+
+        Args:
+            run: The run.
+            about: Name of a part -> what its run says about itself.
+
+        Raises:
+            InputError: If it is not a run, or one with other parts.
+        """
         if not isinstance(run, Run):
             raise InputError(f"run: {shown(run)} is not a Run; pass Run(path) or Run.create(path)")
-        self.run = run
-        self._last = weakref.finalize(self, _last_flush, run)
+        self.run, self.runs = run, open_parts(run, about)
+        self._last = weakref.finalize(self, _last_flush, list(self.runs.values()))
         return run.steps()
 
     def note(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Keep metrics in the run."""
+        """Keep metrics in the run, or in every part of it."""
         if self.run is None or not metrics:
             return
         kept, refused = as_metrics(metrics)
         for name, why in refused.items():
             self._policy.met(InputError(f"metric {name!r}: {why}"), f"step {step}", name)
-        self.run.log(step, **kept)
+        for run in self.runs.values():
+            run.log(step, **kept)
         self._noted += 1
         if self._noted % NOTES == 0:
-            self.run.flush()
+            self.flush()
 
     def remark(self, text: str) -> None:
         """Add a line to the run's notes."""
@@ -68,32 +80,36 @@ class Record:
             with self._policy.survived("notes"):
                 self.run.note(text)
 
-    def failed(self, step: int, what: str, why: str) -> None:
+    def failed(self, step: int, part: str, what: str, why: str) -> None:
         """Note in the run that a layer could not be measured, and warn of it."""
         if self.run is not None:
-            self.run.note(f"step {step}: {why}")
-        self._policy.met(InputError(why), f"step {step}", what)
+            self.runs[part].note(f"step {step}: {why}")
+        self._policy.met(InputError(why), f"step {step}", (part, what))
 
-    def measured(self, step: int, found: Sequence[LayerSpectra], error: ErrorSpectrum | None, model: nn.Module) -> None:
-        """Keep a measurement, made at one scale or more, and log it."""
+    def measured(
+        self, step: int, found: Mapping[str, tuple[Sequence[LayerSpectra], ErrorSpectrum | None]], model: nn.Module
+    ) -> None:
+        """Keep what was measured of each part, at one scale or more, and log it."""
         with self._policy.survived(f"step {step}"):
             if self.run is not None:
                 if self._checkpoints:
-                    keep_weights(self.run.path, step, model)
-                if error is not None:
-                    self.run.write_errors(step, error)
-                if found[0]:  # last: they say that the step is there
-                    frames = [part.to_frame() for one in found for part in one.in_its_scales()]
-                    self.run.write_spectra(step, joined(frames))
-                self.run.flush()
+                    keep_weights(next(iter(self.runs.values())).path, step, model)
+                for part, (spectra, error) in found.items():
+                    run = self.runs[part]
+                    if error is not None:
+                        run.write_errors(step, error)
+                    if spectra[0]:  # last: they say that the step is there
+                        frames = [one.to_frame() for measured in spectra for one in measured.in_its_scales()]
+                        run.write_spectra(step, joined(frames))
+                self.flush()
         if self._trackers is not None:
             with self._policy.survived(f"step {step}: trackers"):
-                self._trackers.log(step, found, error)
+                self._trackers.log(step, found)
 
     def flush(self) -> None:
         """Write the metrics noted so far."""
-        if self.run is not None:
-            self.run.flush()
+        for run in self.runs.values():
+            run.flush()
 
     def close(self) -> None:
         """Close what the trackers have opened, and write the last metrics."""
@@ -102,11 +118,12 @@ class Record:
             trackers.close()
         if self._last is not None and self._last.detach() and self.run is not None:
             with self._policy.survived("metrics of the last steps are lost"):
-                self.run.flush()
+                self.flush()
 
 
-def _last_flush(run: Run) -> None:
+def _last_flush(runs: Sequence[Run]) -> None:
     try:
-        run.flush()
+        for run in runs:
+            run.flush()
     except OSError as error:  # nobody is there any more to catch it
         warnings.warn(f"metrics of the last steps are lost: {error}", stacklevel=2)

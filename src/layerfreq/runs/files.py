@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What config.yaml says, where others count on its kind.
-KINDS: dict[str, tuple[type, ...]] = {"environment": (dict,), "error": (int, float), "seeds": (list,)}
+KINDS: dict[str, tuple[type, ...]] = {
+    "environment": (dict,),
+    "error": (int, float),
+    "seeds": (list,),
+    "parts": (list,),
+}
+PART = re.compile(r"[\w+=][\w .,+=-]{0,99}")  # the name of a part of a run, and so of a folder in it
 TEXT = ("layer", "scale", "output", "method")
 # Of a run.
 PARTS = ("spectra", "errors", "metrics", "checkpoints", "figures", "config.yaml", "report.html", "notes.txt")
@@ -87,6 +94,25 @@ def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> di
         if not isinstance(found.get(name), (*some, type(None))):
             raise InputError(f"run: {str(path)!r} says {name}: {shown(found[name])}, which it cannot be; {remedy}")
     return found
+
+
+def part_names(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of a run's parts, as its config has them."""
+    return [name for name in config.get("parts") or [] if is_part(name)]
+
+
+def is_part(name: Any) -> bool:
+    """Whether a part of a run may have this name."""
+    return isinstance(name, str) and PART.fullmatch(name) is not None and name[-1] not in " ." and name not in PARTS
+
+
+def refuse_parts(path: Path, names: Iterable[str]) -> None:
+    """Raise an InputError where a run has parts, which have the measurements."""
+    for name in names:
+        raise InputError(
+            f"run: {str(path)!r} has parts {', '.join(names)}; take one, as run.parts[{name!r}], or its folder "
+            f"{str(path / name)!r}"
+        )
 
 
 def plain(value: Any) -> Any:
@@ -182,6 +208,16 @@ def read_metrics(part: Path) -> pd.DataFrame:
     return frame
 
 
+def keep_metrics(part: Path, step: int, workroom: Path) -> None:
+    """Keep those of a file of metrics that are up to a step; where there are none, the file is removed."""
+    frame = read_metrics(part)
+    kept = frame.loc[frame["step"] <= step, :]
+    if kept.empty:
+        part.unlink()
+    elif len(kept) < len(frame):
+        write_whole(part, lambda at: kept.to_parquet(at, index=False), workroom)
+
+
 def by_step(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each step, with the last number of each column."""
     if not frame["step"].duplicated().any():
@@ -197,7 +233,13 @@ def _about(attrs: Any) -> dict[str, Any]:
 
 
 def remove_parts(path: Path) -> None:
-    """Remove a run's files from its folder, `config.yaml` last."""
+    """Remove a run's files from its folder, `config.yaml` last, and those of its parts."""
+    with suppress(InputError):  # a damaged one names none
+        for name in part_names(read_config(path / "config.yaml")):
+            if (path / name / "config.yaml").is_file() and not (path / name).is_symlink():
+                remove_parts(path / name)
+                with suppress(OSError):  # somebody else's files are in it
+                    (path / name).rmdir()
     for name in sorted(PARTS, key=lambda name: name == "config.yaml"):
         part = path / name
         if part.is_dir() and not part.is_symlink():

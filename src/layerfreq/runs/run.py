@@ -18,10 +18,13 @@ from layerfreq.runs.files import (
     begin,
     by_step,
     joined,
+    keep_metrics,
+    part_names,
     read_config,
     read_frame,
     read_frames,
     read_metrics,
+    refuse_parts,
     remove_parts,
 )
 from layerfreq.runs.reader import medians
@@ -108,6 +111,22 @@ class Run:
         return read_config(self.path / "config.yaml")
 
     @property
+    def parts(self) -> dict[str, Run]:
+        """The runs inside this one by name, each of one target or probe set of a monitor of several; else none.
+
+        Example:
+            >>> x = torch.linspace(0, 1, 100)[:, None]
+            >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+            >>> each = {"labels": torch.sin(9 * x), "residual": lambda x, y, output: y - output}
+            >>> with Monitor(model, x, each, run="several") as monitor:
+            ...     found = monitor.measure(0, loss=1.0)
+            >>> {name: part.steps() for name, part in Run("several").parts.items()}
+            {'labels': [0], 'residual': [0]}
+        """
+        inside = [self.path / name for name in part_names(self.config)]
+        return {path.name: type(self)(path) for path in inside if (path / "config.yaml").is_file()}
+
+    @property
     def unit(self) -> str:
         """What a step is called: as its config says, or that of the experiment that it belongs to; else "step"."""
         about, parent = self.config, self.path.resolve().parent
@@ -160,6 +179,7 @@ class Run:
             InputError: If the step was not measured, or not at that scale.
         """
         at, scale = step if isinstance(step, tuple) and len(step) == 2 else (step, None)
+        refuse_parts(self.path, self.parts)
         at = measured_step(at, self._steps_in("spectra"), self.path)
         frame = joined([read_frame(self._spectra_at(at), SPECTRA, SPECTRA_COLUMNS)])
         return layers_at(frame, scale, self.config.get("options"))
@@ -168,8 +188,13 @@ class Run:
         __iter__ = None  # numbers are steps, not places: iterate over `steps()`
 
     def steps(self) -> list[int]:
-        """Return the steps measured so far, in order: those with spectra; with errors, where no layers are measured."""
+        """Return the steps measured so far, in order: those with spectra, or that all its parts have.
+
+        Where no layers are measured, those with errors.
+        """
         found = self._steps_in("spectra")
+        if not found and (parts := self.parts):  # of which all have what was measured whole
+            return sorted(set.intersection(*(set(part.steps()) for part in parts.values())))
         layerless = not found and (self.path / "errors").is_dir() and not self.config.get("layers")
         return self._steps_in("errors") if layerless else found
 
@@ -266,19 +291,15 @@ class Run:
         """
         step = -1 if isinstance(step, int) and step == -1 else as_step(step)
         self._pending = []
+        for part in self.parts.values():
+            part.rewind(step)
         for folder in ("spectra", "errors"):
             for later in self._steps_in(folder):
                 if later > step:
                     (self.path / folder / f"step-{later:012d}.parquet").unlink()
         for part in (self.path / "metrics").glob("from-*.parquet"):
-            if not METRICS.fullmatch(part.name):
-                continue
-            frame = read_metrics(part)
-            kept = frame.loc[frame["step"] <= step, :]
-            if kept.empty:
-                part.unlink()
-            elif len(kept) < len(frame):
-                self._write_frame("metrics", part.stem, kept)
+            if METRICS.fullmatch(part.name):
+                keep_metrics(part, step, self.path)
 
     def remove(self) -> None:
         """Remove the run's files, and its folder, and those made for it, if nothing else is there.
@@ -363,7 +384,9 @@ class Run:
         return write_report([self], path)
 
     def trainings(self) -> list[Run]:
-        """Return the runs that hold measurements or metrics: this one, or those in its folders, in natural order."""
+        """Return the runs that hold measurements or metrics: this one, its parts, or those in its folders, in order."""
+        if parts := self.parts:
+            return list(parts.values())
         if any(next((self.path / folder).glob("*.parquet"), None) for folder in ("spectra", "errors", "metrics")):
             return [self]
         inside = [part.parent for part in self.path.glob("*/config.yaml")]
@@ -379,12 +402,15 @@ class Run:
     def __repr__(self) -> str:
         steps = self.steps()
         when = f"steps {steps[0]} .. {steps[-1]}" if steps else "nothing measured yet"
-        return f"Run({str(self.path)!r}, {len(steps)} measurements, {when})"
+        parts = f", parts {', '.join(self.parts)}" if self.parts else ""
+        return f"Run({str(self.path)!r}, {len(steps)} measurements, {when}{parts})"
 
     def _read(self, folder: str, pattern: re.Pattern[str], columns: list[str]) -> pd.DataFrame:
         import pandas as pd
 
         frames = read_frames(self.path / folder, pattern, columns)
+        if not frames:
+            refuse_parts(self.path, self.parts)
         return joined(frames) if frames else pd.DataFrame(columns=pd.Index(columns))
 
     def _write_frame(self, folder: str, name: str, frame: pd.DataFrame) -> None:

@@ -20,13 +20,19 @@ def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
     """Return single runs, each with the name of its cluster: its own path, or the experiment's and its seed.
 
     Raises:
-        InputError: If a folder holds no run, or a run is given twice.
+        InputError: If a folder holds no run, a run is given twice, or has parts.
     """
     if not runs:
         raise InputError("runs: none given; name at least one run's folder")
     found: list[tuple[Run, str]] = []
     for given in runs:
         path = given.path if isinstance(given, Run) else as_path(given, "run")
+        parts = Run(path).parts if (path / "config.yaml").is_file() else {}
+        if parts:
+            raise InputError(
+                f"runs: {str(path)!r} has parts {', '.join(parts)}, which are not seeds of one another; name one, such "
+                f"as {str(path / next(iter(parts)))!r}"
+            )
         inner = sorted(p.parent for p in path.glob("*/config.yaml"))
         if any((path / folder).is_dir() for folder in ("spectra", "errors", "metrics")) or not inner:
             found.append((given if isinstance(given, Run) else Run(path), str(path)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -64,7 +64,7 @@ class Tracker(Protocol):
         ...
 
 
-def scalars_of(*measured: LayerSpectra, error: ErrorSpectrum | None = None) -> dict[str, float]:
+def scalars_of(*measured: LayerSpectra, error: ErrorSpectrum | None = None, part: str = "") -> dict[str, float]:
     """Return the numbers of a step's measurements by name.
 
     They are `layerfreq/<scale>/<what>/<layer>` with the scales measured and what median, peak or resolution, and
@@ -72,16 +72,17 @@ def scalars_of(*measured: LayerSpectra, error: ErrorSpectrum | None = None) -> d
     root mean square) one brings the other; maxabs (each dimension over its largest absolute value, the paper's) is
     there if it was asked for. With an error by frequency, `layerfreq/learned` is the largest k up to which it stays
     under a tenth, in radians per unit of the inputs, and `layerfreq/bias` its spectral bias. What is None (a median
-    outside the cutoffs, the peak of a target that does not vary) is left out.
+    outside the cutoffs, the peak of a target that does not vary) is left out. Of a part of a monitor, such as
+    "residual", all names begin with `layerfreq/residual/`.
     """
-    found = {}
+    found, ours = {}, f"layerfreq/{part}/" if part else "layerfreq/"
     for spectra in _in_all_scales(measured):
         for layer, one in spectra.items():
             for what in ("median", "peak", "resolution"):
-                found[f"layerfreq/{one.scale}/{what}/{layer}"] = getattr(one, what)
-            found[f"layerfreq/floor/{layer}"] = one.floor
+                found[f"{ours}{one.scale}/{what}/{layer}"] = getattr(one, what)
+            found[f"{ours}floor/{layer}"] = one.floor
     if error is not None:
-        found |= {"layerfreq/learned": error.learned(), "layerfreq/bias": error.bias}
+        found |= {f"{ours}learned": error.learned(), f"{ours}bias": error.bias}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
@@ -119,11 +120,19 @@ class Trackers:
                     "such as layerfreq.trackers.trackers.CSV('spectra.csv')"
                 )
 
-    def log(self, step: int, measured: Sequence[LayerSpectra], error: ErrorSpectrum | None = None) -> None:
-        """Log what was measured at a step, `LayerSpectra` at one scale or more and the error, to all of them."""
+    def log(self, step: int, found: Mapping[str, tuple[Sequence[LayerSpectra], ErrorSpectrum | None]]) -> None:
+        """Log what was measured at a step to all of them; the figure is that of the first part.
+
+        Args:
+            step: The step.
+            found: Name of a part -> `LayerSpectra` at one scale or more, and the error; a monitor's only part is "".
+        """
+        first, its_error = next(iter(found.values()))
         with _random_state_kept():
-            scalars = scalars_of(*measured, error=error)
-            figure = cache(lambda: figure_of(*measured, error=error))
+            scalars: dict[str, float] = {}
+            for part, (measured, error) in found.items():
+                scalars |= scalars_of(*measured, error=error, part=part)
+            figure = cache(lambda: figure_of(*first, error=its_error))
             for one in self._trackers:
                 self._try(one, lambda one=one: one.log(step, dict(scalars), figure))
 

@@ -10,7 +10,7 @@ import numpy as np
 from layerfreq.runs.run import Run
 
 # What runs say of themselves that trainings of one kind share; where one does not say it, it is not asked.
-SAME = ("experiment", "preset", "model", "data", "points", "reading", "center")
+SAME = ("experiment", "preset", "model", "data", "points", "reading", "center", "target", "probe")
 FALLEN = 0.75  # of its first loss; a training that is above has hardly begun
 
 
