@@ -36,6 +36,7 @@ ROOMS = (
     "diagnosis",
     "analysis",
     "relearn",
+    "advice",
     "experiments",
     "integrations",
     "cli",

@@ -16,9 +16,11 @@ from layerfreq.runs.run import Run
 from layerfreq.spectrum import Spectrum, spectrum
 
 if TYPE_CHECKING:
+    from layerfreq.advice import Advice, advise
     from layerfreq.verdict import compare, verdict
 
 __all__ = [
+    "Advice",
     "Diagnosis",
     "ErrorSpectrum",
     "InputError",
@@ -27,6 +29,7 @@ __all__ = [
     "Run",
     "Spectrum",
     "__version__",
+    "advise",
     "compare",
     "doctor",
     "error_spectrum",
@@ -45,4 +48,6 @@ def __getattr__(name: str) -> Any:
         return import_module("layerfreq.verdict")
     if name == "compare":
         return import_module("layerfreq.verdict").compare
+    if name in ("Advice", "advise"):
+        return getattr(import_module("layerfreq.advice"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

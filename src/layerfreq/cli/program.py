@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from layerfreq._version import __version__
+from layerfreq.cli.advise import advise
 from layerfreq.cli.analyze import analyze
 from layerfreq.cli.bench import bench
 from layerfreq.cli.doctor import doctor
@@ -45,7 +46,7 @@ def layerfreq(
     """Which frequencies each layer of a network still has to learn."""
 
 
-for command in (demo, analyze, doctor, report, verdict, relearn, spectrum, errors, reproduce, bench):
+for command in (demo, analyze, doctor, report, verdict, advise, relearn, spectrum, errors, reproduce, bench):
     app.command()(command)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -27,6 +27,9 @@ DEPTHS = {"linear": 0, "hidden-1": 1, "hidden-2": 2}  # kind of a fixed head -> 
 SEEN = 1000  # points on which minibatch training evaluates the loss, where there are more
 BLOCK = 250  # of them in one pass
 BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam
+# Gets a step, which heads (number of the seed, times the rates, plus the number of the rate) are still in the batch,
+# and their outputs (heads, n, c) as a function of features (n, d).
+Watch = Callable[[int, np.ndarray, Callable[[Tensor], Tensor]], Any]
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def train_heads(
     steps: int = 1500,
     batch: int | None = 128,
     keep: int | None = None,
+    watch: Watch | None = None,
 ) -> Curves:
     """Train every head at every learning rate, all at once.
 
@@ -102,6 +106,7 @@ def train_heads(
         keep: Which of the rates is trained to the end in any case; others are given up once one rate has brought all
             its seeds to all errors, since they cannot be the best of the grid for an error that they still miss. None
             gives up none.
+        watch: Told of the heads at the first steps and four times an octave, see `Watch`.
     """
     template, params = _stack(heads, len(rates))
     rate = torch.tensor(list(rates), dtype=features.dtype, device=features.device).repeat(len(heads))
@@ -130,6 +135,8 @@ def train_heads(
             row[alive.numpy()] = known.cpu().numpy()
             evaluated.append(step)
             losses.append(row)
+            if watch is not None and _due(step, steps):
+                watch(step, alive.numpy(), partial(_all_outputs, template, params))
             arrived |= row <= min(errors)
             stay = _stay(row, arrived, len(rates), keep)[alive.numpy()]
             if step == steps or not stay.any():
@@ -194,6 +201,12 @@ def _stack(heads: Sequence[nn.Module], rates: int) -> tuple[nn.Module, dict[str,
 def _losses(template: nn.Module, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Return the mean loss of each head."""
     return vmap(partial(_loss, template, x, y), randomness="different")(params)
+
+
+def _all_outputs(template: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Return the outputs (heads, n, c) of each head."""
+    with torch.no_grad():
+        return vmap(lambda own: functional_call(template, own, (x,)), randomness="different")(params)
 
 
 def _loss(template: nn.Module, x: Tensor, y: Tensor, own: dict[str, Tensor]) -> Tensor:

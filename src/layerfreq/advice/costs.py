@@ -1,0 +1,68 @@
+"""What the layers below a cut cost: time and parameters, as shares of the whole network's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerfreq.data.inputs import call, count, device_of, on_device, take
+from layerfreq.errors import InputError
+from layerfreq.isolation.preserve import untouched
+from layerfreq.network.split import split
+
+POINTS, ROUNDS = 64, 7  # points of a timed pass, at most; passes, of which the quickest counts
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What running up to a cut takes.
+
+    Attributes:
+        time: Share of the whole network's time in eval mode, on the device where the model is.
+        parameters: Number of parameters that the cut's value depends on.
+    """
+
+    time: float
+    parameters: int
+
+
+def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[str, Cost], int]:
+    """Return what lies below each cut, and the whole network's number of parameters.
+
+    Timed are the parts that `split` makes, in turn with the whole network. A cut that it refuses is left out.
+
+    Args:
+        model: The model, unwrapped; left as it was.
+        inputs: One batch of what its forward takes.
+        layers: Names of cuts.
+    """
+    n = count(inputs)
+    inputs = on_device(model, take(inputs, slice(0, POINTS), n))
+    with untouched(model):
+        parts: dict[str, nn.Module] = {"": model}
+        for layer in layers:
+            try:
+                parts[layer] = split(model, layer, inputs)[0]
+            except InputError:  # such as what a caller has named that other ways go around
+                continue
+        seconds = dict.fromkeys(parts, float("inf"))
+        for _ in range(ROUNDS):
+            for name, part in parts.items():
+                seconds[name] = min(seconds[name], _timed(part, inputs))
+        sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    found = {layer: Cost(min(1.0, seconds[layer] / seconds[""]), sizes[layer]) for layer in parts if layer}
+    return found, sizes[""]
+
+
+def _timed(part: nn.Module, inputs: Any) -> float:
+    device = device_of(part)
+    start = time.perf_counter()
+    call(part, inputs)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,83 @@
+"""Whether another layer would still lower the frequency of what is left to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfreq.measure.measure import spectrum
+from layerfreq.measure.result import Spectrum
+
+Answer = Literal["more", "enough", "too much", "unknown"]
+PARTS, LEAST = 5, 20  # disjoint parts of the points, whose scatter is the interval; points in each, at least
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What the frequencies say about the number of layers.
+
+    Attributes:
+        answer: "more" where the last layer still lowers the rms median frequency; "too much" where an earlier cut has a
+            lower one than the last; "enough" where neither can be told; "unknown" where medians are not resolved or
+            points are too few.
+        octaves: By how many octaves the last layer changes the rms median.
+        low: Of the 95% interval of that change (Student's t over `PARTS` disjoint parts of the points).
+        high: Of the same.
+        lowest: The cut of the lowest rms median.
+
+    Example:
+        >>> found = judge_depth(["1", "3", "5"], np.array([[8.0, 4.0, 2.0], [8.0, 4.1, 2.0], [8.0, 4.0, 2.1]]))
+        >>> found.answer, found.lowest, round(found.octaves)
+        ('more', '5', -1)
+    """
+
+    answer: Answer
+    octaves: float
+    low: float
+    high: float
+    lowest: str
+
+
+def judge_depth(layers: Sequence[str], medians: np.ndarray) -> Depth:
+    """Judge the number of layers.
+
+    Args:
+        layers: (k,) names of cuts, input to output.
+        medians: (parts, k) rms median frequencies at the cuts, of disjoint parts of the points; NaN where unknown.
+    """
+    nothing = float("nan")
+    if len(layers) < 2 or len(medians) < 2 or not np.isfinite(medians).all():
+        return Depth("unknown", nothing, nothing, nothing, "")
+    octaves = np.log2(medians)
+    lowest = int(octaves.mean(axis=0).argmin())
+    change, low, high = student(octaves[:, -1] - octaves[:, -2])
+    above = student(octaves[:, -1] - octaves[:, lowest])[1] > 0
+    answer: Answer = "too much" if above else "more" if high < 0 else "enough"
+    return Depth(answer, change, low, high, layers[lowest])
+
+
+def medians_of_parts(features: Tensor, targets: Tensor, seed: int) -> np.ndarray:
+    """Return the rms median of each part of the points, (parts,); NaN where there is none, empty where they are few."""
+    if len(features) < PARTS * LEAST:
+        return np.empty(0)
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    return np.array([resolved(spectrum(features[at], targets[at], scale="rms")) for at in order.tensor_split(PARTS)])
+
+
+def resolved(found: Spectrum) -> float:
+    """Return the median of a spectrum; NaN where there is none, or windows of its size hold no second point."""
+    return found.median if found.median is not None and found.median <= found.resolution else float("nan")
+
+
+def student(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of a few values and its 95% interval."""
+    from scipy.stats import t
+
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
+    half = float(t.ppf(0.975, len(values) - 1)) * error
+    return mean, mean - half, mean + half

@@ -1,0 +1,179 @@
+"""`layerfreq advise`: where to cut a trained network, where to take features from, and whether it is deep enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layerfreq.cli.analyze import DataHelp, ReadingOption, SeedOption
+from layerfreq.cli.terminal import JsonOption, console, counting, print_json, show_table, stoppable
+from layerfreq.errors import InputError
+from layerfreq.files import as_path
+
+if TYPE_CHECKING:
+    from layerfreq.advice import Advice
+
+
+def advise(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN ... | MODEL [CHECKPOINT]",
+            help="Runs with weights; or MODULE:FACTORY, or a Hugging Face folder or hub id, and a checkpoint.",
+            show_default=False,
+        ),
+    ],
+    *,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help=f"{DataHelp} Not what was trained on. A run of an experiment has its own."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODULE:FACTORY", help="Of a run of your own: makes its network.")
+    ] = None,
+    step: Annotated[int | None, typer.Option("--step", help="Of a run; default: the last one kept.")] = None,
+    transfer: Annotated[
+        str | None, typer.Option("--transfer", help="Another data set, to take features for; named as --data is.")
+    ] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option("--layers", help="A layer; may be given several times; default: all hidden.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="How far below the network's score a head's may be.")] = 0.02,
+    points: Annotated[int, typer.Option(help="Points to learn and judge from, at most.", min=30)] = 2000,
+    reading: ReadingOption = "mean",
+    seed: SeedOption = 0,
+    table: Annotated[bool, typer.Option("--table", help="Also how far each head is from the network.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where to cut a trained network, where to take features from, and whether it is deep enough."""
+    from layerfreq.advice import advise as judge
+    from layerfreq.loading.datasets import load_data
+    from layerfreq.loading.models import Source
+
+    found = []
+    with stoppable("nothing was written; run it again"), counting("advise") as tell:
+        for name, network, given, own in _networks(what, model, data, step, points, seed):
+            other = None if transfer is None else load_data(transfer, Source(network, name), points, reading)
+            advice = judge(
+                network,
+                *given,
+                transfer=other if other is None or other[1] is not None else other[0],
+                layers=layers,
+                reading=reading,
+                tolerance=tolerance,
+                seed=seed,
+                tell=tell,
+            )
+            found.append((name, advice, own))
+    if as_json:
+        print_json({"advice": [{"of": name, **_as_dict(one), "trained_on": own} for name, one, own in found]})
+        return
+    for name, advice, own in found:
+        console.print(f"{name}: {advice.points} points, {advice.measure} {advice.network:.3f}")
+        show_table(*rows_of(advice), fold=0)
+        if table:
+            show_table(*gaps_of(advice), fold=0)
+        for sentence in advice.sentences:
+            console.print(sentence)
+        if own:
+            console.print("The network was trained on these points: scores are too high; name others with --data.")
+
+
+def _networks(
+    what: list[str], model: str | None, data: str | None, step: int | None, points: int, seed: int
+) -> Iterator[tuple[str, Any, tuple[Any, Any], bool]]:
+    """Iterate over names, networks, their data, and whether the network was trained on these."""
+    from layerfreq.loading.datasets import load_data
+    from layerfreq.loading.models import find_model, load_checkpoint
+    from layerfreq.runs.several import expand
+
+    if (":" not in what[0] and (as_path(what[0], "run") / "config.yaml").is_file()) or model is not None:
+        source = None if model is None else find_model(model, seed)
+        for run, _ in expand(what):
+            yield _of_run(run, source, data, step, points)
+        return
+    if step is not None:
+        raise InputError(f"step: {step} of {what[0]!r}, which is no run; name its checkpoint instead")
+    if data is None:
+        raise InputError(f"data: none for {what[0]!r}; name points that the network was not trained on with --data")
+    if len(what) > 2:
+        raise InputError(f"checkpoint: {len(what) - 1} given; name one, advice is on one network")
+    source = find_model(what[0], seed)
+    if len(what) == 2:
+        load_checkpoint(source, as_path(what[1], "checkpoint"))
+    yield " ".join(what), source.model, load_data(data, source, points), False
+
+
+def _of_run(run: Any, own: Any, data: str | None, step: int | None, points: int) -> tuple[str, Any, Any, bool]:
+    from layerfreq.experiments import source_of
+    from layerfreq.loading.datasets import load_data
+    from layerfreq.loading.models import Source
+    from layerfreq.runs.weights import kept_steps, load_weights
+
+    kept = kept_steps(run.path)
+    if not kept:
+        raise InputError(f"run: {str(run.path)!r} kept no weights; train anew, a Monitor with checkpoints=True")
+    step = kept[-1] if step is None else step
+    name = f"{run.path}, step {step}"
+    if own is not None:
+        if data is None:
+            raise InputError("data: none for --model; name points that the network was not trained on with --data")
+        load_weights(run.path, step, own.model)
+        return name, own.model, load_data(data, own, points), False
+    source = source_of(run)
+    network = source.fresh(0)
+    load_weights(run.path, step, network)
+    if data is None:
+        return name, network, (source.inputs[:points], source.targets[:points]), True
+    inputs, targets = load_data(data, Source(network, run.path.name), points)
+    shape = source.inputs.shape[1:]
+    if hasattr(inputs, "shape") and inputs[0].numel() == shape.numel():
+        inputs = inputs.reshape(len(inputs), *shape)  # as pixels in a row, for instance
+    return name, network, (inputs, targets), False
+
+
+def rows_of(advice: Advice) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table, at most 80 columns wide where names are short."""
+    head = ["layer", "raw", "rms", "maxabs", "linear", "hidden", "steps", "time", "params"]
+    more = ["transfer"] if "transfer" in advice.table else []
+    rows = []
+    for row in advice.table.to_dict("records"):
+        scores = [f"{row[name]:.3f}" for name in ("linear", "hidden", *more)]
+        frequencies = [_short(row[name]) for name in ("raw", "rms", "maxabs")]
+        steps = "never" if row["linear_steps"] == float("inf") else f"{row['linear_steps']:.0f}"
+        spent = "-" if row["time"] != row["time"] else f"{row['time']:.0%}"
+        below = [spent, _count(row["parameters"])]
+        rows.append([row["layer"], *frequencies, *scores[:2], steps, *below, *scores[2:]])
+    whole = ["network", "", "", "", f"{advice.network:.3f}", "", "", "100%", _count(advice.parameters)]
+    return [*head, *more], [*rows, whole + [""] * len(more)]
+
+
+def gaps_of(advice: Advice) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of how far each head is from the network, and on other data from the best cut."""
+    kinds = [name for name in ("linear", "hidden", "transfer") if f"{name}_gap" in advice.table]
+    rows = [
+        [row["layer"], *(f"{row[f'{k}_gap']:+.3f} ({row[f'{k}_low']:+.3f} to {row[f'{k}_high']:+.3f})" for k in kinds)]
+        for row in advice.table.to_dict("records")
+    ]
+    return ["layer", *kinds], rows
+
+
+def _as_dict(advice: Advice) -> dict[str, Any]:
+    fields = ("measure", "network", "parameters", "points", "tolerance", "depth", "exit", "sure_exit", "features")
+    more = ("as_good", "agreement", "sentences", "table")
+    return {name: getattr(advice, name) for name in (*fields, *more)}
+
+
+def _short(value: float) -> str:
+    return "-" if value != value else f"{value:.3g}"
+
+
+def _count(number: int | float) -> str:
+    if number != number:
+        return "-"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"

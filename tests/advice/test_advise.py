@@ -1,0 +1,175 @@
+"""Advice on networks whose answer is known, made by hand; costs and depth in closed form; bad input in one line."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import layerfreq
+from layerfreq import advise
+from layerfreq.advice import heads
+from layerfreq.advice.costs import costs
+from layerfreq.advice.depth import judge_depth
+from layerfreq.advice.result import Advice, Gap
+from layerfreq.errors import InputError
+
+X = torch.randn(240, 2, generator=torch.Generator().manual_seed(0))
+XOR = (X[:, 0] * X[:, 1] > 0).long()
+
+
+def by_hand():
+    """XOR as |x + y| - |x - y|: the four halves of both in the first layer, which the second hands on, doubled."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        for layer in (model[0], model[2], model[4]):
+            layer.bias.zero_()
+        model[0].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]))
+        model[2].weight.copy_(2 * torch.eye(4))
+        model[4].weight.copy_(torch.tensor([[-1.0, -1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]]))
+    return model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Short training will do: the features here are clean."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "STEPS", 50)
+        patch.setattr(heads, "RATES", (0.03, 0.1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(quick):
+    return advise(by_hand(), X, XOR, transfer=(X, (X[:, 0] > 0).long() * 5 + 2), tolerance=0.05)
+
+
+def test_the_first_layer_that_has_it_all_is_the_place_to_cut(found):
+    assert found.network == 1
+    assert found.exit == "1"
+    linear = found.table.set_index("layer")["linear"]
+    assert linear["inputs"] < 0.7
+    assert linear["1"] == pytest.approx(linear["3"], abs=1e-9)  # the same features: the same folds, the same heads
+    assert found.table["layer"].tolist() == ["inputs", "1", "3"]
+    assert "Cut at '1'" in found.sentences[0]
+
+
+def test_features_for_other_data_are_taken_where_these_can_be_told(found):
+    assert found.table["transfer"].min() > 0.9
+    assert found.features in ("inputs", "1", "3")
+    best = found.table["transfer_gap"].idxmax()
+    assert found.table["transfer_gap"][best] == found.table["transfer_low"][best] == 0
+    assert found.features not in found.as_good
+
+
+def test_the_last_layer_changes_no_frequency_and_another_would_not(found):
+    assert found.depth.octaves == pytest.approx(0, abs=1e-6)
+    assert found.depth.answer == "enough"
+    rms = found.table.set_index("layer")["rms"]
+    assert rms["1"] == pytest.approx(rms["3"])
+    assert rms["1"] < rms["inputs"]
+
+
+def test_what_it_prints_and_returns(found):
+    assert isinstance(found, layerfreq.Advice)
+    frame = found.to_frame()
+    frame["linear"] = 0
+    assert found.table["linear"].iloc[1] > 0
+    assert "Depth: enough" in repr(found)
+    assert "<table" in found._repr_html_()
+
+
+def test_measuring_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 2)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    advise(model, list(zip(X.split(100), XOR.split(100), strict=True)))
+    assert model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_costs_count_the_parameters_below():
+    cost, whole = costs(by_hand(), X, ["1", "3"])
+    assert (cost["1"].parameters, cost["3"].parameters, whole) == (12, 32, 42)
+    assert all(0 < one.time <= 1 for one in cost.values())
+
+
+def test_floats_are_judged_by_r2():
+    x = torch.linspace(-1, 1, 200)[:, None]
+    model = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
+    found = advise(model, x, 2 * x[:, 0] + 3)
+    assert (found.measure, found.exit) == ("R2", "inputs")
+    assert found.sentences[0].startswith("The inputs do")
+
+
+@pytest.mark.parametrize(
+    ("octaves", "answer"),
+    [
+        ([[3, 2, 1], [3.1, 2, 1.1], [3, 2.1, 1]], "more"),
+        ([[3, 1, 2], [3.1, 1, 2.1], [3, 1.1, 2]], "too much"),
+        ([[3, 1, 1.1], [3.1, 1.1, 1], [3, 1.05, 1.04]], "enough"),
+        ([[3, np.nan, 1]] * 3, "unknown"),
+        ([[3]] * 3, "unknown"),
+        ([[3, 2, 1]], "unknown"),
+    ],
+)
+def test_depth_by_the_medians_of_parts(octaves, answer):
+    medians = 2.0 ** np.array(octaves, dtype=float)
+    found = judge_depth([str(i) for i in range(medians.shape[1])], medians)
+    assert found.answer == answer
+    if answer == "more":
+        assert found.octaves == pytest.approx(-1, abs=0.1)
+        assert found.low < found.octaves < found.high < 0
+
+
+def test_gaps_are_paired_by_point():
+    one = np.array([1.0, 0, 1, 1])
+    assert Gap.of(one, one) == Gap(0.0, 0.0, 0.0)
+    gap = Gap.of(one, np.array([1.0, 1, 1, 1]))
+    assert gap.value == -0.25
+    assert gap.high - gap.value == pytest.approx(1.96 * 0.5 / 2)
+
+
+def made(linear_gap, low):
+    """Advice of which only the heads' gaps count."""
+    layers = [str(i) for i in range(len(linear_gap))]
+    table = pd.DataFrame({"layer": layers, "linear": 0.9, "linear_gap": linear_gap, "linear_low": low})
+    table = table.assign(linear_high=0.1, rms=1.0, time=0.5)
+    return Advice(table, "accuracy", 0.9, 10, 100, 0.02, judge_depth(layers, np.empty((0, 0))))
+
+
+def test_a_cut_is_advised_within_the_tolerance_and_sure_where_its_interval_is():
+    found = made([-0.1, -0.015, -0.01], [-0.2, -0.03, -0.02])
+    assert (found.exit, found.sure_exit) == ("1", "2")
+    assert "for sure only at '2'" in found.sentences[0]
+    none = made([-0.1, -0.05, -0.03], [-0.2, -0.1, -0.04])
+    assert (none.exit, none.sure_exit) == (None, None)
+    assert none.sentences[0].startswith("Do not cut")
+    assert "no cut is within it for sure" in made([-0.1, -0.01], [-0.2, -0.1]).sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "targets", "options", "words"),
+    [
+        (by_hand(), X, XOR, {"tolerance": 1.0}, "tolerance: 1.0 is not at least 0"),
+        (by_hand(), X, XOR, {"tolerance": -0.1}, "tolerance: -0.1"),
+        (by_hand(), X, XOR, {"reading": "positions"}, "reading: 'positions'"),
+        (by_hand(), X, None, {}, "targets: none"),
+        (by_hand(), X[:20], XOR[:20], {}, "inputs: 20 points are too few"),
+        (by_hand(), X, torch.zeros(240).long(), {}, "targets: all equal"),
+        (by_hand(), X, XOR - 1, {}, "targets: class id -1"),
+        (by_hand(), X, XOR + 1, {}, "one output per class"),
+        (by_hand(), X, X[:, 0], {}, "targets: (240,) floats, but the model returns (240, 2)"),
+        (by_hand(), X, X * torch.nan, {}, "targets:"),
+        (by_hand(), X, XOR, {"transfer": (X[:20], XOR[:20])}, "transfer: inputs: 20 points"),
+        (nn.Linear(2, 2), X, XOR, {}, "no hidden layer found"),
+        (by_hand(), X, XOR, {"layers": ["nothing"]}, "layers: no layer 'nothing'"),
+    ],
+)
+def test_what_cannot_be_advised_is_one_line(model, inputs, targets, options, words):
+    with pytest.raises(InputError) as caught:
+        advise(model, inputs, targets, **options)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
