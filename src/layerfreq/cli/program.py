@@ -17,11 +17,10 @@ from layerfreq.cli.advise import advise
 from layerfreq.cli.analyze import analyze
 from layerfreq.cli.bench import bench
 from layerfreq.cli.doctor import doctor
-from layerfreq.cli.errors import errors
 from layerfreq.cli.relearn import relearn
 from layerfreq.cli.report import report
 from layerfreq.cli.reproduce import demo, reproduce
-from layerfreq.cli.spectrum import spectrum
+from layerfreq.cli.spectrum import errors, spectrum
 from layerfreq.cli.terminal import Stopped
 from layerfreq.cli.verdict import verdict
 from layerfreq.errors import InputError, first_line

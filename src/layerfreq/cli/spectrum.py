@@ -1,10 +1,10 @@
-"""`layerfreq spectrum FILE`: the spectrum of features and targets in a file."""
+"""`layerfreq spectrum FILE` and `layerfreq errors FILE`: what is measured of arrays in a file."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ from layerfreq.files import as_path
 from layerfreq.loading.array_files import SUFFIXES, read_arrays
 
 ScaleOption = Annotated[Scale, typer.Option(help="Features as they are, at unit RMS, or at the paper's scale, maxabs.")]
+WHOLE = ("method", "n", "d", "units", "mse", "bias", "notes")
+BANDS = ("k", "target_energy", "error_energy", "relative", "chance", "stderr", "low", "high")
 
 
 def spectrum(
@@ -33,21 +35,54 @@ def spectrum(
     result = measure(*arrays_of(as_path(file, "file"), "features", "targets"), scale=scale, rows=rows)
     if not as_json:
         console.print(repr(result))
-    files = []
-    if out is not None:
-        from layerfreq import plots
-        from layerfreq.files import write_whole
-
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "spectrum.csv", lambda at: result.to_frame().to_csv(at, index=False))
-        figure: Any = result.plot().figure
-        files = [out / "spectrum.csv", *plots.save(figure, out, "spectrum")]
+    files = _saved(result, out, "spectrum")
     if as_json:
         read = {name: getattr(result, name) for name in ("peak", "peak_at_edge", "median", "resolution")}
         resolved = result.median is not None and result.median <= result.resolution
         print_json({**read, "resolved": resolved, **asdict(result), "files": files})
     else:
         list_files(files)
+
+
+def errors(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help=".npz or .safetensors with arrays `inputs`, `targets` and `outputs`.")
+    ],
+    method: Annotated[
+        Literal["auto", "grid", "scattered", "filter", "projection"], typer.Option(help="auto says what it picks.")
+    ] = "auto",
+    window: Annotated[str | None, typer.Option(help="grid: for data that do not repeat, such as hann.")] = None,
+    rows: Annotated[int | None, typer.Option(help="filter: centres to draw; default: all points.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for errors.csv, .png and .pdf.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure error by frequency: which of the target's frequencies the outputs have, and which not."""
+    from layerfreq.response import error_spectrum
+
+    out = None if out is None else as_path(out, "out")
+    arrays = arrays_of(as_path(file, "file"), "inputs", "targets", "outputs")
+    found = error_spectrum(*arrays, method=method, window=window, rows=rows)
+    if not as_json:
+        console.print(repr(found), soft_wrap=True)
+    files = _saved(found, out, "errors")
+    if as_json:
+        fields = {name: getattr(found, name) for name in (*WHOLE, *BANDS)}
+        print_json({**fields, "learned": found.learned(), "learned_interval": found.learned_interval(), "files": files})
+    else:
+        list_files(files)
+
+
+def _saved(found: Any, out: Path | None, name: str) -> list[Path]:
+    """Write a result's table and figure into a folder, if there is one, and return the files."""
+    if out is None:
+        return []
+    from layerfreq import plots
+    from layerfreq.files import write_whole
+
+    out.mkdir(parents=True, exist_ok=True)
+    table = out / f"{name}.csv"
+    write_whole(table, lambda at: found.to_frame().to_csv(at, index=False))
+    return [table, *plots.save(found.plot().figure, out, name)]
 
 
 def arrays_of(file: Path, *wanted: str) -> list[Any]:
