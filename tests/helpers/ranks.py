@@ -201,6 +201,23 @@ def train_twice(network, how, options):
     return differences(on, off), len(spectra)
 
 
+def error_of(network, run, points):
+    """Measure the error of a network whose points lie on two ranks, so many on the first; returns it as a frame."""
+    import torch
+    import torch.distributed as dist
+
+    from layerfreq import Monitor
+    from tests.helpers.training import NETWORKS, data
+
+    torch.manual_seed(0)
+    wrapped = parallel("ddp")(NETWORKS[network]())
+    x, y = (part.tensor_split([points])[dist.get_rank()] for part in data(network))
+    options = {"error": "filter", "inv_delta": [0.1, 1.0, 10.0], "engine": "reference"}
+    with Monitor(wrapped, x, y, run=run, group=dist.group.WORLD, **options) as monitor:
+        monitor.measure(0)
+        return monitor.error.to_frame()
+
+
 def spectra_of(network, how, steps, points=None):
     """Measure a model under a wrapper, after some steps on other data a rank, before and after buffers are made alike.
 

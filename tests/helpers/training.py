@@ -101,6 +101,7 @@ def train(
     ema=False,
     frozen=None,
     parallel=None,
+    error=None,
     device="cpu",
 ):
     """Train for a few steps; returns all that must not depend on the monitor, and the last spectra."""
@@ -115,7 +116,7 @@ def train(
         x, y = x[dist.get_rank() :: dist.get_world_size()], y[dist.get_rank() :: dist.get_world_size()]
     group = None if parallel is None else dist.group.WORLD
     loader = DataLoader(TensorDataset(x, y), 12, shuffle=True)  # its order comes from the global generator
-    options = {"engine": "reference", "group": group, "inv_delta": [0.1, 1.0, 10.0]}
+    options = {"engine": "reference", "group": group, "inv_delta": [0.1, 1.0, 10.0], "error": error}
     trained = model if compiled is None or attached_first else compiled(model)
     trained = trained if parallel is None else parallel(trained)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9)) if ema else None

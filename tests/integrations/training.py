@@ -11,10 +11,11 @@ GRID = [0.01, 0.1, 1.0, 10.0]
 
 
 def assert_same_run(one, other):
-    """Spectra and metrics are the same, bit for bit."""
+    """Spectra, errors and metrics are the same, bit for bit."""
     a, b = Run(one), Run(other)
     assert a.steps() == b.steps()
     assert len(a.spectra) > 0
+    pd.testing.assert_frame_equal(a.errors, b.errors, check_exact=True)
     pd.testing.assert_frame_equal(a.spectra, b.spectra, check_exact=True)
     columns = sorted(a.metrics.columns)
     assert columns == sorted(b.metrics.columns)

@@ -1,6 +1,10 @@
 """Error by frequency while a network trains: from the pass that reads the layers, whole on disk, harmless."""
 
 import copy
+import os
+import signal
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -12,6 +16,7 @@ from layerfreq import Monitor, Run, error_spectrum, layer_spectra
 from layerfreq.errors import InputError
 from layerfreq.integrations.shell import Shell
 from layerfreq.runs.errors import ERRORS_COLUMNS, read_errors
+from tests.helpers.forked import context
 
 T = (torch.arange(64) / 64)[:, None]
 Y = torch.sin(2 * torch.pi * T) + 0.5 * torch.sin(2 * torch.pi * 6 * T)
@@ -163,6 +168,50 @@ def test_killed_between_two_files_the_step_is_absent_and_resumed_it_is_that_of_a
     train(again, 4, monitor)
     unbroken, resumed = Run(tmp_path / "whole").errors, Run(tmp_path / "run").errors
     pd.testing.assert_frame_equal(unbroken, resumed)
+
+
+OPTIONS = {"error": "auto", "inv_delta": GRID, "engine": "reference"}
+
+
+def train_until_killed(folder, replaced):
+    """Train and measure, until the process kills itself at the move of a file into its place."""
+    replace, moved = Path.replace, []
+
+    def move(self, target):
+        moved.append(target)
+        if len(moved) == replaced:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    with patch.object(Path, "replace", move):
+        model = net()
+        train(model, 4, Monitor(model, T, Y, run=folder, **OPTIONS))
+
+
+def test_a_killed_process_leaves_whole_errors_and_a_resumed_one_ends_as_if_unbroken(tmp_path):
+    whole = net()
+    train(whole, 4, Monitor(whole, T, Y, run=tmp_path / "whole", **OPTIONS))
+    unbroken, moves = (
+        Run(tmp_path / "whole"),
+        (5, 6, 7),
+    )  # of a step: its errors, its spectra, its metrics, in whatever order
+    children = [context.Process(target=train_until_killed, args=(tmp_path / str(at), at)) for at in moves]
+    for child in children:
+        child.start()
+    for at, child in zip(moves, children, strict=True):
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL
+        run = Run(tmp_path / str(at))
+        left = unbroken.errors
+        left = left[left["step"].isin(run.steps())].reset_index(drop=True)
+        pd.testing.assert_frame_equal(run.errors, left)
+        assert run.steps() == sorted(set(run.errors["step"]))
+        last = run.steps()[-1]
+        run.rewind(last)
+        again = net()  # trained as from a checkpoint of that step, measured from there on
+        train(again, 4, Monitor(again, T, Y, run=run, when=list(range(last + 1, 4)), **OPTIONS))
+        pd.testing.assert_frame_equal(run.errors, unbroken.errors)
+        pd.testing.assert_frame_equal(run.spectra, unbroken.spectra)
 
 
 def test_an_error_that_cannot_be_measured_is_told_and_the_layers_are_kept(tmp_path):

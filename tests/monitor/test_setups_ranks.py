@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from layerfreq import layer_spectra
-from tests.helpers.ranks import several_of, spectra_of, train_twice, world
+from layerfreq import Run, error_spectrum, layer_spectra
+from tests.helpers.ranks import error_of, several_of, spectra_of, train_twice, world
 from tests.helpers.training import NETWORKS, data
 
 
@@ -61,6 +61,25 @@ def test_training_that_is_shared_out_is_bit_identical(two, how):
     for wrong, layers in two(train_twice, *[("transformer", how, {})] * 2):
         assert wrong == []
         assert layers == 2
+
+
+@pytest.mark.parametrize("points", [12, 1])
+def test_the_error_of_two_ranks_is_that_of_all_points_and_is_written_once(two, tmp_path, points):
+    x, y = data("mlp")
+    torch.manual_seed(0)
+    outputs = NETWORKS["mlp"]().eval()(x).detach()
+    one = error_spectrum(x, y, outputs, method="filter").to_frame()
+    found = two(error_of, *[("mlp", tmp_path / "run", points)] * 2)
+    for frame in found:
+        for name in one:  # above the highest cutoffs hardly anything is left, mostly rounding of the outputs
+            np.testing.assert_allclose(frame[name], one[name], rtol=1e-3 if name == "high" else 1e-5, atol=1e-6)
+    kept = Run(tmp_path / "run").errors
+    np.testing.assert_array_equal(kept["error_energy"], found[0]["error_energy"])
+
+
+def test_training_on_two_ranks_is_bit_identical_where_the_error_is_measured(two):
+    for wrong, _ in two(train_twice, *[("mlp", "ddp", {"error": "filter"})] * 2):
+        assert wrong == []
 
 
 @pytest.mark.compatibility(
