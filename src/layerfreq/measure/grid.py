@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from layerfreq.data.distributed import Shards
@@ -65,9 +66,19 @@ class Reach:
     def grid(self, shards: Shards) -> Curve:
         """Return cutoffs of the scaled points that cover these distances: from 'all alike' to 'each on its own'."""
         farthest, nearest = shards.largest(self._farthest), shards.min(self._nearest)
-        nearest = nearest[torch.isfinite(nearest)].double().cpu()
-        if farthest == 0 or len(nearest) == 0:
-            return np.geomspace(0.01, 100, 33)
-        low, high = 0.02 / farthest, 30 / max(float(torch.quantile(nearest, 0.05)), 1e-300)
-        high = min(max(high, low * 16), 1e300)
-        return np.geomspace(low, high, max(17, min(CUTOFFS, 1 + math.ceil(6 * math.log2(high / low)))))
+        return covering(farthest, nearest.double().cpu().numpy())
+
+
+def covering(farthest: float, nearest: Float64[np.ndarray, " s"]) -> Curve:
+    """Return cutoffs that cover squared distances.
+
+    Args:
+        farthest: The longest.
+        nearest: (s,) of some points, that to the nearest other one; infinite where there is none.
+    """
+    nearest = nearest[np.isfinite(nearest)]
+    if farthest == 0 or len(nearest) == 0:
+        return np.geomspace(0.01, 100, 33)
+    low, high = 0.02 / farthest, 30 / max(float(np.quantile(nearest, 0.05)), 1e-300)
+    high = min(max(high, low * 16), 1e300)
+    return np.geomspace(low, high, max(17, min(CUTOFFS, 1 + math.ceil(6 * math.log2(high / low)))))

@@ -17,6 +17,7 @@ from layerfreq.errors import InputError, warn_caller
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.bounds import within_bounds
 from layerfreq.measure.intervals import FAINT
+from layerfreq.measure.known import Known
 from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum
 from layerfreq.measure.sampling import Draw, Tally, draw
@@ -151,7 +152,10 @@ def measure_source(
     chosen = draw(y, shards.n, rows, rtol, seed)
     with torch.no_grad(), enough_memory(shards.n, width):
         first, cutoffs = next(chosen.batches()), None if grid is None else len(grid)
-        meeting = Meeting(source, make_engine, y, as_scale(scale), room=room, first=first, cutoffs=cutoffs)
+        known = None
+        if rtol is None:  # else the centres are not known before
+            known = Known.of(source, make_engine, y, as_scale(scale), first, room=room, own_grid=grid is None)
+        meeting = known or Meeting(source, make_engine, y, as_scale(scale), room=room, first=first, cutoffs=cutoffs)
         unit = Unit.of(meeting.points, scale)
         grid = unit.own_grid(meeting) if grid is None else grid
         meeting.begin(torch.from_numpy(unit.scaled(grid)))
@@ -183,7 +187,7 @@ def measure_source(
     )
 
 
-def _met(meeting: Meeting, chosen: Draw, targets: Targets, cutoffs: int, shards: Shards) -> Tally:
+def _met(meeting: Meeting | Known, chosen: Draw, targets: Targets, cutoffs: int, shards: Shards) -> Tally:
     """Let filter centres meet all points, batch by batch, until there are enough."""
     tally = Tally(chosen, targets, cutoffs, shards)
     for batch in chosen.batches():
@@ -239,7 +243,7 @@ class Unit:
         with np.errstate(over="ignore"):
             return curve / self.factors[0] / self.factors[1]
 
-    def own_grid(self, meeting: Meeting) -> Curve:
+    def own_grid(self, meeting: Meeting | Known) -> Curve:
         """Return cutoffs that cover the data's distances.
 
         Raises:

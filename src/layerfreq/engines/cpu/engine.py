@@ -37,6 +37,10 @@ SHORT_RUN = 48  # columns of a class in a tile below which polynomials take long
 PAIR = 100  # operations that a pair takes beside its product
 SAMPLE = 32  # points whose distances are looked at first
 STRETCH = 2.0**20  # features are multiplied by, so that float32 has exponents for close pairs: below 1e-24, one place
+TOO_CLOSE = (
+    "engine: 'cpu' takes points closer than 1e-20 of the farthest for one, and there are some; pass engine='blocked', "
+    "or leave out what is so far away"
+)
 
 
 @dataclass
@@ -111,14 +115,12 @@ class Cpu(Engine[Rows, Columns]):
         step = (np.diff(self._raw[some].astype(np.float64), axis=0) * self._gain).T
         squared = np.square(step).sum(axis=0)
         if np.any((squared < SHORTEST) & np.any(step != 0, axis=0)):
-            raise InputError(
-                "engine: 'cpu' takes points closer than 1e-20 of the farthest for one, and there are some; pass "
-                "engine='blocked', or leave out what is so far away"
-            )
+            raise InputError(TOO_CLOSE)
 
     @cached_property
     def _bins(self) -> Basis:
-        return kernel_basis(self._cutoffs, 4 * self._radius**2, 1e-7 / len(self.targets.energy))
+        with one_blas_thread():  # beside threads that still spin after a forward pass, more take 100 times longer
+            return kernel_basis(self._cutoffs, 4 * self._radius**2, 1e-7 / len(self.targets.energy))
 
     @cached_property
     def _own(self) -> Columns:
@@ -336,14 +338,19 @@ class Cpu(Engine[Rows, Columns]):
         n, c = len(self.points), self.targets.width
         if self.targets.labels is None or min(n, STRIP) < SHORT_RUN * min(c, -(-STRIP * c // n)):
             return None
+        squared = self._looked_at()
+        farthest, nearest = float(squared.max(where=np.isfinite(squared), initial=0.0)), float(squared.min())
+        nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
+        return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
+
+    def _looked_at(self) -> np.ndarray:
+        """Return squared distances of a few points to all, infinite where a point meets itself."""
+        n = len(self.points)
         some = np.linspace(0, n - 1, min(n, SAMPLE)).astype(int)
         x, sizes = self._own.x, self._own.sizes
         squared = sizes[some, None] + sizes - 2 * (x[some] @ x.T)
-        farthest = float(squared.max())
         squared[np.arange(len(some)), some] = np.inf
-        nearest = float(squared.min())
-        nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
-        return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
+        return squared
 
 
 _kept = threading.local()

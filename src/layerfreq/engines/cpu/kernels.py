@@ -106,6 +106,41 @@ def extent(x, origin, total, low, high):
 
 
 @loop(fastmath=FINITE)
+def extent_of(x, start, origin, total, low, high):
+    """Do what `extent` does for some columns, from `start` on; the other arguments are (w,), of these."""
+    for i in range(x.shape[0]):
+        point = x[i, start : start + origin.shape[0]]
+        for k in range(point.shape[0]):
+            value = np.float64(point[k]) - origin[k]
+            total[k] += value
+            low[k] = min(low[k], value)
+            high[k] = max(high[k], value)
+
+
+@loop(fastmath=FINITE)
+def centre_of(x, start, shift, gain, out, sizes):
+    """Write some columns of all points, centred and scaled, to `out` (n, w), and add their squares to `sizes` (n,)."""
+    for i in range(x.shape[0]):
+        point, row, size = x[i, start : start + shift.shape[0]], out[i], 0.0
+        for k in range(point.shape[0]):
+            value = (np.float64(point[k]) - shift[k]) * gain[k]
+            row[k] = value
+            size += value * value
+        sizes[i] += size
+
+
+@loop(fastmath=FINITE)
+def differences(x, first, second, gain, out):
+    """Write |(x_i - x_j) gain|^2 of pairs of points, in float64; differences of float32 are exact there."""
+    for p in range(out.shape[0]):
+        one, other, total = x[first[p]], x[second[p]], 0.0
+        for k in range(one.shape[0]):
+            step = (np.float64(one[k]) - np.float64(other[k])) * gain[k]
+            total += step * step
+        out[p] = total
+
+
+@loop(fastmath=FINITE)
 def sizes(x, shift, gain, out):
     """Write |(x - shift) gain|^2 of every point in float64."""
     for i in range(x.shape[0]):

@@ -1,0 +1,153 @@
+"""Squared distances of points that have far more features than there are points, from one look at the features.
+
+Some columns at a time are centred while they are in the cache, and their products are added up in float64: nothing of
+the features' size is copied. What the engine needs of wide features, as convolutions have them, is then a small matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from layerfreq.data.distributed import Shards
+from layerfreq.data.validation import Scale
+from layerfreq.engines.base import Points
+from layerfreq.engines.coincidence import coincident
+from layerfreq.engines.statistics import gains
+from layerfreq.engines.threads import hands, parts, threads
+
+WIDE = 2048  # features from which points are looked at this way
+PAIRS = 1 << 22  # of filter centres and points, up to which it is
+BYTES = 40  # that a pair takes, at most
+CACHED = 1 << 19  # numbers in the columns that are centred at a time, which should stay in the cache
+CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
+SAFE = 2.0**80  # |x|^2 beyond which, or below whose reciprocal, float32's products leave its range
+
+
+@dataclass(frozen=True)
+class Distances:
+    """The distances of some filter centres to all points.
+
+    Attributes:
+        points: Centre and size of the points; without features, but for their width.
+        index: (r,) the centres' numbers among all points, increasing.
+        squared: (r, n) squared distances of the scaled points; exactly 0 where features are equal.
+    """
+
+    points: Points
+    index: Int64[Tensor, " r"]
+    squared: Float64[np.ndarray, "r n"]
+
+
+def can_look(features: Tensor, rows: int, room: int | None) -> bool:
+    """Whether distances are the quicker way for features (n, d), and there is room for those of so many centres."""
+    plain = features.device.type == "cpu" and features.dtype in (torch.float32, torch.float64)
+    if not plain or not features.is_contiguous() or features.shape[1] < WIDE:
+        return False
+    pairs = rows * len(features)
+    return pairs <= PAIRS and (room is None or BYTES * pairs <= room)
+
+
+def look(features: Tensor, index: Int64[Tensor, " r"], scale: Scale) -> Distances | None:
+    """Find the distances of some points to all.
+
+    Args:
+        features: (n, d) finite, float32 or float64, contiguous, on the CPU.
+        index: (r,) the filter centres, increasing.
+        scale: "maxabs" scales every dimension by itself.
+
+    Returns:
+        The distances; None where the features are so large or small that they have to be scaled before.
+    """
+    x, n, d = features.numpy(), len(features), features.shape[1]
+    centres = None if len(index) == n else index.numpy()
+    shift, gain = np.empty(d), np.ones(d)
+    width = max(256, min(4096, CACHED // n))
+
+    def part(columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        products, sizes = np.zeros((len(index), n)), np.zeros(n)
+        room, product = np.empty(n * width, x.dtype), np.empty(products.shape, x.dtype)
+        for start in range(columns.start, columns.stop, width):
+            at = slice(start, min(start + width, columns.stop))
+            block = room[: n * (at.stop - at.start)].reshape(n, -1)
+            _centre(x, at, scale, shift, gain, block, sizes)
+            np.matmul(block if centres is None else block[centres], block.T, out=product)
+            np.add(products, product, out=products)
+        return products, sizes
+
+    count = hands(2 * len(index) * n * d)
+    with threads(count) as run, np.errstate(all="ignore"):
+        found = list(run(part, parts(d, d, count=count)))
+        products, sizes = (np.sum(each, axis=0) for each in zip(*found, strict=True))
+        if not 1 / SAFE < float(sizes.max(initial=0.0)) < SAFE:
+            return None
+        squared = _squared(x, products, sizes, index.numpy(), gain)
+    return _scaled(features, squared, sizes, index, shift, gain, scale)
+
+
+def _centre(
+    x: np.ndarray, at: slice, scale: Scale, shift: np.ndarray, gain: np.ndarray, block: np.ndarray, sizes: np.ndarray
+) -> None:
+    """Write some columns centred and scaled into a block, where they are centred and scaled, and add to |x|^2."""
+    from layerfreq.engines.cpu import kernels
+
+    found = np.zeros((3, block.shape[1]))
+    origin = x[0, at].astype(np.float64)
+    kernels.extent_of(x, at.start, origin, found[0], found[1], found[2])
+    mean = found[0] / len(x)
+    shift[at] = origin + mean
+    if scale == "maxabs":
+        largest = torch.from_numpy(np.maximum(found[2] - mean, mean - found[1]))
+        gain[at] = gains(largest, torch.float64 if x.dtype == np.float64 else torch.float32, scale).numpy()
+    kernels.centre_of(x, at.start, shift[at], gain[at], block, sizes)
+
+
+def _squared(x: np.ndarray, products: np.ndarray, sizes: np.ndarray, index: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Turn products into squared distances; those of close pairs are taken from the features themselves."""
+    from layerfreq.engines.cpu import kernels
+
+    both = sizes[index, None] + sizes
+    squared = both - 2 * products
+    close = squared < CLOSE * both
+    close[np.arange(len(index)), index] = False
+    symmetric = len(index) == len(x)
+    first, second = np.nonzero(np.triu(close) if symmetric else close)
+    exact = np.empty(len(first))
+    count = hands(2 * len(first) * x.shape[1])
+    with threads(count) as run:
+        pairs = parts(len(first), max(1, len(first)), count=count)
+        list(run(lambda s: kernels.differences(x, index[first[s]], second[s], gain, exact[s]), pairs))
+    squared[first, second] = exact
+    if symmetric:
+        squared[second, first] = exact
+    squared[np.arange(len(index)), index] = 0.0
+    return squared
+
+
+def _scaled(
+    features: Tensor,
+    squared: np.ndarray,
+    sizes: np.ndarray,
+    index: Tensor,
+    shift: np.ndarray,
+    gain: np.ndarray,
+    scale: Scale,
+) -> Distances:
+    """Bring the farthest point to a size near one, by a power of two."""
+    unit = 1.0 if scale == "maxabs" else math.ldexp(1.0, -math.frexp(math.sqrt(float(sizes.max())))[1])
+    squared *= unit * unit
+    sizes = sizes * (unit * unit)
+    points = Points(
+        features[:0],
+        torch.from_numpy(shift),
+        torch.from_numpy(gain * unit),
+        0.0 if scale == "maxabs" else float(sizes.mean()),
+        math.sqrt(float(sizes.max())),
+        coincident=coincident(features, torch.from_numpy(sizes), Shards(count=len(features))),
+    )
+    return Distances(points, index, squared)
