@@ -172,7 +172,7 @@ class Probe:
         points, budget = round(self.shards.largest(float(points))), -round(self.shards.largest(-float(budget)))
         cuts = self.plan.layers
         sizes = [(cut, points * cut.each, _work(points * cut.each, points, self.options)) for cut in cuts]
-        outputs = None if self.error is None else Outputs()
+        outputs = None if self.error is None else Outputs(self.inputs)
         wanted = None if self.wanted is None else Wanted(self.wanted, strict=strict)
         found: dict[Any, dict[str, list[Spectrum]]] = {name: {} for name in names}
         # The work of a layer grows with its width, and some is the same for all.

@@ -73,6 +73,39 @@ def test_layers_that_do_not_fit_into_memory_change_nothing(memory):
     same(monitor.error, error_spectrum(x, y, model(x).detach(), method="filter", engine="blocked"))
 
 
+class Reusing:
+    """A loader whose batches all lie in the same memory."""
+
+    def __init__(self):
+        self.x, self.y = torch.empty(32, 1), torch.empty(32, 1)
+
+    def __iter__(self):
+        for at in (slice(0, 32), slice(32, 64)):
+            yield self.x.copy_(T[at]), self.y.copy_(Y[at])
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, np.ndarray, Reusing])
+def test_held_inputs_are_read_where_they_lie_and_those_of_a_loader_are_copied(kind):
+    model, inputs = net(), {torch.Tensor: T, np.ndarray: T.numpy(), Reusing: Reusing()}[kind]
+    targets = None if kind is Reusing else Y
+    with patch("layerfreq.probe.error_spectrum", wraps=error_spectrum) as measuring:
+        Monitor(model, inputs, targets, error="grid", layers=[], on_error="raise").measure(0)
+    seen = measuring.call_args.args
+    assert (seen[0].data_ptr() == T.data_ptr()) == (kind is not Reusing)
+    for one, other in zip(seen, (T, Y, model(T).detach()), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("memory", ["1MB", 1], ids=["held", "streamed"])
+def test_a_loader_that_uses_its_memory_again_gives_layers_the_same_labels(memory):
+    found, expected = (
+        layer_spectra(net(), *given, inv_delta=GRID, engine="reference", memory=memory)
+        for given in ((Reusing(),), (T, Y))
+    )
+    for name, one in expected.items():
+        np.testing.assert_allclose(found[name].lfr, one.lfr, rtol=1e-6)
+
+
 def test_batches_of_class_ids_and_a_records_logits():
     x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()

@@ -14,7 +14,7 @@ from layerfreq.data.targets import EXACT, prepare_targets, read_targets
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.options import check_options
 from layerfreq.network.extract import run_through
-from layerfreq.network.outputs import ONE, Wanted, about_target, coordinates, labels_of
+from layerfreq.network.outputs import ONE, Wanted, about_target, coordinates, in_one_piece, labels_of
 from layerfreq.network.reading import Layout
 from layerfreq.probe import Probe
 from layerfreq.response.options import check_error
@@ -38,19 +38,20 @@ def check_points(model: nn.Module, probe: Probe) -> tuple[int, dict[Any, bool]]:
     options = probe.options
     positions = any(place.reading.name == "positions" for place in probe.plan.layers)
     n, labels, center, seen, first = 0, [], options.get("center"), [], None
+    held = None if probe.error is None else in_one_piece(probe.inputs)
     with untouched(model, probe.inputs):
         for x, y in batches(probe.inputs, probe.targets):
             n += count(x)
             first = (x, y) if first is None else first
             if probe.error is not None:
-                seen.append((coordinates(x), labels_of(y)))
+                seen.append((coordinates(x).clone() if held is None else coordinates(x)[:0], labels_of(y)))
             if probe.wanted is None:
                 center = _are_floats(y) if center is None else center
                 if not positions:
-                    labels.append(Layout(count(x)).label(y)[0])
+                    labels.append(Layout(count(x)).label(y)[0].clone())
     if probe.error is not None and probe.shards.alone:
         inputs, labelled = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        check_error(inputs, labelled, probe.error)
+        check_error(inputs if held is None else held, labelled, probe.error)
     if probe.wanted is None:
         targets = {ONE: torch.cat(labels)} if labels else {}
         centers = {ONE: bool(center)}

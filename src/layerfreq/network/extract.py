@@ -128,7 +128,7 @@ def collect(
         with blame(name):
             buffers[name].put(part, n)
         if label is not None:
-            labels[name].append(label)
+            labels[name].append(label.clone())  # a loader may write the next batch into the same memory
 
     run_through(model, inputs, targets, cuts, keep, on_output, labelled=labelled)
     features = {name: buffer.whole() for name, buffer in buffers.items()}
@@ -139,10 +139,12 @@ def collect_labels(model: nn.Module, inputs: Any, targets: Any, cut: Cut) -> Ten
     """Return the targets of a layer's rows, without its features."""
     labels: list[Tensor] = []
     if cut.reading.name == "positions":  # of which the model alone knows how many there are
-        run_through(model, inputs, targets, [cut], lambda name, part, n, label: labels.append(torch.as_tensor(label)))
+        run_through(
+            model, inputs, targets, [cut], lambda name, part, n, label: labels.append(torch.as_tensor(label).clone())
+        )
     else:
         with untouched(model, inputs):
-            labels += [Layout(count(x)).label(y)[0] for x, y in batches(inputs, targets)]
+            labels += [Layout(count(x)).label(y)[0].clone() for x, y in batches(inputs, targets)]
     return torch.cat(labels)
 
 

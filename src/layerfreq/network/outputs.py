@@ -22,9 +22,14 @@ ONE = ""  # what a single target is called
 
 
 class Outputs:
-    """Inputs, targets and outputs, batch by batch."""
+    """Inputs, targets and outputs, batch by batch.
 
-    def __init__(self) -> None:
+    Args:
+        inputs: What the batches are taken from; see `in_one_piece`.
+    """
+
+    def __init__(self, inputs: Any = None) -> None:
+        self._held = in_one_piece(inputs)
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @property
@@ -37,15 +42,28 @@ class Outputs:
         x, value = coordinates(inputs), tensor_of(output)
         if value.ndim == 0 or len(value) != len(x):
             raise InputError(f"error: the model returns {tuple(value.shape)} for {len(x)} points; error=None")
-        self._parts.append((x, labels_of(targets), value.detach().clone()))
+        mine = x[:0] if self._held is not None else x.clone()
+        self._parts.append((mine, labels_of(targets), value.detach().clone()))
 
     def whole(self, shards: Shards) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (n, d) inputs, (n, ...) targets and (n, ...) outputs of all batches, of all ranks."""
+        """Return (n, d) inputs, (n, ...) targets and (n, ...) outputs of all batches, of all ranks; hold none more."""
         found = [torch.cat(parts) for parts in zip(*self._parts, strict=True)]
+        self._parts = []
+        if self._held is not None:
+            found[0] = self._held.to(found[2].device)
         if not shards.alone:
             said = shards.gather([one.cpu() for one in found])
             found = [torch.cat(parts) for parts in zip(*said, strict=True)]
         return found[0], found[1], found[2]
+
+
+def in_one_piece(inputs: Any) -> Tensor | None:
+    """Return the points (n, d) of one tensor or array, where they lie; None for anything else, which has to be copied.
+
+    A loader may put each batch into the memory of the one before.
+    """
+    inputs = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
+    return coordinates(inputs) if isinstance(inputs, Tensor) else None
 
 
 def coordinates(inputs: Any) -> Tensor:
@@ -64,10 +82,10 @@ def coordinates(inputs: Any) -> Tensor:
 
 
 def labels_of(targets: Any) -> Tensor:
-    """Return a batch's targets as a tensor on the CPU."""
+    """Return a batch's targets as a tensor on the CPU, a copy."""
     if targets is None:
         raise InputError("targets: None, and an error needs them; pass one target for each input")
-    return torch.as_tensor(as_array(targets, "targets")).detach().cpu()
+    return torch.as_tensor(as_array(targets, "targets")).detach().to("cpu", copy=True)
 
 
 def tensor_of(output: Any, argument: str = "error", remedy: str = "pass error=None") -> Tensor:
