@@ -189,9 +189,8 @@ def truth(model, layers, learn, test, prefix):
     for layer in layers:
         one = cut_at(model, layer, features[layer], *learn)
         frozen = accuracy(one, *test)
-        seconds, whole = times([one, model], test[0][:256])
         kept = accuracy(train(one, *learn, AGAIN), *test)
-        rows.append({f"{prefix}exit": frozen, f"{prefix}kept": kept, "seconds": seconds, "network_seconds": whole})
+        rows.append({f"{prefix}exit": frozen, f"{prefix}kept": kept})
     return pd.DataFrame(rows)
 
 
@@ -200,16 +199,27 @@ def seen(model, layers, x):
     return {"inputs": x.flatten(1).float(), **inner}
 
 
-def times(models, x, rounds=9):
-    """Seconds of each, in turn."""
-    found = np.full(len(models), np.inf)
+def times(name, x, layers, rounds=200):
+    """Shares of the whole network's time, of passes in turn within one process, of which the quickest counts."""
+    model = {"mlp": mlp, "resnet": resnet, "transformer": lambda: Reader(len(KINDS))}[name]().eval()
+    x, parts = x[:64], {"": model}
+    for layer in layers:
+        below = nn.Flatten() if layer == "inputs" else split(model, layer, x[:4])[0]
+        parts[layer] = Cut(below, x, 10).eval()
+        if name == "transformer":  # which `split` makes no graph of; a shorter one is what a user would run
+            parts[layer] = Reader(len(KINDS), blocks=1 + int(layer.split(".")[1])).eval()
+    found = dict.fromkeys(parts, np.inf)
     with torch.no_grad():
         for _ in range(rounds):
-            for i, model in enumerate(models):
+            for layer, part in parts.items():
                 start = time.perf_counter()
-                model(x)
-                found[i] = min(found[i], time.perf_counter() - start)
-    return found
+                part(x)
+                found[layer] = min(found[layer], time.perf_counter() - start)
+    rows = [
+        {"network": name, "layer": layer, "seconds": found[layer], "share": found[layer] / found[""]}
+        for layer in layers
+    ]
+    return pd.DataFrame(rows)
 
 
 def logistic(features, y, half):
@@ -224,7 +234,7 @@ def study(name, seed, data, written):
     start = time.perf_counter()
     found = advise(model, *probe, transfer=shown, tolerance=TOLERANCE, seed=seed)
     asked = time.perf_counter() - start
-    table = found.to_frame()
+    table = found.to_frame().drop(columns="time")  # see `times`
     layers = list(table["layer"])
     features = seen(model, layers, probe[0])
     table["logistic"] = [logistic(features[layer], probe[1], len(probe[1]) // 2) for layer in layers]
@@ -264,8 +274,8 @@ def first(part, column, least):
     return within[0] if len(within) else part.index[-1]
 
 
-def choices(part):
-    """Row that each rule takes; `part` has the cuts of one network."""
+def choices(part, reached):
+    """Row that each rule takes; `part` has the cuts of one network, and in the column `reached` the truth."""
     whole = part["test_accuracy"].iloc[0]
     return {
         "advise": first(part, "linear_gap", -TOLERANCE),
@@ -275,54 +285,95 @@ def choices(part):
         "lowest frequency": part["rms"].fillna(np.inf).idxmin(),
         "always last": part.index[-1],
         "always middle": part.index[len(part) // 2],
-        "hindsight": first(part, "kept", whole - TOLERANCE),
+        "hindsight": first(part, reached, whole - TOLERANCE),
     }
 
 
-def regrets(table):
-    """A row per network, seed and rule: accuracy lost, time not saved."""
+def regrets(table, reached):
+    """A row per network, seed and rule: accuracy lost, share of the time taken, and how much more than was needed."""
     rows = []
     for (network, seed), part in table.groupby(["network", "seed"], sort=False):
-        share = part["seconds"] / part["network_seconds"]
-        picked = choices(part)
+        share = part["share"]
+        picked = choices(part, reached)
         best = share[picked["hindsight"]]
         for rule, at in picked.items():
-            lost = part["test_accuracy"].iloc[0] - part.loc[at, "kept"]
+            lost = part["test_accuracy"].iloc[0] - part.loc[at, reached]
             row = {"network": network, "seed": seed, "rule": rule, "layer": part.loc[at, "layer"], "lost": lost}
             rows.append({**row, "time": share[at], "not_saved": share[at] - best, "wrong": lost > TOLERANCE})
     return pd.DataFrame(rows)
 
 
 def interval(values):
+    """Mean and 95% interval over seeds."""
     half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return f"{values.mean():+.3f} ± {half:.3f}"
+    return f"{values.mean():.3f} ± {half:.3f}"
 
 
-def show(folder):
-    table = pd.concat([pd.read_csv(file, dtype={"layer": str}) for file in sorted(folder.glob("cuts-*.csv"))])
-    table = table.reset_index(drop=True)
-    found = regrets(table)
-    grouped = found.groupby(["network", "rule"], sort=False)
-    print(grouped[["lost", "time", "not_saved"]].agg(interval).assign(wrong=grouped["wrong"].sum()).to_markdown())
+def markdown(table):
+    """Print a data frame with its index as a table of a page."""
+    table = table.reset_index()
+    print(f"\n| {' | '.join(map(str, table.columns))} |\n|{' --- |' * len(table.columns)}")
+    for row in table.itertuples(index=False):
+        print(f"| {' | '.join(map(str, row))} |")
+
+
+def transfers(table):
+    """A row per network, seed and rule: how far the cut's features, trained again on the other data, are behind."""
     rows = []
     for (network, seed), part in table.groupby(["network", "seed"], sort=False):
-        others, best = part["other_kept"], part["other_kept"].max()
         rules = {
             "advise": part["transfer"].idxmax(),
             "lowest frequency": part["rms"].fillna(np.inf).idxmin(),
             "always last": part.index[-1],
             "always middle": part.index[len(part) // 2],
         }
-        rows += [{"network": network, "rule": rule, "behind": best - others[at]} for rule, at in rules.items()]
-        hidden = part[part["layer"] != "inputs"]
-        ranks = hidden[["linear", "hidden", "logistic", "rms", "raw", "maxabs", "cut", "kept"]].rank()
-        known = ranks.corr()["kept"].drop("kept").round(2).to_dict()
-        x = np.c_[np.ones(len(ranks)), ranks["linear"]]
-        left = [v - x @ np.linalg.lstsq(x, v, rcond=None)[0] for v in (ranks["rms"].fillna(0), ranks["kept"])]
-        print(network, seed, known, "rms given linear:", round(float(np.corrcoef(*left)[0, 1]), 2))
-    print(pd.DataFrame(rows).groupby(["network", "rule"], sort=False)["behind"].agg(interval).to_markdown())
-    for file in sorted(folder.glob("depth-*.csv")):
-        print(pd.read_csv(file).to_markdown(index=False))
+        for rule, at in rules.items():
+            behind = {name: part[f"other_{name}"].max() - part.loc[at, f"other_{name}"] for name in ("exit", "kept")}
+            rows.append({"network": network, "seed": seed, "rule": rule, "layer": part.loc[at, "layer"], **behind})
+    return pd.DataFrame(rows)
+
+
+def predictors(table):
+    """Rank correlations over the hidden cuts of one network with what they reach when cut there."""
+    rows = []
+    for (network, seed), part in table[table["layer"] != "inputs"].groupby(["network", "seed"], sort=False):
+        part = part.assign(rms=-part["rms"], raw=-part["raw"], maxabs=-part["maxabs"])
+        ranks = part[["linear", "hidden", "logistic", "rms", "raw", "maxabs", "cut", "exit", "kept"]].rank()
+        for reached in ("exit", "kept"):
+            known = {name: ranks[name].corr(ranks[reached]) for name in ranks if name not in ("exit", "kept")}
+            line = np.c_[np.ones(len(ranks)), ranks["linear"]]
+            left = [v - line @ np.linalg.lstsq(line, v, rcond=None)[0] for v in (ranks["rms"], ranks[reached])]
+            partial = float(np.corrcoef(*left)[0, 1])
+            rows.append({"network": network, "seed": seed, "truth": reached, **known, "rms given linear": partial})
+    return pd.DataFrame(rows)
+
+
+def show(folder):
+    table = pd.concat([pd.read_csv(file, dtype={"layer": str}) for file in sorted(folder.glob("cuts-*.csv"))])
+    spent = pd.read_csv(folder / "times.csv", dtype={"layer": str})[["network", "layer", "share"]]
+    table = table.merge(spent, on=["network", "layer"], how="left")
+    for reached in ("exit", "kept"):
+        found = regrets(table, reached)
+        grouped = found.groupby(["network", "rule"], sort=False)
+        said = grouped[["lost", "time", "not_saved"]].agg(interval)
+        layers = grouped["layer"].agg(lambda layers: ", ".join(f"`{one}`" for one in layers))
+        markdown(said.assign(wrong=grouped["wrong"].sum(), layers=layers))
+        every = found.groupby("rule", sort=False)
+        markdown(every[["lost", "time", "not_saved"]].agg(interval).assign(wrong=every["wrong"].sum()))
+    found = transfers(table)
+    grouped = found.groupby(["network", "rule"], sort=False)
+    layers = grouped["layer"].agg(lambda layers: ", ".join(f"`{one}`" for one in layers))
+    markdown(grouped[["exit", "kept"]].agg(interval).assign(layers=layers))
+    found = predictors(table).drop(columns="seed")
+    markdown(found.groupby(["network", "truth"], sort=False).agg(interval))
+    shown = table.groupby(["network", "seed"])[["probe_accuracy", "test_accuracy", "depth", "advice_seconds"]].first()
+    markdown(shown)
+    files = sorted(folder.glob("depth-*.csv"))
+    if files:
+        deep = pd.concat([pd.read_csv(file) for file in files])
+        deep["next"] = deep.groupby(["network", "seed"])["test_accuracy"].shift(-1) - deep["test_accuracy"]
+        markdown(deep.groupby(["network", "layers"])[["test_accuracy", "octaves", "gain", "next"]].agg(interval))
+        markdown(deep.dropna(subset=["next"]).groupby(["network", "answer"])["next"].agg(["size", interval]))
 
 
 def main():
@@ -330,15 +381,25 @@ def main():
     options.add_argument("--data", type=Path)
     options.add_argument("--texts", type=Path)
     options.add_argument("--out", type=Path)
-    options.add_argument("--networks", nargs="+", default=["mlp", "transformer", "resnet"])
+    options.add_argument("--networks", nargs="*", default=["mlp", "transformer", "resnet"])
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--deepen", nargs="*", default=[])
+    options.add_argument(
+        "--times", action="store_true", help="only what running up to each cut takes, on a quiet machine"
+    )
     options.add_argument("--table", type=Path)
     given = options.parse_args()
     if given.table:
         show(given.table)
         return
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.times:
+        found = []
+        for name in given.networks:
+            layers = list(pd.read_csv(given.out / f"cuts-{name}-0.csv", dtype={"layer": str})["layer"])
+            found.append(times(name, case(name, 0, given.data, given.texts)[1][2][0], layers))
+        pd.concat(found).to_csv(given.out / "times.csv", index=False, float_format="%.5g")
+        return
     for seed in given.seeds:
         for name in given.networks:
             if not (file := given.out / f"cuts-{name}-{seed}.csv").exists():

@@ -96,6 +96,28 @@ def test_costs_count_the_parameters_below():
     assert all(0 < one.time <= 1 for one in cost.values())
 
 
+class Branching(nn.Module):
+    """Eight equal layers, in a forward that cannot be traced as a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(300, 300), nn.ReLU()) for _ in range(8))
+        self.last = nn.Linear(300, 2)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x) if float(x.sum()) < float("inf") else x
+        return self.last(x)
+
+
+def test_times_of_parts_that_are_no_graph_are_shares_of_the_network_watched_alike():
+    names = [f"layers.{i}.1" for i in range(8)]
+    cost, _ = costs(Branching(), torch.randn(64, 300), names)
+    assert 0.02 < cost[names[0]].time < 0.6
+    assert cost[names[0]].time < cost[names[-1]].time
+    assert [one.parameters for one in cost.values()] == [90300 * (i + 1) for i in range(8)]
+
+
 def test_floats_are_judged_by_r2():
     x = torch.linspace(-1, 1, 200)[:, None]
     model = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))

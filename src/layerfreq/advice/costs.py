@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from layerfreq.data.inputs import call, count, device_of, on_device, take
 from layerfreq.errors import InputError
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.split import split
+from layerfreq.trace.hooks import Tap
 
+WATCHED = ":watched"  # which no layer is called
 POINTS, ROUNDS = 64, 7  # points of a timed pass, at most; passes, of which the quickest counts
 
 
@@ -34,7 +36,9 @@ class Cost:
 def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[str, Cost], int]:
     """Return what lies below each cut, and the whole network's number of parameters.
 
-    Timed are the parts that `split` makes, in turn with the whole network. A cut that it refuses is left out.
+    Timed are the parts that `split` makes, in turn with the whole network. A part that is no graph of its own watches
+    every call of the model for the cut's, which takes time; it is compared with the whole network under such a watch.
+    A cut that `split` refuses is left out.
 
     Args:
         model: The model, unwrapped; left as it was.
@@ -44,7 +48,7 @@ def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[st
     n = count(inputs)
     inputs = on_device(model, take(inputs, slice(0, POINTS), n))
     with untouched(model):
-        parts: dict[str, nn.Module] = {"": model}
+        parts: dict[str, nn.Module] = {"": model, WATCHED: _Watched(model)}
         for layer in layers:
             try:
                 parts[layer] = split(model, layer, inputs)[0]
@@ -55,8 +59,24 @@ def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[st
             for name, part in parts.items():
                 seconds[name] = min(seconds[name], _timed(part, inputs))
         sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    found = {layer: Cost(min(1.0, seconds[layer] / seconds[""]), sizes[layer]) for layer in parts if layer}
+    found = {}
+    for layer in layers:
+        if layer in parts:
+            whole = seconds["" if isinstance(parts[layer], fx.GraphModule) else WATCHED]
+            found[layer] = Cost(min(1.0, seconds[layer] / whole), sizes[layer])
     return found, sizes[""]
+
+
+class _Watched(nn.Module):
+    """A model whose calls are all watched, to no end."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with Tap(self.model, lambda event: None):
+            return self.model(*args, **kwargs)
 
 
 def _timed(part: nn.Module, inputs: Any) -> float:
