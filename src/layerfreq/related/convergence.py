@@ -69,7 +69,7 @@ def layer_convergence(run: Run | str | Path, model: nn.Module | None = None, ste
     distances: dict[str, list[float]] = {layer: [] for layer in end}
     for step in wanted:
         for layer, weights in kept.at(step).items():
-            distances[layer].append(_distance(weights, end[layer]))
+            distances[layer].append(distance_between(weights, end[layer]))
     rows, still = [], [layer for layer, found in distances.items() if not any(found)]
     for depth, (layer, found) in enumerate(distances.items(), start=1):
         for i, (t0, t1) in enumerate(zip(wanted[:-1], wanted[1:], strict=True)):
@@ -147,7 +147,8 @@ def plot_convergence(run: Run | str | Path, model: nn.Module | None = None) -> F
     return figure
 
 
-def _distance(weights: dict[str, Tensor], end: dict[str, Tensor]) -> float:
+def distance_between(weights: dict[str, Tensor], end: dict[str, Tensor]) -> float:
+    """Return the distance between two states of a layer's parameters, all of them one vector."""
     parts = [torch.linalg.vector_norm(value - end[name]) for name, value in weights.items()]
     return float(torch.linalg.vector_norm(torch.stack(parts)))
 

@@ -12,6 +12,7 @@ import numpy as np
 from layerfreq.data.validation import SCALES
 from layerfreq.measure.result import Spectrum
 from layerfreq.report.errors import ErrorMap, error_map
+from layerfreq.report.weights import WeightMap, weight_map
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
 
@@ -71,6 +72,7 @@ class Shown:
         metrics: name -> (k,) values, "step" among them.
         thinned: Whether only some of the metrics' rows are there.
         errors: The error by frequency, None where it was not measured.
+        weights: What became of its weights, None where it kept none.
     """
 
     run: Run
@@ -84,6 +86,7 @@ class Shown:
     metrics: dict[str, Any] = field(default_factory=dict)
     thinned: bool = False
     errors: ErrorMap | None = None
+    weights: WeightMap | None = None
 
 
 @dataclass
@@ -102,6 +105,7 @@ def collect(runs: Sequence[Run], names: Sequence[str], cases: Sequence[str]) -> 
         shown = Shown(run, name, case)
         _read_metrics(shown)
         shown.errors = error_map(run)
+        shown.weights = weight_map(run)
         _read_spectra(shown, len(found.runs), found)
         found.runs.append(shown)
     return found

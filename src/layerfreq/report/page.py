@@ -31,7 +31,7 @@ from layerfreq.runs.run import Run
 from layerfreq.runs.several import unit_of
 from layerfreq.verdict.speedup import depth_of
 
-SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "errors.js", "table.js", "app.js")
+SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "errors.js", "weights.js", "table.js", "app.js")
 
 
 def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
@@ -94,6 +94,9 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
         if shown.errors is not None:
             for name, dtype in _ERRORS.items():
                 pack.add(f"error.{i}.{name}", getattr(shown.errors, name), dtype)
+        if shown.weights is not None:
+            for name in _WEIGHTS:
+                pack.add(f"kept.{i}.{name}", getattr(shown.weights, name), "f8" if name == "steps" else "f4")
         heads.append(
             {
                 "name": plain(shown.name),
@@ -104,6 +107,7 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
                 "metrics": [plain(name) for name in shown.metrics],
                 "thinned": shown.thinned,
                 "errors": shown.errors is not None,
+                "kept": None if shown.weights is None else [plain(name) for name in shown.weights.layers],
             }
         )
     return pack, heads
@@ -120,6 +124,7 @@ _ERRORS = {
     "error": "f4",
     "chance": "f4",
 }
+_WEIGHTS = ("steps", "distance", "walk", "similarity", "chance")
 _RECORDS = {
     "run": "i4",
     "step": "i4",

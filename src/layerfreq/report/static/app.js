@@ -6,7 +6,7 @@ let timer = 0, waiting = false;
 // Figures far from the screen wait until they are scrolled to.
 const figures = {
   spectra: { draw: () => drawSpectra() }, map: { draw: () => drawMap() }, history: { draw: () => drawHistory() }, errors: { draw: () => drawErrors() }, energies: { draw: () => drawEnergies() },
-  compare: { draw: () => drawCompare() },
+  weights: { draw: () => drawWeights() }, compare: { draw: () => drawCompare() },
 };
 const watcher = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
   figures[target.id].near = isIntersecting;
@@ -64,8 +64,9 @@ function drawAll() {
   find("part-history").hidden = !measured && !run.errors && !groupsOf(run).length;
   find("part-errors").hidden = find("says-learned").hidden = !run.errors;
   find("says-median").hidden = !measured;
+  find("part-weights").hidden = !run.kept;
   if (runs.every((one) => one.errors && !one.steps.length)) find("part-table").hidden = true; // nothing to list
-  redraw("history", ...(run.errors ? ["errors", "energies"] : []), ...(runs.length > 1 ? ["compare"] : []));
+  redraw("history", ...(run.errors ? ["errors", "energies"] : []), ...(run.kept ? ["weights"] : []), ...(runs.length > 1 ? ["compare"] : []));
   drawTable(true);
 }
 

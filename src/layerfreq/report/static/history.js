@@ -107,7 +107,7 @@ function cursor(run, to) {
 function moveCursors() {
   const run = runs[state.run], shapes = cursor(run, stepAxis(run).to);
   tell(run, run.moments[state.at]);
-  for (const name of ["history", "errors"]) {
+  for (const name of ["history", "errors", "weights"]) {
     const figure = document.getElementById(name);
     if (figure.data && !figures[name].due) Plotly.relayout(figure, { shapes });
   }
