@@ -6,6 +6,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from layerfreq import Run, __version__, error_spectrum, layer_spectra, spectrum
-from layerfreq.cli.terminal import print_json
+from layerfreq.cli.terminal import print_json, show_table
+from layerfreq.experiments import mlp
 
 ODD = ("red] [bold", "x[red]y", ":smile:")
 
@@ -146,6 +148,28 @@ def test_json_of_an_experiment(cli):
     assert found["rows"]
     assert all(isinstance(row, dict) for row in found["rows"])
     assert any(isinstance(value, float) for row in found["rows"] for value in row.values())
+
+
+def test_json_of_the_demo(cli, monkeypatch):
+    """The demo itself takes half a minute: this is it with fewer images and epochs."""
+    pytest.importorskip("sklearn")
+    monkeypatch.setitem(mlp.PRESETS, "demo", replace(mlp.PRESETS["demo"], images=60, width=8, epochs=(0, 2), rows=None))
+    status, out, _ = cli("demo", "--json", "--out", "run")
+    found = strictly(out)
+    assert status == 0
+    assert Run(f"{found['run']}/seed-0").steps() == [0, 2]
+    assert len(found["rows"]) == 10  # five layers, first and last
+    assert all(isinstance(row["layer"], str) for row in found["rows"])
+
+
+def test_tables_that_are_too_wide_break_words_rather_than_cut_them(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    show_table(
+        ["layer", *(f"a long\ntitle {i}" for i in range(6))], [["blocks.0.attention.output.dense" * 2, *"123456"]]
+    )
+    out = "".join(capsys.readouterr())  # on standard error after a command with --json
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_json_of_a_benchmark(cli):

@@ -1,5 +1,6 @@
 """`layerfreq relearn RUN --model --data`: a user's own run, from training to verdict."""
 
+import json
 import sys
 
 import numpy as np
@@ -67,6 +68,16 @@ def test_a_users_run_from_weights_to_verdict(cli, home, tmp_path):
     assert (status, error) == (0, "")
     assert "rms scale, sgd, best rate, hidden-1 head, within step" in out
     assert "Does frequency explain" in out
+    table = out.partition("\nDoes frequency explain")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "..." not in table
+    assert "\u2026" not in table
+    status, said, error = cli(*arguments, "--data", f"{home}:points", "--resume", "--json")
+    assert (status, error) == (0, "")
+    said = json.loads(said)
+    assert list(said) == ["run", "league", "verdict"]
+    assert said["verdict"] in out
+    assert {word for row in said["league"] for word in row["predictor"].split("_")} <= set(table.split())
     found = pd.concat(pd.read_parquet(file) for file in sorted((tmp_path / "run/relearn/cells").iterdir()))
     assert found.groupby("step")["cut"].unique().map(list).to_dict() == {0: [0, 1, 2], 5: [0, 1, 2]}
     assert found.groupby("cut")["layer"].first().tolist() == ["inputs", "1", "3"]

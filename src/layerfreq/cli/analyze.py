@@ -123,7 +123,7 @@ def analyze(
             }
         )
         return
-    show_table(head, lines, fold=1)
+    show_table(head, lines)
     say_units(head, scales)
     if found.told:
         console.print(f"Steps are from {found.told}.")

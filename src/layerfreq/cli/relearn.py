@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from layerfreq.cli.analyze import DataHelp
-from layerfreq.cli.terminal import JsonOption, again, counting, print_json, stoppable
+from layerfreq.cli.terminal import JsonOption, again, counting, print_json, show_table, stoppable
 from layerfreq.errors import InputError
 
 
@@ -43,8 +43,6 @@ def relearn(
 
     The data and network of an experiment's run are rebuilt; of your own, name them.
     """
-    import pandas as pd
-
     from layerfreq.experiments import source_of
     from layerfreq.relearn import Design
     from layerfreq.relearn import relearn as train
@@ -70,12 +68,12 @@ def relearn(
         print_json({"run": run, "league": table, "verdict": str(cause)})
         return
     shown = ["predictor", "correlation", "low", "high", "partial", "partial_low", "partial_high", "seeds", "pairs"]
-    with pd.option_context("display.width", 200):
-        for names, part in table.groupby(["scale", "optimizer", "rule", "head", "pairs_of"], sort=False):
-            of, optim, rule, kind, pairs = names if isinstance(names, tuple) else (names,) * 5
-            late = part["censored"].iloc[0]
-            print(f"\n{of} scale, {optim}, {rule} rate, {kind} head, {pairs}; {late:.0%} of the heads censored")
-            print(part[shown].round(2).to_string(index=False))
+    for names, part in table.groupby(["scale", "optimizer", "rule", "head", "pairs_of"], sort=False):
+        of, optim, rule, kind, pairs = names if isinstance(names, tuple) else (names,) * 5
+        late = part["censored"].iloc[0]
+        print(f"\n{of} scale, {optim}, {rule} rate, {kind} head, {pairs}; {late:.0%} of heads censored")
+        rows = [[str(one).replace("_", " ") for one in row] for row in part[shown].round(2).astype(object).to_numpy()]
+        show_table([name.replace("_", "\n").replace("correl", "correl-\n") for name in shown], rows)
     print(f"\n{cause}")
 
 

@@ -98,17 +98,11 @@ def again(*more: str) -> str:
     return shlex.join(["layerfreq", *given, *(word for word in more if word not in given)])
 
 
-def show_table(head: list[str], rows: Iterable[list[str]], fold: int | None = None) -> None:
-    """Print a table.
-
-    Args:
-        head: Titles of the columns.
-        rows: Cells.
-        fold: A column of long words, which are broken rather than cut.
-    """
+def show_table(head: list[str], rows: Iterable[list[str]]) -> None:
+    """Print a table; where it is wider than the terminal, words are broken rather than cut."""
     table = Table(*head, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    if fold is not None:
-        table.columns[fold].overflow = "fold"
+    for column in table.columns:
+        column.overflow = "fold"
     for row in rows:
         table.add_row(*row)
     console.print(table)
