@@ -119,5 +119,5 @@ def test_what_cannot_be_read(inputs, reading, words):
 def test_one_token_of_pixels_is_refused():
     model = Net(lambda m, x: m.head(torch.relu(m.conv(x)).flatten(1)), conv=nn.Conv2d(3, 4, 3), head=nn.LazyLinear(2))
     model(torch.randn(N, 3, 6, 6))
-    with pytest.raises(InputError, match=r"layer 'conv.relu': reading: 'cls' of .* no row of tokens"):
+    with pytest.raises(InputError, match=r"layer 'conv.relu': reading: 'cls' of .* not a row of tokens"):
         layer_features(model, torch.randn(N, 3, 6, 6), reading="cls")
