@@ -160,6 +160,15 @@ def test_weights_undo_an_uneven_density():
     assert errors[1] < errors[0]
 
 
+def test_a_density_estimate_does_not_fall_at_the_edges_of_the_points():
+    rng = np.random.default_rng(4)
+    for d in (1, 2):
+        x = rng.random((2000, d))
+        weights, _ = scattered.as_weights("density", x, 0)  # of an even density: 1 / n each
+        edge = (np.minimum(x, 1 - x) < 0.03).any(axis=1)
+        assert weights[edge].mean() / weights[~edge].mean() == pytest.approx(1, abs=0.1)
+
+
 def plain_filter(x, y, k):
     squared = ((x[:, None] - x) ** 2).sum(axis=-1)
     g = np.exp(-squared * k**2 / 2)

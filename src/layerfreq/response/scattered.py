@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -199,11 +200,12 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
 
         some = np.random.default_rng(seed).permutation(n)[:KERNELS]
         try:
-            density = gaussian_kde(x[some].T)(x.T)
+            kernels = gaussian_kde(x[some].T)
+            density = sum(kernels(image.T) for image in _images(x))
         except (np.linalg.LinAlgError, ValueError):
             raise InputError("weights: the points lie in a plane or line, and have no density; pass weights") from None
         w = 1 / np.maximum(density, 1e-3 * np.median(density))
-        return w / w.sum(), ["weights are one over a Gaussian density estimate, which is too low at edges"]
+        return w / w.sum(), ["weights are one over a Gaussian density estimate, mirrored at the edges of the points"]
     try:
         w = np.array(weights, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
@@ -213,6 +215,14 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
             f"weights: {len(w)} for {n} points, or not all finite and > 0; pass one positive number per point"
         )
     return w / w.sum(), ["points are weighted as given"]
+
+
+def _images(x: Float64[np.ndarray, "n d"]) -> Iterator[Float64[np.ndarray, "n d"]]:
+    """Yield points, and their images in the nearer edges of their range, whose density kernels carry over the edge."""
+    low, high = x.min(axis=0), x.max(axis=0)
+    mirrored = 2 * np.where(x - low < high - x, low, high) - x
+    for turned in itertools.product((False, True), repeat=x.shape[1]):
+        yield np.where(turned, mirrored, x)
 
 
 def _way(n: int, modes: int) -> tuple[Callable[..., np.ndarray], str]:
