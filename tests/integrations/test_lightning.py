@@ -185,6 +185,35 @@ def test_a_resumed_checkpoint_resumes_the_run(tmp_path, validate):
     assert_same_run(tmp_path / "whole" / "run", tmp_path / "killed" / "run")
 
 
+@works
+def test_parts_of_several_targets_and_probe_sets_resume_with_a_checkpoint(tmp_path):
+    def residual(x, y, output):
+        return nn.functional.one_hot(y, 2) - output.softmax(1)
+
+    def callbacks(name, *more):
+        kept = ModelCheckpoint(tmp_path / name / "at", every_n_train_steps=6, save_top_k=-1, filename="{step}")
+        probes = {
+            "train": (X, {"labels": Y, "residual": residual}),
+            "test": DataLoader(TensorDataset(X[:20], Y[:20]), 8),
+        }
+        options = {"probes": probes, "when": 2, "inv_delta": GRID}
+        return [LayerSpectraCallback(run=tmp_path / name / "run", **options), *more, kept]
+
+    module = fit(callbacks("whole"), steps=10, seeded=True)
+    with pytest.raises(KeyError):
+        fit(callbacks("killed", Stop(9)), steps=10, seeded=True)
+    fit(callbacks("killed"), steps=10, seeded=True, ckpt_path=tmp_path / "killed" / "at" / "step=6.ckpt")
+    whole, killed = (Run(tmp_path / name / "run").parts for name in ("whole", "killed"))
+    assert list(whole) == list(killed) == ["train-labels", "train-residual", "test"]
+    for name, part in whole.items():
+        assert part.steps() == [0, 2, 4, 6, 8, 10]
+        assert_same_run(part.path, killed[name].path)
+    expected = layer_spectra(module, X, {"labels": Y, "residual": residual}, inv_delta=GRID)["residual"]["net.2"]
+    np.testing.assert_array_equal(whole["train-residual"][-1]["net.2"].lfr, expected.lfr)
+    found = module.trainer.callback_metrics
+    assert found["layerfreq/train-residual/raw/median/net.2"] == torch.tensor(expected.median)
+
+
 def test_a_new_training_does_not_touch_another_ones_run(tmp_path):
     def callback(**options):
         return LayerSpectraCallback(X, Y, run=tmp_path / "run", when=2, inv_delta=GRID, **options)

@@ -45,6 +45,27 @@ def test_parts_are_the_whole(inputs, targets, ordered, ranks):
     assert max(map(len, parts)) - min(map(len, parts)) <= (1 if ordered else 7)
 
 
+def test_parts_of_several_targets_are_the_whole():
+    def says(x, y, output):
+        return output
+
+    for ranks in (1, 3):
+        parts = [
+            probe_set({"x": X}, {"labels": Y, "floats": X[:, 0], "says": says}, rank, ranks) for rank in range(ranks)
+        ]
+        assert torch.equal(torch.cat([targets["labels"] for _, targets in parts]), Y)
+        assert torch.equal(torch.cat([targets["floats"] for _, targets in parts]), X[:, 0])
+        assert {targets["says"] for _, targets in parts} == {says}
+        assert torch.equal(torch.cat([inputs["x"] for inputs, _ in parts]), X)
+    for targets in (says, {"labels": None, "says": says}):
+        for inputs in (DATA, DataLoader(DATA, 7)):
+            parts = [probe_set(inputs, targets, rank, 3) for rank in range(3)]
+            assert sorted(one for part, _ in parts for one in points(part, None)) == sorted(points(X, Y))
+            assert all(its is targets for _, its in parts)
+    with pytest.raises(InputError, match="arrays beside a loader, of which each rank has other batches"):
+        probe_set(DataLoader(DATA, 7), {"labels": None, "floats": X[:, 0]}, 0, 2)
+
+
 def test_a_loader_that_is_one_part_already_is_left_alone():
     loader = DataLoader(DATA, 8, sampler=DistributedSampler(DATA, 2, 1, shuffle=False))
     assert len(points(*probe_set(loader, None, 1, 2))) == 24

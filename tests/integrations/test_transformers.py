@@ -110,6 +110,23 @@ def test_training_is_bit_identical_with_the_callback(tmp_path):
 
 
 @works
+def test_several_targets_are_parts_of_the_run(tmp_path):
+    def residual(x, y, output):
+        assert list(x) == ["x"]
+        return nn.functional.one_hot(y, 2) - output.softmax(1)
+
+    callback = LayerSpectraCallback(
+        Rows(), {"labels": None, "residual": residual}, run=tmp_path / "run", when=[0, 2], inv_delta=GRID
+    )
+    trainer = fit(tmp_path, [callback], max_steps=2)
+    parts = Run(tmp_path / "run").parts
+    last = layer_spectra(trainer.model, {"x": X}, {"labels": Y, "residual": residual}, inv_delta=GRID)
+    assert [part.steps() for part in parts.values()] == [[0, 2]] * 2
+    for name, part in parts.items():
+        np.testing.assert_allclose(part[-1]["net.2"].lfr, last[name]["net.2"].lfr, atol=1e-6)
+
+
+@works
 def test_what_is_kept_is_what_the_model_has_and_what_the_trainer_logs(tmp_path):
     trainer = fit(tmp_path, [LayerSpectraCallback({"x": X}, Y, run=tmp_path / "run", when=[0, 12], inv_delta=GRID)])
     run = Run(tmp_path / "run")
