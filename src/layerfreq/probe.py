@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from layerfreq.data.targets import read_targets
 from layerfreq.data.validation import Scale, as_scale
 from layerfreq.errors import InputError, blame, listed, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
+from layerfreq.measure.known import Seen, seen
 from layerfreq.measure.measure import measure, measure_source
 from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum
@@ -234,7 +236,10 @@ class Probe:
         """Measure some layers whose features are held together, and gather the outputs of the same pass."""
         with self.shards.together():
             see = _watching(outputs, wanted)
-            features, labels = collect(model, self.inputs, self.targets, cuts, points, see, labelled=wanted is None)
+            look = None if device_of(model).type != "cpu" else self._look
+            features, labels = collect(
+                model, self.inputs, self.targets, cuts, points, see, labelled=wanted is None, instead=look
+            )
         each = {ONE: None} if wanted is None else wanted.whole(self.shards)
         for cut in cuts:
             name = cut.name
@@ -243,13 +248,22 @@ class Probe:
             room = max(0, budget - sum(one.nbytes for one in features.values()))
             one = features.pop(name)
             ours = {**_for_layer(cut, len(one), _at_home(model, one, self.options)), "room": room, "told": self.told}
+            find = measure
+            if isinstance(one, Seen):
+                find = partial(measure_source, width=one.width)
+                ours = {key: value for key, value in ours.items() if key not in ("device", "group")}
             for target, y in each.items():
                 with _noting(failed[target], name), blame(name), about_target(target):
                     if self.options.get("group") is None and len(one) == 0:
                         raise InputError("targets: -100 at every position, so that none is left; label some")
                     y = labels.get(name) if wanted is None else y
-                    yield target, name, [measure(one, y, scale=s, **ours) for s in self.scales]
+                    yield target, name, [find(one, y, scale=s, **ours) for s in self.scales]
             del one
+
+    def _look(self, name: str, features: Tensor, targets: Tensor | None) -> Seen | None:
+        """Look at a wide layer's features while they are there, so that they need not be held."""
+        cut = next(cut for cut in self.plan.layers if cut.name == name)
+        return seen(features, targets, self.scales, **_for_layer(cut, len(features), self.options))
 
     def _streamed(
         self,
@@ -369,7 +383,7 @@ def _for_layer(cut: Cut, n: int, options: Mapping[str, Any]) -> Mapping[str, Any
     return {**options, "rows": None} if fewer and reading.name == "positions" and reading.axis is None else options
 
 
-def _at_home(model: nn.Module, features: Tensor, options: Mapping[str, Any]) -> Mapping[str, Any]:
+def _at_home(model: nn.Module, features: Tensor | Seen, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Compute where the model does, also if its device had no room for the features of all layers at a time."""
     if options.get("device") is None and features.device != device_of(model):
         return {**options, "device": device_of(model)}

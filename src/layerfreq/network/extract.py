@@ -29,6 +29,9 @@ from layerfreq.trace.row_order import unmeasurable
 WIDTHS = "its width differs between batches; pad the inputs to one size, or pass reading='mean'"
 # Gets a layer's name, features (k, d) of one batch, the number of inputs in it, and k targets or None.
 Take = Callable[[str, Tensor, int, Tensor | None], Any]
+# Gets a layer's name, features (k, d) of all points and their targets or None, where one batch has them all; returns
+# what is kept of them, or None to keep them as they are.
+Instead = Callable[[str, Tensor, Tensor | None], Any]
 # Gets a batch's inputs, its targets or None, and what the model returned.
 OnOutput = Callable[[Any, Any, Any], Any]
 
@@ -115,23 +118,32 @@ def collect(
     on_output: OnOutput | None = None,
     *,
     labelled: bool = True,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    instead: Instead | None = None,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Run the model once over all batches and gather some layers' features, and for each the targets of its rows.
 
-    `points` is what `most_points` returned, where it was asked before; `on_output` and `labelled` see `run_through`.
+    `points` is what `most_points` returned, where it was asked before; `on_output` and `labelled` see `run_through`,
+    `instead` see `Instead`.
     """
     points = most_points(model, inputs) if points is None else points
     buffers = {cut.name: Buffer(points) for cut in cuts}
     labels: dict[str, list[Tensor]] = {cut.name: [] for cut in cuts}
+    looked: dict[str, Any] = {}
 
     def keep(name: str, part: Tensor, n: int, label: Tensor | None) -> None:
-        with blame(name):
-            buffers[name].put(part, n)
         if label is not None:
             labels[name].append(label.clone())  # a loader may write the next batch into the same memory
+        found = instead(name, part, label) if instead is not None and n == points else None
+        if name in looked:
+            raise InputError(f"inputs: more than {points} points in a pass, as many as there were; pass a fixed set")
+        if found is not None:
+            looked[name] = found
+            return
+        with blame(name):
+            buffers[name].put(part, n)
 
     run_through(model, inputs, targets, cuts, keep, on_output, labelled=labelled)
-    features = {name: buffer.whole() for name, buffer in buffers.items()}
+    features = {name: looked.get(name, buffer.whole()) for name, buffer in buffers.items()}
     return features, {name: torch.cat(parts) for name, parts in labels.items() if parts}
 
 
