@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from threadpoolctl import LibController, ThreadpoolController
 
@@ -70,3 +72,14 @@ _limit = Flag(lambda: [library.num_threads for library in _libraries()], _set)
 def _pool(count: int, process: int) -> ThreadPoolExecutor:
     """Threads that stay, and their scratch memory with them; a forked process needs its own."""
     return ThreadPoolExecutor(count, thread_name_prefix=f"layerfreq-{process}")
+
+
+_kept = threading.local()
+
+
+def scratch(height: int, width: int, dtype: Any, which: int = 0) -> np.ndarray:
+    """Room of this thread's own, used again, because fresh memory is slow to come by."""
+    buffers, key = _kept.__dict__, f"{which} {dtype}"
+    if key not in buffers or buffers[key].size < height * width:
+        buffers[key] = np.empty(height * width, dtype)
+    return buffers[key][: height * width].reshape(height, width)

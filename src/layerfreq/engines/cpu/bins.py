@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float64
 
-from layerfreq.engines.cpu.expansion import Classes, Expansion, Tile
+from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Strays, Tile, Weights
+from layerfreq.engines.threads import scratch
 
 SAMPLES = 8  # an octave, of distances and cutoffs, to find the functions
 NEAR = 1e-7  # u d / 2 below which the kernel is taken as one
@@ -43,17 +44,22 @@ class Basis(Expansion):
     square: Float64[np.ndarray, "r m"]
 
     def deposit(
-        self, tile: Tile, targets: Classes | Float32[np.ndarray, "w c"], sums: Float64[np.ndarray, "h c_1 r"]
-    ) -> Bool[np.ndarray, " h"]:
+        self, tile: Tile, targets: Weights, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
+    ) -> Strays | None:
         """See `Expansion.deposit`; it holds for every pair."""
-        from layerfreq.engines.cpu import pair_kernels
+        from layerfreq.engines.cpu import kernels, pair_kernels
 
         table = pair_kernels.Table(np.int32(self.lowest), np.int32(self.highest), self.moments)
         if isinstance(targets, Classes):
             pair_kernels.classes_to_bins(tile, targets, table, sums)
         else:
             pair_kernels.vectors_to_bins(tile, targets, table, sums)
-        return np.zeros(len(tile.products), np.bool_)
+        if across is not None:
+            height, width = tile.products.shape
+            turned = scratch(width, height, tile.products.dtype, 1)
+            kernels.transpose(tile.products, turned)
+            nowhere = np.full(len(turned), -1)
+            self.deposit(tile._replace(products=turned, rows=tile.columns, columns=tile.rows, own=nowhere), *across)
 
 
 def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, tolerance: float) -> Basis:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float64
 
-from layerfreq.engines.cpu.expansion import Classes, Expansion, Tile
+from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Strays, Tile, Weights
+from layerfreq.engines.threads import scratch
 
 MOST = 42  # polynomials beyond which bins are cheaper
 NODES = 64
@@ -43,18 +45,34 @@ class Series(Expansion):
     square: Float64[np.ndarray, "r m"]
 
     def deposit(
-        self, tile: Tile, targets: Classes | Float32[np.ndarray, "w c"], sums: Float64[np.ndarray, "h c_1 r"]
-    ) -> Bool[np.ndarray, " h"]:
-        """See `Expansion.deposit`; it holds for classes alone, and within its range of distances."""
-        from layerfreq.engines.cpu import pair_kernels
+        self, tile: Tile, targets: Weights, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
+    ) -> Strays | None:
+        """See `Expansion.deposit`; it holds within its range of distances."""
+        from layerfreq.engines.cpu import series_kernels as kernels
 
-        if not isinstance(targets, Classes):
-            return np.ones(len(tile.products), np.bool_)
-        lowest, highest = np.array([self.lowest, self.highest], np.float32).view(np.int32)
-        places = pair_kernels.Places(lowest, highest, *np.array([self.centre, self.offset, self.slope], np.float32))
-        beyond = np.zeros(len(tile.products), np.bool_)
-        pair_kernels.classes_to_series(tile, targets, places, sums, beyond)
-        return beyond
+        places = kernels.Places(
+            *np.array([self.lowest, self.highest, self.centre, self.offset, self.slope], np.float32)
+        )
+        pairs = tile.products.size
+        strays = Strays(*(scratch(1, pairs, kind, which)[0] for which, kind in enumerate(("i4", "i4", "f4"))))
+        runs = _as_runs(targets)
+        room = scratch(1, kernels.ROOM + kernels.LANES * len(self.square), np.float32, 3)[0]
+        turned = (True, _as_runs(across.targets), across.sums) if across else (False, runs, sums)
+        count = kernels.add_tile(tile, runs, sums, *turned, places, strays, room)
+        return Strays(*(part[:count] for part in strays)) if count else None
+
+
+def _as_runs(targets: Weights) -> Any:
+    from layerfreq.engines.cpu.series_kernels import Runs
+
+    if isinstance(targets, Classes):
+        edges, labels = targets
+        ones = np.ones((1, int(edges[-1])), np.float32)
+        return Runs(edges[:-1], edges[1:], labels, np.zeros(len(labels), np.int64), ones)
+    w, c = targets.shape
+    into, weights = np.arange(c + 1), np.ones((c + 1, w), np.float32)
+    weights[:c] = targets.T
+    return Runs(np.zeros(c + 1, np.int64), np.full(c + 1, w), into, into, weights)
 
 
 def kernel_series(
@@ -71,7 +89,7 @@ def kernel_series(
     Returns:
         The series, or None where it would take more than `MOST` polynomials.
     """
-    from layerfreq.engines.cpu.pair_kernels import STEP
+    from layerfreq.engines.cpu.series_kernels import FIRST, STEP
 
     farthest = max(farthest, 1e-30)
     # The map is finest around `centre`: between the ends, and not closer than the finest kernel can see. Beyond the
@@ -100,7 +118,7 @@ def kernel_series(
     enough = np.flatnonzero(left_out[: MOST + 1] < tolerance)
     if len(enough) == 0:
         return None
-    r = 2 + STEP * max(1, -(-(int(enough[0]) - 2) // STEP))
+    r = FIRST + STEP * max(0, -(-(int(enough[0]) - FIRST) // STEP))
     terms = terms[:r]
     return Series(
         lowest=nearest,

@@ -8,11 +8,10 @@ product is used twice.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,13 +21,14 @@ from layerfreq.data.targets import Targets
 from layerfreq.engines.base import FEWEST, Engine, Points, RowCurves
 from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, kernel_basis
 from layerfreq.engines.cpu.chebyshev import Series, kernel_series
-from layerfreq.engines.cpu.expansion import Classes, Expansion, Side, Tile
+from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Side, Tile, Weights
 from layerfreq.engines.cpu.folded import Folded
-from layerfreq.engines.threads import hands, one_blas_thread, parts, threads
+from layerfreq.engines.threads import hands, one_blas_thread, parts, scratch, threads
 from layerfreq.errors import InputError
 
 STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
 WIDTH = 2560  # most columns of a tile
+SQUARE = 512  # most rows of a tile whose columns are centres, too, where pairs are added as fast as they are read
 SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
 FOLDED = 4096  # filter centres whose sums are folded before their curves are handed on
 TOGETHER = 8  # of which the sums of all classes are held at a time by a thread
@@ -71,6 +71,26 @@ class Columns:
         return Classes(edges, np.arange(first, last + 1))
 
 
+class Beyond(NamedTuple):
+    """Sums of kernels of a filter centre, for pairs whose distance no function of an expansion holds for."""
+
+    values: np.ndarray  # (c + 1, 2 m) of the kernel and of its derivative
+    square: np.ndarray  # (m,) of its square
+
+    def add(self, cutoffs: np.ndarray, squared: np.ndarray, targets: Weights, columns: np.ndarray) -> None:
+        """Add pairs: their squared distances, and which of the points they are with."""
+        squared = squared.astype(np.float64)[:, None]
+        kernel = np.exp(squared * (cutoffs / -2))
+        both = np.hstack([kernel, kernel * (squared / -2)])
+        self.square[:] += np.square(kernel).sum(axis=0)
+        self.values[-1] += both.sum(axis=0)
+        if isinstance(targets, Classes):
+            label = targets.labels[np.searchsorted(targets.starts[1:], columns, side="right")]
+            np.add.at(self.values, label, both)
+        else:
+            self.values[:-1] += targets[columns].T @ both
+
+
 @dataclass
 class Rows:
     """Filter centres and the sums over what columns came by."""
@@ -81,7 +101,7 @@ class Rows:
     sizes: np.ndarray  # (r,) |x|^2
     sums: np.ndarray  # (r, c + 1, functions)
     every: bool  # whether these are all the points at hand, in the order of their columns
-    beyond: dict[int, np.ndarray] = field(default_factory=dict)  # row -> sums in bins, where the series did not hold
+    beyond: dict[int, Beyond] = field(default_factory=dict)  # by row, of pairs that the functions do not hold for
 
 
 class Cpu(Engine[Rows, Columns]):
@@ -165,11 +185,11 @@ class Cpu(Engine[Rows, Columns]):
         step = max(FEWEST, min(STRIP * WIDTH // n, STRIP))
 
         def strip(at: slice) -> None:
-            products = _scratch(at.stop - at.start, n, columns.x.dtype)
+            products = scratch(at.stop - at.start, n, columns.x.dtype)
             np.matmul(rows.x[at], columns.x.T, out=products)
             for start in range(at.start, at.stop, TOGETHER):
                 some = slice(start, min(start + TOGETHER, at.stop))
-                sums = _scratch((some.stop - start) * (c + 1), r, np.float64, 1).reshape(-1, c + 1, r)
+                sums = scratch((some.stop - start) * (c + 1), r, np.float64, 1).reshape(-1, c + 1, r)
                 sums[:] = 0
                 tile = self._tile(rows, some, products[start - at.start : some.stop - at.start], columns, 0)
                 self._functions.deposit(tile, columns.targets(slice(0, n)), sums)
@@ -214,7 +234,7 @@ class Cpu(Engine[Rows, Columns]):
 
             def strip(at: slice) -> None:
                 for start in range(0, len(columns.x), WIDTH):
-                    tile = _scratch(at.stop - at.start, min(WIDTH, len(columns.x) - start), columns.x.dtype)
+                    tile = scratch(at.stop - at.start, min(WIDTH, len(columns.x) - start), columns.x.dtype)
                     np.matmul(rows.x[at], columns.x[start : start + WIDTH].T, out=tile)
                     self._deposit(rows, at, tile, columns, start)
 
@@ -222,21 +242,15 @@ class Cpu(Engine[Rows, Columns]):
 
     def _add_square(self, rows: Rows, columns: Columns, count: int, run: Callable[..., Any]) -> None:
         """Add the points to each other, a product of two blocks serving both; every block is in one tile at a time."""
-        from layerfreq.engines.cpu import kernels
-
-        x = columns.x
+        x, most = columns.x, SQUARE if self._series else STRIP
         # Where one tile takes all, runs of a class are longer, which saves more than a product that serves twice.
-        blocks = parts(len(x), STRIP, 1 if count == 1 and len(x) <= STRIP else 2, count)
+        blocks = parts(len(x), most, 1 if count == 1 and len(x) <= most else 2, count)
 
         def pair(two: tuple[int, int]) -> None:
             a, b = blocks[two[0]], blocks[two[1]]
-            tile = _scratch(a.stop - a.start, b.stop - b.start, x.dtype)
+            tile = scratch(a.stop - a.start, b.stop - b.start, x.dtype)
             np.matmul(x[a], x[b].T, out=tile)
-            self._deposit(rows, a, tile, columns, b.start)
-            if a != b:
-                across = _scratch(tile.shape[1], tile.shape[0], x.dtype, 1)
-                kernels.transpose(tile, across)
-                self._deposit(rows, b, across, columns, a.start)
+            self._deposit(rows, a, tile, columns, b.start, across=a != b)
 
         many = len(blocks)
         list(run(pair, [(i, i) for i in range(many)]))
@@ -244,15 +258,30 @@ class Cpu(Engine[Rows, Columns]):
             ring = [0, *(1 + (i + turn) % (many - 1) for i in range(many - 1))]
             list(run(pair, [(ring[i], ring[-1 - i]) for i in range(many // 2)]))
 
-    def _deposit(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> None:
-        """Add what a tile of products means for the rows `at`; its columns begin at `start`."""
-        tile = self._tile(rows, at, products, columns, start)
-        targets = columns.targets(slice(start, start + products.shape[1]))
-        for i in np.flatnonzero(self._functions.deposit(tile, targets, rows.sums[at])):
-            row = at.start + int(i)
+    def _deposit(
+        self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int, *, across: bool = False
+    ) -> None:
+        """Add what a tile of products means for the rows `at`, and across for its columns, which begin at `start`."""
+        there = slice(start, start + products.shape[1])
+        tile, targets = self._tile(rows, at, products, columns, start), columns.targets(there)
+        other = Across(columns.targets(at), rows.sums[there]) if across else None
+        strays = self._functions.deposit(tile, targets, rows.sums[at], other)
+        if strays is None:
+            return
+        self._add_strays(rows, at.start + strays.row, strays.squared, targets, strays.column)
+        if other is not None:
+            self._add_strays(rows, start + strays.column, strays.squared, other.targets, strays.row)
+
+    def _add_strays(
+        self, rows: Rows, of: np.ndarray, squared: np.ndarray, targets: Weights, columns: np.ndarray
+    ) -> None:
+        """Add the kernels themselves of pairs that the functions do not hold for."""
+        m = len(self._cutoffs)
+        for row in np.unique(of).tolist():
             if row not in rows.beyond:
-                rows.beyond[row] = np.zeros((1, self.targets.width + 1, len(self._bins.square)))
-            self._bins.deposit(tile.row(int(i)), targets, rows.beyond[row])
+                rows.beyond[row] = Beyond(np.zeros((self.targets.width + 1, 2 * m)), np.zeros(m))
+            mine = of == row
+            rows.beyond[row].add(self._cutoffs, squared[mine], targets, columns[mine])
 
     def _tile(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> Tile:
         across = slice(start, start + products.shape[1])
@@ -285,20 +314,16 @@ class Cpu(Engine[Rows, Columns]):
     def _curves(self, rows: Rows, at: slice, out: np.ndarray) -> np.ndarray:
         from layerfreq.engines.cpu import kernels
 
-        def both(sums: np.ndarray, functions: Expansion, which: int) -> tuple[np.ndarray, np.ndarray]:
-            if self.targets.labels is not None:
-                np.sum(sums[:, :-1], axis=1, out=sums[:, -1])
-            h, c, r = sums.shape
-            values = _scratch(h * c, functions.values.shape[1], np.float64, which)
-            np.matmul(sums.reshape(h * c, r), functions.values, out=values)
-            return values.reshape(h, c, -1), sums[:, -1] @ functions.square
-
-        values, squares = both(rows.sums[at], self._functions, 0)
-        for row in range(at.start, at.stop):
-            if row in rows.beyond:
-                more = both(rows.beyond[row], self._bins, 1)
-                values[row - at.start] += more[0][0]
-                squares[row - at.start] += more[1][0]
+        sums, functions = rows.sums[at], self._functions
+        if self.targets.labels is not None:
+            np.sum(sums[:, :-1], axis=1, out=sums[:, -1])
+        h, c, r = sums.shape
+        values = scratch(h * c, functions.values.shape[1], np.float64)
+        np.matmul(sums.reshape(h * c, r), functions.values, out=values)
+        values, squares = values.reshape(h, c, -1), sums[:, -1] @ functions.square
+        for row in rows.beyond.keys() & range(at.start, at.stop):
+            values[row - at.start] += rows.beyond[row].values
+            squares[row - at.start] += rows.beyond[row].square
         own = self.targets.block(torch.from_numpy(rows.index[at]), torch.float64, torch.device("cpu")).numpy()
         by_column = np.zeros((4, own.shape[1], len(self.inv_delta)) if self.targets.sketch else (0, 0, 0))
         energy, change, self_weight = out
@@ -351,14 +376,3 @@ class Cpu(Engine[Rows, Columns]):
         squared = sizes[some, None] + sizes - 2 * (x[some] @ x.T)
         squared[np.arange(len(some)), some] = np.inf
         return squared
-
-
-_kept = threading.local()
-
-
-def _scratch(height: int, width: int, dtype: Any, which: int = 0) -> np.ndarray:
-    """Room of this thread's own, used again, because fresh memory is slow to come by."""
-    buffers, key = _kept.__dict__, f"{which} {dtype}"
-    if key not in buffers or buffers[key].size < height * width:
-        buffers[key] = np.empty(height * width, dtype)
-    return buffers[key][: height * width].reshape(height, width)

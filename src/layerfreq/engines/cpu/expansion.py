@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from jaxtyping import Float32, Float64, Int32, Int64, Shaped
 
 
 class Side(NamedTuple):
@@ -30,18 +30,30 @@ class Tile(NamedTuple):
     own: Int64[np.ndarray, " h"]  # each row's own column, which is left out, or a number outside 0 .. w - 1
     gain: Shaped[np.ndarray, " d"]  # what differences of `raw` are multiplied by
 
-    def row(self, i: int) -> Tile:
-        """Return the tile of one of its rows."""
-        at = slice(i, i + 1)
-        rows = self.rows._replace(sizes=self.rows.sizes[at], place=self.rows.place[at])
-        return self._replace(products=self.products[at], rows=rows, own=self.own[at])
-
 
 class Classes(NamedTuple):
     """Which of a tile's columns, sorted by class, belong to which class."""
 
     starts: Int64[np.ndarray, " runs_1"]  # where each class begins, and where the last one ends
     labels: Int64[np.ndarray, " runs"]
+
+
+Weights = Classes | Float32[np.ndarray, "w c"]  # the targets of a tile's points
+
+
+class Across(NamedTuple):
+    """What a tile's rows are as points, where its columns are centres, too."""
+
+    targets: Weights  # of the rows
+    sums: Float64[np.ndarray, "w c_1 r"]  # of the columns
+
+
+class Strays(NamedTuple):
+    """Pairs of a tile for which an expansion does not hold."""
+
+    row: Int32[np.ndarray, " k"]
+    column: Int32[np.ndarray, " k"]
+    squared: Float32[np.ndarray, " k"]  # distance
 
 
 class Expansion(ABC):
@@ -57,15 +69,16 @@ class Expansion(ABC):
 
     @abstractmethod
     def deposit(
-        self, tile: Tile, targets: Classes | Float32[np.ndarray, "w c"], sums: Float64[np.ndarray, "h c_1 r"]
-    ) -> Bool[np.ndarray, " h"]:
+        self, tile: Tile, targets: Weights, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
+    ) -> Strays | None:
         """Add a tile's pairs to the sums of the functions.
 
         Args:
             tile: The pairs.
             targets: Of its columns.
             sums: For every class or target column; then, for target columns, those of the weight one.
+            across: Where no point is on both sides of it, and every pair is to serve its column, too.
 
         Returns:
-            The rows that have a pair for which the expansion does not hold; nothing of these is added.
+            The pairs for which the expansion does not hold; nothing of these is added.
         """

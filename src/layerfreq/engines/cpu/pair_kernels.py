@@ -1,7 +1,7 @@
-"""Compiled loops over the pairs of a tile, without the interpreter's lock: inner products to sums of functions.
+"""Compiled loops over the pairs of a tile, without the interpreter's lock: inner products to distances, and to bins.
 
-One row of a tile at a time: vectorised steps write to small buffers that stay in the first-level cache; with bins, one
-scalar step adds to them. Compiled code is kept with the constants of this file in it.
+One row of a tile at a time: vectorised steps write to small buffers that stay in the first-level cache, and one
+scalar step adds to the bins. Compiled code is kept with the constants of this file in it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from layerfreq.engines.compiling import FINITE, loop
+from layerfreq.engines.compiling import loop
 
 CHUNK = 512  # pairs whose three moments fit a 64-bit word: 10 + 21 + 33 bits
 FEW = 32  # pairs below which a table of bins does not pay
@@ -19,11 +19,10 @@ BIN_BITS = 5  # 32 bins an octave: the top bits of a float32 pattern are a logar
 PLACE_BITS = 12  # resolution of a distance inside its bin
 BIN_SHIFT = MANTISSA - BIN_BITS
 PLACE_SHIFT = BIN_SHIFT - PLACE_BITS
-STEP = 8  # polynomials added in one pass over the pairs
 _PLACES = (1 << PLACE_BITS) - 1
 _COUNT, _FIRST = np.uint64(54), np.uint64(33)
 _FIRST_MASK, _SECOND_MASK = np.uint64((1 << 21) - 1), np.uint64((1 << 33) - 1)
-_CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
+CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
 
 
 class Table(NamedTuple):
@@ -32,16 +31,6 @@ class Table(NamedTuple):
     lowest: np.int32
     highest: np.int32
     moments: np.ndarray  # (bins, 3, r)
-
-
-class Places(NamedTuple):
-    """The map from squared distances to places of polynomials, as `chebyshev.Series` describes it."""
-
-    lowest: np.int32  # bit patterns of float32
-    highest: np.int32
-    centre: np.float32
-    offset: np.float32
-    slope: np.float32
 
 
 @loop(fastmath={"reassoc", "contract", "nsz"})
@@ -54,9 +43,9 @@ def _difference(x, y, gain):
 
 
 @loop()
-def _distances(products, i, start, width, size, sizes, squared):
+def distances(products, i, start, width, size, sizes, squared):
     """Turn inner products of a row into squared distances; return whether some have lost digits."""
-    two, close, found = products.dtype.type(2), products.dtype.type(_CLOSE), np.int32(0)
+    two, close, found = products.dtype.type(2), products.dtype.type(CLOSE), np.int32(0)
     # Slices, since an index that might be negative for all that the compiler knows keeps it from vectorising.
     inner, others = products[i, start : start + width], sizes[start : start + width]
     for j in range(width):
@@ -68,10 +57,10 @@ def _distances(products, i, start, width, size, sizes, squared):
 
 
 @loop()
-def _close_distances(tile, i, start, width, squared):
+def close_distances(tile, i, start, width, squared):
     """Take the distances that have lost digits from the features themselves."""
     products, size, sizes = tile.products, tile.rows.sizes[i], tile.columns.sizes
-    close, x = products.dtype.type(_CLOSE), tile.rows.raw[tile.rows.place[i]]
+    close, x = products.dtype.type(CLOSE), tile.rows.raw[tile.rows.place[i]]
     raw, place = tile.columns.raw, tile.columns.place
     for j in range(start, start + width):
         both = size + sizes[j]
@@ -159,8 +148,8 @@ def classes_to_bins(tile, classes, table, sums):
             into = sums[i, labels[run]]
             for a in range(starts[run], starts[run + 1], CHUNK):
                 w = min(CHUNK, starts[run + 1] - a)
-                if _distances(products, i, a, w, size, column_sizes, squared):
-                    _close_distances(tile, i, a, w, squared)
+                if distances(products, i, a, w, size, column_sizes, squared):
+                    close_distances(tile, i, a, w, squared)
                 mine = _leave_out(own[i], squared, a, w)
                 first, last = _to_bins(bits, w, low, high, bins, places)
                 if w < FEW:
@@ -197,8 +186,8 @@ def vectors_to_bins(tile, targets, table, sums):
         begin, end = np.int32(1 << 30), np.int32(0)
         for a in range(0, targets.shape[0], CHUNK):
             w = min(CHUNK, targets.shape[0] - a)
-            if _distances(products, i, a, w, size, column_sizes, squared):
-                _close_distances(tile, i, a, w, squared)
+            if distances(products, i, a, w, size, column_sizes, squared):
+                close_distances(tile, i, a, w, squared)
             mine = _leave_out(own[i], squared, a, w)
             first, last = _to_bins(bits, w, low, high, bins, places)
             _count(bins, places, w, words, counts)
@@ -219,95 +208,3 @@ def vectors_to_bins(tile, targets, table, sums):
             for q in range(c):
                 _add(sums[i, q], np.float64(part[0, q]), np.float64(part[1, q]), np.float64(part[2, q]), moments[k])
             part[:] = 0
-
-
-@loop(fastmath=FINITE, error_model="numpy")
-def _to_places(squared, bits, width, places, place, before, last):
-    """Write t, T_0 and T_1 of every pair; return the sum of t, and whether a distance is out of range."""
-    total, one, low, high = np.float32(0), np.float32(1), places.lowest, places.highest
-    centre, offset, slope = places.centre, places.offset, places.slope
-    for j in range(width):
-        t = offset + slope / (squared[j] + centre)
-        place[j], before[j], last[j] = t, one, t
-        total += t
-    shortest, longest = high, low
-    for j in range(width):  # positive floats are ordered as their bit patterns are, and these vectorise
-        shortest, longest = min(shortest, bits[j]), max(longest, bits[j])
-    return total, shortest < low or longest > high
-
-
-@loop(fastmath=FINITE)
-def _next_eight(place, before, last, width, sums, run, k):
-    """Add the next eight Chebyshev polynomials of all pairs to sums[run, k:], by T_(k+1) = 2 t T_k - T_(k-1)."""
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
-    for j in range(width):
-        twice, a, b = place[j] + place[j], before[j], last[j]
-        a = twice * b - a
-        s0 += a
-        b = twice * a - b
-        s1 += b
-        a = twice * b - a
-        s2 += a
-        b = twice * a - b
-        s3 += b
-        a = twice * b - a
-        s4 += a
-        b = twice * a - b
-        s5 += b
-        a = twice * b - a
-        s6 += a
-        b = twice * a - b
-        s7 += b
-        before[j], last[j] = a, b
-    sums[run, k] += s0
-    sums[run, k + 1] += s1
-    sums[run, k + 2] += s2
-    sums[run, k + 3] += s3
-    sums[run, k + 4] += s4
-    sums[run, k + 5] += s5
-    sums[run, k + 6] += s6
-    sums[run, k + 7] += s7
-
-
-@loop()
-def classes_to_series(tile, classes, places, sums, beyond):
-    """Add the pairs of a tile to the polynomials' sums, class by class.
-
-    Args:
-        tile: A `Tile`, whose columns are sorted by class.
-        classes: The `Classes` of its columns.
-        places: Where the polynomials are taken.
-        sums: (h, classes + 1, r) float64, added to; the last row, that of all classes together, is left alone.
-        beyond: (h,) set where a row has a distance that the series does not hold for; nothing of it is added.
-    """
-    squared, place = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
-    bits = squared.view(np.int32)
-    before, last = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
-    starts, labels = classes.starts, classes.labels
-    found = np.empty((labels.shape[0], sums.shape[2]))
-    products, sizes, column_sizes, own = tile.products, tile.rows.sizes, tile.columns.sizes, tile.own
-    for i in range(products.shape[0]):
-        size = sizes[i]
-        found[:] = 0
-        for run in range(labels.shape[0]):
-            for a in range(starts[run], starts[run + 1], CHUNK):
-                w = min(CHUNK, starts[run + 1] - a)
-                if _distances(products, i, a, w, size, column_sizes, squared):
-                    _close_distances(tile, i, a, w, squared)
-                mine = _leave_out(own[i], squared, a, w)
-                if mine >= 0 and w == 1:
-                    continue
-                total, out = _to_places(squared, bits, w, places, place, before, last)
-                beyond[i] |= out
-                found[run, 0] += w
-                if mine >= 0:
-                    found[run, 0] -= 1
-                    total -= place[mine]
-                    before[mine] = last[mine] = 0
-                found[run, 1] += total
-                for k in range(2, found.shape[1], STEP):
-                    _next_eight(place, before, last, w, found, run, k)
-        if not beyond[i]:
-            for run in range(labels.shape[0]):
-                for k in range(found.shape[1]):
-                    sums[i, labels[run], k] += found[run, k]
