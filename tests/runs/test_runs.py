@@ -210,3 +210,10 @@ def test_rewinding_forgets_what_comes_after_a_step_and_nothing_else(tmp_path, ev
     assert run.metrics["step"].tolist() == [0, 1, 2, 3, 4, 5]
     assert run.steps() == [0, 5]
     assert_only_whole(run.spectra)
+
+
+def test_a_config_with_parts_of_its_own_is_no_run_of_several_parts(tmp_path):
+    run = Run.create(tmp_path / "a", {"parts": {"folder": "study"}})
+    assert run.config["parts"] == {"folder": "study"}
+    assert run.parts == {}
+    assert run.steps() == []

@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "environment": (dict,),
     "error": (int, float),
     "seeds": (list,),
-    "parts": (list,),
+    "parts": (list, dict),  # a mapping is an experiment's or a user's own
 }
 PART = re.compile(r"[\w+=][\w .,+=-]{0,99}")  # the name of a part of a run, and so of a folder in it
 TEXT = ("layer", "scale", "output", "method")
@@ -98,7 +98,8 @@ def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> di
 
 def part_names(config: Mapping[str, Any]) -> list[str]:
     """Return the names of a run's parts, as its config has them."""
-    return [name for name in config.get("parts") or [] if is_part(name)]
+    names = config.get("parts")
+    return [name for name in names if is_part(name)] if isinstance(names, list) else []
 
 
 def is_part(name: Any) -> bool:
