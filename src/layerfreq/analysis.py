@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,6 @@ def analyze(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayerWarning)  # what cannot be measured is listed, with the reason
         monitor = Monitor(model, batches, layers=layers, on_error="raise", **options)
-    names, refused = monitor.layers, monitor.plan.refused
     run = Run.create(
         out,
         {
@@ -115,28 +114,38 @@ def analyze(
             "scales": list(scales),
             "reading": reading,
             "seed": seed,
-            "layers": names,
+            "layers": monitor.layers,
             "hidden_layers": monitor.plan.hidden,
-            "not a cut": {layer: str(reason) for layer, reason in refused.items()},
+            "not a cut": {layer: str(reason) for layer, reason in monitor.plan.refused.items()},
             "environment": environment(),
         },
     )
     monitor.write_to(run)
+    by_step = dict(sorted(zip(steps, checkpoints if loaded else [None], strict=True), key=lambda pair: pair[0]))
     try:
-        for done, (i, step) in enumerate(sorted(enumerate(steps), key=lambda pair: pair[1])):
-            if loaded:
-                load_checkpoint(source, checkpoints[i])
-            at = {layer: done * len(names) + k for k, layer in enumerate(names)}
-            monitor.on_layer = lambda layer, step=step, at=at: tell(
-                at[layer], len(steps) * len(names), f"step {step}: {layer}"
-            )
-            monitor.measure(step)
+        _measure(monitor, source, by_step, tell)
         if not run.steps():
             raise InputError(f"model: {name!r} has no layer that can be measured there; see layerfreq doctor")
     finally:
         if not run.steps():  # the corrected command wants the same place
             run.remove()
-    return Analysis(run, refused, told)
+    return Analysis(run, monitor.plan.refused, told)
+
+
+def _measure(
+    monitor: Monitor, source: Source, checkpoints: Mapping[int, Path | None], tell: Callable[[int, int, str], Any]
+) -> None:
+    """Measure step by step; a step without a checkpoint is the model as it is."""
+    names = monitor.layers
+    for done, (step, checkpoint) in enumerate(checkpoints.items()):
+        if checkpoint is not None:
+            load_checkpoint(source, checkpoint)
+
+        def on_layer(layer: str, before: int = done * len(names), step: int = step) -> None:
+            tell(before + names.index(layer), len(checkpoints) * len(names), f"step {step}: {layer}")
+
+        monitor.on_layer = on_layer
+        monitor.measure(step)
 
 
 def medians(run: Run, scales: Sequence[Scale]) -> pd.DataFrame:

@@ -109,18 +109,27 @@ def as_targets(targets: Any, n: int, *, center: bool | None = None, seed: int = 
     return prepare_targets(read_targets(targets, n), Shards(count=n), center=center, seed=seed)
 
 
+def as_numbers(targets: Any) -> Tensor:
+    """Return targets as they are laid out, on the CPU.
+
+    Raises:
+        InputError: If they are not numbers.
+    """
+    try:
+        return torch.as_tensor(as_array(targets, "targets")).detach().cpu()
+    except InputError:
+        raise
+    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
+
+
 def read_targets(targets: Any, n: int) -> Tensor:
     """Check targets and return class ids, int64 (n,), or floats (n, c), on the CPU.
 
     Raises:
         InputError: See `as_targets`.
     """
-    try:
-        y = torch.as_tensor(as_array(targets, "targets")).detach().cpu()
-    except InputError:
-        raise
-    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
+    y = as_numbers(targets)
     if y.ndim == 0 or y.shape[0] != n:
         got = "a single number" if y.ndim == 0 else f"{y.shape[0]} entries"
         raise InputError(f"targets: {got} for {n} points; features and targets need the same length")

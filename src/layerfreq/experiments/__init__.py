@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 from layerfreq import files
 from layerfreq.errors import InputError, did_you_mean
 from layerfreq.runs.environment import environment
+from layerfreq.runs.files import plain
 from layerfreq.runs.run import Run
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Request:
             InputError: If the folder holds a run and `resume` is False, or a run of another plan.
         """
         values = {key: value for key, value in asdict(config).items() if key not in without}
-        plan = {"experiment": name, "preset": self.preset, "seeds": self.seeds, **_plain({**values, **more})}
+        plan = {"experiment": name, "preset": self.preset, "seeds": self.seeds, **plain({**values, **more})}
         if not self.resume or not (self.out / "config.yaml").exists():
             return Run.create(self.out, {**plan, "unit": unit, "environment": environment()})
         files.sweep(self.out)  # by its module: this package has one of the same name
@@ -82,13 +83,6 @@ class Request:
                     "here); choose another --out"
                 )
         return run
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that a config reads back from YAML as it was written."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 class Table(NamedTuple):

@@ -145,12 +145,13 @@ def measure_source(
         told: As of `measure`.
         width: Number of features, where it is known before they pass by.
     """
-    shards, y = source.shards, read_targets(targets, source.shards.counts[source.shards.rank])
-    grid = None if inv_delta is None else as_cutoffs(inv_delta)
-    y = prepare_targets(y, shards, center=center, seed=seed)
+    shards, grid = source.shards, None if inv_delta is None else as_cutoffs(inv_delta)
+    y = prepare_targets(read_targets(targets, shards.counts[shards.rank]), shards, center=center, seed=seed)
     name, make_engine = pick_engine(engine, source.device, shards.n, width, USUAL if grid is None else len(grid))
     chosen = draw(y, shards.n, rows, rtol, seed)
     with torch.no_grad(), enough_memory(shards.n, width):
+        # The first centres and the number of cutoffs tell how the points are best held; the points tell the unit, and
+        # that the grid, where none was given: only then can sums begin.
         first, cutoffs = next(chosen.batches()), None if grid is None else len(grid)
         known = None
         if rtol is None:  # else the centres are not known before
@@ -161,11 +162,7 @@ def measure_source(
         meeting.begin(torch.from_numpy(unit.scaled(grid)))
         tally = _met(meeting, chosen, y, len(grid), shards)
     found = within_bounds(tally.estimates(), y, tally.target, name)
-    told = set() if told is None else told
-    for kind, message in _doubts(found, tally, y, rows, rtol).items():
-        if kind not in told:
-            told.add(kind)
-            warn_caller(message)
+    _warn(_doubts(found, tally, y, rows, rtol), told)
     points = meeting.points
     return Spectrum(
         inv_delta=grid,
@@ -197,6 +194,15 @@ def _met(meeting: Meeting | Known, chosen: Draw, targets: Targets, cutoffs: int,
         if tally.done():
             break
     return tally
+
+
+def _warn(doubts: dict[str, str], told: set[str] | None) -> None:
+    """Give the warnings that have not been given, and note them."""
+    told = set() if told is None else told
+    for kind, message in doubts.items():
+        if kind not in told:
+            told.add(kind)
+            warn_caller(message)
 
 
 def _doubts(

@@ -22,7 +22,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from layerfreq.data.arraylike import as_array
+from layerfreq.data.targets import as_numbers
 from layerfreq.errors import InputError, Refusal, did_you_mean, first_line
 
 NAMES = ("flatten", "mean", "max", "positions")
@@ -205,12 +205,7 @@ class Layout:
         Raises:
             InputError: If targets and positions do not fit together.
         """
-        try:
-            y = torch.as_tensor(as_array(targets, "targets")).detach().cpu()
-        except InputError:
-            raise
-        except (OverflowError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
+        y = as_numbers(targets)
         ids = not y.is_floating_point() and not y.is_complex()
         if self.reading != "positions":
             if ids and y.ndim > 1:

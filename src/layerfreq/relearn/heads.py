@@ -12,7 +12,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -108,50 +107,100 @@ def train_heads(
             gives up none.
         watch: Told of the heads at the first steps and four times an octave, see `Watch`.
     """
-    template, params = _stack(heads, len(rates))
-    rate = torch.tensor(list(rates), dtype=features.dtype, device=features.device).repeat(len(heads))
-    total = len(rate)
     n = len(features)
     batch = n if batch is None else min(batch, n)
-    alive = torch.arange(total)
-    moments: list[tuple[Tensor, Tensor]] = [(torch.zeros_like(p), torch.zeros_like(p)) for p in params.values()]
-    arrived, stay = np.zeros(total, dtype=bool), np.ones(total, dtype=bool)
-    evaluated: list[int] = []
-    losses: list[np.ndarray] = []
-    order, seen = _order(n, batch), next(_order(n, min(n, SEEN))).split(BLOCK)
+    batches, seen = _order(n, batch), next(_order(n, min(n, SEEN))).split(BLOCK)
+    training = _Training(heads, rates, features, optimizer)
+    arrived, stay = np.zeros(len(training.alive), dtype=bool), np.ones(len(training.alive), dtype=bool)
+    curves: dict[int, np.ndarray] = {}  # evaluated step -> loss of each head
     for step in range(steps + 1):
-        known: Tensor | None = None
-        x, y = (features, targets) if batch == n else _pick(features, targets, next(order))
-        if batch < n and _due(step, steps):
-            with torch.no_grad():
-                parts = [_losses(template, params, *_pick(features, targets, at)).double() * len(at) for at in seen]
-            known = torch.stack(parts).sum(dim=0) / sum(len(at) for at in seen)
-        leaves = {name: p.requires_grad_(True) for name, p in params.items()}
-        loss = _losses(template, leaves, x, y)
-        if batch == n:
+        x, y = (features, targets) if batch == n else _pick(features, targets, next(batches))
+        known = training.evaluate(features, targets, seen) if batch < n and _due(step, steps) else None
+        loss = training.losses(x, y)
+        if batch == n:  # then the loss that is descended on is the one that is wanted
             known = loss.detach().double()
         if known is not None:
-            row = np.full(total, math.nan)
-            row[alive.numpy()] = known.cpu().numpy()
-            evaluated.append(step)
-            losses.append(row)
+            curves[step] = row = training.row(known)
             if watch is not None and _due(step, steps):
-                watch(step, alive.numpy(), partial(_all_outputs, template, params))
+                watch(step, training.alive, training.outputs)
             arrived |= row <= min(errors)
-            stay = _stay(row, arrived, len(rates), keep)[alive.numpy()]
+            stay = _stay(row, arrived, len(rates), keep)[training.alive]
             if step == steps or not stay.any():
                 break
-        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
-        params = {name: p.detach() for name, p in params.items()}
-        with torch.no_grad():
-            _update(list(params.values()), gradients, moments, rate, optimizer, step + 1)
+        training.update(loss, step + 1)
         if known is not None and stay.mean() <= 0.9:  # to copy all weights pays only for some heads at once
-            kept = torch.from_numpy(np.flatnonzero(stay)).to(features.device)
-            params = {name: p[kept] for name, p in params.items()}
-            moments = [(a[kept], b[kept]) for a, b in moments] if optimizer == "adam" else moments
-            alive, rate = alive[kept.cpu()], rate[kept]
-    curves = np.array(losses).reshape(len(losses), len(heads), len(rates))
-    return Curves(np.array(evaluated), curves, reached(np.array(evaluated), curves, errors))
+            training.keep(np.flatnonzero(stay))
+    evaluated, losses = np.array(list(curves)), np.array(list(curves.values()))
+    losses = losses.reshape(len(losses), len(heads), len(rates))
+    return Curves(evaluated, losses, reached(evaluated, losses, errors))
+
+
+class _Training:
+    """All heads that are still trained, each at every rate.
+
+    Attributes:
+        alive: (h,) which they are of all heads.
+    """
+
+    def __init__(self, heads: Sequence[nn.Module], rates: Sequence[float], like: Tensor, optimizer: Optimizer) -> None:
+        self._template, self._params = _stack(heads, len(rates))
+        self._rate = torch.tensor(list(rates), dtype=like.dtype, device=like.device).repeat(len(heads))
+        self._adam, values = optimizer == "adam", self._params.values()
+        self._moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in values] if self._adam else []
+        self._count = len(self._rate)
+        self.alive = np.arange(self._count)
+
+    def losses(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return each head's mean loss, with what its gradients need."""
+        for p in self._params.values():
+            p.requires_grad_(True)
+        return self._losses(x, y)
+
+    def evaluate(self, features: Tensor, targets: Tensor, pieces: Sequence[Tensor]) -> Tensor:
+        """Return each head's mean loss over points that are given in pieces, float64."""
+        with torch.no_grad():
+            parts = [self._losses(*_pick(features, targets, at)).double() * len(at) for at in pieces]
+        return torch.stack(parts).sum(dim=0) / sum(len(at) for at in pieces)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Return each head's outputs, (h, n, c)."""
+        with torch.no_grad():
+            return vmap(lambda own: functional_call(self._template, own, (x,)), randomness="different")(self._params)
+
+    def row(self, known: Tensor) -> np.ndarray:
+        """Return a number of each head in the place it has among all heads; NaN for those that have left."""
+        row = np.full(self._count, math.nan)
+        row[self.alive] = known.cpu().numpy()
+        return row
+
+    def update(self, loss: Tensor, step: int) -> None:
+        """Take one step of the optimizer, the first being 1, down the gradients of each head's loss."""
+        gradients = torch.autograd.grad(loss.sum(), list(self._params.values()))
+        self._params = {name: p.detach() for name, p in self._params.items()}
+        with torch.no_grad():
+            for i, (p, g) in enumerate(zip(self._params.values(), gradients, strict=True)):
+                own = self._rate.view(-1, *[1] * (p.ndim - 1))
+                if not self._adam:
+                    p.addcmul_(g, own, value=-1)
+                    continue
+                first, second = self._moments[i]
+                first.lerp_(g, 1 - BETAS[0])
+                second.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+                root = (second / (1 - BETAS[1] ** step)).sqrt_().add_(TINY)
+                p.sub_(first / root * (own / (1 - BETAS[0] ** step)))
+
+    def keep(self, places: np.ndarray) -> None:
+        """Let the other heads leave."""
+        kept = torch.from_numpy(places).to(self._rate.device)
+        self._params = {name: p[kept] for name, p in self._params.items()}
+        self._moments = [(a[kept], b[kept]) for a, b in self._moments]
+        self._rate, self.alive = self._rate[kept], self.alive[places]
+
+    def _losses(self, x: Tensor, y: Tensor) -> Tensor:
+        def loss(own: dict[str, Tensor]) -> Tensor:
+            return point_losses(functional_call(self._template, own, (x,)), y).mean()
+
+        return vmap(loss, randomness="different")(self._params)
 
 
 def reached(steps: np.ndarray, losses: np.ndarray, errors: Sequence[float]) -> np.ndarray:
@@ -196,40 +245,6 @@ def _stack(heads: Sequence[nn.Module], rates: int) -> tuple[nn.Module, dict[str,
     named = [dict(one.named_parameters()) for one in copies]
     stacked = {name: torch.stack([own[name].detach() for own in named]) for name in named[0]}
     return copies[0], {name: p.repeat_interleave(rates, dim=0) for name, p in stacked.items()}
-
-
-def _losses(template: nn.Module, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean loss of each head."""
-    return vmap(partial(_loss, template, x, y), randomness="different")(params)
-
-
-def _all_outputs(template: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Return the outputs (heads, n, c) of each head."""
-    with torch.no_grad():
-        return vmap(lambda own: functional_call(template, own, (x,)), randomness="different")(params)
-
-
-def _loss(template: nn.Module, x: Tensor, y: Tensor, own: dict[str, Tensor]) -> Tensor:
-    return point_losses(functional_call(template, own, (x,)), y).mean()
-
-
-def _update(
-    params: list[Tensor],
-    gradients: Sequence[Tensor],
-    moments: list[tuple[Tensor, Tensor]],
-    rate: Tensor,
-    optimizer: Optimizer,
-    step: int,
-) -> None:
-    for p, g, (first, second) in zip(params, gradients, moments, strict=True):
-        own = rate.view(-1, *[1] * (p.ndim - 1))
-        if optimizer == "sgd":
-            p.addcmul_(g, own, value=-1)
-            continue
-        first.lerp_(g, 1 - BETAS[0])
-        second.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
-        root = (second / (1 - BETAS[1] ** step)).sqrt_().add_(TINY)
-        p.sub_(first / root * (own / (1 - BETAS[0] ** step)))
 
 
 def _stay(last: np.ndarray, arrived: np.ndarray, rates: int, keep: int | None) -> np.ndarray:
