@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,12 @@ from torch import nn
 pytest.importorskip("sklearn")
 pytest.importorskip("lightning_fabric")
 
+from layerfreq import Run, error_spectrum
 from layerfreq.errors import InputError
 from layerfreq.experiments import Progress, Request, fprinciple
 from layerfreq.experiments.fprinciple import classes, fits, optimizers, summary
 from layerfreq.experiments.fprinciple.figures import draw
+from layerfreq.verdict import verdict
 
 SMOKE = replace(fprinciple.PRESETS["smoke"], steps=8, long=8, sines=(8, 2, 8), measurements=4, budget=0.002)
 
@@ -183,3 +186,39 @@ def test_low_parts_that_fall_first_are_counted():
     low, high = summary.table(frame)
     assert low == ["cifar", "e_low, δ=2", "1.00/1.00/.00/.00 at epochs 0/2/4/6", "1 of 2", ".93/.72/.30/.05"]
     assert high[2] == low[2]
+
+
+def learning(folder, fits_of, points, steps, every, **options):
+    """The verdict on low frequencies first, over three seeds of a fit whose error is measured on some points."""
+    x, y = points
+    for seed in range(3):
+        fit, run = fits_of(seed), Run.create(folder / f"seed-{seed}", {"layers": []})
+        torch.manual_seed(seed)
+        model = fit.build()
+        optimizer = torch.optim.Adam(model.parameters(), lr=fit.rate)
+        for step in range(steps + 1):
+            if step % every == 0:
+                with torch.no_grad():
+                    run.write_errors(step, error_spectrum(x, y, model(x), **options))
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(fit.inputs), fit.targets).backward()
+            optimizer.step()
+    return verdict([folder / f"seed-{seed}" for seed in range(3)]).learning
+
+
+@pytest.mark.parametrize(("a", "answers"), [(0.3, {"yes"}), (0.1, {"no", "undecided"})])
+def test_the_verdict_on_the_activation_that_turns_the_order_off(tmp_path, a, answers):
+    build = partial(fits.fully_connected, (200, 200, 200, 100), partial(fits.Ricker, a))
+    fit = fits.three_sines("ricker", 101, build, rate=2e-4, steps=80, every=2)
+    along = {"method": "projection", "frequencies": fits.SINES}
+    assert learning(tmp_path, lambda _: fit, (fit.inputs, fit.targets), 80, 2, **along).answer in answers
+
+
+def test_the_verdict_on_a_target_of_high_frequency_alone(tmp_path):
+    x = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=classes.BITS)))
+    fits_of = partial(classes.parity, widths=(50, 20), points=200, steps=60)
+    filters = {"method": "filter", "frequencies": [0.7, 1.0, 1.4, 2.0]}
+    points = (x, x.prod(dim=1, keepdim=True))
+    found = learning(tmp_path, lambda seed: fits_of(seed=seed), points, 60, 20, **filters)
+    assert found.answer == "undecided"  # all of it lies in one band
+    assert "an order needs 3" in found.sentence
