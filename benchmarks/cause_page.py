@@ -9,7 +9,9 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
 from layerfreq.experiments import cause
 from layerfreq.experiments.figures import cause_figures
@@ -18,7 +20,6 @@ from layerfreq.experiments.figures.cause_tables import (
     OWN,
     by_step,
     contests,
-    first_look,
     league_of,
     markdown,
     packed,
@@ -110,6 +111,27 @@ def primary(league, found):
                 cells = [with_interval(one, "correlation", "low", "high") for one in (rms, raw)]
                 rows.append([name, pairs, rule, *cells, with_interval(contest, "difference", "low", "high")])
     return markdown(head, rows)
+
+
+def first_look(table, study="mnist-mlp", hidden=5, share=0.2):
+    """Repeat the first look's measure: Spearman's correlation of medians and steps at the fixed rate, per seed.
+
+    Returns:
+        Columns scale, points ("all", or a step), mean, least, most (over seeds).
+    """
+    rows = unpacked(table)
+    good = (rows["study"] == study) & rows["run"].str.contains(f"hidden-{hidden}/") & (rows["rule"] == "fixed")
+    rows = rows[good & np.isclose(rows["share"], share)]
+    out = []
+    for scale, part in rows.groupby("scale"):
+        for step in ["all", *sorted(part["step"].unique())]:
+            here = part if step == "all" else part[part["step"] == step]
+            values = []
+            for _, own in here.groupby("seed"):
+                mean = own.groupby(["step", "cut"])[["steps", OWN[scale]]].mean()
+                values.append(float(spearmanr(mean["steps"], mean[OWN[scale]]).statistic))
+            out.append([scale, str(step), float(np.mean(values)), min(values), max(values)])
+    return pd.DataFrame(out, columns=pd.Index(["scale", "points", "mean", "least", "most"]))
 
 
 def looked(table):

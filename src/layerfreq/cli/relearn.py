@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerfreq.cli.analyze import DataHelp
 from layerfreq.cli.terminal import JsonOption, again, counting, print_json, show_table, stoppable
 from layerfreq.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def relearn(
@@ -67,6 +70,12 @@ def relearn(
     if as_json:
         print_json({"run": run, "league": table, "verdict": str(cause)})
         return
+    _show(table)
+    print(f"\n{cause}")
+
+
+def _show(table: pd.DataFrame) -> None:
+    """Print one table per scale, optimizer, rate, head and kind of pairs."""
     shown = ["predictor", "correlation", "low", "high", "partial", "partial_low", "partial_high", "seeds", "pairs"]
     for names, part in table.groupby(["scale", "optimizer", "rule", "head", "pairs_of"], sort=False):
         of, optim, rule, kind, pairs = names if isinstance(names, tuple) else (names,) * 5
@@ -74,7 +83,6 @@ def relearn(
         print(f"\n{of} scale, {optim}, {rule} rate, {kind} head, {pairs}; {late:.0%} of heads censored")
         rows = [[str(one).replace("_", " ") for one in row] for row in part[shown].round(2).astype(object).to_numpy()]
         show_table([name.replace("_", "\n").replace("correl", "correl-\n") for name in shown], rows)
-    print(f"\n{cause}")
 
 
 def _own(model: str | None, data: str | None, points: int) -> tuple[Any, Any, Any]:

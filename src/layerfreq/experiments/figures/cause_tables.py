@@ -102,31 +102,6 @@ def contests(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out, columns=pd.Index([*where, "rival", "difference", "low", "high", "answer"]))
 
 
-def first_look(table: pd.DataFrame, study: str = "mnist-mlp", hidden: int = 5, share: float = 0.2) -> pd.DataFrame:
-    """Repeat the first look's measure: Spearman's correlation of medians and steps at the fixed rate, per seed.
-
-    Returns:
-        Columns scale, points ("all", or a step), mean, least, most (over seeds).
-    """
-    import pandas as pd
-    from scipy.stats import spearmanr
-
-    rows = unpacked(table)
-    good = (rows["study"] == study) & rows["run"].str.contains(f"hidden-{hidden}/") & (rows["rule"] == "fixed")
-    rows: Any = rows[good & np.isclose(rows["share"], share)]
-    out = []
-    for scale, part in rows.groupby("scale"):
-        for step in ["all", *sorted(part["step"].unique())]:
-            here = part if step == "all" else part[part["step"] == step]
-            values = []
-            for _, own in here.groupby("seed"):
-                mean = own.groupby(["step", "cut"])[["steps", OWN[scale]]].mean()
-                found: Any = spearmanr(mean["steps"], mean[OWN[scale]])
-                values.append(float(found.statistic))
-            out.append([scale, str(step), float(np.mean(values)), min(values), max(values)])
-    return pd.DataFrame(out, columns=pd.Index(["scale", "points", "mean", "least", "most"]))
-
-
 def primary(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the short table: each scale's own median, by study, pairs and rule.
 
