@@ -21,7 +21,9 @@ RELATED = (
     "image_fit",
     "image_frequency",
     "loss_spike",
+    "neural_operator",
     "suspects",
+    "two_scales",
 )  # examples of other measures than a spectrum
 SNIPPET = re.compile(r'^ *--8<-- "([^":]+)(?::(\w+))?"$', re.MULTILINE)
 
