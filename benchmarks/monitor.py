@@ -1,7 +1,7 @@
 """What watching a model costs: unmeasured steps, one layer's features, and a ResNet whole, beside the bare passes.
 
     python benchmarks/monitor.py [--images 5000] [--data FOLDER] [--rows 500] [--repeats 15] [--width 64] [--only PART]
-                                  [--device cpu]
+                                  [--device cpu] [--probe 600]
 
 Prints Markdown tables. Times are medians of runs in turns; memory is by how much the process, or the GPU's part of it,
 grew at most, each in a process of its own. `--images 300 --width 16 --repeats 3` takes a minute.
@@ -279,6 +279,40 @@ def wide(n: int) -> None:
     print()
 
 
+def training(n: int, data: str | None, rows: int, width: int, probe: int) -> None:
+    """Train the paper's ResNet -1 for two epochs, measured before each and at the end, with and without a budget."""
+    kind = "random images" if data is None else "CIFAR-10"
+    print(f"## A training: ResNet -1 (width {width}), {n} images ({kind}) an epoch, {probe} measured every epoch\n")
+    x, y = images(data, n + probe)
+    head("filter centres | `budget` | two epochs without measuring | measuring three times | share | measured")
+    for centres, budget in ((None, None), (min(rows, probe), None), (None, 0.03)):
+        torch.manual_seed(0)
+        model = network(1, width, 1024, 10).to(DEVICE)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        options = {} if centres is None else {"rows": centres}
+        monitor = Monitor(model, x[n:].to(DEVICE), y[n:], budget=budget, **options)
+        trained, measured, made = 0.0, 0.0, 0
+        for epoch in range(3):
+            took, found = timed(partial(monitor.measure, epoch))
+            measured += took
+            made += found is not None
+            if epoch < 2:
+                trained += timed(partial(one_epoch, model, optimizer, x[:n], y[:n]))[0]
+        monitor.drop()
+        share = measured / (measured + trained)
+        row(centres or "all", budget, f"{trained:.1f} s", f"{measured:.1f} s", f"{share:.1%}", f"{made} of 3")
+    print()
+
+
+def one_epoch(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> None:
+    """Train on all images once, 64 at a time."""
+    model.train()
+    for some, labels in zip(x.split(64), y.split(64), strict=True):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(some.to(DEVICE)), labels.to(DEVICE)).backward()
+        optimizer.step()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
@@ -287,7 +321,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--wide-images", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--only", choices=["steps", "features", "resnet", "wide"])
+    parser.add_argument("--only", choices=["steps", "features", "resnet", "wide", "training"])
+    parser.add_argument("--probe", type=int, default=600, help="images that a training's monitor measures")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     global DEVICE
@@ -298,6 +333,7 @@ def main() -> None:
         "features": lambda: one_layer(options.repeats),
         "resnet": lambda: resnet(options.images, options.data, options.rows, options.width),
         "wide": lambda: wide(options.wide_images),
+        "training": lambda: training(options.images, options.data, options.rows, options.width, options.probe),
     }
     for name, part in parts.items():
         if options.only in (None, name):
