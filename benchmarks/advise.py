@@ -12,6 +12,7 @@ the advice's rules were made. Other data sets for (b): digits, MNIST, and whethe
 import argparse
 import copy
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from layerfreq import advise, layer_features, split
+from layerfreq.advice.depth import judge_depth, medians_of_parts
 from layerfreq.loading.images import load_images
 from layerfreq.relearn.predictors import standardise
 
@@ -215,11 +217,15 @@ def times(name, x, layers, rounds=200):
                 start = time.perf_counter()
                 part(x)
                 found[layer] = min(found[layer], time.perf_counter() - start)
-    rows = [
-        {"network": name, "layer": layer, "seconds": found[layer], "share": found[layer] / found[""]}
-        for layer in layers
-    ]
+    rows = [{"network": name, "layer": layer or "network", "seconds": seconds} for layer, seconds in found.items()]
     return pd.DataFrame(rows)
+
+
+def least(table, file):
+    """The lesser of these times and those that an earlier call has found: what else runs only adds to them."""
+    if file.exists():
+        table = pd.concat([table, pd.read_csv(file, dtype={"layer": str})])
+    return table.groupby(["network", "layer"], sort=False)["seconds"].min().reset_index()
 
 
 def logistic(features, y, half):
@@ -231,9 +237,7 @@ def logistic(features, y, half):
 def study(name, seed, data, written):
     model, (own, probe, test), (shown, other, other_test) = case(name, seed, data, written)
     train(model, *own, EPOCHS[name])
-    start = time.perf_counter()
     found = advise(model, *probe, transfer=shown, tolerance=TOLERANCE, seed=seed)
-    asked = time.perf_counter() - start
     table = found.to_frame().drop(columns="time")  # see `times`
     layers = list(table["layer"])
     features = seen(model, layers, probe[0])
@@ -243,27 +247,23 @@ def study(name, seed, data, written):
     table = table.join(truth(model, layers, other, other_test, "other_")[["other_exit", "other_kept"]])
     print(table[["layer", "linear", "exit", "kept", "transfer", "other_exit", "other_kept"]], flush=True)
     ours = {"network": name, "seed": seed, "points": found.points, "probe_accuracy": found.network}
-    ours |= {"test_accuracy": accuracy(model, *test), "depth": found.depth.answer, "octaves": found.depth.octaves}
-    return table.assign(**ours, advice_seconds=asked)
+    ours |= {"test_accuracy": accuracy(model, *test), "octaves": found.depth.octaves}
+    return table.assign(**ours)
 
 
 def deepen(name, seed, data, written, depths):
-    """Networks of growing depth: what the frequencies advise, and what they reach."""
+    """Networks of growing depth: what the frequencies at their cuts advise, and what they reach."""
     _, (own, probe, test), _ = case(name, seed, data, written)
     rows = []
     for depth in depths:
         torch.manual_seed(seed)
         model = mlp(depth) if name == "mlp" else Reader(len(KINDS), blocks=depth)
         train(model, *own, EPOCHS[name])
-        said = advise(model, *probe, tolerance=TOLERANCE, seed=seed)
-        row = {
-            "network": name,
-            "seed": seed,
-            "layers": depth,
-            "answer": said.depth.answer,
-            "octaves": said.depth.octaves,
-        }
-        row["gain"] = said.table["linear"].iloc[-1] - said.table["linear"].iloc[-2] if len(said.table) > 1 else np.nan
+        features = layer_features(model, probe[0], reading="mean")
+        said = judge_depth(list(features), np.array([medians_of_parts(f, probe[1], seed) for f in features.values()]).T)
+        row = {"network": name, "seed": seed, "layers": depth, **asdict(said)}
+        last = [logistic(f, probe[1], len(probe[1]) // 2) for f in list(features.values())[-2:]]
+        row["gain"] = last[1] - last[0] if depth > 1 else np.nan
         rows.append({**row, "test_accuracy": accuracy(model, *test)})
         print(rows[-1], flush=True)
     return pd.DataFrame(rows)
@@ -350,8 +350,10 @@ def predictors(table):
 
 def show(folder):
     table = pd.concat([pd.read_csv(file, dtype={"layer": str}) for file in sorted(folder.glob("cuts-*.csv"))])
-    spent = pd.read_csv(folder / "times.csv", dtype={"layer": str})[["network", "layer", "share"]]
-    table = table.merge(spent, on=["network", "layer"], how="left")
+    spent = pd.read_csv(folder / "times.csv", dtype={"layer": str})
+    whole = spent[spent["layer"] == "network"].set_index("network")["seconds"]
+    spent["share"] = spent["seconds"] / spent["network"].map(whole)
+    table = table.merge(spent[["network", "layer", "share"]], on=["network", "layer"], how="left")
     for reached in ("exit", "kept"):
         found = regrets(table, reached)
         grouped = found.groupby(["network", "rule"], sort=False)
@@ -365,8 +367,12 @@ def show(folder):
     layers = grouped["layer"].agg(lambda layers: ", ".join(f"`{one}`" for one in layers))
     markdown(grouped[["exit", "kept"]].agg(interval).assign(layers=layers))
     found = predictors(table).drop(columns="seed")
-    markdown(found.groupby(["network", "truth"], sort=False).agg(interval))
-    shown = table.groupby(["network", "seed"])[["probe_accuracy", "test_accuracy", "depth", "advice_seconds"]].first()
+    markdown(
+        found.groupby(["network", "truth"], sort=False).agg(
+            lambda v: f"{v.mean():+.2f} ({v.min():+.2f} to {v.max():+.2f})"
+        )
+    )
+    shown = table.groupby(["network", "seed"])[["probe_accuracy", "test_accuracy", "octaves"]].first()
     markdown(shown)
     files = sorted(folder.glob("depth-*.csv"))
     if files:
@@ -398,7 +404,8 @@ def main():
         for name in given.networks:
             layers = list(pd.read_csv(given.out / f"cuts-{name}-0.csv", dtype={"layer": str})["layer"])
             found.append(times(name, case(name, 0, given.data, given.texts)[1][2][0], layers))
-        pd.concat(found).to_csv(given.out / "times.csv", index=False, float_format="%.5g")
+        table = least(pd.concat(found), given.out / "times.csv")
+        table.to_csv(given.out / "times.csv", index=False, float_format="%.5g")
         return
     for seed in given.seeds:
         for name in given.networks:

@@ -127,8 +127,14 @@ def advise(
             medians, ours = _frequencies(features, y, seed)
             x = coordinates(features)
             heads = {kind: held_out(x, y, kind, seed) for kind in KINDS}
-        parts.append(ours)
-        row = {"cut": done - (INPUTS in names), "layer": name, "dimension": features.shape[1], **medians}
+        if name != INPUTS:  # whether a layer pays is asked of layers
+            parts.append(ours)
+        row: dict[str, Any] = {
+            "cut": done - (INPUTS in names),
+            "layer": name,
+            "dimension": features.shape[1],
+            **medians,
+        }
         for kind, held in heads.items():
             row |= _head(kind.partition("-")[0], held, network)
         known = cost.get(name, Cost(float("nan"), 0))
@@ -138,7 +144,9 @@ def advise(
     import numpy as np
     import pandas as pd
 
-    depth = judge_depth(names, np.array(parts).T if len({len(one) for one in parts}) == 1 else np.empty((0, 0)))
+    depth = judge_depth(
+        [cut.name for cut in cuts], np.array(parts).T if len({len(one) for one in parts}) == 1 else np.empty((0, 0))
+    )
     measure = "R2" if y.is_floating_point() else "accuracy"
     return Advice(pd.DataFrame(rows), measure, float(network.mean()), parameters, len(y), float(tolerance), depth)
 

@@ -161,7 +161,7 @@ class Advice:
         where = "The inputs do" if found == "inputs" else f"Cut at {found!r}" + (", the last" if found == last else "")
         surely = {None: "; no cut is within it for sure", found: "; for sure"}.get(sure, f"; for sure only at {sure!r}")
         return (
-            f"{where}: a linear head reaches {row['linear']:.3f}{saved}, {_apart(row, 'linear')} from {network} "
+            f"{where}: a linear head reaches {row['linear']:.3f}{saved}, {_apart(row, 'linear')} beside {network} "
             f"(tolerance {self.tolerance:g}{surely})."
         )
 
