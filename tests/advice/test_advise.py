@@ -75,7 +75,7 @@ def test_what_it_prints_and_returns(found):
     frame = found.to_frame()
     frame["linear"] = 0
     assert found.table["linear"].iloc[1] > 0
-    assert "Depth: enough" in repr(found)
+    assert "Depth, by frequency: enough" in repr(found)
     assert "<table" in found._repr_html_()
 
 

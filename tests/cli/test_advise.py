@@ -66,7 +66,7 @@ def test_a_run_and_a_checkpoint_get_advice_and_fit_a_terminal(cli, home):
     assert max(map(len, out.splitlines())) <= 80
     assert "inputs" in out
     assert "network" in out
-    assert "Depth: " in out
+    assert "by frequency: " in out
     assert "other data take features" in " ".join(out.split())
     status, out, error = cli("advise", f"{home}:net", "net.pt", *given, "--json")
     assert (status, error) == (0, "")

@@ -175,10 +175,10 @@ class Advice:
     def _deepening(self) -> str:
         said, d = DEPTHS[self.depth.answer], self.depth
         if d.answer == "unknown":
-            return f"Depth: unknown; {said}."
+            return f"Depth, by frequency: unknown; {said}."
         number = f"{d.octaves:+.2f} octaves by the last layer, {d.low:+.2f} to {d.high:+.2f}"
         lowest = f"; lowest at {d.lowest!r}" if d.answer == "too much" else ""
-        return f"Depth: {d.answer}; {said} ({number}{lowest})."
+        return f"Depth, by frequency: {d.answer}; {said} ({number}{lowest}). In tests this did not foretell accuracy."
 
     def _frequency(self) -> list[str]:
         if math.isnan(self.agreement):
