@@ -106,7 +106,7 @@ class Branching(nn.Module):
 
     def forward(self, x):
         for layer in self.layers:
-            x = layer(x) if float(x.sum()) < float("inf") else x
+            x = layer(x) if float(x.detach().sum()) < float("inf") else x
         return self.last(x)
 
 

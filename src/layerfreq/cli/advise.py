@@ -72,9 +72,9 @@ def advise(
         return
     for name, advice, own in found:
         console.print(f"{name}: {advice.points} points, {advice.measure} {advice.network:.3f}")
-        show_table(*rows_of(advice), fold=0)
+        show_table(*rows_of(advice))
         if table:
-            show_table(*gaps_of(advice), fold=0)
+            show_table(*gaps_of(advice))
         for sentence in advice.sentences:
             console.print(sentence)
         if own:
