@@ -78,6 +78,24 @@ def test_many_classes_are_folded_and_mean_the_same(monkeypatch, center, rows):
     np.testing.assert_allclose(folded.lfr, each.lfr, rtol=1e-9)
 
 
+@pytest.mark.parametrize("stray", [False, True])
+def test_many_classes_of_few_points_in_a_series(stray):
+    """Sums of classes shorter than a register, of all their lengths; centres with pairs outside are done once more."""
+    x, y = cloud(400, 64, 120)
+    y = np.minimum(y, 100)  # most classes have a few points, one has many
+    if stray:
+        x[301] = x[18]
+        x[31] = x[29] + 1e-4
+    u = np.geomspace(0.005, 1, 20)
+    engine = cpu.Cpu(points_of(torch.from_numpy(x)), as_targets(y, len(x)), torch.from_numpy(u))
+    assert engine._series is not None
+    assert engine._folds
+    s, exact = (spectrum(x, y, u, engine=name) for name in ("cpu", "reference"))
+    assert np.abs(s.lfr - exact.lfr).max() < 1e-6
+    assert np.abs(s.rdf - exact.rdf).max() < 1e-5 * exact.rdf.max()
+    np.testing.assert_allclose(s.neighbours, exact.neighbours, rtol=1e-5)
+
+
 @pytest.mark.parametrize("reach", [0.0, 0.3, 1.2])
 def test_series_spans_kernel_derivative_and_square(reach):
     inv_delta = np.geomspace(0.01, 100, 50) if reach else np.geomspace(0.01, 20, 30)
@@ -140,7 +158,7 @@ def test_compiled_loops_find_the_same_centre_and_size(monkeypatch, dtype):
 
 
 @pytest.mark.parametrize("rows", [None, 599])
-def test_pairs_that_the_series_does_not_hold_for_go_to_bins(rows):
+def test_pairs_that_the_series_does_not_hold_for_are_exact(rows):
     x, y = cloud(600, 64, 5)
     x[301] = x[17]  # no sample is likely to see these pairs
     x[450] = x[30] + 1e-4

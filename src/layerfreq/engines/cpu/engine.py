@@ -31,9 +31,8 @@ WIDTH = 2560  # most columns of a tile
 SQUARE = 512  # most rows of a tile whose columns are centres, too, where pairs are added as fast as they are read
 SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
 FOLDED = 4096  # filter centres whose sums are folded before their curves are handed on
-TOGETHER = 8  # of which the sums of all classes are held at a time by a thread
+TOGETHER = 16  # of which the sums of all classes are held at a time by a thread
 FLOAT64 = 4  # times as long as the products' float32 takes an operation on many small matrices
-SHORT_RUN = 48  # columns of a class in a tile below which polynomials take longer than bins
 PAIR = 100  # operations that a pair takes beside its product
 SAMPLE = 32  # points whose distances are looked at first
 STRETCH = 2.0**20  # features are multiplied by, so that float32 has exponents for close pairs: below 1e-24, one place
@@ -168,7 +167,7 @@ class Cpu(Engine[Rows, Columns]):
     def _folds(self) -> bool:
         """Whether the classes are so many that each costs more with its own curves, although products serve twice."""
         c, (r, m) = self.targets.width, self._functions.square.shape
-        if self.targets.labels is None or self._series is not None or self.targets.sketch:
+        if self.targets.labels is None or self.targets.sketch:
             return False
         n, d = self._raw.shape
         saved = c * r * (2 * m - r) - r**2 * 2 * m
@@ -181,7 +180,7 @@ class Cpu(Engine[Rows, Columns]):
         n, c, r = len(columns.x), targets.width, len(self._functions.square)
         label = targets.labels[torch.from_numpy(rows.index)].numpy()
         folded = Folded.empty(targets.offset.double().numpy(), label, r)
-        out = np.empty((3, len(rows.x), len(self.inv_delta)))
+        out, astray = np.empty((3, len(rows.x), len(self.inv_delta))), set()
         step = max(FEWEST, min(STRIP * WIDTH // n, STRIP))
 
         def strip(at: slice) -> None:
@@ -192,14 +191,22 @@ class Cpu(Engine[Rows, Columns]):
                 sums = scratch((some.stop - start) * (c + 1), r, np.float64, 1).reshape(-1, c + 1, r)
                 sums[:] = 0
                 tile = self._tile(rows, some, products[start - at.start : some.stop - at.start], columns, 0)
-                self._functions.deposit(tile, columns.targets(slice(0, n)), sums)
+                strays = self._functions.deposit(tile, columns.targets(slice(0, n)), sums)
+                astray.update(() if strays is None else (start + strays.row).tolist())
                 folded.take(some, sums[:, :c])
             folded.curves(self._functions, at, out[:, at])
 
         count = hands(len(rows.x) * n * (columns.x.shape[1] + PAIR) + len(rows.x) * c * r**2)
         with threads(count) as run:
             list(run(strip, parts(len(rows.x), step, count=count)))
-        return self._as_curves(rows, out)
+        found = self._as_curves(rows, out)
+        for some in torch.tensor(sorted(astray), dtype=torch.int64).split(self.height) if astray else ():
+            again = self.begin(torch.from_numpy(rows.place)[some])
+            self.add(again, columns)
+            curves = self.finish(again)
+            found.energy[some], found.slope[some] = curves.energy, curves.slope
+            found.self_weight[some] = curves.self_weight
+        return found
 
     def begin(self, index: Tensor) -> Rows:
         """See `Engine.begin`."""
@@ -316,7 +323,7 @@ class Cpu(Engine[Rows, Columns]):
 
         sums, functions = rows.sums[at], self._functions
         if self.targets.labels is not None:
-            np.sum(sums[:, :-1], axis=1, out=sums[:, -1])
+            kernels.add_classes(sums)
         h, c, r = sums.shape
         values = scratch(h * c, functions.values.shape[1], np.float64)
         np.matmul(sums.reshape(h * c, r), functions.values, out=values)
@@ -360,8 +367,7 @@ class Cpu(Engine[Rows, Columns]):
 
     def _find_series(self) -> Series | None:
         """A series for the distances that a sample of the points has, if there is a short one and it pays."""
-        n, c = len(self.points), self.targets.width
-        if self.targets.labels is None or min(n, STRIP) < SHORT_RUN * min(c, -(-STRIP * c // n)):
+        if self.targets.labels is None:
             return None
         squared = self._looked_at()
         farthest, nearest = float(squared.max(where=np.isfinite(squared), initial=0.0)), float(squared.min())

@@ -55,6 +55,17 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
 
 
 @loop()
+def add_classes(sums):
+    """Write the sum of all classes' sums (h, classes + 1, r) in the place behind them."""
+    for i in range(sums.shape[0]):
+        whole = sums[i, -1]
+        whole[:] = 0.0
+        for q in range(sums.shape[1] - 1):
+            for k in range(whole.shape[0]):
+                whole[k] += sums[i, q, k]
+
+
+@loop()
 def transpose(block, out):
     """Write the transpose of a block, a few cache lines at a time."""
     step = 64
