@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import layerfreq.measure.measure
 from layerfreq import layer_features, layer_spectra, spectrum
+from layerfreq.data.targets import lots
 from layerfreq.errors import InputError
 from layerfreq.network.outputs import ONE
 from layerfreq.probe import Probe
@@ -39,9 +41,19 @@ def in_batches(y, size=40):
 def same(found, expected, tolerance=0.0):
     assert list(found) == list(expected)
     for layer, one in found.items():
-        for name in ("inv_delta", "lfr", "rdf", "chance", "neighbours"):
-            np.testing.assert_allclose(getattr(one, name), getattr(expected[layer], name), rtol=tolerance, atol=0)
-        assert (one.n, one.center) == (expected[layer].n, expected[layer].center)
+        other = expected[layer]
+        for name in ("inv_delta", "neighbours"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=tolerance)
+        for name in ("lfr", "chance", "density"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0, atol=tolerance)
+        assert (one.n, one.d, one.rows, one.center, one.engine) == (
+            other.n,
+            other.d,
+            other.rows,
+            other.center,
+            other.engine,
+        )
+        assert one.floor == other.floor
 
 
 def by_hand(model, y, **options):
@@ -74,7 +86,29 @@ def test_several_are_each_as_if_alone_from_one_forward_pass():
         same(one.spectra[0], alone[name], 1e-6)
     same(layer_spectra(model, X, Y, inv_delta=GRID), alone["labels"])
     own = layer_spectra(model, in_batches(WAVE), {"labels": None, "residual": residual}, inv_delta=GRID)
-    same(own["labels"], by_hand(model, WAVE))
+    same(own["labels"], by_hand(model, WAVE), 1e-6)
+
+
+@pytest.mark.parametrize("engine", ["reference", "blocked", "cpu"])
+@pytest.mark.parametrize("center", [None, False])
+@pytest.mark.parametrize("memory", [None, 6000])
+def test_columns_side_by_side_in_one_run_of_an_engine_are_as_alone(engine, center, memory, monkeypatch):
+    runs, make = [], layerfreq.measure.measure.Meeting
+    monkeypatch.setattr(layerfreq.measure.measure, "Meeting", lambda *a, **k: runs.append(1) or make(*a, **k))
+    each = {k: (k == Y).float() for k in range(3)}
+    each |= {"wave": 1e5 + WAVE.double(), "tiny": 1e-9 * WAVE[:, 0], "ids": Y}
+    options = {"engine": engine, "center": center, "inv_delta": GRID, "scale": "maxabs", "memory": memory}
+    found = layer_spectra(net(), X, each, "1", **options)
+    assert len(runs) == 2  # that of the ids is another
+    for name, y in each.items():
+        same(found[name], layer_spectra(net(), X, y, "1", **options), 2e-6)
+    own = layer_spectra(net(), X, {"a": WAVE, "b": Y.float()}, "1", engine=engine)  # with a grid of its own
+    same({"1": own["a"]["1"]}, {"1": layer_spectra(net(), X, WAVE, "1", engine=engine)["1"]}, 1e-4)
+
+
+def test_many_columns_are_cut_into_lots():
+    each = {"ids": Y, "wide": torch.zeros(5, 129), **{k: torch.zeros(5, 60) for k in range(5)}}
+    assert [list(lot) for lot in lots(each)] == [[0, 1], [2, 3]]
 
 
 def test_features_too_large_to_be_held_have_the_same_targets():
@@ -102,7 +136,7 @@ def test_what_a_function_does_to_its_arguments_and_to_random_numbers_is_put_back
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(x, X)
     assert torch.equal(y, WAVE)
-    same(found["labels"], by_hand(model, WAVE))
+    same(found["labels"], by_hand(model, WAVE), 1e-6)
 
 
 def test_the_scale_and_the_size_of_a_residual_do_not_matter():

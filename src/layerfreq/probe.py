@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, device_of, is_loader
-from layerfreq.data.targets import read_targets
+from layerfreq.data.targets import lots, read_targets
 from layerfreq.data.validation import Scale, as_scale
 from layerfreq.errors import InputError, blame, listed, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.measure.known import Seen, seen
-from layerfreq.measure.measure import measure, measure_source
+from layerfreq.measure.measure import measure, measure_several, measure_source
 from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum
 from layerfreq.measure.strategies import SHARE
@@ -252,13 +252,31 @@ class Probe:
             if isinstance(one, Seen):
                 find = partial(measure_source, width=one.width)
                 ours = {key: value for key, value in ours.items() if key not in ("device", "group")}
+            together = {} if wanted is None or isinstance(one, Seen) else self._together(one, each, ours)
             for target, y in each.items():
                 with _noting(failed[target], name), blame(name), about_target(target):
                     if self.options.get("group") is None and len(one) == 0:
                         raise InputError("targets: -100 at every position, so that none is left; label some")
                     y = labels.get(name) if wanted is None else y
-                    yield target, name, [find(one, y, scale=s, **ours) for s in self.scales]
+                    spectra = together.get(target) or [find(one, y, scale=s, **ours) for s in self.scales]
+                    yield target, name, spectra
             del one
+
+    def _together(
+        self, features: Tensor, each: Mapping[Any, Any], options: Mapping[str, Any]
+    ) -> dict[Any, list[Spectrum]]:
+        """Measure those targets that one run of an engine can take; what is wrong with one is told of it alone."""
+        if any(options.get(name) is not None for name in ("group", "rows", "rtol")):
+            return {}
+        found: dict[Any, list[Spectrum]] = {}
+        options = {
+            name: value for name, value in options.items() if name not in ("group", "rows", "rtol", "told", "seed")
+        }
+        for lot in lots(each):
+            with suppress(InputError):
+                measured = [measure_several(features, lot, scale=s, **options) for s in self.scales]
+                found |= {name: [one[name] for one in measured] for name in lot}
+        return found
 
     def _look(self, name: str, features: Tensor, targets: Tensor | None) -> Seen | None:
         """Look at a wide layer's features while they are there, so that they need not be held."""

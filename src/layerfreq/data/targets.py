@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,6 +188,36 @@ def prepare_targets(y: Tensor, shards: Shards, *, center: bool | None, seed: int
     if y.shape[1] <= EXACT:
         return _from_vectors(shards.join(y).double() * unit, center)
     return _from_sketch(sketch(lambda at: shards.join(y[:, at]).double() * unit, shards.n, y.shape[1], seed), center)
+
+
+def lots(each: Mapping[Any, Any]) -> list[dict[Any, Any]]:
+    """Cut the targets that are floats into lots of two or more that have few enough columns to be summed exactly."""
+    found: list[dict[Any, Any]] = []
+    room = 0
+    for name, y in each.items():
+        columns = math.prod(y.shape[1:]) if y.is_floating_point() else EXACT + 1
+        if columns > EXACT:
+            continue
+        if columns > room:
+            found.append({})
+            room = EXACT
+        found[-1][name] = y
+        room -= columns
+    return [lot for lot in found if len(lot) > 1]
+
+
+def side_by_side(each: Sequence[Targets]) -> Targets:
+    """Return the columns of several targets as those of one, which engines sum column by column.
+
+    That is how they sum random signs; here they stand for nothing, so `rest` is zero.
+
+    Args:
+        each: Vectors.
+    """
+    vectors, offset = (torch.cat([getattr(y, name) for y in each], dim=-1) for name in ("vectors", "offset"))
+    energy = torch.stack([y.energy for y in each]).sum(dim=0)
+    mean_energy, centered = sum(y.mean_energy for y in each), all(y.centered for y in each)
+    return Targets(None, vectors, offset, energy, mean_energy, torch.zeros_like(energy), centered)
 
 
 def _unit(largest: float) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 
 from layerfreq.data.distributed import Shards
 from layerfreq.data.source import InMemory, OverRanks, Source
-from layerfreq.data.targets import Targets, prepare_targets, read_targets
+from layerfreq.data.targets import Targets, prepare_targets, read_targets, side_by_side
 from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_features, as_scale
 from layerfreq.engines import USUAL, Points, enough_memory, pick_engine
 from layerfreq.errors import InputError, warn_caller
@@ -163,25 +165,85 @@ def measure_source(
         tally = _met(meeting, chosen, y, len(grid), shards)
     found = within_bounds(tally.estimates(), y, tally.target, name)
     _warn(_doubts(found, tally, y, rows, rtol), told)
-    points = meeting.points
+    return _spectrum(
+        found, y, unit, meeting.points, inv_delta=grid, n=shards.n, rows=tally.rows, scale=scale, engine=name
+    )
+
+
+def _spectrum(found: dict[str, Any], y: Targets, unit: Unit, points: Points, **about: Any) -> Spectrum:
+    """Return what was found of some targets as a spectrum."""
     return Spectrum(
-        inv_delta=grid,
         lfr=found["lfr"],
         rdf=np.clip(unit.per_cutoff(found["slope"]), -1e300, 1e300),
         chance=y.chance(found["self_weight"]),
         neighbours=found["neighbours"],
         stderr=found["stderr"],
-        n=shards.n,
         d=points.features.shape[1],
-        rows=tally.rows,
-        scale=scale,
         floor=y.floor,
         spread=unit.spread,
-        engine=name,
         sketch=y.sketch,
         center=y.centered,
         coincident=points.coincident,
+        **about,
     )
+
+
+@own_settings()
+def measure_several(
+    features: Any,
+    each: Mapping[Any, Any],
+    inv_delta: Any = None,
+    *,
+    scale: Scale = "raw",
+    center: bool | None = None,
+    engine: str = "auto",
+    device: str | torch.device | None = None,
+    room: int | None = None,
+) -> dict[Any, Spectrum]:
+    """Measure several targets over features that this process holds, every point a centre, in one run of an engine.
+
+    The targets' columns are summed side by side, so that the pairs' weights, most of the work, are computed once.
+
+    Args:
+        features: (n, d).
+        each: Name -> (n,) or (n, c) floats, of at most `EXACT` columns in all.
+        inv_delta: As of `spectrum`, like all that is not named here.
+        scale: As there.
+        center: As there.
+        engine: As there.
+        device: As there.
+        room: Bytes for copies of features.
+
+    Raises:
+        InputError: If one of the targets cannot be measured, or the features cannot.
+    """
+    x = as_features(features, device)
+    n, grid = len(x), None if inv_delta is None else as_cutoffs(inv_delta)
+    source, prepare = InMemory(x), partial(prepare_targets, center=center, seed=0)
+    ys = {name: prepare(read_targets(y, n), source.shards) for name, y in each.items()}
+    joint, everyone = side_by_side(list(ys.values())), torch.arange(n)
+    name, make_engine = pick_engine(engine, x.device, n, x.shape[1], USUAL if grid is None else len(grid))
+    with torch.no_grad(), enough_memory(n, x.shape[1]):
+        cutoffs = None if grid is None else len(grid)
+        meeting = Meeting(source, make_engine, joint, as_scale(scale), room=room, first=everyone, cutoffs=cutoffs)
+        unit = Unit.of(meeting.points, scale)
+        grid = unit.own_grid(meeting) if grid is None else grid
+        meeting.begin(torch.from_numpy(unit.scaled(grid)))
+        columns = torch.zeros(2, len(grid), joint.width, dtype=torch.float64)
+        windows = torch.zeros(2, len(grid), dtype=torch.float64)
+        for part in meeting.curves(everyone):
+            assert part.by_column is not None
+            columns += part.by_column[:2]
+            windows += torch.stack([part.self_weight.sum(dim=0), part.self_weight.reciprocal().sum(dim=0)])
+    weight, neighbours = (windows / n).numpy()
+    found, widths = {}, [y.width for y in ys.values()]
+    for (target, y), own in zip(ys.items(), columns.split(widths, dim=2), strict=True):
+        lfr, slope = (own.sum(dim=2) / y.energy.sum()).numpy()
+        curves = {"lfr": lfr, "slope": slope, "self_weight": weight, "neighbours": neighbours, "stderr": None}
+        curves = within_bounds(curves, y, float(y.energy.mean()), name)
+        about = {"inv_delta": grid, "n": n, "rows": n, "scale": scale, "engine": name}
+        found[target] = _spectrum(curves, y, unit, meeting.points, **about)
+    return found
 
 
 def _met(meeting: Meeting | Known, chosen: Draw, targets: Targets, cutoffs: int, shards: Shards) -> Tally:
