@@ -1,5 +1,8 @@
 """What the report shows of the weights that a run kept, on weights that shrink by a half from step to step."""
 
+import re
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,9 @@ from torch import nn
 pytest.importorskip("plotly")
 pytest.importorskip("safetensors")
 
-from layerfreq.related import neuron_condensation
-from layerfreq.report import weights
+from layerfreq.errors import InputError
+from layerfreq.related import neuron_condensation, run_change
+from layerfreq.report import weights, write_report
 from layerfreq.report.weights import weight_map
 from layerfreq.runs.weights import keep_weights, weights_at
 
@@ -65,9 +69,29 @@ def test_without_three_steps_or_with_a_damaged_one_there_is_nothing_of_weights(t
         assert weight_map(run) is None
 
 
+def test_what_changed_is_what_run_change_says(tmp_path):
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    run, model = keep(tmp_path / "a"), net()
+    before = [value.clone() for value in model.state_dict().values()]
+    said = write_report(run, model=model, inputs=x).read_text(encoding="utf-8")
+    assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    rows = re.findall(r'<th scope="row">(\d+) to (\d+)</th><td>([^<]*)</td><td>([^<]*)</td>', said)
+    cutoff = run_change(run, 30, 0, model, x).cutoff
+    for (start, end), row in zip(pairwise(STEPS), rows, strict=True):
+        found = run_change(run, start, end, model, x, cutoff)
+        assert row == (str(start), str(end), f"{found.size:.3g}", f"{found.share:.2f}")
+    assert "part-changes" not in run.report().read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="model: given without inputs"):
+        write_report(run, model=model)
+    with pytest.raises(InputError, match="another model"):
+        write_report(run, model=nn.Linear(3, 2), inputs=x)
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 def test_the_page_draws_them(see, tmp_path, width):
-    page = see(keep(tmp_path / "a").report(), width)
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    page = see(write_report(keep(tmp_path / "a"), model=net(), inputs=x), width)
+    assert page.locator(".changes tbody tr").count() == 3
     page.locator("#weights").scroll_into_view_if_needed()
     until(page, "document.getElementById('weights').data")
     drawn = page.evaluate("document.getElementById('weights').data.map((d) => [d.yaxis, d.y])")

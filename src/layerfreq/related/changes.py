@@ -79,7 +79,7 @@ class Change:
 
     @property
     def share(self) -> float:
-        """Share of the change's energy at or below the cutoff."""
+        """Share of the change's energy at or below the cutoff; NaN where all of it is taken for noise ("scattered")."""
         return float(self._shares(self.change)[0])
 
     @property
@@ -105,7 +105,8 @@ class Change:
     def _shares(self, energy: np.ndarray) -> np.ndarray:
         """Return the share of each row's energy at or below the cutoff; what noise left below zero counts as zero."""
         rows = np.maximum(np.atleast_2d(energy), 0)
-        return rows[:, self.k <= self.cutoff * (1 + 1e-12)].sum(axis=1) / rows.sum(axis=1)
+        low, whole = rows[:, self.k <= self.cutoff * (1 + 1e-12)].sum(axis=1), rows.sum(axis=1)
+        return np.divide(low, whole, out=np.full(len(rows), np.nan), where=whole > 0)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame, one row per band: k, before, change, shuffled and random (means)."""
@@ -353,4 +354,8 @@ def _count(value: Any, name: str, least: int = 1) -> int:
 
 
 def _spread(values: np.ndarray) -> tuple[float, float, float]:
+    """Return mean, least and greatest, of those that are defined."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.nan, np.nan, np.nan
     return float(values.mean()), float(values.min()), float(values.max())

@@ -5,29 +5,45 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerfreq.errors import InputError
 from layerfreq.files import as_path, write_whole
 from layerfreq.report.collect import collect, title_of
 from layerfreq.runs.run import Run
+from layerfreq.runs.several import unit_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def write_report(runs: Sequence[Run | str | Path] | Run | str | Path, path: str | Path | None = None) -> Path:
+def write_report(
+    runs: Sequence[Run | str | Path] | Run | str | Path,
+    path: str | Path | None = None,
+    *,
+    model: nn.Module | None = None,
+    inputs: Any = None,
+) -> Path:
     """Write the report of runs, side by side.
 
     Args:
         runs: Runs or their folders, or experiments with their trainings in folders.
         path: Where it goes; None means `report.html` in the first run's folder.
+        model: Of runs that kept their weights: the page also has what changed in its outputs between kept steps, by
+            frequency; it is left as it was.
+        inputs: (n, ...) tensor or array, the points for that.
 
     Returns:
         Where it is.
 
     Raises:
-        InputError: If nothing was measured yet, plotly is not installed, or the place cannot be used.
+        InputError: If nothing was measured yet, plotly is not installed, or the place cannot be used; if a model comes
+            without inputs, or is of another kind.
     """
     given: Any = runs
     several = given if isinstance(given, (list, tuple)) else [given]
+    if (model is None) != (inputs is None):
+        raise InputError("model: given without inputs, or inputs without a model; pass both, or none of them")
     runs = [one if isinstance(one, Run) else Run(one) for one in several]
     if not runs:
         raise InputError("runs: none given; name at least one run's folder")
@@ -44,7 +60,12 @@ def write_report(runs: Sequence[Run | str | Path] | Run | str | Path, path: str 
         raise InputError(f"run: nothing measured yet in {where}; measure at least one step first")
     from layerfreq.report.page import page
 
-    text = page(found, " · ".join(title_of(run.path) for run in runs), runs)
+    told = ""
+    if model is not None:
+        from layerfreq.report.weights import changes
+
+        told = changes([(one.name, one.run) for one in found.runs], model, inputs, unit_of(runs))
+    text = page(found, " · ".join(title_of(run.path) for run in runs), runs, told)
     write_whole(path, lambda at: at.write_text(text, encoding="utf-8"))
     return path
 

@@ -34,8 +34,8 @@ from layerfreq.verdict.speedup import depth_of
 SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "errors.js", "weights.js", "table.js", "app.js")
 
 
-def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
-    """Return the whole page as text."""
+def page(found: Collection, title: str, sources: Sequence[Run], changes: str = "") -> str:
+    """Return the whole page as text; `changes` is HTML on what changed in the outputs between kept steps."""
     pack, heads = packed(found)
     unit = unit_of(sources)
     script = "\n".join(_read(name) for name in SCRIPTS)
@@ -59,6 +59,7 @@ def page(found: Collection, title: str, sources: Sequence[Run]) -> str:
         "switch": _switch(found),
         "scales": "".join(f"<li>{escape(explained(scale))}</li>" for scale in SENTENCES),
         "versus": versus(found, unit),
+        "changes": f'<section id="part-changes">{changes}</section>' if changes else "",
         "made": _made(found, sources),
         "about": for_script(about),
         "data": pack.text(),
