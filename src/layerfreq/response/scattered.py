@@ -201,7 +201,9 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
         some = np.random.default_rng(seed).permutation(n)[:KERNELS]
         try:
             kernels = gaussian_kde(x[some].T)
-            density = sum(kernels(image.T) for image in _images(x))
+            density = np.zeros(n)
+            for at, image in _images(x, 3 * np.sqrt(np.diag(kernels.covariance))):
+                density[at] += kernels(image.T)
         except (np.linalg.LinAlgError, ValueError):
             raise InputError("weights: the points lie in a plane or line, and have no density; pass weights") from None
         w = 1 / np.maximum(density, 1e-3 * np.median(density))
@@ -217,12 +219,19 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
     return w / w.sum(), ["points are weighted as given"]
 
 
-def _images(x: Float64[np.ndarray, "n d"]) -> Iterator[Float64[np.ndarray, "n d"]]:
-    """Yield points, and their images in the nearer edges of their range, whose density kernels carry over the edge."""
+def _images(
+    x: Float64[np.ndarray, "n d"], reach: Float64[np.ndarray, " d"]
+) -> Iterator[tuple[np.ndarray, Float64[np.ndarray, "k d"]]]:
+    """Yield points, and their images in those edges of their range within reach: which, and where the images are.
+
+    An image has the density that kernels carry over the edge.
+    """
     low, high = x.min(axis=0), x.max(axis=0)
-    mirrored = 2 * np.where(x - low < high - x, low, high) - x
+    edge = np.where(x - low < high - x, low, high)
     for turned in itertools.product((False, True), repeat=x.shape[1]):
-        yield np.where(turned, mirrored, x)
+        at = np.flatnonzero((~np.array(turned) | (np.abs(x - edge) < reach)).all(axis=1))
+        if len(at):
+            yield at, np.where(turned, 2 * edge[at] - x[at], x[at])
 
 
 def _way(n: int, modes: int) -> tuple[Callable[..., np.ndarray], str]:
