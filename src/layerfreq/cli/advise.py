@@ -50,14 +50,13 @@ def advise(
     """Say where to cut a trained network, where to take features from, and whether it is deep enough."""
     from layerfreq.advice import advise as judge
     from layerfreq.loading.datasets import load_data
-    from layerfreq.loading.models import Source
 
     found = []
     with stoppable("nothing was written; run it again"), counting("advise") as tell:
-        for name, network, given, own in _networks(what, model, data, step, points, seed):
-            other = None if transfer is None else load_data(transfer, Source(network, name), points, reading)
+        for name, source, given, own in _networks(what, model, data, step, points, seed):
+            other = None if transfer is None else load_data(transfer, source, points, reading)
             advice = judge(
-                network,
+                source.model,
                 *given,
                 transfer=other if other is None or other[1] is not None else other[0],
                 layers=layers,
@@ -84,7 +83,7 @@ def advise(
 def _networks(
     what: list[str], model: str | None, data: str | None, step: int | None, points: int, seed: int
 ) -> Iterator[tuple[str, Any, tuple[Any, Any], bool]]:
-    """Iterate over names, networks, their data, and whether the network was trained on these."""
+    """Iterate over names, networks as loaded, their data, and whether the network was trained on these."""
     from layerfreq.loading.datasets import load_data
     from layerfreq.loading.models import find_model, load_checkpoint
     from layerfreq.runs.several import expand
@@ -97,13 +96,16 @@ def _networks(
     if step is not None:
         raise InputError(f"step: {step} of {what[0]!r}, which is no run; name its checkpoint instead")
     if data is None:
-        raise InputError(f"data: none for {what[0]!r}; name points that the network was not trained on with --data")
+        raise InputError(
+            f"data: none for {what[0]!r}, which is no run's folder; for a model, "
+            "name points that it was not trained on with --data"
+        )
     if len(what) > 2:
         raise InputError(f"checkpoint: {len(what) - 1} given; name one, advice is on one network")
     source = find_model(what[0], seed)
     if len(what) == 2:
         load_checkpoint(source, as_path(what[1], "checkpoint"))
-    yield " ".join(what), source.model, load_data(data, source, points), False
+    yield " ".join(what), source, load_data(data, source, points), False
 
 
 def _of_run(run: Any, own: Any, data: str | None, step: int | None, points: int) -> tuple[str, Any, Any, bool]:
@@ -121,17 +123,17 @@ def _of_run(run: Any, own: Any, data: str | None, step: int | None, points: int)
         if data is None:
             raise InputError("data: none for --model; name points that the network was not trained on with --data")
         load_weights(run.path, step, own.model)
-        return name, own.model, load_data(data, own, points), False
+        return name, own, load_data(data, own, points), False
     source = source_of(run)
     network = source.fresh(0)
     load_weights(run.path, step, network)
     if data is None:
-        return name, network, (source.inputs[:points], source.targets[:points]), True
+        return name, Source(network, run.path.name), (source.inputs[:points], source.targets[:points]), True
     inputs, targets = load_data(data, Source(network, run.path.name), points)
     shape = source.inputs.shape[1:]
     if hasattr(inputs, "shape") and inputs[0].numel() == shape.numel():
         inputs = inputs.reshape(len(inputs), *shape)  # as pixels in a row, for instance
-    return name, network, (inputs, targets), False
+    return name, Source(network, run.path.name), (inputs, targets), False
 
 
 def rows_of(advice: Advice) -> tuple[list[str], list[list[str]]]:
