@@ -21,6 +21,8 @@ CASES = {  # n, d, classes (0: three target columns), cutoffs
     "many": (3000, 512, 600, 50),
     "most": (5000, 512, 1000, 50),
     "columns": (1500, 512, 0, 50),
+    "half": (5000, 512, 10, 50),
+    "flat": (5000, 64, 10, 50),
 }
 
 

@@ -97,14 +97,15 @@ def kernel_series(
     finest = min(max(nearest, 6 / float(inv_delta[-1]), 1e-30), farthest)
     if farthest > WIDEST * finest:
         return None
-    centre = math.sqrt(finest * farthest)
+    # Loops take the map in float32: what it does after rounding is what the polynomials are found for.
+    centre = float(np.float32(math.sqrt(finest * farthest)))
     low, high = ((d - centre) / (d + centre) for d in (nearest, farthest))
     middle, half = (low + high) / 2, (high - low) / 2
     if not half > 0:
         return None
     angles = math.pi * (np.arange(NODES) + 0.5) / NODES
-    place = middle + half * np.cos(angles)
-    distances = centre * (1 + place) / (1 - place)
+    offset, slope = float(np.float32((1 - middle) / half)), float(np.float32(-2 * centre / half))
+    distances = np.maximum(slope / (np.cos(angles) - offset) - centre, 0)
     with np.errstate(over="ignore"):
         kernel = np.exp(-np.outer(distances, inv_delta / 2))
     m = len(inv_delta)
@@ -124,8 +125,8 @@ def kernel_series(
         lowest=nearest,
         highest=farthest,
         centre=centre,
-        offset=(1 - middle) / half,
-        slope=-2 * centre / half,
+        offset=offset,
+        slope=slope,
         values=np.ascontiguousarray(terms[:, : 2 * m]),
         square=np.ascontiguousarray(terms[:, 2 * m :]),
     )
