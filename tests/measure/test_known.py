@@ -61,7 +61,7 @@ def test_nothing_wide_is_held_and_spectra_are_those_of_the_features(rows, inv_de
 
 def test_layers_made_by_functions_are_seen_before_they_are_written_into(held):
     model = net()
-    found = layer_spectra(model, X, Y, engine="cpu", inv_delta=[0.001, 0.01])
+    found = layer_spectra(model, X, Y, engine="cpu", inv_delta=[0.001, 0.01], device="cpu")
     assert held == []
     for name, features in layer_features(model, X, list(found)).items():
         np.testing.assert_allclose(found[name].lfr, spectrum(features, Y, [0.001, 0.01]).lfr, atol=1e-6)

@@ -124,7 +124,7 @@ def seen(
     rows: int | None = None,
     rtol: float | None = None,
     engine: str = "auto",
-    device: torch.device | None = None,
+    device: str | torch.device | None = None,
     seed: int = 0,
     group: Any = None,
 ) -> Seen | None:
@@ -141,7 +141,7 @@ def seen(
         one is told when they are measured.
     """
     n, d = features.shape
-    given = group is None and rtol is None and device in (None, torch.device("cpu"))
+    given = group is None and rtol is None and torch.device(device or "cpu").type == "cpu"
     if not given or (rows is not None and targets is None) or not can_look(features, rows or n, None):
         return None
     with torch.no_grad(), torch._C.DisableTorchFunction(), own_settings():  # nor does a model's tracer see this
