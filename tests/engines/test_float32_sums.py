@@ -28,3 +28,15 @@ def test_a_large_weight_takes_no_digits_of_many_small_ones(kind, engine, bound):
     low = [(ours + far * others) / (few + far * (N - few)), (far * ours + others) / (far * few + N - few)]
     lfr = (few * low[0] ** 2 + (N - few) * low[1] ** 2)[:, 0] / (y**2).sum()
     np.testing.assert_allclose(spectrum(x, y, u, engine=engine).lfr, lfr, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("engine", ["blocked", "cpu"])
+def test_points_that_all_keep_one_distance(engine):
+    """Corners of a simplex, one of which has a large target: no other distance makes up for an error of the one."""
+    u, y = np.geomspace(0.5, 20, 40), np.random.default_rng(0).normal(size=N)
+    y[0] = 1e3
+    y -= y.mean()
+    other = np.exp(-u)[:, None]
+    lfr = np.square((y + other * (y.sum() - y)) / (1 + other * (N - 1))).sum(axis=1) / np.square(y).sum()
+    found = spectrum(np.eye(N, dtype=np.float32), y, u, engine=engine)
+    np.testing.assert_allclose(found.lfr, lfr, rtol=0, atol=1e-5)

@@ -33,6 +33,7 @@ SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
 FOLDED = 4096  # filter centres whose sums are folded before their curves are handed on
 TOGETHER = 16  # of which the sums of all classes are held at a time by a thread
 FLOAT64 = 4  # times as long as the products' float32 takes an operation on many small matrices
+FEW_COLUMNS = 8  # of targets, up to which polynomials take less time than bins: each column takes them anew
 PAIR = 100  # operations that a pair takes beside its product
 SAMPLE = 32  # points whose distances are looked at first
 STRETCH = 2.0**20  # features are multiplied by, so that float32 has exponents for close pairs: below 1e-24, one place
@@ -367,11 +368,13 @@ class Cpu(Engine[Rows, Columns]):
 
     def _find_series(self) -> Series | None:
         """A series for the distances that a sample of the points has, if there is a short one and it pays."""
-        if self.targets.labels is None:
+        if self.targets.labels is None and self.targets.width > FEW_COLUMNS:
             return None
         squared = self._looked_at()
         farthest, nearest = float(squared.max(where=np.isfinite(squared), initial=0.0)), float(squared.min())
         nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
+        if self.targets.labels is None and not nearest:
+            return None  # few distances, as of points in two places, might be all there are: bins are nearer to each
         return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
 
     def _looked_at(self) -> np.ndarray:
