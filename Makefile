@@ -12,9 +12,11 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-# Under a minute: all rooms, but neither pages, groups of processes, kills, documentation nor what is slow by itself.
+# One case of each test, in most rooms. Neither pages, groups of processes, kills and documentation, nor
+# what trains networks (experiments, relearn), imports other frameworks (integrations) or is slow by itself.
 test-fast: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q -m "not (browser or cluster or docs or kill or ranks or slow)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q --one-case \
+	  -m "not (browser or cluster or docs or kill or ranks or slow)"
 
 # The cuda engine's tests in Triton's interpreter, where there is no GPU.
 test-triton: install $(TRITON)

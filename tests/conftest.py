@@ -9,7 +9,7 @@ from jaxtyping import install_import_hook
 from tests.helpers import compatibility
 
 SOURCE = Path(__file__).parents[1] / "src"
-DOCS = Path(__file__).parent / "docs"
+TESTS = Path(__file__).parent
 # Where shapes are in signatures: checking binds the arguments of every call in Python, so that all other modules, among
 # them those that run for each operation of a model, are left alone. Compiled loops have no Python signature to check.
 MODULES = [
@@ -24,17 +24,24 @@ settings.load_profile("layerfreq")
 
 def pytest_addoption(parser):
     compatibility.add_options(parser)
+    parser.addoption("--one-case", action="store_true", help="of each test that has several cases, run the first alone")
 
 
 def pytest_configure(config):
     compatibility.configure(config)
 
 
-def pytest_collection_modifyitems(items):
-    """Mark what a folder or a fixture tells, so that `make test-fast` can leave it out."""
+def pytest_collection_modifyitems(config, items):
+    """Mark what a folder or a fixture tells, and leave out what `make test-fast` does not run."""
     for item in items:
-        if DOCS in item.path.parents:
-            item.add_marker("docs")
+        for folder in ("docs", "integrations", "experiments", "relearn"):
+            if TESTS / folder in item.path.parents:
+                item.add_marker("docs" if folder == "docs" else "slow")
         for fixture, marker in {"browser": "browser", "ranks": "ranks", "two": "ranks"}.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+    if config.getoption("--one-case"):
+        firsts = {(item.path, item.originalname): item for item in reversed(items)}
+        chosen = [item for item in items if firsts[item.path, item.originalname] is item]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
