@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import layerfreq.measure.measure
 from layerfreq import layer_features, layer_spectra, spectrum
@@ -154,8 +155,8 @@ def test_the_scale_and_the_size_of_a_residual_do_not_matter():
         ({"labels": None}, "'labels' is None, and the inputs bring no labels"),
         (residual, r"^targets: residual fails on an output \(90, 2\) \(TypeError.*y is None"),
         ({"a": Y, "b": residual}, r"^targets\['b'\]: residual fails .*RuntimeError"),
-        ({"a": Y[:50]}, "50 entries for 90 inputs"),
-        ({"a": Y, "b": Y[:50]}, r"targets\['b'\]: 50 entries for 90 points"),
+        ({"a": Y[:50]}, r"targets\['a'\]: 50 entries for 90 inputs"),
+        ({"a": Y, "b": Y[:50]}, r"targets\['b'\]: 50 entries for 90 inputs"),
         ({"a": Y, "b": 0 * WAVE}, r"targets\['b'\]: all equal"),
         (lambda x, y, output: output[:4], r"the function returns \(4, 2\) for 90 points; return one target for each"),
         (lambda x, y, output: output.mean(), r"the function returns \(\) for 90 points"),
@@ -195,3 +196,31 @@ def test_one_that_fails_leaves_the_others():
 
 def test_a_single_one_has_no_name():
     assert list(Probe.of(net(), X, Y, None, {}).measure(net())) == [ONE]
+
+
+def test_a_function_may_return_the_same_memory_for_every_batch():
+    kept = torch.zeros(30, 2)
+    each = {"new": lambda x, y, o: o, "again": lambda x, y, o: kept.copy_(o), "numpy": lambda x, y, o: kept.numpy()}
+    found = layer_spectra(net(), in_batches(WAVE, 30), each, inv_delta=GRID)
+    same(found["again"], found["new"])
+    same(found["numpy"], found["new"])
+
+
+def test_class_ids_in_some_batches_and_floats_in_others_are_refused():
+    def mixed(x, y, output):
+        return output.argmax(1) if torch.equal(x, X[:40]) else output[:, 0]
+
+    with pytest.raises(InputError, match=r"targets\['mixed'\]: class ids in some batches and floats in others"):
+        layer_spectra(net(), in_batches(WAVE), {"mixed": mixed})
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_targets_in_the_order_of_points_do_not_go_with_a_loader_that_shuffles(shuffle):
+    loader = DataLoader(TensorDataset(X, WAVE), 40, shuffle=shuffle)
+    if shuffle:
+        with pytest.raises(InputError, match="targets: 'own' is in the order of the points, and the loader shuffles"):
+            layer_spectra(net(), loader, {"labels": None, "own": WAVE})
+        layer_spectra(net(), loader, {"labels": None, "residual": residual}, inv_delta=GRID)
+    else:
+        found = layer_spectra(net(), loader, {"labels": None, "own": WAVE}, inv_delta=GRID)
+        same(found["own"], found["labels"])

@@ -108,7 +108,8 @@ def test_one_part_that_fails_leaves_the_others(tmp_path):
         warnings.simplefilter("always")
         found = monitor.measure(1)
     said = [str(one.message) for one in told]
-    assert any("the disk is gone" in one for one in said), said
+    assert any("step 1 of gone: " in one and "the disk is gone" in one for one in said), said
+    assert any("step 1 of train-fails: " in one for one in said), said
     assert any("NaN or infinite" in one or "infinite" in one for one in said), said
     assert list(found) == []  # the first part's
     assert list(monitor.parts) == ["train-labels"]
@@ -196,7 +197,15 @@ def test_a_run_with_other_parts_is_refused_and_a_new_one_replaces_it_whole(tmp_p
         ({"probes": {}}, "names none"),
         ({"probes": {"a": (X, Y, X)}}, "'a' is a tuple of 3"),
         ({}, "inputs: None; pass inputs and targets, or several"),
-        ({"probes": {"a": (X, Y), "b": (X, Y[:5])}}, "5 entries for 60 inputs"),
+        ({"probes": {"a": (X, Y), "b": (X, Y[:5])}}, r"^probes\['b'\]: targets: 5 entries for 60 inputs"),
+        ({"probes": {"a": (X, Y), "b": (X[:0], Y[:0])}}, r"^probes\['b'\]: inputs: 0 points"),
+        ({"probes": {"a": TEST, "b": (X[:9], {"c": Y})}}, r"^probes\['b'\]: targets\['c'\]: 60 entries for 9"),
+        ({"probes": {0: TEST, "0": TEST}}, r"probes: \[0, '0'\] are not names, each another"),
+        ({"probes": {"": TEST, "b": TEST}}, "are not names"),
+        ({"probes": {"a/b": TEST}}, "^probes: 'a/b' cannot be the name of a folder"),
+        ({"inputs": X, "targets": {"": Y, "b": Y}}, "^targets: '' is no name"),
+        ({"inputs": X, "targets": [Y, residual]}, "^targets: functions in a list; name them"),
+        ({"inputs": X, "targets": residual}, "y is None, pass labels besides: {'labels': y, 'residual': function}"),
     ],
 )
 def test_bad_parts_are_one_line_and_nothing_is_written(arguments, said, tmp_path):

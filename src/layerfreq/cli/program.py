@@ -104,8 +104,9 @@ def _wrong_usage(error: Any) -> NoReturn:
     said = " ".join(error.format_message().split()).rstrip(".")
     if "NoArgs" in type(error).__name__:
         sys.exit(2)
-    path = getattr(getattr(error, "ctx", None), "command_path", "layerfreq").split()
-    _fail(f"{said}; see {' '.join(['layerfreq', *path[1:]])} --help", 2)
+    context = getattr(error, "ctx", None)
+    command = "" if context is None else context.command_path.removeprefix(context.find_root().command_path)
+    _fail(f"{said}; see layerfreq{command} --help", 2)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+)
 
 from layerfreq.data.arraylike import as_array, is_table
 from layerfreq.errors import InputError, first_line, shown
@@ -38,6 +45,13 @@ def is_loader(inputs: Any) -> bool:
 def is_dataset(inputs: Any) -> bool:
     """Whether the inputs are a data set, of samples: PyTorch's or Hugging Face's."""
     return isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
+
+
+def is_shuffled(inputs: Any) -> bool:
+    """Whether a loader draws its points in an order of its own."""
+    sampler = getattr(inputs, "sampler", None)
+    drawn = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+    return isinstance(sampler, drawn) or bool(getattr(sampler, "shuffle", False))
 
 
 def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterator[tuple[Any, Any]]:

@@ -16,7 +16,7 @@ from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError
 from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.budget import Budget
-from layerfreq.monitor.parts import as_probe_sets, config_of, describe, name_part
+from layerfreq.monitor.parts import about_probes, as_probe_sets, config_of, describe, name_part
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.record import Record
 from layerfreq.monitor.schedules import Schedule, When
@@ -131,7 +131,10 @@ class Monitor:
             check_keeping(checkpoints)
             sets = as_probe_sets(inputs, targets, probes)
         asked = {"scales": scale, "reading": reading, "memory": memory, "whole": whole, "error": error}
-        self._probes = {name: Probe.of(model, x, y, layers, options, **asked) for name, (x, y) in sets.items()}
+        self._probes: dict[str, Probe] = {}
+        for name, (x, y) in sets.items():
+            with about_probes(name):
+                self._probes[name] = Probe.of(model, x, y, layers, options, **asked)
         self._model: nn.Module | None = as_module(model, error)
         self.error: ErrorSpectrum | None = None
         first = next(iter(self._probes.values()))
@@ -300,14 +303,15 @@ class Monitor:
         self._measured = step
         found: dict[str, tuple[list[LayerSpectra], ErrorSpectrum | None]] = {}
         for place, probe in probes.items():
-            with self._policy.survived(f"step {step}"):  # of several the others are measured
+            with self._policy.survived(f"step {step}{f' of {place}' if place else ''}", place or None):  # not all
                 for target, one in probe.measure(model, self.on_layer, strict=False).items():
                     part = name_part(place, target)
                     for name, why in one.failed.items():
                         self._record.failed(step, part, name, why)
                     found[part] = [LayerSpectra(s, probe.refused, one.failed) for s in one.spectra], one.error
                     self._check_points(step, part, found)
-                    self._least[place] = min((s.n for s in found[part][0][0].values()), default=1)
+                    if spectra := found[part][0][0]:
+                        self._least[place] = min(s.n for s in spectra.values())
         first, self.error = found.get(next(iter(self._about)), ([LayerSpectra({})], None))
         measured = {part: (spectra, error) for part, (spectra, error) in found.items() if spectra[0] or error}
         if not measured:

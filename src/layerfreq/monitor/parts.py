@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -41,7 +42,19 @@ def as_probe_sets(inputs: Any, targets: Any, probes: Any) -> dict[str, tuple[Any
     odd = next((name for name, pair in pairs.items() if len(pair) != 2), None)
     if odd is not None:
         raise InputError(f"probes: {odd!r} is a tuple of {len(pairs[odd])}; pass (inputs, targets), or a loader")
-    return {str(name): pair for name, pair in pairs.items()}
+    named = {str(name): pair for name, pair in pairs.items()}
+    if len(named) < len(pairs) or (ALONE in named and len(named) > 1):
+        raise InputError(f"probes: {shown(list(pairs))} are not names, each another; pass names, such as 'train'")
+    return named
+
+
+@contextmanager
+def about_probes(name: str) -> Iterator[None]:
+    """Let an InputError raised inside say of which probe set it is, where there are several."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"probes[{name!r}]: {error}" if name != ALONE else str(error)) from error
 
 
 def name_part(place: str, target: Any) -> str:
@@ -57,15 +70,18 @@ def describe(model: nn.Module, probes: Mapping[str, Probe]) -> dict[str, dict[st
     """
     about: dict[str, dict[str, Any]] = {}
     for place, probe in probes.items():
-        with probe.shards.together():
+        with about_probes(place), probe.shards.together():
             ours, centers = check_points(model, probe)
         points = sum(probe.shards.gather(ours))
         for target, center in centers.items():
             name = name_part(place, target)
-            if any(name.casefold() == other.casefold() for other in about) or (name != ALONE and not is_part(name)):
+            argument = "targets" if is_part(place) or place == ALONE else "probes"
+            twin = next((other for other in about if name.casefold() == other.casefold()), None)
+            if twin is not None or (name != ALONE and not is_part(name)):
+                beside = "" if twin is None else f" next to {twin!r}"
                 raise InputError(
-                    f"targets: {name!r} cannot be the name of a folder of its own in the run; name them by letters, "
-                    "digits and '-', each another"
+                    f"{argument}: {shown(name)} cannot be the name of a folder of its own in the run{beside}; name "
+                    "them by letters, digits and '-', each another"
                 )
             made = None if probe.wanted is None else probe.wanted[target]
             said = {"probe": place, "target": name_of(made) if target == ONE and made is not None else str(target)}

@@ -31,18 +31,19 @@ class Policy:
         self._raises, self._said = on_error == "raise", set()
 
     @contextmanager
-    def survived(self, where: str) -> Iterator[None]:
+    def survived(self, where: str, of: Hashable = None) -> Iterator[None]:
         """Let the training survive what goes wrong inside.
 
         Args:
             where: What is being done, for the warning.
+            of: Of which of several things; each is told of once.
         """
         try:
             yield
         except Exception as error:  # whatever it is, hours of training are worth more
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self.full = True
-            self.met(error, where)
+            self.met(error, where, None if of is None else (type(error), of))
 
     def met(self, error: Exception, where: str = "", kind: Hashable = None) -> None:
         """Raise an error or warn of it, unless one of its kind has been told before.

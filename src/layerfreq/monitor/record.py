@@ -84,7 +84,7 @@ class Record:
         """Note in the run that a layer could not be measured, and warn of it."""
         if self.run is not None:
             self.runs[part].note(f"step {step}: {why}")
-        self._policy.met(InputError(why), f"step {step}", (part, what))
+        self._policy.met(InputError(why), f"step {step}{f' of {part}' if part else ''}", (part, what))
 
     def measured(
         self, step: int, found: Mapping[str, tuple[Sequence[LayerSpectra], ErrorSpectrum | None]], model: nn.Module

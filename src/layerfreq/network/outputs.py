@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.arraylike import as_array
 from layerfreq.data.distributed import Shards
-from layerfreq.data.inputs import count, is_loader, owned, tensors_of
+from layerfreq.data.inputs import batches, count, is_loader, is_shuffled, owned, tensors_of
 from layerfreq.data.targets import read_targets
 from layerfreq.errors import InputError, first_line, shown
 from layerfreq.network.reading import Layout
@@ -84,7 +84,7 @@ def coordinates(inputs: Any) -> Tensor:
 def labels_of(targets: Any) -> Tensor:
     """Return a batch's targets as a tensor on the CPU, a copy."""
     if targets is None:
-        raise InputError("targets: None, and an error needs them; pass one target for each input")
+        raise InputError("targets: no labels, and error needs them; pass one for each input, besides any function")
     return torch.as_tensor(as_array(targets, "targets")).detach().to("cpu", copy=True)
 
 
@@ -122,16 +122,29 @@ def as_wanted(inputs: Any, targets: Any) -> tuple[Any, dict[Any, Any] | None]:
     """
     if callable(targets):
         return None, {ONE: targets}
+    if isinstance(targets, (list, tuple)) and any(callable(one) for one in targets):
+        raise InputError("targets: functions in a list; name them, as in {'labels': y, 'residual': function}")
     if not isinstance(targets, Mapping):
         return targets, None
     if not targets:
         raise InputError("targets: {} names none; pass some, as in {'labels': y, 'residual': function}")
+    if ONE in targets:
+        raise InputError(f"targets: {ONE!r} is no name; pass some, as in {{'labels': y, 'residual': function}}")
+    fixed = {name: one for name, one in targets.items() if one is not None and not callable(one)}
     bare = next((name for name, one in targets.items() if one is None), None)
     if is_loader(inputs):
+        if fixed and is_shuffled(inputs):
+            raise InputError(
+                f"targets: {next(iter(fixed))!r} is in the order of the points, and the loader shuffles them; pass one "
+                "with shuffle=False, or None for the labels that it brings"
+            )
         return None, dict(targets)
     if bare is not None:
         raise InputError(f"targets: {bare!r} is None, and the inputs bring no labels; pass one target for each input")
-    labels = next((as_array(one, "targets") for one in targets.values() if not callable(one)), None)
+    for name, one in fixed.items():
+        with about_target(name):
+            next(batches(inputs, one))
+    labels = next((as_array(one, "targets") for one in fixed.values()), None)
     return labels, dict(targets)
 
 
@@ -192,6 +205,8 @@ class Wanted:
         widths = sorted({tuple(part.shape[1:]) for part in parts})
         if len(widths) > 1:
             raise InputError(f"targets: of other shapes in other batches, {shown(widths)}; make them all alike")
+        if len({part.is_floating_point() for part in parts}) > 1:
+            raise InputError("targets: class ids in some batches and floats in others; return either in all of them")
         return torch.cat(parts)
 
     @contextmanager
@@ -216,11 +231,11 @@ def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Te
     try:
         found = make(owned(inputs), y, out)
     except Exception as error:  # whatever a function of the user's own raises
-        none = "; y is None, as no labels were given" if y is None else ""
+        none = "; y is None, pass labels besides: {'labels': y, 'residual': function}" if y is None else ""
         said = first_line(error, kind=True)
         raise InputError(f"targets: {called} fails on an output {tuple(out.shape)} ({said}){none}") from error
     try:
-        found = torch.as_tensor(as_array(found, "targets")).detach().cpu()
+        found = torch.as_tensor(as_array(found, "targets")).detach().to("cpu", copy=True)  # it may write there again
     except (OverflowError, TypeError, ValueError, RuntimeError):
         raise InputError(f"targets: {called} returns {shown(found)}; return numbers, one row for each point") from None
     shape = tuple(found.shape)
