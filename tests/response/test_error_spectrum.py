@@ -246,6 +246,30 @@ def test_the_index_of_bias_and_what_is_learned():
     np.testing.assert_allclose(found.cycles[[2, 11]], [2, 11])
 
 
+@pytest.mark.parametrize("method", ["grid", "scattered", "filter"])
+def test_the_index_of_bias_is_that_of_what_varies(method):
+    t = np.arange(64) / 64
+    y, out = np.sin(2 * np.pi * t) + np.sin(10 * np.pi * t), 0.7 * np.sin(2 * np.pi * t)
+    for k in (None, [8.0, 30.0, 60.0]):
+        one, moved = (error_spectrum(t, y + up, out - 2 * up, k, method=method) for up in (0, 3))
+        assert moved.bias == pytest.approx(one.bias, abs=1e-6)
+        np.testing.assert_allclose(moved.constant.sum(axis=1), [9, 81], rtol=1e-6)
+    assert error_spectrum(t, 0 * t + 1, out, method=method).bias is None
+    assert error_spectrum(t.astype(np.float32), 0 * t + 1, out, method=method).bias is None
+
+
+def test_a_grid_of_steps_so_small_that_float32_rounds_them_is_one():
+    for count in (20_000, 200_000):
+        t = torch.linspace(-1, 1, count + 1)[:-1]
+        found = error_spectrum(t, torch.sin(3 * torch.pi * t), 0.5 * torch.sin(3 * torch.pi * t))
+        assert found.method == "grid"
+        assert found.relative[3] == pytest.approx(0.5, abs=1e-4)
+        assert error_spectrum(t.double(), t, t).method == "grid"  # the same numbers, in another type
+    off = torch.arange(40.0, dtype=torch.float64)
+    off[7] += 0.01
+    assert error_spectrum(off, off, off).method == "scattered"
+
+
 def test_what_does_not_repeat_leaks_and_a_window_stops_it():
     t = np.linspace(0, 1, 200)
     ramp = error_spectrum(t, np.sin(t), np.sin(t) - t)
@@ -325,6 +349,17 @@ Y = np.arange(30.0)
         ((X, Y, Y, [True]), {}, "frequencies: cannot be read as numbers"),
         ((X, Y, Y, ["a"]), {}, "frequencies: cannot be read as numbers"),
         ((X, Y, Y, []), {}, "frequencies: empty"),
+        ((X, Y, Y), {"window": np.ones(30)}, "window: array([1., 1"),
+        ((X, Y, Y), {"window": 3}, "window: 3 is no name"),
+        ((X, Y, Y), {"center": "no"}, "center: 'no' is neither True nor False"),
+        ((X, Y, Y), {"phase_blind": np.ones(2)}, "phase_blind: array([1., 1.]) is neither"),
+        ((X, Y, Y), {"method": "scattered", "floor": None}, "floor: None is neither"),
+        ((X, Y, Y), {"method": "scattered", "period": 9j}, "period: cannot be read as numbers"),
+        ((X, Y, Y), {"method": "scattered", "period": [9.0] * 3}, "period: 3 sides for 2 dimensions"),
+        ((X, Y, Y), {"method": "scattered", "period": np.inf}, "period: inf is not finite, or shorter"),
+        ((X, Y, Y), {"method": "scattered", "weights": 1j * Y}, "weights: cannot be read as numbers"),
+        ((X, Y, Y), {"method": "scattered", "weights": 1 + 1e30 * (Y == 4)}, "weights: one point has 100% of them"),
+        ((X, Y, Y), {"method": "projection", "direction": [1j, 0]}, "direction: cannot be read as numbers"),
         ((X * 1e200, Y, Y), {}, "inputs: they range over 4e+200"),
         ((X * 1e-200, Y, Y), {"method": "projection"}, "inputs: they range over 4e-200"),
         ((X, Y * 1e-200, Y * 1e-200), {}, "targets and outputs: at most 3e-199"),
@@ -333,7 +368,7 @@ Y = np.arange(30.0)
         ((X, Y, Y), {"window": "hamster"}, "window: 'hamster' is none of SciPy's"),
         ((X, Y, Y), {"weights": "density"}, "weights: method 'grid' has no such option"),
         ((X, Y, Y), {"method": "scattered", "weights": Y}, "weights: 30 for 30 points, or not all finite and > 0"),
-        ((X, Y, Y), {"method": "scattered", "period": 2.0}, "period: 2.0 is shorter"),
+        ((X, Y, Y), {"method": "scattered", "period": 2.0}, "period: 2.0 is not finite, or shorter"),
         ((X, Y, Y), {"method": "projection", "direction": [1, 0, 0]}, "direction: 3 numbers for 2"),
         (
             (np.random.default_rng(0).random((30, 4)), Y, Y),

@@ -48,7 +48,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
         meeting = Meeting(InMemory(x), make, targets, cutoffs=None if frequencies is None else len(frequencies))
         gain = float(meeting.points.gain[0])
         k = np.sqrt(meeting.own_grid()) * gain if frequencies is None else frequencies
-        meeting.begin(torch.from_numpy(np.clip((k / gain) ** 2, 1e-300, 1e300)))
+        meeting.begin(torch.from_numpy(np.clip(k / gain, 1e-150, 1e150) ** 2))
         lots = centres.tensor_split(1 if rows is None else min(GROUPS, rows))
         sums = [Sums.of(meeting.curves(lot), both[lot.numpy()]) for lot in lots]
     total = Sums.total(sums)
@@ -84,6 +84,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
         floor=None,
         leak=None,
         resolution=float(k[told][-1]) if told.any() else 0.0,
+        constant=total.constant(whole, both.mean(axis=0)) * unit**2,
         mse=float(np.mean(given.error**2)),
         n=n,
         d=x.shape[1],
@@ -138,15 +139,31 @@ class Sums:
 
         Estimated from the centres as ratios to what these have of it, as LFR is.
         """
+        return np.stack(np.split(self.planes[plane], 2, axis=1)) * self.share(whole)[:, None, None]
+
+    def share(self, whole: Float64[np.ndarray, " two_c"]) -> Float64[np.ndarray, " 2"]:
+        """Return what all points' own energy is to these centres' sum of it, of targets and of errors."""
         own, of_all = self.whole.reshape(2, -1).sum(axis=1), whole.reshape(2, -1).sum(axis=1)
-        share = np.where(own > 0, of_all / np.where(own > 0, own, 1.0), 1 / self.count)
-        return np.stack(np.split(self.planes[plane], 2, axis=1)) * share[:, None, None]
+        return np.where(own > 0, of_all / np.where(own > 0, own, 1.0), 1 / self.count)
 
     def bands(self, whole: Float64[np.ndarray, " two_c"]) -> Float64[np.ndarray, "2 m c"]:
         """Return what comes in with each cutoff; the last takes the rest, so that all add up to `whole`."""
         kept = self.energies(KEPT, whole)
         bands = np.diff(kept, axis=1, prepend=0.0)
         bands[:, -1] += whole.reshape(2, -1) - kept[:, -1]
+        return bands
+
+    def constant(
+        self, whole: Float64[np.ndarray, " two_c"], mean: Float64[np.ndarray, " two_c"]
+    ) -> Float64[np.ndarray, "2 m"]:
+        """Return what bands hold more than those of y - mean y would, of targets and of errors.
+
+        A filter keeps the mean as it is, and |low|^2 = |low - mean|^2 + 2 mean low - mean^2.
+        """
+        kept = np.stack(np.split(2 * mean * self.planes[MEAN] - self.count * mean**2, 2, axis=1))
+        kept = kept.mean(axis=2) * self.share(whole)[:, None]
+        bands = np.diff(kept, axis=1, prepend=0.0)
+        bands[:, -1] += (mean**2).reshape(2, -1).mean(axis=1) - kept[:, -1]
         return bands
 
     def shuffled(self, whole: Float64[np.ndarray, " two_c"], target: np.ndarray, output: np.ndarray) -> Curve:

@@ -48,6 +48,12 @@ class Given:
         """(n, c) the output."""
         return self.target - self.error
 
+    @property
+    def eps(self) -> float:
+        """Spacing of the inputs' numbers next to 1: float32's where they are numbers of float32, in whatever type."""
+        x = self.inputs.double()
+        return float(torch.finfo(torch.float32 if bool((x == x.float()).all()) else torch.float64).eps)
+
     def coordinates(self, method: str) -> Float64[np.ndarray, "n d"]:
         """Return the inputs' dimensions that vary.
 
@@ -122,15 +128,7 @@ def as_frequencies(frequencies: Any) -> Curve | None:
     """
     if frequencies is None:
         return None
-    try:
-        value = as_array(frequencies, "frequencies")
-        value = value.detach().cpu() if isinstance(value, Tensor) else value
-        k = np.array(value).reshape(-1)
-        if k.dtype.kind not in "iuf":
-            raise TypeError(k.dtype)
-        k = k.astype(np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError("frequencies: cannot be read as numbers; pass increasing floats >= 0") from None
+    k = as_reals(frequencies, "frequencies", "pass increasing floats >= 0").reshape(-1)
     if len(k) == 0:
         raise InputError("frequencies: empty; pass increasing floats >= 0, or None for the data's own")
     wrong = k[~(np.isfinite(k) & (k >= 0))]
@@ -141,6 +139,27 @@ def as_frequencies(frequencies: Any) -> Curve | None:
         at = int(falls[0])
         raise InputError(f"frequencies: {k[at]:g} is followed by {k[at + 1]:g}; sort them, without duplicates")
     return k
+
+
+def as_reals(value: Any, argument: str, remedy: str) -> np.ndarray:
+    """Read real numbers, of whatever shape.
+
+    Raises:
+        InputError: If they are anything else: complex numbers, booleans, text.
+    """
+    try:
+        found = as_array(value, argument)
+        if isinstance(found, Tensor):
+            found = found.detach().cpu()
+            found = found.double() if found.is_floating_point() else found
+        found = np.array(found)
+        if found.dtype.kind not in "iuf":
+            raise TypeError(found.dtype)
+        return found.astype(np.float64)
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{argument}: cannot be read as numbers; {remedy}") from None
 
 
 def refuse_beyond(k: Curve | None, limit: float, why: str) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from layerfreq.data.validation import Curve
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import InputError, first_line, shown
 from layerfreq.response.given import Given, nearest, own_bands, refuse_beyond
 from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, blind_chance, parts
 
 SLACK = 1e-3  # of a step, by which coordinates may be off
+MOST_SLACK = 0.1  # where steps are so small that the coordinates' own rounding is more
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,12 @@ class Grid:
     steps: tuple[float, ...]
 
 
-def find_grid(x: Float64[np.ndarray, "n d"]) -> Grid:
+def find_grid(x: Float64[np.ndarray, "n d"], eps: float = 0.0) -> Grid:
     """Find the regular grid that some points fill, in any order; each axis has its own step.
+
+    Args:
+        x: Coordinates.
+        eps: Spacing of the coordinates' numbers next to 1; they may be off by twice their rounding.
 
     Raises:
         InputError: If they fill none: steps that differ along an axis, holes, or points in one place.
@@ -41,11 +46,12 @@ def find_grid(x: Float64[np.ndarray, "n d"]) -> Grid:
     for axis, values in enumerate(x.T):
         order = np.sort(values)
         gaps = np.diff(order)
-        near = gaps <= SLACK * gaps.max()
+        blur = 2 * eps * max(abs(order[0]), abs(order[-1]))
+        near = gaps <= max(SLACK * gaps.max(), min(blur, MOST_SLACK * gaps.max()))
         count = 1 + int((~near).sum())
         step = (order[-1] - order[0]) / (count - 1)
         at = (values - order[0]) / step
-        if np.abs(at - np.rint(at)).max() > SLACK:
+        if np.abs(at - np.rint(at)).max() > max(SLACK, min(blur / step, MOST_SLACK)):
             raise InputError(
                 f"inputs: no regular grid, steps along dimension {axis} go from {gaps[~near].min():.4g} to "
                 f"{gaps.max():.4g}; pass method='scattered'"
@@ -73,11 +79,9 @@ def find_grid(x: Float64[np.ndarray, "n d"]) -> Grid:
     return Grid(place, tuple(shape), tuple(steps))
 
 
-def on_grid(
-    given: Given, frequencies: Curve | None, *, window: str | None, center: bool, phase_blind: bool
-) -> ErrorSpectrum:
+def on_grid(given: Given, frequencies: Curve | None, *, window: Any, center: bool, phase_blind: bool) -> ErrorSpectrum:
     """Measure on a grid; see `error_spectrum`."""
-    grid = find_grid(given.coordinates("grid"))
+    grid = find_grid(given.coordinates("grid"), given.eps)
     refuse_beyond(frequencies, np.pi / min(grid.steps), "the Nyquist frequency of the grid's finest step")
     weight = _window(window, grid.shape)
     target, error = (_field(y, grid, weight, center) for y in (given.target, given.error))
@@ -122,8 +126,12 @@ def on_grid(
     expected = t + (modes - (ring[0] == np.arange(len(k)))) * varies / (n - 1)
     zero = int(ring[0])  # where the mean is: shuffling keeps that of the outputs
     expected[zero] += float(np.mean(off**2) - np.mean(target.mean(axis=axes) ** 2))
+    means = [one.mean(axis=axes) for one in (target, error)]
     if phase_blind:
         expected = blind
+        means[1] = abs(means[0]) - abs(output.mean(axis=axes))
+    constant = np.zeros((2, len(k)))
+    constant[:, zero] = np.mean(np.square(means), axis=1)
     kept = modes > 0 if frequencies is None else np.ones(len(k), bool)
     notes = [*given.notes, *_said(window, center, phase_blind)]
     if float(leak.sum()) > 0.01 * float(e.sum()):
@@ -141,6 +149,7 @@ def on_grid(
         columns=energies[:, kept],
         floor=None,
         leak=leak[kept],
+        constant=constant[:, kept],
         mse=float(np.mean(error**2)),
         n=n,
         d=given.inputs.shape[1],
@@ -159,12 +168,14 @@ def _field(y: np.ndarray, grid: Grid, weight: np.ndarray, center: bool) -> np.nd
     return field * (weight / np.sqrt(np.mean(weight**2)))
 
 
-def _window(name: str | None, shape: tuple[int, ...]) -> np.ndarray:
+def _window(name: Any, shape: tuple[int, ...]) -> np.ndarray:
     weight: Any = np.ones(())
     if name is None:
         return np.ones(shape)
     from scipy.signal import get_window
 
+    if not isinstance(name, (str, tuple)):
+        raise InputError(f"window: {shown(name)} is no name of one of SciPy's windows; pass 'hann' or None")
     try:
         for count in shape:
             weight = weight[..., None] * get_window(name, count)
@@ -196,7 +207,7 @@ def _jumps(field: np.ndarray, turns: list[np.ndarray]) -> np.ndarray:
     return energy
 
 
-def _said(window: str | None, center: bool, phase_blind: bool) -> list[str]:
+def _said(window: Any, center: bool, phase_blind: bool) -> list[str]:
     said = []
     if window is not None:
         said.append(f"window {window!r}: bands add up to the windowed error, and a line spreads over its neighbours")

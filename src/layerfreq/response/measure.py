@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import InputError, did_you_mean, shown
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.options import as_seed
 from layerfreq.response.filtered import on_filter
@@ -94,6 +94,9 @@ def error_spectrum(
     """
     if method not in ("auto", *METHODS):
         raise InputError(f"method: unknown {method!r}; {did_you_mean(str(method), ['auto', *METHODS])}")
+    for name, flag in (("center", center), ("phase_blind", phase_blind), ("floor", floor)):
+        if not isinstance(flag, (bool, np.bool_)):
+            raise InputError(f"{name}: {shown(flag)} is neither True nor False; pass one of them")
     seed, k = as_seed(seed), as_frequencies(frequencies)
     given = as_given(inputs, targets, outputs)
     why = ""
@@ -130,7 +133,7 @@ def choose_method(given: Given) -> tuple[str, str]:
     if d > MOST:
         return "filter", f"filter: inputs vary in {d} dimensions, Fourier transforms are for {MOST} at most"
     try:
-        find_grid(given.coordinates("grid"))
+        find_grid(given.coordinates("grid"), given.eps)
     except InputError as error:
         return "scattered", f"scattered: {str(error).removeprefix('inputs: ').split(';')[0]}"
     return "grid", "grid: the points fill a regular grid"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError
-from layerfreq.response.given import Given, own_bands, refuse_beyond
+from layerfreq.response.given import Given, as_reals, own_bands, refuse_beyond
 from layerfreq.response.grid import find_grid
 from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, blind_chance, parts
 from layerfreq.response.scattered import error_of_root, groups, jackknife, ratios
@@ -30,7 +30,7 @@ def on_projection(
     refuse_beyond(frequencies, limit, "the Nyquist frequency of points at this mean distance")
     k = own_bands(2 * np.pi / side, limit)[: MOST + 1] if frequencies is None else frequencies
     try:
-        regular = bool(find_grid(along[:, None]).shape[0] == n)
+        regular = bool(find_grid(along[:, None], given.eps).shape[0] == n)
     except InputError:
         regular = False
     both = np.stack([given.target, given.error])
@@ -101,12 +101,9 @@ def _along(inputs: Tensor, direction: Any) -> tuple[np.ndarray, str]:
         p = p * torch.sign(p[p.abs().argmax()])
         said = "along the inputs' first principal direction"
     else:
-        try:
-            p = torch.as_tensor(direction).detach().cpu().double().reshape(-1)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(
-                "direction: cannot be read as numbers; pass one number a dimension of the inputs"
-            ) from None
+        p = torch.from_numpy(
+            as_reals(direction, "direction", "pass one number per dimension of the inputs").reshape(-1)
+        )
         if len(p) != x.shape[1] or not bool(torch.isfinite(p).all()) or not float(p.norm()) > 0:
             raise InputError(
                 f"direction: {len(p)} numbers for {x.shape[1]} dimensions, or none that leads anywhere; pass one "

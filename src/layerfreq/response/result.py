@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 UNITS = "radians per unit of the inputs"
 MUTE = 1e-3  # of the energy of a higher band, below which a band is only that one's leak
+STILL = 1e-14  # of the target's energy, below which what varies of it is how sums were rounded
 NOTHING = 1e-24  # of the target's energy, below which an error is none
 
 
@@ -48,6 +50,8 @@ class ErrorSpectrum:
         leak: (m,) float64, what jumps between opposite edges of the grid explain of the error's energy ("grid").
         resolution: Largest k at which a filter's window holds another point ("filter"), above which `relative` is
             NaN; else None.
+        constant: (2, m) float64, what bands of target and of error hold because of their means; None where that is not
+            known ("projection", or read from a run).
         mse: The mean squared error of what was measured, after window and centring.
         n: Number of points.
         d: Number of input dimensions.
@@ -81,6 +85,7 @@ class ErrorSpectrum:
     d: int
     method: str
     resolution: float | None = None
+    constant: Float64[np.ndarray, "2 m"] | None = None
     units: str = UNITS
     notes: tuple[str, ...] = ()
 
@@ -129,7 +134,7 @@ class ErrorSpectrum:
         return self._learned(threshold, 2.0), self._learned(threshold, -2.0)
 
     def _learned(self, threshold: float, errors: float) -> float | None:
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < np.inf:
+        if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold < np.inf:
             raise InputError(f"threshold: {threshold!r} is not a positive number; 0.1 is ten per cent of amplitude")
         k, worst = self.k[self.told], self.relative[self.told]
         if self.stderr is not None:
@@ -142,12 +147,16 @@ class ErrorSpectrum:
     def bias(self) -> float | None:
         """Spectral bias (E_high - E_low) / (E_high + E_low) of the error, split at half of the target's variance.
 
-        1: all error is high; -1: all is low; 0: as much of either (Kiessling & Thor, AAAI 2022). The mean, k = 0, is in
-        neither; a band in which the split falls is shared. None where target or error do not vary.
+        1: all error is high; -1: all is low; 0: as much of either (Kiessling & Thor, AAAI 2022). The mean is in
+        neither; a band in which the split falls is shared. None where no band but the mean's says something of the
+        target, or the error does not vary.
         """
         on = self.k > 0
-        target, error = (np.maximum(energy[on], 0) for energy in (self.target_energy, self.error_energy))
-        if target.sum() <= 0 or error.sum() <= NOTHING * target.sum():
+        varies = np.stack([self.target_energy, self.error_energy]) - (0 if self.constant is None else self.constant)
+        target, error = np.maximum(varies[:, on], 0)
+        least = STILL * np.maximum(self.target_energy, 0).sum()
+        told = np.isfinite(self.relative[on]).any() and target.sum() > least
+        if not told or error.sum() <= NOTHING * target.sum():
             return None
         share = np.concatenate([[0.0], target.cumsum() / target.sum()])
         below = np.concatenate([[0.0], error.cumsum() / error.sum()])

@@ -11,14 +11,15 @@ import numpy as np
 from jaxtyping import Complex128, Float64
 
 from layerfreq.data.validation import Curve
-from layerfreq.errors import InputError
-from layerfreq.response.given import Given, nearest, own_bands, refuse_beyond
+from layerfreq.errors import InputError, shown
+from layerfreq.response.given import Given, as_reals, nearest, own_bands, refuse_beyond
 from layerfreq.response.grid import Grid, find_grid
 from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, parts
 
 GROUPS = 24  # of points, each left out once for the standard errors
 MOST = 2e11  # products that a direct sum may take, some minutes
 PIECE = 1 << 22  # numbers held at a time by a direct sum
+LEAST = 1.5  # points that weights amount to, by Kish's effective number
 KERNELS = 5000  # points that a density estimate is made of, at most
 
 
@@ -30,7 +31,7 @@ def on_scattered(
     together = len(x) - distinct(x)
     if together:
         raise InputError(f"inputs: {together} of {len(x)} points are in the place of another; average or drop them")
-    grid = _grid_or_none(x)
+    grid = _grid_or_none(x, given.eps)
     sides, shape = _box(x, grid, period)
     n, spacing = given.n, [side / count for side, count in zip(sides, shape, strict=True)]
     refuse_beyond(frequencies, np.pi / min(spacing), "the Nyquist frequency of points at this mean distance")
@@ -98,8 +99,9 @@ def on_scattered(
     off = np.average(given.target - given.output, axis=0, weights=w) ** 2
     expected = t.copy()
     zero = int(ring[int(np.argmin(size))])
-    mean = np.average(given.target, axis=0, weights=w) ** 2
-    expected[zero] += float(np.mean(off) - np.mean(mean))
+    constant = np.zeros((2, len(k)))
+    constant[:, zero] = [np.mean(np.average(y, axis=0, weights=w) ** 2) for y in (given.target, given.error)]
+    expected[zero] += float(np.mean(off) - constant[0, zero])
     kept = modes > 0 if frequencies is None else np.ones(len(k), bool)
     return ErrorSpectrum(
         k=k[kept],
@@ -112,6 +114,7 @@ def on_scattered(
         columns=found[:, kept],
         floor=None if lines else noise[1, kept],
         leak=None,
+        constant=constant[:, kept],
         mse=float(np.average(np.mean(given.error**2, axis=1), weights=w)),
         n=n,
         d=given.inputs.shape[1],
@@ -120,9 +123,9 @@ def on_scattered(
     )
 
 
-def _grid_or_none(x: np.ndarray) -> Grid | None:
+def _grid_or_none(x: np.ndarray, eps: float) -> Grid | None:
     try:
-        return find_grid(x)
+        return find_grid(x, eps)
     except InputError:
         return None
 
@@ -133,15 +136,15 @@ def _box(x: np.ndarray, grid: Grid | None, period: Any) -> tuple[Float64[np.ndar
     counts = np.array(grid.shape if grid else [distinct(one[:, None]) for one in x.T], dtype=np.float64)
     sides = spans * counts / (counts - 1)
     if period is not None:
-        try:
-            given = np.broadcast_to(np.array(period, dtype=np.float64), spans.shape)
-        except (TypeError, ValueError):
-            raise InputError(f"period: {period!r} is not valid for {len(spans)} dimensions; pass one each") from None
-        if not np.all(np.isfinite(given)) or np.any(given < spans):
+        given = as_reals(period, "period", "pass the sides of the box").reshape(-1)
+        if len(given) not in (1, len(spans)):
+            raise InputError(f"period: {len(given)} sides for {len(spans)} dimensions; pass one each, or one for all")
+        sides = np.array(np.broadcast_to(given, spans.shape))
+        if not np.isfinite(sides).all() or (sides < spans).any():
             raise InputError(
-                f"period: {period!r} is shorter than the inputs' range {spans.tolist()}; pass the box's sides"
+                f"period: {shown(period)} is not finite, or shorter than the inputs' range {spans.tolist()}; pass the "
+                "box's sides"
             )
-        sides = np.array(given)
     if grid is not None and period is None:
         return sides, grid.shape
     each = (np.prod(sides) / len(x)) ** (1 / len(sides))
@@ -208,15 +211,16 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
             raise InputError("weights: the points lie in a plane or line, and have no density; pass weights") from None
         w = 1 / np.maximum(density, 1e-3 * np.median(density))
         return w / w.sum(), ["weights are one over a Gaussian density estimate, mirrored at the edges of the points"]
-    try:
-        w = np.array(weights, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError):
-        raise InputError("weights: cannot be read as numbers; pass one positive number per point") from None
+    w = as_reals(weights, "weights", "pass one positive number per point").reshape(-1)
     if len(w) != n or not np.isfinite(w).all() or not (w > 0).all():
         raise InputError(
             f"weights: {len(w)} for {n} points, or not all finite and > 0; pass one positive number per point"
         )
-    return w / w.sum(), ["points are weighted as given"]
+    w = w / w.max()
+    w = w / w.sum()
+    if 1 / (w @ w) < LEAST:
+        raise InputError(f"weights: one point has {w.max():.0%} of them, which leaves no others; pass more even ones")
+    return w, ["points are weighted as given"]
 
 
 def _images(
