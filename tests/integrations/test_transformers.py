@@ -225,6 +225,10 @@ def test_bad_input_is_one_line(tmp_path):
         ({"targets": None}, "targets: None; pass one for each input, or a loader or data set"),
         ({"layers": "net.22"}, "no layer 'net.22'"),
         ({"inputs": torch.utils.data.DataLoader(unlabelled), "targets": None}, "a batch has 'x', but none of labels"),
+        (
+            {"inputs": [{"x": X[0], "labels": 1}, {"x": X[1], "labels": 0}], "targets": None},
+            "'labels' of a batch is one",
+        ),
     ):
         with pytest.raises(InputError, match=words) as caught:
             fit(

@@ -162,6 +162,7 @@ def test_what_reads_runs_takes_parts_by_name(tmp_path):
     assert set(compare(path / "labels", path / "residual")["layer"]) == {"1", "3"}
     assert run.parts["residual"].plot().axes
     page = write_report(run).read_text()
+    assert "The deep frequency principle is undecided in all these runs" in page  # of two layers
     assert "residual" in page
     assert "labels" in page
 

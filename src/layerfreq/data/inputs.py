@@ -144,7 +144,7 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
     """Return inputs and targets of a batch: of a pair, or of a dict or record with one of `LABELS`.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If it is none of these, or one sample.
     """
     if is_record(batch):
         batch = {one.name: getattr(batch, one.name) for one in fields(batch)}
@@ -152,6 +152,11 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
         name = next((name for name in LABELS if batch.get(name) is not None), None)
         if name is None:
             raise InputError(f"inputs: a batch has {', '.join(map(repr, batch))}, but none of {', '.join(LABELS)}")
+        if isinstance(batch[name], Number) or getattr(batch[name], "ndim", 1) == 0:
+            raise InputError(
+                f"inputs: {name!r} of a batch is one number, {shown(batch[name])}, as of a sample; pass "
+                "DataLoader(samples, 32), or a data set"
+            )
         inputs = {key: value for key, value in batch.items() if key != name}
         return {key: value for key, value in inputs.items() if not _is_text(value)} or inputs, batch[name]
     if isinstance(batch, (tuple, list)) and len(batch) == 2:

@@ -47,7 +47,10 @@ def headline(found: Collection, sources: Sequence[Run], unit: str) -> str:
     scales = in_order(scale for _, _, (one, _) in verdicts if one is not None for scale in one.scales)
     rows = "".join(_row(case, runs, *said, scales, unit) for case, runs, said in verdicts)
     counts = [_count([one for _, _, (one, _) in verdicts], scale) for scale in scales]
-    said = f"holds in so many of these kinds of run: {', '.join(counts)}" if counts else "is undecided"
+    decided = any(found.answer != "undecided" for _, _, (one, _) in verdicts if one for found in one.scales.values())
+    said = (
+        f"holds in so many of these kinds of run: {', '.join(counts)}" if decided else "is undecided in all these runs"
+    )
     heads = "".join(f'<th title="{escape(SENTENCES[scale])}">{escape(TITLES[scale])}</th>' for scale in scales)
     return (
         f"<h1>The deep frequency principle {escape(said)}</h1>"
@@ -83,9 +86,10 @@ def _title(one: Any) -> str:
 
 
 def _count(verdicts: list[Any], scale: str) -> str:
-    """Return in how many of the kinds of run that a scale was measured in the principle holds there."""
+    """Return in how many of the kinds of run that a scale was measured in the principle holds there, or may."""
     answers = [one.scales[scale].answer for one in verdicts if one is not None and scale in one.scales]
-    return f"{answers.count('yes')} of {len(answers)} {spoken([scale])}"
+    open_ = answers.count("undecided")
+    return f"{answers.count('yes')} of {len(answers)} {spoken([scale])}{f' ({open_} undecided)' if open_ else ''}"
 
 
 def _card(scale: str, one: Any, unit: str) -> str:
