@@ -79,6 +79,11 @@ def test_what_it_prints_and_returns(found):
     assert "<table" in found._repr_html_()
 
 
+def test_of_one_hidden_layer_it_says_why_depth_is_unknown():
+    said = advise(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)), X[:40], XOR[:40]).sentences
+    assert any("two hidden layers" in sentence for sentence in said)
+
+
 def test_measuring_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 2)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -186,6 +191,9 @@ def test_a_cut_is_advised_within_the_tolerance_and_sure_where_its_interval_is():
         (by_hand(), X, X[:, 0], {}, "targets: (240,) floats, but the model returns (240, 2)"),
         (by_hand(), X, X * torch.nan, {}, "targets:"),
         (by_hand(), X, XOR, {"transfer": (X[:20], XOR[:20])}, "transfer: inputs: 20 points"),
+        (by_hand(), X, XOR, {"transfer": (torch.ones(240, 3), XOR)}, "transfer: inputs: Sequential does not run on"),
+        (by_hand(), torch.where(X[7, 0] == X, torch.nan, X), XOR, {}, "inputs: NaN or infinite in 1 of 240 points"),
+        (by_hand(), X, XOR, {"transfer": (X / 0, XOR)}, "transfer: inputs: NaN or infinite in 240 of 240"),
         (nn.Linear(2, 2), X, XOR, {}, "no hidden layer found"),
         (by_hand(), X, XOR, {"layers": ["nothing"]}, "layers: no layer 'nothing'"),
     ],

@@ -26,6 +26,7 @@ from layerfreq.network.labelled import for_model
 from layerfreq.network.naming import Layers
 from layerfreq.network.outputs import tensor_of
 from layerfreq.relearn.predictors import constant_loss
+from layerfreq.trace.trace import trace
 
 INPUTS = "inputs"  # the name of cut 0
 LEAST = 30  # points, below which a third held out says nothing
@@ -184,6 +185,9 @@ def see(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut]) -> Poi
     if constant_loss(y) <= 0:
         raise InputError("targets: all equal, so that there is nothing to learn; pass targets that vary")
     widths = {part.shape[1:] for part in given}
+    wrong = sum(int((~part.isfinite()).any(dim=1).sum()) for part in given)
+    if wrong:
+        raise InputError(f"inputs: NaN or infinite in {wrong} of {len(y)} points; clean or drop them")
     first = {INPUTS: torch.cat(given)} if len(widths) == 1 else {}
     return Points({**first, **{cut.name: features[cut.name].cpu() for cut in cuts}}, y, torch.cat(outputs), batch[0])
 
@@ -208,7 +212,11 @@ def _transferred(model: nn.Module, transfer: Any, cuts: Sequence[Cut]) -> Points
     pair = isinstance(transfer, tuple) and len(transfer) == 2
     inputs, targets = transfer if pair else (transfer, None)
     try:
-        found = see(model, for_model(model, inputs), targets, cuts)
+        reject_one_pass(inputs)
+        inputs = for_model(model, inputs)
+        with untouched(model, inputs):
+            trace(model, inputs)  # which says so where the model does not run on them
+        found = see(model, inputs, targets, cuts)
     except InputError as error:
         raise InputError(f"transfer: {error}") from None
     if found.targets.is_floating_point():

@@ -174,6 +174,8 @@ class Advice:
 
     def _deepening(self) -> str:
         said, d = DEPTHS[self.depth.answer], self.depth
+        if d.answer == "unknown" and sum(name != "inputs" for name in self.table["layer"].tolist()) < 2:
+            return "Depth, by frequency: unknown; it takes two hidden layers to compare, and there is one."
         if d.answer == "unknown":
             return f"Depth, by frequency: unknown; {said}."
         number = f"{d.octaves:+.2f} octaves by the last layer, {d.low:+.2f} to {d.high:+.2f}"

@@ -49,12 +49,11 @@ def advise(
 ) -> None:
     """Say where to cut a trained network, where to take features from, and whether it is deep enough."""
     from layerfreq.advice import advise as judge
-    from layerfreq.loading.datasets import load_data
 
     found = []
     with stoppable("nothing was written; run it again"), counting("advise") as tell:
         for name, source, given, own in _networks(what, model, data, step, points, seed):
-            other = None if transfer is None else load_data(transfer, source, points, reading)
+            other = None if transfer is None else _other(transfer, source, points, reading)
             advice = judge(
                 source.model,
                 *given,
@@ -78,6 +77,16 @@ def advise(
             console.print(sentence)
         if own:
             console.print("The network was trained on these points: scores are too high; name others with --data.")
+
+
+def _other(transfer: str, source: Any, points: int, reading: Any) -> Any:
+    """Load the other data set, and blame its option."""
+    from layerfreq.loading.datasets import load_data
+
+    try:
+        return load_data(transfer, source, points, reading)
+    except InputError as error:
+        raise InputError(f"transfer: {str(error).removeprefix('data: ')}") from None
 
 
 def _networks(
