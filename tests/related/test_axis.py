@@ -103,6 +103,10 @@ def test_what_has_no_axis_is_one_line():
         ),
         (lambda: axis_frequencies(model, torch.randn(5, 4), axis=0), "axis: 0"),
         (lambda: axis_frequencies(Same(), torch.ones(2, 3, 8), ["on"]), "every channel is constant"),
+        (
+            lambda: axis_frequencies(Same(), torch.stack([T, T / 0])[:, None], ["on"]),
+            "its output is NaN or infinite in 1 of 2 samples",
+        ),
     ):
         with pytest.raises(InputError) as caught:
             call()

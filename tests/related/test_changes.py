@@ -119,6 +119,7 @@ def test_controls_go_exactly_as_far(trained):
     [
         ((T, LOW, LOW), {}, "after: the same as before"),
         ((T, LOW, LOW + 3), {}, "one constant"),
+        ((T, np.float32(LOW), np.float32(LOW) + np.float32(1)), {}, "one constant"),  # up to its rounding
         ((T, LOW, LOW[:9]), {}, "after: shape (9, 1)"),
         ((T, np.full(64, np.nan), LOW), {}, "before: NaN"),
         ((T, np.ones(64), LOW), {}, "pass cutoff"),

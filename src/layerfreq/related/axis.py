@@ -78,6 +78,10 @@ def axis_frequencies(
             )
             continue
         numbers = flat.double().cpu().numpy()
+        wrong = int((~np.isfinite(numbers).all(axis=1)).sum())
+        if wrong:
+            refused[layer] = f"its output is NaN or infinite in {wrong} of {len(numbers)} samples"
+            continue
         length, parts = int(numbers[0, 0]), numbers[:, 1:].reshape(len(numbers), 2, len(NUMBERS), -1)
         loud = (parts[:, 0, 0] >= 0) & (parts[:, 1, 0] >= 0)
         if not loud.any():

@@ -218,7 +218,7 @@ def output_change(
         raise InputError("after: the same as before at every point; pass two states that differ")
     mean = change.mean(axis=0)
     shift = float(np.mean(mean**2)) / whole
-    if 1 - shift < 1e-20 or float(np.ptp(change, axis=0).max()) == 0:
+    if 1 - shift < 1e-20 or float(np.ptp(change, axis=0).max()) <= _rounding(states[:2]):
         raise InputError("after: before plus one constant, which has no frequency; pass two states that differ in more")
     rng = np.random.default_rng(seed)
     rows = [base, change, *(one - base for one in states[2:])]
@@ -334,6 +334,15 @@ def _outputs(value: Any, name: str) -> Float64[np.ndarray, "n c"]:
         return as_features(value).cpu().double().numpy()
     except InputError as error:
         raise InputError(str(error).replace("features", name)) from None
+
+
+def _rounding(states: list[np.ndarray]) -> float:
+    """Return by how much a difference of states may be off; numbers of float32, in whatever type, are rounded so."""
+    with np.errstate(over="ignore"):
+        single = all((one == one.astype(np.float32)).all() for one in states)
+    return (
+        2 * float(np.finfo(np.float32 if single else np.float64).eps) * max(float(np.abs(one).max()) for one in states)
+    )
 
 
 def _half(k: Curve, energy: Curve) -> float:
