@@ -43,6 +43,10 @@ def points():
     generator = torch.Generator().manual_seed(0)
     return torch.randn(40, 5, generator=generator), torch.arange(40) % 3
 
+def several():
+    inputs, targets = points()
+    return inputs, {"first": targets, "second": inputs[:, 0]}
+
 def loader():
     return DataLoader(TensorDataset(*points()), 7)
 """
@@ -203,6 +207,7 @@ def test_bad_data_is_one_line_and_nothing_is_written(cli, home, tmp_path):
         ("./none", ["no folder"]),
         (f"{home}:number", ["int", "(inputs, targets)"]),
         (f"{home}:nothing", ["no 'nothing'"]),
+        (f"{home}:several", ["names several targets, ['first', 'second']; give one"]),
     ):
         assert_one_line(cli("analyze", f"{home}:net", "--data", data), "data: ", *words)
     assert_one_line(cli("analyze", f"{home}:net", "--data", f"{home}:points", "--device", "tpu"), "unknown 'tpu'")

@@ -59,6 +59,8 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
     else:
         inputs, targets = _from_table(name, source, points, reading)
     n = count(inputs)
+    if isinstance(targets, Mapping):
+        raise InputError(f"data: {name!r} names several targets, {shown(list(targets))}; give one, as an array")
     if not hasattr(targets, "__len__") or getattr(targets, "ndim", 1) == 0:
         raise InputError(f"data: {name!r} has {shown(targets)} for targets; give one for each of {n} inputs")
     if len(targets) != n:
