@@ -84,6 +84,13 @@ def test_of_one_hidden_layer_it_says_why_depth_is_unknown():
     assert any("two hidden layers" in sentence for sentence in said)
 
 
+def test_features_that_tell_nothing_of_other_data_are_not_advised():
+    noise = torch.randn(240, 1, generator=torch.Generator().manual_seed(1))
+    found = advise(by_hand(), X, XOR, layers=["1"], transfer=(X, noise))
+    assert found.table["transfer"].max() <= 0
+    assert any("no features help" in sentence for sentence in found.sentences)
+
+
 def test_measuring_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 2)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -187,6 +194,7 @@ def test_a_cut_is_advised_within_the_tolerance_and_sure_where_its_interval_is():
         (by_hand(), X[:20], XOR[:20], {}, "inputs: 20 points are too few"),
         (by_hand(), X, torch.zeros(240).long(), {}, "targets: all equal"),
         (by_hand(), X, XOR - 1, {}, "targets: class id -1"),
+        (by_hand(), X, XOR * 1j, {}, "targets: torch.complex64 is not supported"),
         (by_hand(), X, XOR + 1, {}, "one output per class"),
         (by_hand(), X, X[:, 0], {}, "targets: (240,) floats, but the model returns (240, 2)"),
         (by_hand(), X, X * torch.nan, {}, "targets:"),

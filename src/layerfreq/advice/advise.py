@@ -175,6 +175,8 @@ def see(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut]) -> Poi
     if not labels:
         raise InputError("targets: none, and heads need them; pass one for each input")
     y = next(iter(labels.values())).cpu()
+    if y.is_complex():
+        raise InputError(f"targets: {y.dtype} is not supported; pass real and imaginary part as two columns")
     y = y if y.is_floating_point() else y.long()
     if len(y) < LEAST:
         raise InputError(f"inputs: {len(y)} points are too few to hold some out; pass {LEAST} or more")

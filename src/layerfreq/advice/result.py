@@ -169,6 +169,8 @@ class Advice:
         if self.features is None:
             return []
         row, others = self._row(self.features), self.as_good
+        if row["transfer"] <= 0:  # R^2: no better than the mean target
+            return [f"For the other data no features help: the best, {self.features!r}, reach {row['transfer']:.3f}."]
         alike = f"; {_listed(others)} may do as well" if others else "; the others do worse for sure"
         return [f"For the other data take features from {self.features!r}: {row['transfer']:.3f}{alike}."]
 
