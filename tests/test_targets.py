@@ -1,5 +1,6 @@
 """Targets that are functions of what the model returns, and several at once: one forward pass, and each as if alone."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -161,6 +162,7 @@ def test_the_scale_and_the_size_of_a_residual_do_not_matter():
         (lambda x, y, output: output[:4], r"the function returns \(4, 2\) for 90 points; return one target for each"),
         (lambda x, y, output: output.mean(), r"the function returns \(\) for 90 points"),
         (lambda x, y, output: output * torch.nan, "NaN or infinite in 90 of 90"),
+        (lambda x, y, output: sys.exit(3), r"the function fails on an output \(90, 2\) \(SystemExit"),
         (lambda x, y, output: "much", "the function returns 'much'; return numbers"),
         (lambda x, y, output: output.long(), "integers of shape"),
     ],

@@ -102,13 +102,13 @@ def test_an_early_stop_is_the_same_on_all_ranks(ranks):
 
 @pytest.mark.parametrize("kind", ["ids", "vectors", "wide"])
 def test_the_cpu_engine_on_ranks(ranks, kind):
-    """Each rank looks at distances of its own to choose its functions, so that rounding differs."""
+    """Each rank looks at distances of its own to choose its functions, so that each errs in its own way, below 1e-5."""
     size, call = ranks
     x, y = data(kind)
     options = {"engine": "cpu", "rows": 100}
     one = spectrum(x, y, **options)
     for each in call(measure, *((a, b, options) for a, b in parts(size, x, y))):
-        same(one, each, 1e-6)
+        same(one, each, 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["ids", "wide"])

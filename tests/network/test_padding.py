@@ -1,5 +1,6 @@
 """Readings of texts with padding, of one token, and by a function, against plain indexing."""
 
+import sys
 import warnings
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_function_reads():
     spectra = layer_spectra(model, x, torch.arange(N) % 3, reading={name: first_two}, inv_delta=[0.1])
     assert (spectra[name].d, spectra["body.layers.0"].d) == (2 * D, T * D)
     for bad, words in [(lambda h: h.mean(), "one row for each"), (lambda h: h.no, "fails on an output"),
-                       (lambda h: h.argmax(-1), "floating tensor")]:  # fmt: skip
+                       (lambda h: h.argmax(-1), "floating tensor"), (lambda h: sys.exit(3), "SystemExit")]:  # fmt: skip
         with pytest.raises(InputError, match=rf"layer 'body.layers.1': reading: .*{words}"):
             layer_features(model, x, name, reading=bad)
 

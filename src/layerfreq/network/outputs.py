@@ -230,7 +230,7 @@ def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Te
     y = None if labels is None else labels_of(labels).to(out.device, copy=True)
     try:
         found = make(owned(inputs), y, out)
-    except Exception as error:  # whatever a function of the user's own raises
+    except (Exception, SystemExit) as error:  # whatever a function of the user's own raises
         none = "; y is None, pass labels besides: {'labels': y, 'residual': function}" if y is None else ""
         said = first_line(error, kind=True)
         raise InputError(f"targets: {called} fails on an output {tuple(out.shape)} ({said}){none}") from error

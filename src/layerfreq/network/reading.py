@@ -161,7 +161,7 @@ class Reading:
         assert self.function is not None
         try:
             rows = self.function(value)
-        except Exception as error:  # whatever a function of the user's own raises
+        except (Exception, SystemExit) as error:  # whatever a function of the user's own raises
             said = first_line(error, kind=True)
             raise InputError(f"reading: {self.name} fails on an output {tuple(value.shape)} ({said})") from error
         if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.shape[:1] != value.shape[:1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -402,8 +403,9 @@ class Run:
     def __repr__(self) -> str:
         steps = self.steps()
         when = f"steps {steps[0]} .. {steps[-1]}" if steps else "nothing measured yet"
-        parts = f", parts {', '.join(self.parts)}" if self.parts else ""
-        return f"Run({str(self.path)!r}, {len(steps)} measurements, {when}{parts})"
+        with suppress(InputError):  # of a damaged config, which says so where it is read
+            when += f", parts {', '.join(self.parts)}" if self.parts else ""
+        return f"Run({str(self.path)!r}, {len(steps)} measurements, {when})"
 
     def _read(self, folder: str, pattern: re.Pattern[str], columns: list[str]) -> pd.DataFrame:
         import pandas as pd
