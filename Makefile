@@ -12,7 +12,7 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-# One case of each test, in most rooms. Neither pages, groups of processes, kills and documentation, nor
+# Under a minute on two cores: one case of each test, in most rooms. Neither pages, groups of processes, kills and documentation, nor
 # what trains networks (experiments, relearn), imports other frameworks (integrations) or is slow by itself.
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q --one-case \

@@ -10,6 +10,7 @@ X = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
 XOR = (X[:, 0] * X[:, 1] > 0).long()
 
 
+@pytest.mark.slow
 def test_a_line_is_found_by_both_heads_and_xor_by_the_hidden_layer_alone():
     x = coordinates(X)
     assert held_out(x, (X[:, 0] > 0).long(), "linear").scores.mean() > 0.97

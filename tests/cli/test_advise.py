@@ -57,6 +57,7 @@ def home(tmp_path, monkeypatch):
     return name
 
 
+@pytest.mark.slow
 def test_a_run_and_a_checkpoint_get_advice_and_fit_a_terminal(cli, home):
     given = ("--data", f"{home}:points")
     status, out, error = cli(

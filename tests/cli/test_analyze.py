@@ -77,6 +77,7 @@ def assert_one_line(result, *words):
     assert all(word in error for word in words), error
 
 
+@pytest.mark.slow
 def test_checkpoints_become_the_steps_of_a_run(cli, home, tmp_path):
     expected = {}
     for step in (20, 3, 100):

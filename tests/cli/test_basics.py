@@ -66,6 +66,7 @@ def test_version(cli, monkeypatch, capsys):
     assert capsys.readouterr().out == f"layerfreq {__version__}\n"
 
 
+@pytest.mark.slow
 def test_the_shell_completes_commands():
     code = "import sys; sys.argv[0] = 'layerfreq'; from layerfreq.cli import main; main()"
     env = {**os.environ, "_LAYERFREQ_COMPLETE": "complete_bash", "COMP_WORDS": "layerfreq re", "COMP_CWORD": "1"}
@@ -150,6 +151,7 @@ def test_json_of_an_experiment(cli):
     assert any(isinstance(value, float) for row in found["rows"] for value in row.values())
 
 
+@pytest.mark.slow
 def test_json_of_the_demo(cli, monkeypatch):
     """The demo itself takes half a minute: this is it with fewer images and epochs."""
     pytest.importorskip("sklearn")
@@ -172,6 +174,7 @@ def test_tables_that_are_too_wide_break_words_rather_than_cut_them(capsys, monke
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_json_of_a_benchmark(cli):
     status, out, error = cli("bench", "--n", 50, "--d", 2, "--cutoffs", 3, "--repeats", 1, "--json")
     assert (status, error) == (0, "")
@@ -203,6 +206,7 @@ def test_stopped_it_ends_with_130_and_one_line(cli, monkeypatch, where, args, wo
     assert words in error
 
 
+@pytest.mark.slow
 def test_the_remedy_of_a_stopped_experiment_resumes_it(cli, monkeypatch):
     pytest.importorskip("lightning_fabric")
 
@@ -219,6 +223,7 @@ def test_the_remedy_of_a_stopped_experiment_resumes_it(cli, monkeypatch):
     assert sorted(set(Run("runs/mlp-smoke/seed-0").spectra["step"])) == [0, 10, 20]
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error():
     code = "from layerfreq.cli import main; main()"
     env = {**os.environ, "COLUMNS": "80"}

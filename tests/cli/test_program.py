@@ -131,6 +131,7 @@ def test_output_folders(cli, tmp_path, undrawn):
     assert_one_line(cli(*sine, tmp_path / "file" / "o"), "cannot write")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["sine", "depth", "mlp"])
 def test_smoke_presets(cli, tmp_path, experiment):
     status, out, error = cli("reproduce", experiment, "--preset", "smoke", "--seed", 0, "--out", tmp_path / "o")

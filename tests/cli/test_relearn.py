@@ -62,6 +62,7 @@ def home(tmp_path, monkeypatch):
     return name
 
 
+@pytest.mark.slow
 def test_a_users_run_from_weights_to_verdict(cli, home, tmp_path):
     arguments = ("relearn", "run", "--model", f"{home}:net", *OPTIONS)
     status, out, error = cli(*arguments, "--data", f"{home}:points")

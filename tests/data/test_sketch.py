@@ -37,6 +37,7 @@ def exact(monkeypatch):
     return measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one-hot", "smooth", "noise", "far"])
 def test_unbiased_and_covered(kind, exact):
     x, y = data(kind)
@@ -54,6 +55,7 @@ def test_unbiased_and_covered(kind, exact):
         np.testing.assert_allclose(getattr(found[0], name), getattr(one, name), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_sketch_and_rows_add_their_errors(exact):
     x, y = data("noise")
     one = exact(x, y, U, center=True)
@@ -170,6 +172,7 @@ def test_class_ids_are_sketched_as_their_one_hot_vectors_are(center, few_classes
         )
 
 
+@pytest.mark.slow
 def test_sketched_class_ids_are_unbiased_and_covered(monkeypatch):
     x, _ = data("noise")
     labels = tokens(N, 300) // 4 + (x[:, 0] > 0) * 100

@@ -26,6 +26,7 @@ def brute(x, index, gain=1.0):
     return ((x.double()[index, None] - x.double()[None]) * gain).square().sum(-1).numpy()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     n=st.integers(2, 9),

@@ -140,6 +140,7 @@ def network():
     return torch.nn.Sequential(*inner, torch.nn.Linear(30, 3))
 
 
+@pytest.mark.slow
 def test_streamed_equals_held():
     x, y = torch.randn(120, 6), torch.arange(120) % 3
     for scale in ("raw", "maxabs"):

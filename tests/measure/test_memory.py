@@ -287,6 +287,7 @@ for step in range(1001):
 """
 
 
+@pytest.mark.slow
 def test_a_thousand_measurements_leave_memory_flat():
     said = subprocess.run([sys.executable, "-c", THOUSAND], capture_output=True, text=True, check=True).stdout
     (objects, memory), (objects_after, memory_after) = (map(int, line.split()) for line in said.splitlines())

@@ -151,6 +151,7 @@ def test_auto_goes_by_work(n, d, cutoffs, name):
     assert pick_engine("auto", torch.device("cpu"), n, d, cutoffs)[0] == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 40, 10))
 def test_odd_data_against_the_definition(first):
     """More of them: `python -m tests.helpers.fuzz 1000`."""

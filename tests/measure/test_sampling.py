@@ -41,6 +41,7 @@ def covered(kind, **options):
     return np.mean([np.abs(s.lfr - exact) <= 1.96 * s.stderr for s in given]), np.mean([s.rows for s in found])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:rows=")
 def test_intervals_of_sampled_rows_cover():
     share = {kind: covered(kind, rows=150)[0] for kind in KINDS}
@@ -49,6 +50,7 @@ def test_intervals_of_sampled_rows_cover():
     assert all(0.91 <= one <= (0.995 if kind == "heavy-tailed" else 0.985) for kind, one in share.items()), share
 
 
+@pytest.mark.slow
 def test_intervals_cover_where_the_error_says_when_to_stop(monkeypatch):
     monkeypatch.setattr("layerfreq.measure.sampling.FIRST_BATCH", 64)
     share, rows = zip(*(covered(kind, rtol=0.05) for kind in KINDS), strict=True)

@@ -40,6 +40,7 @@ def test_the_ends_matter_less_on_a_longer_interval():
     assert all(b < 0.7 * a for a, b in zip(errors, errors[1:], strict=False))
 
 
+@pytest.mark.slow
 def test_chance_is_the_mean_over_shuffled_labels():
     rng = np.random.default_rng(0)
     u = np.geomspace(0.05, 20, 6)
@@ -125,6 +126,7 @@ def test_at_passes_through_its_points_and_between_them():
         s.at([1e-3])
 
 
+@pytest.mark.slow
 def test_sampled_rows_cover_the_exact_value():
     x, y = torch.randn(600, 3, generator=torch.Generator().manual_seed(3)), torch.arange(600) % 6
     u = [0.3, 3.0]

@@ -221,6 +221,7 @@ def train_until_killed(folder, replaced):
         train(model, 4, Monitor(model, T, Y, run=folder, **OPTIONS))
 
 
+@pytest.mark.kill
 def test_a_killed_process_leaves_whole_errors_and_a_resumed_one_ends_as_if_unbroken(tmp_path):
     whole = net()
     train(whole, 4, Monitor(whole, T, Y, run=tmp_path / "whole", **OPTIONS))

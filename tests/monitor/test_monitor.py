@@ -93,6 +93,7 @@ def test_a_function_of_what_the_model_returns_is_measured_as_training_changes_it
         assert monitor.measure(1) is None
 
 
+@pytest.mark.slow
 def test_a_run_gets_its_last_metrics_when_the_monitor_is_dropped_and_can_be_gone_on_with(tmp_path):
     for first in (0, 3):
         run = Run(tmp_path / "run") if first else tmp_path / "run"

@@ -96,6 +96,7 @@ def test_measuring_neither_compiles_nor_makes_anything_compiled_invalid(change, 
         assert len(runs) > ran
 
 
+@pytest.mark.slow
 @works("torch.compile before the monitor")
 def test_with_inductor_too(expected):
     torch._dynamo.reset()

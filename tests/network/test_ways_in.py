@@ -51,6 +51,7 @@ def by_transformers(model, inputs, targets, **options):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CHOSEN)
 def test_every_way_in_finds_the_same(name):

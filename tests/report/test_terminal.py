@@ -201,6 +201,7 @@ def test_errors_of_several_runs_are_few_lines_each(tmp_path):
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["0", "10", "19"] * 2
 
 
+@pytest.mark.slow
 def test_reproduce_ends_with_it(tmp_path, monkeypatch, capsys):
     pytest.importorskip("lightning_fabric")
     from layerfreq import cli

@@ -144,6 +144,7 @@ def test_random_points_lie_within_their_errors():
     assert 0.92 < inside / count <= 1.0
 
 
+@pytest.mark.slow
 def test_weights_undo_an_uneven_density():
     rng = np.random.default_rng(3)
     u = rng.random(4000)

@@ -58,6 +58,7 @@ def field(n=160, d=2):
 K = np.array([1.5, 3.0, 6.0])
 
 
+@pytest.mark.slow
 def test_drawn_centres_lie_around_what_all_find():
     exact = error_spectrum(*field(), K, method="filter", engine="blocked")
     draws = [error_spectrum(*field(), K, method="filter", engine="blocked", rows=48, seed=seed) for seed in range(50)]

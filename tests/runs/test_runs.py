@@ -141,6 +141,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.rglob("*")] == ["empty"]
 
 
+@pytest.mark.slow
 def test_reading_while_another_process_writes_sees_only_whole_measurements(tmp_path):
     run = Run.create(tmp_path / "run")
     run.write_spectra(0, measurement(0))

@@ -10,6 +10,8 @@ import pytest
 
 import layerfreq
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parents[2]
 WANDB = """
 import sys, warnings

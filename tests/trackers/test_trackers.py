@@ -187,6 +187,7 @@ def history(folder):
     return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.compatibility("tracker", "Weights & Biases", "works")
 @pytest.mark.parametrize("whose", ["given", "active", "own"])
 def test_wandb_offline(tmp_path, offline, whose):
@@ -216,6 +217,7 @@ def test_wandb_offline(tmp_path, offline, whose):
         assert Run(tmp_path / "run").steps() == [0, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.compatibility("tracker", "MLflow", "works")
 @pytest.mark.parametrize("whose", ["given", "active", "own"])
 def test_mlflow(tmp_path, monkeypatch, whose):

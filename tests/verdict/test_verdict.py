@@ -97,6 +97,7 @@ def test_intervals_hold_the_slope_where_seeds_differ():
     assert 0.9 <= np.mean(held) <= 0.99
 
 
+@pytest.mark.slow
 def test_the_onset_is_seldom_too_early():
     early, found = 0, 0
     for draw in range(100):
