@@ -44,7 +44,7 @@ ROOMS = (
 )
 # The front door looks up the house on purpose: `Run.report()` writes the page.
 DOORS = {("runs.run", "report")}
-FILES, LINES = 11, 420  # of a room without its `__init__.py`; of a file
+FILES, LINES = 11, 400  # of a room without its `__init__.py`; of a file
 
 
 def modules():

@@ -9,6 +9,8 @@ import torch
 
 from layerfreq import spectrum
 from layerfreq.errors import InputError
+from layerfreq.experiments.minibatch import launch
+from layerfreq.experiments.sweep import check_backend
 from layerfreq.extras import needs
 from layerfreq.loading.array_files import read_arrays
 from layerfreq.loading.hub_tables import open_table
@@ -29,6 +31,8 @@ MISSING = [
     ("sklearn.linear_model", "probe", "'layerfreq[study]'", lambda: probe_loss(POINTS, CLASSES)),
     ("plotly.offline", "report", "'layerfreq[report]'", _plotly),
     ("safetensors.torch", "checkpoints", "'layerfreq[study]'", lambda: check_keeping(True)),
+    ("lightning_fabric", "experiments", "'layerfreq[experiments]'", lambda: launch("cpu")),
+    ("joblib", "backend", "'layerfreq[ray]'", lambda: check_backend("ray", None)),
     ("triton", "engine", "'layerfreq[cuda]'", lambda: spectrum(POINTS, CLASSES, engine="cuda")),
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, device_of, is_loader
 from layerfreq.data.targets import lots, read_targets
-from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, blame, listed, shown
+from layerfreq.data.validation import Scale, as_scales
+from layerfreq.errors import InputError, blame, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.measure.known import Seen, seen
 from layerfreq.measure.measure import measure, measure_several, measure_source
@@ -119,7 +119,7 @@ class Probe:
         with Shards(options.get("group")).together():
             error, options = as_error_options(error), check_options(options)
             module = as_module(model, error)
-            asked = _independent(scales)
+            asked = as_scales(scales)
             targets, wanted = as_wanted(inputs, targets)
             if targets is None and wanted is None and not is_loader(inputs):
                 raise InputError(
@@ -358,21 +358,6 @@ def _watching(outputs: Outputs | None, wanted: Wanted | None) -> OnOutput | None
             one(inputs, targets, output)
 
     return see if waiting else None
-
-
-def _independent(scale: Any) -> tuple[Scale, ...]:
-    """Return the scales to measure at, the first as asked; of raw and rms one is enough.
-
-    Raises:
-        InputError: If one is unknown, or there is none.
-    """
-    several = isinstance(scale, Iterable) and not isinstance(scale, str)
-    given = listed(scale, "scale", "'raw', 'rms', 'maxabs' or several of them") if several else [scale]
-    asked: list[Scale] = [as_scale(one) for one in given]
-    if not asked:
-        raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
-    kinds = {one == "maxabs": one for one in reversed(asked)}
-    return tuple(one for one in asked if kinds.pop(one == "maxabs", None))
 
 
 def _work(size: int, points: int, options: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from layerfreq.data.arraylike import as_array
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import InputError, first_line, listed
 
 Curve = Float64[np.ndarray, " m"]
 Scale = Literal["raw", "rms", "maxabs"]
@@ -27,6 +28,21 @@ def as_scale(scale: Any) -> Scale:
     if scale not in SCALES:
         raise InputError(f"scale: {scale!r} is none of 'raw', 'rms' and 'maxabs'; choose one of them")
     return scale
+
+
+def as_scales(scale: Any) -> tuple[Scale, ...]:
+    """Return the scales to measure at, the first as asked; of raw and rms one is enough.
+
+    Raises:
+        InputError: If one is unknown, or there is none.
+    """
+    several = isinstance(scale, Iterable) and not isinstance(scale, str)
+    given = listed(scale, "scale", "'raw', 'rms', 'maxabs' or several of them") if several else [scale]
+    asked: list[Scale] = [as_scale(one) for one in given]
+    if not asked:
+        raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
+    kinds = {one == "maxabs": one for one in reversed(asked)}
+    return tuple(one for one in asked if kinds.pop(one == "maxabs", None))
 
 
 def as_features(features: Any, device: str | torch.device | None = None, *, empty: bool = False) -> Tensor:

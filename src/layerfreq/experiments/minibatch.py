@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.experiments import Progress
+from layerfreq.extras import needs
 from layerfreq.files import write_whole
 from layerfreq.layers import LayerSpectra, joined
 from layerfreq.measure.measure import spectrum
@@ -71,12 +72,11 @@ class Task:
 
 def launch(device: str) -> Any:
     """Return Fabric, started: on one device, or on those that `fabric run --devices N` started us on."""
-    from lightning_fabric import Fabric
-
+    fabric_of = needs("lightning_fabric", "layerfreq[experiments]", "experiments").Fabric
     many = os.environ.get("LT_CLI_USED") == "1"
     accelerator = "auto" if many else device
     cuda = torch.cuda.is_available() and accelerator in ("auto", "cuda")
-    fabric = Fabric(
+    fabric = fabric_of(
         accelerator=accelerator, devices="auto" if many else 1, precision="bf16-mixed" if cuda else "32-true"
     )
     if not many:
@@ -85,9 +85,9 @@ def launch(device: str) -> Any:
 
 
 def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
-    """Train, or go on with, one classifier; its run is in `folder`.
+    """Train one classifier, or resume its training; its run is in `folder`.
 
-    The run's metrics, a row an epoch: loss and running_accuracy (over the epoch's steps, with dropout, as Keras has
+    The run's metrics, one row per epoch: loss and running_accuracy (over the epoch's steps, with dropout, as Keras has
     them; of epoch 0 in eval mode), validation_accuracy (eval mode), epoch_seconds (training), measuring_share (of the
     time of both); and where the layers are measured, train_accuracy (eval mode) and measuring_seconds.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from layerfreq.errors import InputError
 from layerfreq.experiments import Progress
+from layerfreq.extras import needs
 from layerfreq.files import write_whole
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.runs.run import Run
@@ -67,9 +68,8 @@ def train(training: Training, folder: Path, *, device: str, progress: Progress, 
     A checkpoint follows every measurement, and the weights that were measured stay. What was written after the last
     checkpoint is done again after a kill, with the same outcome.
     """
-    from lightning_fabric import Fabric
-
-    return _Descent(training, folder, Fabric(accelerator=device, devices=1), progress).fit(checkpoint_every)
+    fabric = needs("lightning_fabric", "layerfreq[experiments]", "experiments").Fabric(accelerator=device, devices=1)
+    return _Descent(training, folder, fabric, progress).fit(checkpoint_every)
 
 
 class _Descent:

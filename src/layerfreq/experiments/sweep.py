@@ -6,7 +6,6 @@ need the same file system and the same layerfreq.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from layerfreq.errors import InputError
+from layerfreq.extras import needs
 
 BACKENDS = ("loky", "dask", "ray")
 NEEDS = {"loky": ("joblib", "study"), "dask": ("distributed", "dask"), "ray": ("ray", "ray")}
@@ -79,8 +79,8 @@ def check_backend(backend: str, workers: int | None) -> None:
     if workers is not None and workers < 1:
         raise InputError(f"workers: {workers} is below 1; pass a number of processes, or leave it out")
     package, extra = NEEDS[backend]
-    if importlib.util.find_spec(package) is None or importlib.util.find_spec("joblib") is None:
-        raise InputError(f"backend: {backend!r} needs more packages; pip install 'layerfreq[{extra}]'")
+    for module in ("joblib", package):
+        needs(module, f"layerfreq[{extra}]", "backend")
 
 
 def _alone(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:

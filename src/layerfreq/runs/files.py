@@ -26,7 +26,11 @@ KINDS: dict[str, tuple[type, ...]] = {
     "seeds": (list,),
     "parts": (list, dict),  # a mapping is an experiment's or a user's own
 }
+# What a step is called in experiments of versions that did not write it down.
+UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
 PART = re.compile(r"[\w+=][\w .,+=-]{0,99}")  # the name of a part of a run, and so of a folder in it
+SPECTRA = re.compile(r"step-(\d{12})\.parquet")
+METRICS = re.compile(r"from-(\d{12})\.parquet")
 TEXT = ("layer", "scale", "output", "method")
 # Of a run.
 PARTS = ("spectra", "errors", "metrics", "checkpoints", "figures", "config.yaml", "report.html", "notes.txt")
@@ -94,6 +98,14 @@ def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> di
         if not isinstance(found.get(name), (*some, type(None))):
             raise InputError(f"run: {str(path)!r} says {name}: {shown(found[name])}, which it cannot be; {remedy}")
     return found
+
+
+def unit_of(path: Path) -> str:
+    """Return what a step of a run is called, see `Run.unit`."""
+    about, parent = read_config(path / "config.yaml"), path.resolve().parent
+    if "unit" not in about and "experiment" not in about and (parent / "config.yaml").is_file():
+        about = read_config(parent / "config.yaml")
+    return str(about.get("unit") or UNITS.get(str(about.get("experiment")), "step"))
 
 
 def part_names(config: Mapping[str, Any]) -> list[str]:
@@ -209,7 +221,24 @@ def read_metrics(part: Path) -> pd.DataFrame:
     return frame
 
 
-def keep_metrics(part: Path, step: int, workroom: Path) -> None:
+def steps_in(folder: Path) -> list[int]:
+    """Return the steps of the measurements in a folder of a run, in order."""
+    names = (SPECTRA.fullmatch(part.name) for part in folder.glob("step-*.parquet"))
+    return sorted(int(name[1]) for name in names if name)
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Remove from a run's folder what is of later steps."""
+    for folder in (path / "spectra", path / "errors"):
+        for later in steps_in(folder):
+            if later > step:
+                (folder / f"step-{later:012d}.parquet").unlink()
+    for part in (path / "metrics").glob("from-*.parquet"):
+        if METRICS.fullmatch(part.name):
+            _keep_metrics(part, step, path)
+
+
+def _keep_metrics(part: Path, step: int, workroom: Path) -> None:
     """Keep those of a file of metrics that are up to a step; where there are none, the file is removed."""
     frame = read_metrics(part)
     kept = frame.loc[frame["step"] <= step, :]
@@ -247,3 +276,14 @@ def remove_parts(path: Path) -> None:
             shutil.rmtree(part)
         else:
             part.unlink(missing_ok=True)
+
+
+def remove_run(path: Path, made: Path | None) -> None:
+    """Remove a run's files, and its folder and those from `made` on, as far as nothing else is in them."""
+    remove_parts(path)
+    sweep(path)
+    for folder in (path, *path.parents):
+        ours = folder == path or (made is not None and folder.is_relative_to(made))
+        if not ours or any(folder.iterdir()):
+            break
+        folder.rmdir()

@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from layerfreq.data.notes import as_metrics, as_step
 from layerfreq.errors import InputError, shown
-from layerfreq.files import as_path, natural, sweep, write_whole
+from layerfreq.files import as_path, natural, write_whole
 from layerfreq.layers import LayerSpectra
 from layerfreq.response.result import ErrorSpectrum
 from layerfreq.runs.errors import ERRORS, ERRORS_COLUMNS, frame_of, read_errors
 from layerfreq.runs.files import (
+    METRICS,
+    SPECTRA,
     begin,
     by_step,
+    forget_after,
     joined,
-    keep_metrics,
     part_names,
     read_config,
     read_frame,
     read_frames,
     read_metrics,
     refuse_parts,
-    remove_parts,
+    remove_run,
+    steps_in,
+    unit_of,
 )
 from layerfreq.runs.reader import medians
 from layerfreq.runs.selection import at_scales, layers_at, measured_step, several, with_layers
@@ -36,10 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPECTRA_COLUMNS = ["step", "layer", "depth", "scale", "inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]
-# What a step is called in experiments of versions that did not write it down.
-UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
-SPECTRA = re.compile(r"step-(\d{12})\.parquet")
-METRICS = re.compile(r"from-(\d{12})\.parquet")
 
 
 class Run:
@@ -130,10 +130,7 @@ class Run:
     @property
     def unit(self) -> str:
         """What a step is called: as its config says, or that of the experiment that it belongs to; else "step"."""
-        about, parent = self.config, self.path.resolve().parent
-        if "unit" not in about and "experiment" not in about and (parent / "config.yaml").is_file():
-            about = type(self)(parent).config
-        return str(about.get("unit") or UNITS.get(str(about.get("experiment")), "step"))
+        return unit_of(self.path)
 
     @property
     def spectra(self) -> pd.DataFrame:
@@ -181,7 +178,7 @@ class Run:
         """
         at, scale = step if isinstance(step, tuple) and len(step) == 2 else (step, None)
         refuse_parts(self.path, self.parts)
-        at = measured_step(at, self._steps_in("spectra"), self.path)
+        at = measured_step(at, steps_in(self.path / "spectra"), self.path)
         frame = joined([read_frame(self._spectra_at(at), SPECTRA, SPECTRA_COLUMNS)])
         return layers_at(frame, scale, self.config.get("options"))
 
@@ -193,15 +190,11 @@ class Run:
 
         Where no layers are measured, those with errors.
         """
-        found = self._steps_in("spectra")
+        found = steps_in(self.path / "spectra")
         if not found and (parts := self.parts):  # of which all have what was measured whole
             return sorted(set.intersection(*(set(part.steps()) for part in parts.values())))
         layerless = not found and (self.path / "errors").is_dir() and not self.config.get("layers")
-        return self._steps_in("errors") if layerless else found
-
-    def _steps_in(self, folder: str) -> list[int]:
-        names = (SPECTRA.fullmatch(part.name) for part in (self.path / folder).glob("step-*.parquet"))
-        return sorted(int(name[1]) for name in names if name)
+        return steps_in(self.path / "errors") if layerless else found
 
     def write_errors(self, step: int, error: ErrorSpectrum) -> None:
         """Write one measurement of the error, whole or not at all; before the spectra of the same step.
@@ -229,8 +222,7 @@ class Run:
         if not isinstance(frame, pd.DataFrame):
             raise InputError(f"frame: {shown(frame)} is not a data frame; pass LayerSpectra.to_frame()")
         frame = frame.assign(step=step)
-        missing = [name for name in SPECTRA_COLUMNS if name not in frame]
-        if missing:
+        if missing := [name for name in SPECTRA_COLUMNS if name not in frame]:
             raise InputError(f"frame: no column {missing[0]!r}; pass LayerSpectra.to_frame()")
         self._write_frame("spectra", f"step-{step:012d}", frame.loc[:, SPECTRA_COLUMNS])
 
@@ -294,13 +286,7 @@ class Run:
         self._pending = []
         for part in self.parts.values():
             part.rewind(step)
-        for folder in ("spectra", "errors"):
-            for later in self._steps_in(folder):
-                if later > step:
-                    (self.path / folder / f"step-{later:012d}.parquet").unlink()
-        for part in (self.path / "metrics").glob("from-*.parquet"):
-            if METRICS.fullmatch(part.name):
-                keep_metrics(part, step, self.path)
+        forget_after(self.path, step)
 
     def remove(self) -> None:
         """Remove the run's files, and its folder, and those made for it, if nothing else is there.
@@ -310,13 +296,7 @@ class Run:
             >>> run.path.exists()
             False
         """
-        remove_parts(self.path)
-        sweep(self.path)
-        for folder in (self.path, *self.path.parents):
-            ours = folder == self.path or (self._made is not None and folder.is_relative_to(self._made))
-            if not ours or any(folder.iterdir()):
-                break
-            folder.rmdir()
+        remove_run(self.path, self._made)
 
     def _spectra_at(self, step: int) -> Path:
         return self.path / "spectra" / f"step-{step:012d}.parquet"
@@ -396,7 +376,7 @@ class Run:
     def _repr_html_(self) -> str:
         """What notebooks show: the run, and the medians of the last measured step, one row per layer."""
         head = f"<p>{escape(repr(self))}</p>"
-        if not self._steps_in("spectra"):
+        if not steps_in(self.path / "spectra"):
             return head
         return f"{head}<p>{escape(self.unit)} {self.steps()[-1]}</p>{self[-1]._repr_html_()}"
 
