@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -218,7 +219,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch):
             study(tmp_path / "none", config)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "none").exists()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'layerfreq\[ray\]'"), pool("ray"):
         pass
 
