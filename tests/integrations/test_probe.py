@@ -62,7 +62,7 @@ def test_parts_of_several_targets_are_the_whole():
             parts = [probe_set(inputs, targets, rank, 3) for rank in range(3)]
             assert sorted(one for part, _ in parts for one in points(part, None)) == sorted(points(X, Y))
             assert all(its is targets for _, its in parts)
-    with pytest.raises(InputError, match="arrays beside a loader, of which each rank has other batches"):
+    with pytest.raises(InputError, match="arrays together with a loader, of which each rank has other batches"):
         probe_set(DataLoader(DATA, 7), {"labels": None, "floats": X[:, 0]}, 0, 2)
 
 

@@ -204,7 +204,7 @@ def test_a_run_with_other_parts_is_refused_and_a_new_one_replaces_it_whole(tmp_p
         ({"probes": {0: TEST, "0": TEST}}, r"probes: \[0, '0'\] are not names, each another"),
         ({"probes": {"": TEST, "b": TEST}}, "are not names"),
         ({"probes": {"a/b": TEST}}, "^probes: 'a/b' cannot be the name of a folder"),
-        ({"inputs": X, "targets": {"": Y, "b": Y}}, "^targets: '' is no name"),
+        ({"inputs": X, "targets": {"": Y, "b": Y}}, "^targets: '' is not a valid name"),
         ({"inputs": X, "targets": [Y, residual]}, "^targets: functions in a list; name them"),
         ({"inputs": X, "targets": residual}, "y is None, pass labels besides: {'labels': y, 'residual': function}"),
     ],

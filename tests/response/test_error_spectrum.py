@@ -351,7 +351,7 @@ Y = np.arange(30.0)
         ((X, Y, Y, ["a"]), {}, "frequencies: cannot be read as numbers"),
         ((X, Y, Y, []), {}, "frequencies: empty"),
         ((X, Y, Y), {"window": np.ones(30)}, "window: array([1., 1"),
-        ((X, Y, Y), {"window": 3}, "window: 3 is no name"),
+        ((X, Y, Y), {"window": 3}, "window: 3 is not the name"),
         ((X, Y, Y), {"center": "no"}, "center: 'no' is neither True nor False"),
         ((X, Y, Y), {"phase_blind": np.ones(2)}, "phase_blind: array([1., 1.]) is neither"),
         ((X, Y, Y), {"method": "scattered", "floor": None}, "floor: None is neither"),

@@ -161,8 +161,8 @@ class Advice:
         where = "The inputs do" if found == "inputs" else f"Cut at {found!r}" + (", the last" if found == last else "")
         surely = {None: "; no cut is within it for sure", found: "; for sure"}.get(sure, f"; for sure only at {sure!r}")
         return (
-            f"{where}: a linear head reaches {row['linear']:.3f}{saved}, {_apart(row, 'linear')} beside {network} "
-            f"(tolerance {self.tolerance:g}{surely})."
+            f"{where}: a linear head reaches {row['linear']:.3f}{saved}, {_apart(row, 'linear')} compared with "
+            f"{network} (tolerance {self.tolerance:g}{surely})."
         )
 
     def _transferring(self) -> list[str]:

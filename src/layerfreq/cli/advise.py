@@ -103,10 +103,10 @@ def _networks(
             yield _of_run(run, source, data, step, points)
         return
     if step is not None:
-        raise InputError(f"step: {step} of {what[0]!r}, which is no run; name its checkpoint instead")
+        raise InputError(f"step: {step} of {what[0]!r}, which is not a run; name its checkpoint instead")
     if data is None:
         raise InputError(
-            f"data: none for {what[0]!r}, which is no run's folder; for a model, "
+            f"data: none for {what[0]!r}, which is not a run's folder; for a model, "
             "name points that it was not trained on with --data"
         )
     if len(what) > 2:

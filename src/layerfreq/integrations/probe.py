@@ -51,7 +51,9 @@ def probe_set(
             return _part(inputs, targets, rank, ranks, convert)
         _, wanted = as_wanted(inputs, targets)
         if ranks > 1 and any(one is not None and not callable(one) for one in (wanted or {}).values()):
-            raise InputError("targets: arrays beside a loader, of which each rank has other batches; let it bring them")
+            raise InputError(
+                "targets: arrays together with a loader, of which each rank has other batches; let it bring them"
+            )
         return probe_set(inputs, None, rank, ranks, collate, convert, whole=whole)[0], targets
     if targets is None and dataset and not isinstance(inputs, IterableDataset):
         at = _run(len(inputs), rank, ranks)  # pyright: ignore[reportArgumentType]

@@ -129,7 +129,7 @@ def as_wanted(inputs: Any, targets: Any) -> tuple[Any, dict[Any, Any] | None]:
     if not targets:
         raise InputError("targets: {} names none; pass some, as in {'labels': y, 'residual': function}")
     if ONE in targets:
-        raise InputError(f"targets: {ONE!r} is no name; pass some, as in {{'labels': y, 'residual': function}}")
+        raise InputError(f"targets: {ONE!r} is not a valid name; pass others, as {{'labels': y, 'residual': function}}")
     fixed = {name: one for name, one in targets.items() if one is not None and not callable(one)}
     bare = next((name for name, one in targets.items() if one is None), None)
     if is_loader(inputs):

@@ -175,7 +175,7 @@ def _window(name: Any, shape: tuple[int, ...]) -> np.ndarray:
     from scipy.signal import get_window
 
     if not isinstance(name, (str, tuple)):
-        raise InputError(f"window: {shown(name)} is no name of one of SciPy's windows; pass 'hann' or None")
+        raise InputError(f"window: {shown(name)} is not the name of a window of SciPy's; pass 'hann' or None")
     try:
         for count in shape:
             weight = weight[..., None] * get_window(name, count)
