@@ -17,7 +17,7 @@ from layerfreq import Run
 from layerfreq.experiments import NAMES, Request, controls, experiment
 from layerfreq.experiments.figures.controls_summary import as_table, judge_controls
 from layerfreq.measure.measure import spectrum
-from layerfreq.runs.run import UNITS
+from layerfreq.runs.files import UNITS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
