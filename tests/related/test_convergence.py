@@ -86,7 +86,7 @@ def test_what_has_no_rate_is_one_line(tmp_path):
         (lambda: layer_convergence(run), "no weight differs"),
         (lambda: layer_convergence(run, steps=[0, 2]), "steps: [0, 2]"),
         (lambda: layer_convergence(run, steps=5), "steps: 5"),
-        (lambda: layer_convergence(run, nn.Linear(1, 1)), "model: it has a parameter 'weight'"),
+        (lambda: layer_convergence(run, nn.Linear(1, 1)), "weights of another model ('weight' is not there"),
         (lambda: layer_convergence(Run.create(tmp_path / "empty")), "kept no weights"),
         (lambda: layer_convergence(write(tmp_path / "two", [0, 1], {0: float})[0]), "at 2 steps only"),
     ):

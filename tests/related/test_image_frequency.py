@@ -90,7 +90,7 @@ def test_without_its_wave_the_loss_is_that_of_a_coin():
         ((np.ones((4, 16, 16)), [0.5, 0, 0, 0]), {}, "labels: floats"),
         ((np.ones((4, 16, 16)), [0, 1, 2, 3]), {}, "labels: class id 3"),
         ((np.ones((4, 16, 16)), [0, 1, 0, 1]), {"share": 1.5}, "share: 1.5"),
-        ((np.ones((4, 16, 16)), [0, 1, 0, 1]), {"patch": 9}, "patch: 9"),
+        ((np.ones((4, 16, 16)), [0, 1, 0, 1]), {"patch": 9}, "from 1 to 4 for images of 16 x 16"),
     ],
 )
 def test_what_is_no_classification_of_images_is_one_line(arguments, options, words):
@@ -98,3 +98,9 @@ def test_what_is_no_classification_of_images_is_one_line(arguments, options, wor
         image_frequency(classifier(), *arguments, **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("side", "patch"), [(4, 1), (6, 1), (7, 1), (8, 2), (16, 2)])
+def test_the_default_blocks_fit_the_images(side, patch):
+    model, labels = nn.Sequential(nn.Flatten(), nn.Linear(side * side, 2)).double(), np.arange(8) % 2
+    assert image_frequency(model, RNG.normal(size=(8, side, side)), labels, controls=1).patch == patch

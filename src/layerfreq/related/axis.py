@@ -16,9 +16,8 @@ from layerfreq.measure.options import as_seed
 from layerfreq.network.extract import layer_features
 from layerfreq.network.find import unwrap
 from layerfreq.plots import style
-from layerfreq.related.kept import KeptWeights
+from layerfreq.related.kept import KeptWeights, load_kept
 from layerfreq.runs.run import Run
-from layerfreq.runs.weights import load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +101,7 @@ def axis_frequencies(
 
 
 def run_axis_frequencies(
-    run: Run | str | Path, model: nn.Module, inputs: Any, layers: Any = None, **options: Any
+    run: Run | str | Path, model: nn.Module, inputs: Any, layers: Any = None, *, steps: Any = None, **options: Any
 ) -> Any:
     """Measure `axis_frequencies` at every step whose weights a run has kept.
 
@@ -111,13 +110,14 @@ def run_axis_frequencies(
         model: A module of the run's kind, whose own weights do not matter; it is left as it was.
         inputs: See `axis_frequencies`.
         layers: See `axis_frequencies`.
+        steps: Some of the kept steps; None for all of them.
         **options: `axis`, `channels`, `seed`, see `axis_frequencies`.
 
     Returns:
         A data frame, the rows of `axis_frequencies` with their step.
 
     Raises:
-        InputError: See `axis_frequencies`; or if the run kept no weights, or those of another model.
+        InputError: See `axis_frequencies`; or if the run kept no weights at a step, or those of another model.
 
     Example:
         >>> x = torch.randn(10, 1, 32)
@@ -130,8 +130,8 @@ def run_axis_frequencies(
     import pandas as pd
 
     kept, network, frames = KeptWeights(run), copy.deepcopy(unwrap(model)), []
-    for step in kept.steps:
-        load_weights(kept.run.path, step, network)
+    for step in kept.steps if steps is None else steps:
+        load_kept(kept.run, step, network)
         frames.append(axis_frequencies(network, inputs, layers, **options).assign(step=step))
     frame = pd.concat(frames, ignore_index=True)
     frame.attrs = frames[-1].attrs

@@ -18,10 +18,10 @@ from layerfreq.data.validation import Curve, as_features
 from layerfreq.errors import InputError, shown
 from layerfreq.measure.options import as_seed
 from layerfreq.network.find import unwrap
+from layerfreq.related.kept import load_kept
 from layerfreq.related.outputs import network_outputs
 from layerfreq.response import error_spectrum
 from layerfreq.runs.run import Run
-from layerfreq.runs.weights import load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,7 +280,7 @@ def run_change(
         A `Change`.
 
     Raises:
-        InputError: One line; also where the run kept no weights at a step.
+        InputError: One line; also where the run kept no weights at a step, or damaged ones.
 
     Example:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
@@ -301,7 +301,7 @@ def run_change(
         raise InputError("at: inputs that are not tensors or arrays do not say where the points are; pass at=(n, d)")
     before, (a, buffers) = _state(run, step_a, network, inputs, softmax)
     after, (b, _) = _state(run, step_b, network, inputs, softmax)
-    load_weights(run.path, step_a, network)
+    load_kept(run, step_a, network)
     random = torch.Generator().manual_seed(seed)
     others = []
     for _ in range(controls):
@@ -316,7 +316,7 @@ def run_change(
 
 
 def _state(run: Run, step: int, network: nn.Module, inputs: Any, softmax: bool) -> tuple[np.ndarray, Any]:
-    load_weights(run.path, step, network)
+    load_kept(run, step, network)
     parameters = {name: value.detach().clone() for name, value in network.named_parameters()}
     buffers = {name: value.detach().clone() for name, value in network.named_buffers()}
     return network_outputs(network, inputs, softmax), (parameters, buffers)

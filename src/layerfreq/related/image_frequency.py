@@ -151,7 +151,14 @@ def class_spectra(images: Any, labels: Any) -> Float64[np.ndarray, "c h w"]:
 
 
 def image_frequency(
-    model: nn.Module, images: Any, labels: Any, *, patch: int = 2, share: float = 0.05, controls: int = 5, seed: int = 0
+    model: nn.Module,
+    images: Any,
+    labels: Any,
+    *,
+    patch: int | None = None,
+    share: float = 0.05,
+    controls: int = 5,
+    seed: int = 0,
 ) -> ImageFrequency:
     """Measure which frequencies of the images a classifier uses, by class.
 
@@ -165,7 +172,7 @@ def image_frequency(
         images: (n, channels, h, w) floats as it takes them, or (n, h, w), which get one channel.
         labels: (n,) class ids, columns of the model's output.
         patch: Side of the blocks of frequencies that are removed together; 1 for each by itself. There are about
-            h w / (2 patch^2) of them, a forward pass each.
+            h w / (2 patch^2) of them, a forward pass each. None takes 2, and 1 where a side has fewer than 8 pixels.
         share: Share of the frequencies to which images are filtered.
         controls: How many random choices of as many frequencies to compare with.
         seed: Of the random choices.
@@ -191,7 +198,8 @@ def image_frequency(
     x, y = _images(images, labels)
     seed, controls = as_seed(seed), _whole(controls, "controls", 1, 100)
     h, w = x.shape[2:]
-    patch = _whole(patch, "patch", 1, max(1, min(h, w) // 4))
+    most = max(1, min(h, w) // 4)
+    patch = min(2, most) if patch is None else _whole(patch, "patch", 1, most, f" for images of {h} x {w}")
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
         raise InputError(f"share: {shown(share)} is not a share of the frequencies; pass a number between 0 and 1")
     like = images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images))
@@ -269,7 +277,7 @@ def _images(images: Any, labels: Any) -> tuple[Float64[np.ndarray, "n k h w"], I
     return x, y.numpy()
 
 
-def _whole(value: Any, name: str, least: int, most: int) -> int:
+def _whole(value: Any, name: str, least: int, most: int, of: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise InputError(f"{name}: {shown(value)} is not a whole number from {least} to {most}; pass one")
+        raise InputError(f"{name}: {shown(value)} is not a whole number from {least} to {most}{of}; pass one")
     return int(value)
