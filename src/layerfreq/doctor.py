@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from layerfreq.data.inputs import call, count, on_device, take
+from layerfreq.data.inputs import call, count, on_device, owned, take
 from layerfreq.data.validation import Scale
 from layerfreq.errors import InputError, LayerWarning, Refusal
 from layerfreq.isolation.memory import HELD, read_memory
@@ -209,7 +209,8 @@ def _timed(model: nn.Module, inputs: Any, found: Trace) -> dict[Call, float]:
     def note(event: Event) -> None:
         at[event.call] = time.perf_counter() - started
 
+    given = owned(inputs, found.gradients)
     with Tap(model, note):
         started = time.perf_counter()
-        call(model, inputs, found.gradients)
+        call(model, given, found.gradients)
     return at

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerfreq import InputError, Monitor, hidden_layers, layer_features, layer_spectra
+from layerfreq import InputError, Monitor, hidden_layers, layer_features, layer_spectra, split
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -108,3 +108,39 @@ def test_what_there_is_not_is_one_line(model, layers, said):
 def test_the_whole_model_is_no_layer_of_itself(model):
     with pytest.raises(InputError, match="a Network that is the whole model"):
         layer_features(model, X, model)
+
+
+class Copies(nn.Module):
+    """Copies its inputs, and writes into them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        copy = x.clone()
+        x.mul_(2)
+        return self.head(torch.tanh(self.stem(copy + x)))
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_copies_made_for_measuring_are_none_of_the_models_calls(monkeypatch, gradients):
+    model, before = Copies(), X.clone()
+    if gradients:  # a model that differentiates inside its forward
+
+        def forward(x):
+            return Copies.forward(model, x) + torch.autograd.grad(x.square().sum(), x, create_graph=True)[0][:, :2]
+
+        monkeypatch.setattr(model, "forward", forward)
+    with pytest.raises(InputError, match="'nope'") as failed:
+        layer_features(model, X, ["nope"])
+    assert str(failed.value).split("known are: ")[1].split(", ")[:3] == ["clone", "mul", "add"]
+    features = layer_features(model, X, ["clone", "add", "stem"])
+    torch.testing.assert_close(features["clone"], before, rtol=0, atol=0)
+    torch.testing.assert_close(features["add"], 3 * before, rtol=0, atol=0)
+    torch.testing.assert_close(features["stem"], model.stem(3 * before).detach())
+    assert torch.equal(X, before)
+    if not gradients:
+        lower, upper = split(model, "add", X)
+        torch.testing.assert_close(upper(lower(before.clone())), model(before.clone()), rtol=0, atol=0)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from layerfreq.data.inputs import call, count, device_of, on_device, take
+from layerfreq.data.inputs import call, count, device_of, on_device, owned, take
 from layerfreq.errors import InputError
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.split import split
@@ -80,9 +80,9 @@ class _Watched(nn.Module):
 
 
 def _timed(part: nn.Module, inputs: Any) -> float:
-    device = device_of(part)
+    device, given = device_of(part), owned(inputs)
     start = time.perf_counter()
-    call(part, inputs)
+    call(part, given)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start

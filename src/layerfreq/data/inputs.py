@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from itertools import chain
 from numbers import Number
@@ -216,27 +216,27 @@ def map_tensors(change: Callable[[Tensor], Any], inputs: Any, other: Callable[[A
 def call(model: nn.Module, inputs: Any, gradients: bool = False) -> Any:
     """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument.
 
-    It gets copies: a model may write into its inputs, which are the caller's. With `gradients`, which a model needs
-    that differentiates inside its forward, they flow from these.
+    It gets these very inputs, and may write into them: pass what `owned` returns, made before anything watches the
+    model, or copying counts among the calls in it. With `gradients`, autograd is on.
     """
-    if gradients:
-        with torch.enable_grad():
-            return call(model, map_tensors(_differentiable, inputs))
-    inputs = owned(inputs)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+    with torch.enable_grad() if gradients else nullcontext():
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, (tuple, list)):
+            return model(*inputs)
+        return model(inputs)
 
 
-def owned(inputs: Any) -> Any:
-    """Return a copy of inputs, tensors, arrays and objects with tensors in them; the same tensor twice stays one."""
+def owned(inputs: Any, gradients: bool = False) -> Any:
+    """Return a copy of inputs, tensors, arrays and objects with tensors in them; the same tensor twice stays one.
+
+    With `gradients`, which a model needs that differentiates inside its forward, they flow from the floats.
+    """
     copies: dict[int, Tensor] = {}
 
     def clone(t: Tensor) -> Tensor:
         if id(t) not in copies:
-            copies[id(t)] = t.clone()
+            copies[id(t)] = _differentiable(t) if gradients and t.is_floating_point() else t.clone()
         return copies[id(t)]
 
     def copied(value: Any) -> Any:
@@ -251,13 +251,14 @@ def owned(inputs: Any) -> Any:
 
 
 def _differentiable(x: Tensor) -> Tensor:
-    return x.detach().clone().requires_grad_() if x.is_floating_point() else x
+    with torch.enable_grad():  # into a leaf itself nobody may write
+        return x.detach().clone().requires_grad_().clone()
 
 
 def on_device(model: nn.Module, inputs: Any) -> Any:
-    """Return a copy of the inputs, on the device of the model's parameters."""
+    """Return the inputs on the device of the model's parameters; what is there already is not copied."""
     tensor = _any_tensor(model)
-    return owned(inputs) if tensor is None else map_tensors(lambda t: t.to(tensor.device, copy=True), inputs)
+    return inputs if tensor is None else map_tensors(lambda t: t.to(tensor.device), inputs)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.data.inputs import call, map_tensors
+from layerfreq.data.inputs import call, map_tensors, owned
 from layerfreq.errors import InputError, first_line
 from layerfreq.isolation.preserve import untouched
 from layerfreq.loading.models import Source
@@ -45,7 +45,7 @@ def example_inputs(source: Source, n: int, shape: Sequence[int] | None = None) -
     inputs = map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, inputs)
     try:
         with untouched(model):
-            call(model, inputs)
+            call(model, owned(inputs))
     except Exception as error:  # whatever a model raises for inputs that are not its own
         made = "" if shape is None else f" of shape {','.join(map(str, shape))}"
         said = first_line(error)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.distributed import Shards
-from layerfreq.data.inputs import batches, call, count, device_of, is_loader, on_device
+from layerfreq.data.inputs import batches, call, count, device_of, is_loader, on_device, owned
 from layerfreq.data.source import Source
 from layerfreq.errors import InputError, Refusal, blame
 from layerfreq.isolation.memory import group_by_memory, read_memory, reserve
@@ -217,9 +217,10 @@ def _run_batch(
         last.append((name, rows, n, label))
         raise _Reached
 
+    given = owned(x, gradients)  # a model may write into its inputs
     with watch(model, cuts, see):
         try:
-            output = call(model, x, gradients)
+            output = call(model, given, gradients)
         except _Reached:
             output = None
     if wanted:

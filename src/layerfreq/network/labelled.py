@@ -23,6 +23,7 @@ from layerfreq.data.inputs import (
     is_dataset,
     is_loader,
     map_tensors,
+    owned,
     pair_of,
     samples_of,
     take,
@@ -91,7 +92,7 @@ def shifts(model: nn.Module, inputs: Mapping[str, Any], name: str, labels: Tenso
             one = torch.full_like(labels[:1], IGNORED)
             one[0, at] = value
             given = map_tensors(lambda t: t.to(device_of(model)), {**take(dict(inputs), slice(0, 1), n), name: one})
-            out = call(model, given)
+            out = call(model, owned(given))
             losses.append(float(out["loss"]))
             logits = out["logits"][0].double()
         gap = logits[:, values[1]] - logits[:, values[0]]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from layerfreq.data.inputs import call, count, map_tensors
+from layerfreq.data.inputs import call, count, map_tensors, owned
 from layerfreq.errors import InputError
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut
@@ -143,7 +143,9 @@ class _Replay(_Part):
     def forward(self, features: Tensor) -> Any:
         size = count(self._probe)
         rows = torch.arange(features.shape[0], device=features.device) % size
-        stand_in = map_tensors(lambda t: t[rows.to(t.device)] if t.ndim and t.shape[0] == size else t, self._probe)
+        stand_in = owned(
+            map_tensors(lambda t: t[rows.to(t.device)] if t.ndim and t.shape[0] == size else t, self._probe)
+        )
 
         def put(event: Event) -> Any:
             if event.call == self._cut.call:

@@ -17,8 +17,8 @@ from layerfreq.data.inputs import (
     call,
     count,
     is_loader,
-    map_tensors,
     on_device,
+    owned,
     take,
     tensors_of,
 )
@@ -126,7 +126,7 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
     whole = whole or (isinstance(inputs, list) and is_loader(inputs) and len(inputs) == 1)
     sizes = [n] if whole or n <= PROBE else [PROBE, n]
     for size in sizes:
-        probe = on_device(model, take(first, slice(0, size), n)) if size < n else on_device(model, first)
+        probe = owned(on_device(model, take(first, slice(0, size), n) if size < n else first))
         try:
             return _traced(model, probe)
         except (InputError, MemoryError, torch.OutOfMemoryError):
@@ -150,8 +150,9 @@ def _traced(model: nn.Module, probe: Any) -> Trace:
 
 
 def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
-    given = map_tensors(torch.clone, probe)  # a model may write into its inputs
+    given = owned(probe, gradients)  # a model may write into its inputs
     graph, found, n = Graph(model, tensors_of(given)), [], count(probe)
+    held, masks = _may_be_held(given, graph)
     seed_all()  # inside `untouched`: the same noise, if there is any, in every run
     with Tap(model, lambda event: found.append(_value(event, graph, n)), graph), graph:
         output = call(model, given, gradients)
@@ -161,7 +162,6 @@ def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
     tensors = all_tensors(output)
     # An output without tensors was made of numbers that left PyTorch; the last ones that did stand for it.
     ends = [graph.node_of(t) for t in tensors] if tensors else graph.escaped[-1:]
-    held, masks = _may_be_held(given, graph)
     return Trace(probe, values, Flow(graph.nodes, held, masks, ends), gradients)
 
 
@@ -211,5 +211,6 @@ def _is_mask(x: Tensor, n: int) -> bool:
 def run_again(model: nn.Module, found: Trace, probe: Any, on_return: Callable[[Event], Any]) -> Any:
     """Run a model on other points as it was traced, and hand over what its layers return."""
     seed_all()
+    given = owned(probe, found.gradients)
     with Tap(model, on_return):
-        return call(model, map_tensors(torch.clone, probe), found.gradients)
+        return call(model, given, found.gradients)
