@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from layerfreq import Monitor, layer_features, layer_spectra
-from tests.helpers.hostile import HELD, LOST, D, Net
+from tests.helpers.hostile import HELD, D, Net
+from tests.helpers.unheld import LOST
 
 X = torch.randn(24, D, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(24) % 3

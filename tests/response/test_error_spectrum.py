@@ -7,23 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerfreq import error_spectrum
-from layerfreq.errors import InputError
-from layerfreq.response import scattered
 from layerfreq.response.grid import find_grid
-
-
-def mesh(*axes):
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
-
-
-def lattice(shape, steps):
-    return mesh(*(1.5 + step * np.arange(count) for count, step in zip(shape, steps, strict=True)))
-
-
-def noise(n, columns=1, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((n, columns)), rng.standard_normal((n, columns))
-
+from tests.helpers.places import lattice, noise
 
 shapes = st.lists(st.integers(2, 7), min_size=1, max_size=3).map(tuple)
 
@@ -93,83 +78,6 @@ def test_white_noise_is_flat(shape):
     assert np.std(z) < 1.5
 
 
-def test_scattered_is_grid_on_the_points_of_a_grid():
-    for shape in ((24,), (25,), (10, 13), (13, 10), (4, 5, 6)):
-        x, (y, out) = lattice(shape, (0.5, 0.3, 0.7)[: len(shape)]), noise(int(np.prod(shape)), 2)
-        a, b = (error_spectrum(x, y, out, method=method) for method in ("grid", "scattered"))
-        for name in ("k", "target_energy", "error_energy", "relative", "columns", "low"):
-            np.testing.assert_allclose(getattr(b, name), getattr(a, name), rtol=0, atol=1e-10, err_msg=name)
-        assert b.stderr is None
-        assert b.floor is None
-
-
-def test_direct_sums_are_those_of_finufft_and_of_the_formula():
-    rng = np.random.default_rng(0)
-    for shape in ((9,), (5, 6), (3, 4, 5)):
-        x, v = rng.uniform(0, 2 * np.pi, (50, len(shape))), rng.standard_normal((50, 2))
-        q = mesh(*(np.arange(count) - count // 2 for count in shape))
-        plain = v.T @ np.exp(-1j * x @ q.T)
-        np.testing.assert_allclose(scattered.direct(x, v, shape), plain, atol=1e-12)
-        if scattered.find_spec("finufft"):
-            fast = scattered._finufft(x, v, shape)
-            np.testing.assert_allclose(abs(fast), abs(plain), atol=1e-10)
-
-
-def test_the_floor_is_what_noise_carries_and_leaves_nothing_in_the_mean():
-    rng = np.random.default_rng(1)
-    found = []
-    for _ in range(60):
-        x = rng.random((150, 2))
-        y = rng.standard_normal(150)
-        found.append(error_spectrum(x, y, 0 * y, period=1.0))
-    k = np.array([one.target_energy[:8] for one in found])
-    assert abs(k.mean(axis=0) / (k.std(axis=0) / np.sqrt(60))).max() < 3.5
-    raw = error_spectrum(x, y, 0 * y, period=1.0, floor=False)
-    n, last = 150, found[-1]
-    np.testing.assert_allclose(last.target_energy, (raw.target_energy - last.floor) / (1 - 1 / n), atol=1e-12)
-    modes = last.floor / (np.mean(y**2) / n)  # E|r|^2 / n a mode
-    np.testing.assert_allclose(modes, np.rint(modes), atol=1e-9)
-
-
-def test_random_points_lie_within_their_errors():
-    rng, inside, count = np.random.default_rng(2), 0, 0
-    for _ in range(60):
-        x = rng.random((800, 2))
-        a, b = np.cos(2 * np.pi * x[:, 0]), np.sin(2 * np.pi * (x @ [2, 2]) + 1)
-        found = error_spectrum(x, a + b, 0.8 * a + 0.4 * b, period=1.0, seed=int(rng.integers(1000)))
-        for wave, true in ((1.0, 0.2), (np.sqrt(8), 0.6)):
-            at = int(np.argmin(abs(found.k - 2 * np.pi * wave)))
-            inside += abs(found.relative[at] - true) < 1.96 * found.stderr[at]
-            count += 1
-    assert 0.92 < inside / count <= 1.0
-
-
-@pytest.mark.slow
-def test_weights_undo_an_uneven_density():
-    rng = np.random.default_rng(3)
-    u = rng.random(4000)
-    x = np.sqrt(u)  # density 2 x on [0, 1]
-    y = np.sin(2 * np.pi * x)
-    energy = [error_spectrum(x, y, 0 * y, period=1.0, weights=w).target_energy[[0, 1]] for w in (None, 1 / (x + 1e-3))]
-    assert abs(energy[1] - [0, 0.5]).max() < 0.03
-    assert abs(energy[0] - [0, 0.5]).max() > 0.05
-    uneven = np.concatenate([rng.random(1500), 0.3 + 0.1 * rng.random(1500)])
-    z = np.cos(2 * np.pi * 3 * uneven)
-    errors = [
-        abs(error_spectrum(uneven, z, 0 * z, period=1.0, weights=w).target_energy[3] - 0.5) for w in (None, "density")
-    ]
-    assert errors[1] < errors[0]
-
-
-def test_a_density_estimate_does_not_fall_at_the_edges_of_the_points():
-    rng = np.random.default_rng(4)
-    for d in (1, 2):
-        x = rng.random((2000, d))
-        weights, _ = scattered.as_weights("density", x, 0)  # of an even density: 1 / n each
-        edge = (np.minimum(x, 1 - x) < 0.03).any(axis=1)
-        assert weights[edge].mean() / weights[~edge].mean() == pytest.approx(1, abs=0.1)
-
-
 def plain_filter(x, y, k):
     squared = ((x[:, None] - x) ** 2).sum(axis=-1)
     g = np.exp(-squared * k**2 / 2)
@@ -224,16 +132,6 @@ def test_projection_is_the_sum_over_points_along_the_direction():
     np.testing.assert_allclose(a.error_energy, b.error_energy, rtol=1e-6)
 
 
-def test_class_ids_are_one_hot_against_the_softmax():
-    rng = np.random.default_rng(7)
-    x, ids, logits = np.arange(30.0), rng.integers(0, 3, 30), rng.standard_normal((30, 3))
-    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    found = error_spectrum(x, ids, logits)
-    for other in (error_spectrum(x, np.eye(3)[ids], share), error_spectrum(x, ids, share)):
-        np.testing.assert_allclose(other.error_energy, found.error_energy, atol=1e-14)
-    assert any("softmax" in note for note in found.notes)
-
-
 def test_the_index_of_bias_and_what_is_learned():
     t = np.arange(128) / 128
     low, high = np.sin(2 * np.pi * 2 * t), np.sin(2 * np.pi * 11 * t)
@@ -285,118 +183,6 @@ def test_what_does_not_repeat_leaks_and_a_window_stops_it():
     assert not any("edges" in note for note in sine.notes)
 
 
-def test_auto_picks_and_says_why():
-    rng = np.random.default_rng(8)
-    for x, method, why in (
-        (lattice((4, 5), (1, 2)), "grid", "regular grid"),
-        (rng.random((20, 2)), "scattered", "no regular grid"),
-        (rng.random((20, 9)), "filter", "9 dimensions"),
-        (np.c_[np.arange(20.0), np.ones((20, 5))], "grid", "regular grid"),  # what does not vary is no dimension
-    ):
-        found = error_spectrum(x, np.arange(20.0), np.zeros(20))
-        assert found.method == method
-        assert why in found.notes[0]
-
-
-@pytest.mark.parametrize("method", ["grid", "scattered", "filter", "projection"])
-def test_targets_that_tell_nothing_are_said(method):
-    x, y = (np.arange(30.0) if method == "grid" else np.random.default_rng(0).random(30)), np.sin(np.arange(30.0))
-    found = error_spectrum(x, 0 * y, y, method=method)
-    assert np.isnan(found.relative).all()
-    assert "relative error is undefined" in found.notes[-1]
-    assert (found.learned(), found.bias) == (None, None)
-
-
-@pytest.mark.parametrize("method", ["grid", "scattered", "filter", "projection"])
-@pytest.mark.parametrize("unit", [1e-140, 1e140])
-def test_units_change_nothing(method, unit):
-    rng = np.random.default_rng(1)
-    x, y = (np.arange(40.0) if method == "grid" else rng.random(40)), rng.standard_normal(40)
-    out = 0.3 * y + rng.standard_normal(40)
-    one, other = (error_spectrum(x, u * y, u * out, method=method) for u in (1.0, unit))
-    np.testing.assert_allclose(other.relative, one.relative, rtol=1e-5)
-    np.testing.assert_allclose(other.error_energy / unit / unit, one.error_energy, rtol=1e-5, atol=1e-9)
-    assert other.learned() == one.learned()
-    moved = error_spectrum(5 * x, y, out, method=method)
-    np.testing.assert_allclose(5 * moved.k, one.k)
-
-
-X = lattice((5, 6), (1.0, 0.5))
-Y = np.arange(30.0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "said"),
-    [
-        ((X, np.where(Y == 3, np.nan, Y), Y), {}, "targets: NaN or infinite in 1 of 30"),
-        ((X, Y, np.where(Y == 3, np.inf, Y)), {}, "outputs: NaN or infinite in 1 of 30"),
-        ((np.where(X == 3, np.nan, X), Y, Y), {}, "inputs: NaN"),
-        ((X[1:], Y[1:], Y[1:]), {"method": "grid"}, "inputs: 1 of the 30 places of the grid of 5 x 6 are empty"),
-        ((X[:1], Y[:1], Y[:1]), {}, "inputs: one point"),
-        ((X[[0, 0, 0]], Y[:3], Y[:3]), {}, "inputs: all 3 points are in one place"),
-        ((np.r_[X, X[:2]], np.arange(32.0), np.zeros(32)), {}, "inputs: 2 of 32 points are in the place of another"),
-        ((np.r_[X, X[:2]], np.arange(32.0), np.zeros(32)), {"method": "grid"}, "inputs: 2 of 32 points"),
-        ((X, Y + 1j, Y), {}, "targets: torch.complex128"),
-        ((X, Y, Y + 1j), {}, "outputs: torch.complex128"),
-        ((X, Y, Y[:-1]), {}, "outputs: 29 for 30 points"),
-        ((X, Y, np.zeros((30, 2))), {}, "outputs: 2 columns for targets of 1"),
-        ((X, np.zeros(30, int) + 4, np.zeros((30, 3))), {}, "outputs: 3 columns for class ids up to 4"),
-        ((X, Y, Y, [1.0, 6.4]), {"method": "grid"}, "frequencies: 6.4 is beyond 6.28319"),
-        ((X[:9], Y[:9], Y[:9], [1.0, 99.0]), {"method": "scattered"}, "frequencies: 99 is beyond"),
-        ((X, Y, Y, [1.0, 99.0]), {"method": "projection"}, "frequencies: 99 is beyond"),
-        ((X, Y, Y, [2.0, 1.0]), {}, "frequencies: 2 is followed by 1"),
-        ((X, Y, Y, [-1.0]), {}, "frequencies: -1 is not a finite number"),
-        ((X, Y, Y, [0.0, 1.0]), {"method": "filter"}, "frequencies: 0 is not a valid cutoff"),
-        ((X, Y, Y, [True]), {}, "frequencies: cannot be read as numbers"),
-        ((X, Y, Y, ["a"]), {}, "frequencies: cannot be read as numbers"),
-        ((X, Y, Y, []), {}, "frequencies: empty"),
-        ((X, Y, Y), {"window": np.ones(30)}, "window: array([1., 1"),
-        ((X, Y, Y), {"window": 3}, "window: 3 is not the name"),
-        ((X, Y, Y), {"center": "no"}, "center: 'no' is neither True nor False"),
-        ((X, Y, Y), {"phase_blind": np.ones(2)}, "phase_blind: array([1., 1.]) is neither"),
-        ((X, Y, Y), {"method": "scattered", "floor": None}, "floor: None is neither"),
-        ((X, Y, Y), {"method": "scattered", "period": 9j}, "period: cannot be read as numbers"),
-        ((X, Y, Y), {"method": "scattered", "period": [9.0] * 3}, "period: 3 sides for 2 dimensions"),
-        ((X, Y, Y), {"method": "scattered", "period": np.inf}, "period: inf is not finite, or shorter"),
-        ((X, Y, Y), {"method": "scattered", "weights": 1j * Y}, "weights: cannot be read as numbers"),
-        ((X, Y, Y), {"method": "scattered", "weights": 1 + 1e30 * (Y == 4)}, "weights: one point has 100% of them"),
-        ((X, Y, Y), {"method": "projection", "direction": [1j, 0]}, "direction: cannot be read as numbers"),
-        ((X * 1e200, Y, Y), {}, "inputs: they range over 4e+200"),
-        ((X * 1e-200, Y, Y), {"method": "projection"}, "inputs: they range over 4e-200"),
-        ((X, Y * 1e-200, Y * 1e-200), {}, "targets and outputs: at most 3e-199"),
-        ((X, Y * 1e160, Y), {}, "targets or outputs: 3e+161"),
-        ((X, Y, Y), {"method": "fft"}, "method: unknown 'fft'"),
-        ((X, Y, Y), {"window": "hamster"}, "window: 'hamster' is none of SciPy's"),
-        ((X, Y, Y), {"weights": "density"}, "weights: method 'grid' has no such option"),
-        ((X, Y, Y), {"method": "scattered", "weights": Y}, "weights: 30 for 30 points, or not all finite and > 0"),
-        ((X, Y, Y), {"method": "scattered", "period": 2.0}, "period: 2.0 is not finite, or shorter"),
-        ((X, Y, Y), {"method": "projection", "direction": [1, 0, 0]}, "direction: 3 numbers for 2"),
-        (
-            (np.random.default_rng(0).random((30, 4)), Y, Y),
-            {"method": "grid"},
-            "method: 'grid' takes 1 to 3 dimensions",
-        ),
-        ((np.r_[0.0, 1.0, 2.5], Y[:3], Y[:3]), {"method": "grid"}, "inputs: no regular grid, steps along dimension 0"),
-    ],
-)
-def test_bad_input_is_one_line(arguments, options, said):
-    with pytest.raises(InputError) as caught:
-        error_spectrum(*arguments, **options)
-    assert said in str(caught.value)
-    assert ";" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_nothing_given_is_changed_and_random_states_stay():
-    x, y, out = (torch.rand(40, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    before, state, numpys = (x.clone(), y.clone(), out.clone()), torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    for method in ("scattered", "filter", "projection"):
-        error_spectrum(x, y, out, method=method)
-    assert all(torch.equal(a, b) for a, b in zip(before, (x, y, out), strict=True))
-    assert torch.equal(state, torch.get_rng_state())
-    assert np.array_equal(numpys, np.random.get_state()[1])  # noqa: NPY002
-
-
 @settings(max_examples=30, deadline=None)
 @given(shapes, st.sampled_from([np.float32, np.float64]), st.floats(-1e3, 1e3))
 def test_a_grid_is_found_whatever_its_offset_and_precision(shape, kind, offset):
@@ -436,15 +222,3 @@ def test_chance_without_phase_is_that_of_shuffled_outputs(method):
     target = np.abs(y @ waves)
     errors = [(target - np.abs(rng.permutation(out) @ waves)) ** 2 for _ in range(4000)]
     np.testing.assert_allclose(found.chance[at], np.sqrt(np.mean(errors, axis=0)) / target, rtol=0.04)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("method", ["grid", "scattered", "projection"])
-def test_how_targets_were_rounded_is_no_frequency_of_theirs(method, dtype):
-    t = torch.arange(128, dtype=torch.float64) / 128
-    y = (torch.sin(2 * torch.pi * t) + torch.sin(2 * torch.pi * 5 * t)).to(dtype)
-    k = 2 * np.pi * np.arange(1, 21)
-    found = error_spectrum(t, y, y.double() * 0, frequencies=k, method=method)
-    assert np.flatnonzero(found.told).tolist() == [0, 4]
-    assert found.learned() is None
-    assert error_spectrum(t, y, y, frequencies=k, method=method).learned() == pytest.approx(2 * np.pi * 5)

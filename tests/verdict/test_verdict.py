@@ -9,38 +9,9 @@ import pytest
 from layerfreq import Run
 from layerfreq.errors import InputError
 from layerfreq.verdict import expand, judge, medians_of, verdict
-from layerfreq.verdict.regression import fit_line, mean_slope
 from layerfreq.verdict.speedup import judge_speed
+from tests.helpers.medians import curves, write_run
 from tests.helpers.rows import CASES
-
-GRID = np.geomspace(1e-3, 1e3, 97)
-
-
-def curves(median, resolution=1e2):
-    """LFR exp(-ln(2) m / u), whose median is m and whose RDF is its derivative, as a frame."""
-    c = median * np.log(2)
-    lfr = np.exp(-c / GRID)
-    neighbours = 2 * (resolution / GRID) ** 0.5
-    frame = pd.DataFrame({"inv_delta": GRID, "lfr": lfr, "rdf": lfr * c / GRID**2, "neighbours": neighbours})
-    return frame.assign(chance=np.linspace(0, 0.01, len(GRID)), stderr=0.0)
-
-
-def write_run(path, medians, config=None, losses=None, scales=("raw", "rms")):
-    """A run with medians[step][layer], the same at all scales."""
-    run = Run.create(path, config or {})
-    for step, layers in medians.items():
-        parts = [
-            curves(m).assign(layer=f"hidden{depth}", depth=depth, scale=scale)
-            for depth, m in enumerate(layers, 1)
-            for scale in scales
-        ]
-        frame = pd.concat(parts, ignore_index=True)
-        frame.attrs = {"n": 100, "rows": 100, "floor": 0.0}
-        run.write_spectra(step, frame)
-    for step, loss in (losses or {}).items():
-        run.log(step, loss=loss)
-    run.flush()
-    return run
 
 
 def table(slopes, noise, seeds, layers=5, rng=None, scales=("raw", "rms"), between=0.0):
@@ -242,61 +213,12 @@ def test_variants_of_one_seed_are_one_cluster(tmp_path):
     assert found.scales["rms"].interval == pytest.approx((-1, -1), abs=1e-3)
 
 
-def test_speed_over_depths(tmp_path):
-    Run.create(tmp_path / "e", {"experiment": "depth", "error": 0.1})
-    rng = np.random.default_rng(0)
-    for seed in range(3):
-        for layers in (3, 4, 5):
-            tau = 400 / 2 ** (layers - 3) * 2 ** (0.05 * rng.standard_normal())
-            losses = {step: np.exp(-step / tau) for step in range(0, 3000, 10)}
-            write_run(tmp_path / "e" / f"layers-{layers}-seed-{seed}", {}, losses=losses)
-        write_run(tmp_path / "e" / f"frequencies-2-seed-{seed}", {}, losses={0: 1.0, 9000: 0.09})
-    found = verdict(tmp_path / "e").speed
-    assert found.answer == "yes"
-    assert found.effect == pytest.approx(-1, abs=0.2)
-    assert "steps to a loss of 0.1 change by -5" in found.sentence
-    missed = judge_speed(expand([tmp_path / "e"]), 1e-4)
-    assert "did not reach it" in missed.sentence
-    with pytest.raises(InputError, match="error: -1"):
-        verdict(tmp_path / "e", error=-1.0)
-
-
-def test_a_bound_decides_only_where_it_can(tmp_path):
-    """Deeper runs that never arrive cannot show that depth is faster, whatever their last step was."""
-    Run.create(tmp_path / "e")
-    for seed in range(3):
-        for layers, last in ((3, 1000), (4, 500), (5, 250)):
-            losses = {0: 1.0, last + seed: 0.5 if layers == 5 else 0.05}
-            write_run(tmp_path / "e" / f"layers-{layers}-seed-{seed}", {}, losses=losses)
-    assert judge_speed(expand([tmp_path / "e"]), 0.1).answer == "undecided"
-
-
 def test_nothing_to_judge_is_one_line(tmp_path):
     run = write_run(tmp_path / "a", {0: [1.0, 2.0]})
     for given, words in (([], "none given"), ([tmp_path / "none"], "no run at"), ([run, run.path], "given twice")):
         with pytest.raises(InputError, match=words) as caught:
             verdict(given)
         assert "\n" not in str(caught.value)
-
-
-def test_lines_are_least_squares():
-    rng = np.random.default_rng(0)
-    x, y = rng.random(6), rng.random(6)
-    from scipy.stats import linregress, t
-
-    expected: object = linregress(x, y)
-    line = fit_line(x, y)
-    assert line.slope == pytest.approx(expected.slope)
-    assert line.variance**0.5 == pytest.approx(expected.stderr)
-    half = t.ppf(0.975, 4) * expected.stderr
-    assert mean_slope([[line]]).interval == pytest.approx((expected.slope - half, expected.slope + half))
-    assert fit_line([1, 1], [1, 2]) is None
-    noisy = fit_line([0, 1, 2], [0, 1, 2], [0.3, 0.3, 0.3])  # no scatter, but the values are uncertain
-    assert noisy.variance == pytest.approx(0.09 / 2)
-    slopes = np.array([-1.0, -0.5, -0.7])
-    effect = mean_slope([[fit_line([0, 1], [0, s])] for s in slopes])
-    half = t.ppf(0.975, 2) * slopes.std(ddof=1) / 3**0.5
-    assert effect.interval == pytest.approx((slopes.mean() - half, slopes.mean() + half))
 
 
 def test_runs_of_different_kinds_are_not_judged_together_unasked(tmp_path, capsys, monkeypatch):
@@ -387,28 +309,3 @@ def test_a_few_seeds_that_do_not_train_are_told_and_half_of_them_decide(tmp_path
     one = verdict([tmp_path / f"seed-{seed}" for seed in range(4)]).scales["raw"]
     assert one.answer == answer
     assert f"{early} of 4 runs" in one.why
-
-
-def test_depth_is_the_networks_and_not_the_number_of_measured_layers(tmp_path):
-    import torch
-    from torch import nn
-
-    from layerfreq import Monitor
-    from layerfreq.verdict.speedup import depth_of
-
-    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
-    for hidden in (2, 4):
-        layers = [part for _ in range(hidden) for part in (nn.Linear(3, 3), nn.Tanh())]
-        model = nn.Sequential(*layers, nn.Linear(3, 1))
-        for named in (None, ["1", "3"]):
-            run = tmp_path / f"{hidden}-{named is None}"
-            Monitor(model, x, x[:, 0] + 1, layers=named, run=run, inv_delta=[1.0, 2.0]).measure(0)
-            assert depth_of(Run(run)) == hidden
-            assert Run(run).config["points"] == 30
-            assert Run(run).config["options"]["center"] is True
-    unsaid = write_run(tmp_path / "unsaid", {0: [4, 2, 1]}, losses={0: 1.0})
-    assert depth_of(unsaid) is None
-    other = write_run(tmp_path / "other", {0: [4, 2]}, losses={0: 1.0})
-    said = judge_speed(expand([unsaid, other])).sentence
-    assert "none has both a known depth and a logged loss" in said
-    assert "`hidden_layers`" in said

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64
+from torch import Tensor
 
 from layerfreq.data.source import InMemory
 from layerfreq.data.targets import Targets
@@ -19,8 +20,8 @@ from layerfreq.errors import InputError
 from layerfreq.measure.sampling import draw
 from layerfreq.measure.strategies import Meeting
 from layerfreq.response.given import Given
+from layerfreq.response.jackknife import GROUPS, standard_error
 from layerfreq.response.result import ErrorSpectrum, amplitude_ratio
-from layerfreq.response.scattered import GROUPS, error_of_root, jackknife, ratios
 
 KEPT, _, AWAY, MEAN = range(4)  # the planes of `RowCurves.by_column`
 # The share of the target's energy to which engines in float32 and in float64 know what a filter keeps; what it takes
@@ -41,42 +42,33 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
     x, both = given.inputs, np.concatenate([given.target, given.error], axis=1)
     unit = float(np.abs(both).max()) or 1.0
     both /= unit
-    targets = _side_by_side(torch.from_numpy(both))
-    centres = draw(targets, n, rows, None, seed).order
     name, make = pick_engine(engine, x.device, n, x.shape[1], 64 if frequencies is None else len(frequencies))
-    with torch.no_grad(), enough_memory(n, x.shape[1]):
-        meeting = Meeting(InMemory(x), make, targets, cutoffs=None if frequencies is None else len(frequencies))
-        gain = float(meeting.points.gain[0])
-        k = np.sqrt(meeting.own_grid()) * gain if frequencies is None else frequencies
-        meeting.begin(torch.from_numpy(np.clip(k / gain, 1e-150, 1e150) ** 2))
-        lots = centres.tensor_split(1 if rows is None else min(GROUPS, rows))
-        sums = [Sums.of(meeting.curves(lot), both[lot.numpy()]) for lot in lots]
-    total = Sums.total(sums)
+    k, lots, coincident = _pass(x, both, make, frequencies, rows, seed)
+    total = Sums.total(lots)
     whole = np.mean(both**2, axis=0)
     target = float(whole[:c].mean())
     if target > 0 and not total.whole[:c].any():
         raise InputError(f"rows: all targets among the {rows} rows drawn are zero; draw more rows")
+    # A band is told where windows hold another point, on average, and the target's energy is above rounding.
     double = name == "reference" or (name == "blocked" and x.dtype == torch.float64)
     rounding = max(given.rounding, KNOWN[double]) * target
-    told = total.others / total.count - meeting.points.coincident >= 1  # windows hold another point, on average
+    told = total.others / total.count - coincident >= 1
     least = np.where(told, rounding, np.inf)
     bands = total.bands(whole)
     (t, e), (low_t, low_e), (high_t, high_e) = (
         one.mean(axis=2) for one in (bands, total.energies(KEPT, whole), total.energies(AWAY, whole))
     )
-    relative = amplitude_ratio(e, t, least)
-    stderr = None
+    relative, stderr = amplitude_ratio(e, t, least), None
+    notes = [*given.notes, f"filters of variance k^-2 over the points, engine {name!r}"]
     if rows is not None:
-        without = [total.without(lot).bands(whole).mean(axis=2) for lot in sums]
-        squares = jackknife(np.array([ratios(one_e, one_t, relative) for one_t, one_e in without]))
-        stderr = error_of_root(relative, (1 - rows / n) * squares)
-    expected = total.shuffled(whole, both[:, :c], given.output / unit)
+        stderr = standard_error(relative, (total.without(lot).bands(whole) for lot in lots), sampled=1 - rows / n)
+        notes.append(f"{rows} of {n} points are filter centres, drawn at random")
     return ErrorSpectrum(
         k=k,
         target_energy=t * unit**2,
         error_energy=e * unit**2,
         relative=relative,
-        chance=amplitude_ratio(expected, t, least),
+        chance=amplitude_ratio(total.shuffled(whole, both[:, :c], given.output / unit), t, least),
         stderr=stderr,
         low=amplitude_ratio(low_e, low_t, rounding),
         high=amplitude_ratio(high_e, high_t, max(given.rounding, SQUARED[double]) * target),
@@ -89,12 +81,23 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
         n=n,
         d=x.shape[1],
         method="filter",
-        notes=(
-            *given.notes,
-            f"filters of variance k^-2 over the points, engine {name!r}",
-            *(() if rows is None else (f"{rows} of {n} points are filter centres, drawn at random",)),
-        ),
+        notes=tuple(notes),
     )
+
+
+def _pass(
+    x: Tensor, both: Float64[np.ndarray, "n two_c"], make: Any, frequencies: Curve | None, rows: int | None, seed: int
+) -> tuple[Curve, list[Sums], float]:
+    """Return the frequencies, sums over lots of drawn filter centres, and how many points are where one is."""
+    targets = _side_by_side(torch.from_numpy(both))
+    centres = draw(targets, len(x), rows, None, seed).order
+    with torch.no_grad(), enough_memory(len(x), x.shape[1]):
+        meeting = Meeting(InMemory(x), make, targets, cutoffs=None if frequencies is None else len(frequencies))
+        gain = float(meeting.points.gain[0])
+        k = np.sqrt(meeting.own_grid()) * gain if frequencies is None else frequencies
+        meeting.begin(torch.from_numpy(np.clip(k / gain, 1e-150, 1e150) ** 2))
+        lots = centres.tensor_split(1 if rows is None else min(GROUPS, rows))
+        return k, [Sums.of(meeting.curves(lot), both[lot.numpy()]) for lot in lots], meeting.points.coincident
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class Sums:
         return expected
 
 
-def _side_by_side(y: torch.Tensor) -> Targets:
+def _side_by_side(y: Tensor) -> Targets:
     """Columns that an engine shall tell one by one: as those of a sketch that stands for nothing else."""
     shift = y.mean(dim=0)
     energy = y.square().sum(dim=1)

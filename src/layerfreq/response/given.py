@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,14 +171,3 @@ def _numbers(value: Any, argument: str) -> Tensor:
         return as_features(value)
     except InputError as error:
         raise InputError(str(error).replace("features", argument)) from None
-
-
-def nearest(k: Curve) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what tells which of some frequencies is nearest; the lower one half-way, up to rounding."""
-    edges = (k[1:] + k[:-1]) / 2 * (1 + 1e-12)
-    return lambda size: np.searchsorted(edges, size)
-
-
-def own_bands(step: float, highest: float) -> Curve:
-    """Return the multiples of a step that reach some frequency."""
-    return step * np.arange(math.floor(highest / step + 0.5) + 1)

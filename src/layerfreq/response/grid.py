@@ -10,8 +10,9 @@ from jaxtyping import Float64, Int64
 
 from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError, first_line, shown
-from layerfreq.response.given import Given, nearest, own_bands, refuse_beyond
-from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, blind_chance, parts
+from layerfreq.response.given import Given, refuse_beyond
+from layerfreq.response.result import ErrorSpectrum, blind_chance, of_bands
+from layerfreq.response.rings import Rings
 
 SLACK = 1e-3  # of a step, by which coordinates may be off
 MOST_SLACK = 0.1  # where steps are so small that the coordinates' own rounding is more
@@ -85,77 +86,76 @@ def on_grid(given: Given, frequencies: Curve | None, *, window: Any, center: boo
     refuse_beyond(frequencies, np.pi / min(grid.steps), "the Nyquist frequency of the grid's finest step")
     weight = _window(window, grid.shape)
     target, error = (_field(y, grid, weight, center) for y in (given.target, given.error))
-    n, axes, last = given.n, tuple(range(1, 1 + len(grid.shape))), grid.shape[-1]
-    turns = [np.fft.fftfreq(count) for count in grid.shape]
-    turns[-1] = np.fft.rfftfreq(last)
-    size = np.zeros(())
-    for turn, step in zip(turns, grid.steps, strict=True):
-        size = size[..., None] + (2 * np.pi / step * turn) ** 2
-    size = np.sqrt(size)
-    twice = np.full(len(turns[-1]), 2.0)  # a real field's other half
-    twice[0] = 1.0
-    if last % 2 == 0:
-        twice[-1] = 1.0
-    twice = np.broadcast_to(twice, size.shape)
-    step = min(2 * np.pi / (count * h) for count, h in zip(grid.shape, grid.steps, strict=True))
-    k = own_bands(step, float(size.max())) if frequencies is None else frequencies
-    ring = nearest(k)(size).ravel()
-
-    def rings(energy: np.ndarray) -> np.ndarray:
-        return np.bincount(ring, (energy * twice).ravel(), len(k))
-
-    from scipy import fft
-
-    energies, blind = np.zeros((2, len(k), len(target))), np.zeros(len(k))
-    for column, (t, e) in enumerate(zip(target, error, strict=True)):
-        of_target, of_error = (np.asarray(fft.rfftn(one)) / n for one in (t, e))
-        energy = np.abs(of_error) ** 2
-        if phase_blind:
-            energy = (np.abs(of_target) - np.abs(of_target - of_error)) ** 2
-            mean, variance = np.zeros(size.shape), np.full(size.shape, (t - e).var() / (n - 1))
-            mean.flat[0], variance.flat[0] = abs((t - e).mean()), 0.0
-            blind += rings(blind_chance(np.abs(of_target), mean, variance)) / len(target)
-        energies[:, :, column] = rings(np.abs(of_target) ** 2), rings(energy)
-    leak = np.mean([rings(_jumps(e, turns)) for e in error], axis=0)
-    modes = rings(np.ones(size.shape))
-    output = target - error
-    varies = float(output.var(axis=axes).mean())
-    off = (target - output).mean(axis=axes)
-    t, e = energies.mean(axis=2)
-    rounding = given.rounding * float(t.sum())
-    expected = t + (modes - (ring[0] == np.arange(len(k)))) * varies / (n - 1)
-    zero = int(ring[0])  # where the mean is: shuffling keeps that of the outputs
-    expected[zero] += float(np.mean(off**2) - np.mean(target.mean(axis=axes) ** 2))
+    turns = [
+        *map(np.fft.fftfreq, grid.shape[:-1]),
+        np.fft.rfftfreq(grid.shape[-1]),
+    ]  # a real field's other half is left
+    rings = _rings(grid, turns, frequencies)
+    *columns, expected = np.stack(
+        [_energies(t, e, rings, phase_blind) for t, e in zip(target, error, strict=True)], axis=2
+    )
+    leak = np.mean([rings.add(_jumps(e, turns)) for e in error], axis=0)
+    notes = [*given.notes, *_said(window, center, phase_blind)]
+    left, whole = float(leak.sum()), float(columns[1].mean(axis=1).sum())
+    if left > 0.01 * whole:
+        share = min(1.0, left / whole)
+        notes.append(f"jumps between opposite edges explain up to {share:.0%} of the error: see `leak`")
+    axes = tuple(range(1, 1 + len(grid.shape)))
     means = [one.mean(axis=axes) for one in (target, error)]
     if phase_blind:
-        expected = blind
-        means[1] = abs(means[0]) - abs(output.mean(axis=axes))
-    constant = np.zeros((2, len(k)))
-    constant[:, zero] = np.mean(np.square(means), axis=1)
-    kept = modes > 0 if frequencies is None else np.ones(len(k), bool)
-    notes = [*given.notes, *_said(window, center, phase_blind)]
-    if float(leak.sum()) > 0.01 * float(e.sum()):
-        share = min(1.0, float(leak.sum() / e.sum()))
-        notes.append(f"jumps between opposite edges explain up to {share:.0%} of the error: see `leak`")
-    low_high = parts(t[kept], e[kept])
-    return ErrorSpectrum(
-        k=k[kept],
-        target_energy=t[kept],
-        error_energy=e[kept],
-        relative=amplitude_ratio(e, t, rounding)[kept],
-        chance=amplitude_ratio(expected, t, rounding)[kept],
-        stderr=None,
-        **low_high,  # pyright: ignore[reportArgumentType]
-        columns=energies[:, kept],
-        floor=None,
-        leak=leak[kept],
-        constant=constant[:, kept],
+        means[1] = abs(means[0]) - abs(means[0] - means[1])
+    return of_bands(
+        rings.k,
+        np.stack(columns),
+        expected=expected.mean(axis=1),
+        least=given.rounding * float(columns[0].mean(axis=1).sum()),
+        kept=rings.kept,
+        leak=leak,
+        constant=rings.constant(np.mean(np.square(means), axis=1)),
         mse=float(np.mean(error**2)),
-        n=n,
+        n=given.n,
         d=given.inputs.shape[1],
         method="grid",
         notes=tuple(notes),
     )
+
+
+def _rings(grid: Grid, turns: list[np.ndarray], frequencies: Curve | None) -> Rings:
+    """Sort the modes of a real transform into rings; all but the last axis' outermost stand for two."""
+    last = grid.shape[-1]
+    times = np.full(len(turns[-1]), 2.0)
+    times[0] = 1.0
+    if last % 2 == 0:
+        times[-1] = 1.0
+    return Rings.of(
+        [2 * np.pi / step * turn for turn, step in zip(turns, grid.steps, strict=True)],
+        frequencies,
+        step=min(2 * np.pi / (count * h) for count, h in zip(grid.shape, grid.steps, strict=True)),
+        times=np.tile(times, len(grid.place) // last),
+    )
+
+
+def _energies(target: np.ndarray, error: np.ndarray, rings: Rings, phase_blind: bool) -> Float64[np.ndarray, "3 m"]:
+    """Return what each ring holds of a column: of the target, the error, and the error if outputs were shuffled.
+
+    Shuffled outputs keep their mean; what varies of them has the same energy at every other mode.
+    """
+    from scipy import fft
+
+    n, output = target.size, target - error
+    of_target, of_error = (np.asarray(fft.rfftn(one)) / n for one in (target, error))
+    energy, noise = np.abs(of_target) ** 2, np.full(of_target.shape, output.var() / (n - 1))
+    noise.flat[0] = 0.0
+    if phase_blind:
+        mean = np.zeros(noise.shape)
+        mean.flat[0] = abs(output.mean())
+        blind = (np.abs(of_target) - np.abs(of_target - of_error)) ** 2
+        found = energy, blind, blind_chance(np.abs(of_target), mean, noise)
+    else:
+        expected = energy + noise
+        expected.flat[0] = error.mean() ** 2
+        found = energy, np.abs(of_error) ** 2, expected
+    return np.stack([rings.add(one) for one in found])
 
 
 def _field(y: np.ndarray, grid: Grid, weight: np.ndarray, center: bool) -> np.ndarray:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError
-from layerfreq.response.given import Given, as_reals, own_bands, refuse_beyond
+from layerfreq.response.given import Given, as_reals, refuse_beyond
 from layerfreq.response.grid import find_grid
-from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, blind_chance, parts
-from layerfreq.response.scattered import error_of_root, groups, jackknife, ratios
+from layerfreq.response.jackknife import groups, standard_error
+from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, blind_chance, of_bands
+from layerfreq.response.rings import own_bands
 
 MOST = 128  # own frequencies
 FLOORS = 3.0  # times the noise's mean, which noise alone exceeds one time in twenty
@@ -24,63 +25,74 @@ def on_projection(
 ) -> ErrorSpectrum:
     """Measure along a direction; see `error_spectrum`."""
     along, said = _along(given.inputs, direction)
-    n, places = given.n, len(np.unique(along))
-    side = float(along.max() - along.min()) * places / (places - 1)
-    limit = np.pi * places / side
-    refuse_beyond(frequencies, limit, "the Nyquist frequency of points at this mean distance")
-    k = own_bands(2 * np.pi / side, limit)[: MOST + 1] if frequencies is None else frequencies
-    try:
-        regular = bool(find_grid(along[:, None], given.eps).shape[0] == n)
-    except InputError:
-        regular = False
-    both = np.stack([given.target, given.error])
+    n, k, regular = given.n, _frequencies(along, frequencies), _is_regular(along, given.eps)
     waves = np.exp(-1j * (along - along.min())[:, None] * k)
-
-    def energies(sums: np.ndarray, count: int) -> np.ndarray:
-        of_target, of_error = sums / count
-        blind = (np.abs(of_target) - np.abs(of_target - of_error)) ** 2
-        return np.stack([np.abs(of_target) ** 2, blind if phase_blind else np.abs(of_error) ** 2])
+    both = np.stack([given.target, given.error])
 
     def sums(used: np.ndarray | slice) -> np.ndarray:
         return np.einsum("snc,nm->smc", both[:, used], waves[used], optimize=True)
 
     total = sums(slice(None))
-    found = energies(total, n)
-    t, e = found.mean(axis=2)
+    found = _energies(total / n, phase_blind)
     noise = np.mean(both**2, axis=(1, 2)) / n
     least = given.rounding * float(np.mean(given.target**2)) if regular else FLOORS * noise[0]
-    relative = amplitude_ratio(e, t, least)
     stderr = None
-    if not regular:
-        others = [energies(total - sums(group), n - len(group)).mean(axis=2) for group in groups(n, seed)]
-        squares = jackknife(np.array([ratios(one[1], one[0], relative) for one in others]))
-        stderr = error_of_root(relative, squares)
-    # Outputs in another order: their mean at every k as it was, and what varies of them as noise.
-    mean, shift = given.output.mean(axis=0), waves.mean(axis=0)[:, None]
-    varies = given.output.var(axis=0) * (1 - np.abs(shift) ** 2) / max(1, n - 1)
-    expected = np.abs(total[0] / n - shift * mean) ** 2 + varies
-    if phase_blind:
-        expected = blind_chance(np.abs(total[0] / n), np.abs(shift * mean), np.maximum(varies, 0))
+    if not regular:  # points are random along the direction
+        others = (_energies((total - sums(some)) / (n - len(some)), phase_blind) for some in groups(n, seed))
+        t, e = found.mean(axis=2)
+        stderr = standard_error(amplitude_ratio(e, t, least), others)
     notes = [*given.notes, said]
     if phase_blind:
         notes.append("phase-blind: magnitudes alone are compared")
-    return ErrorSpectrum(
-        k=k,
-        target_energy=t,
-        error_energy=e,
-        relative=relative,
-        chance=amplitude_ratio(expected.mean(axis=1), t, least),
+    return of_bands(
+        k,
+        found,
+        expected=_shuffled(given.output, total[0] / n, waves, phase_blind),
+        least=least,
         stderr=stderr,
-        **parts(t, e),  # pyright: ignore[reportArgumentType]
-        columns=found,
         floor=None if regular else np.full(len(k), noise[1]),
-        leak=None,
         mse=float(np.mean(given.error**2)),
         n=n,
         d=given.inputs.shape[1],
         method="projection",
         notes=tuple(notes),
     )
+
+
+def _frequencies(along: np.ndarray, frequencies: Curve | None) -> Curve:
+    """Return the multiples of the lowest frequency of points along a line, or those asked for, checked."""
+    places = len(np.unique(along))
+    side = float(along.max() - along.min()) * places / (places - 1)
+    limit = np.pi * places / side
+    refuse_beyond(frequencies, limit, "the Nyquist frequency of points at this mean distance")
+    return own_bands(2 * np.pi / side, limit)[: MOST + 1] if frequencies is None else frequencies
+
+
+def _is_regular(along: np.ndarray, eps: float) -> bool:
+    try:
+        return find_grid(along[:, None], eps).shape[0] == len(along)
+    except InputError:
+        return False
+
+
+def _energies(means: np.ndarray, phase_blind: bool) -> np.ndarray:
+    """Return the energies of target and error, (2, m, c), from the means of both times a wave."""
+    target, error = np.abs(means)
+    if phase_blind:
+        error = target - np.abs(means[0] - means[1])
+    return np.stack([target**2, error**2])
+
+
+def _shuffled(output: np.ndarray, target: np.ndarray, waves: np.ndarray, phase_blind: bool) -> Curve:
+    """Return the error's energy if outputs were in another order, (m,).
+
+    Their mean at every k is as it was, and what varies of them is noise.
+    """
+    shift = waves.mean(axis=0)[:, None]
+    mean, varies = shift * output.mean(axis=0), output.var(axis=0) * (1 - np.abs(shift) ** 2) / max(1, len(output) - 1)
+    if phase_blind:
+        return blind_chance(np.abs(target), np.abs(mean), np.maximum(varies, 0)).mean(axis=1)
+    return (np.abs(target - mean) ** 2 + varies).mean(axis=1)
 
 
 def _along(inputs: Tensor, direction: Any) -> tuple[np.ndarray, str]:

@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -228,7 +228,48 @@ def blind_chance(target: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> 
     return target**2 - 2 * target * size + mean**2 + variance
 
 
-def parts(target: Curve, error: Curve) -> dict[str, Curve]:
+def of_bands(
+    k: Curve,
+    columns: Float64[np.ndarray, "2 m c"],
+    *,
+    expected: Curve,
+    least: Curve | float,
+    kept: Any = slice(None),
+    stderr: Curve | None = None,
+    floor: Curve | None = None,
+    leak: Curve | None = None,
+    constant: Float64[np.ndarray, "2 m"] | None = None,
+    **about: Any,
+) -> ErrorSpectrum:
+    """Return the spectrum of bands whose energies add up.
+
+    Args:
+        k: (m,) frequencies.
+        columns: (2, m, c) energies of target and error.
+        expected: (m,) the error's energy if outputs were shuffled.
+        least: The target's energy in a band above which a relative error is told.
+        kept: Which bands are shown.
+        stderr: As of `ErrorSpectrum`, as are `floor`, `leak`, `constant` and, of the whole, `about`.
+    """
+    t, e = columns.mean(axis=2)
+    target, error = t[kept], e[kept]
+    return ErrorSpectrum(
+        k=k[kept],
+        target_energy=target,
+        error_energy=error,
+        relative=amplitude_ratio(e, t, least)[kept],
+        chance=amplitude_ratio(expected, t, least)[kept],
+        stderr=None if stderr is None else stderr[kept],
+        columns=columns[:, kept],
+        floor=None if floor is None else floor[kept],
+        leak=None if leak is None else leak[kept],
+        constant=None if constant is None else constant[:, kept],
+        **parts(target, error),
+        **about,
+    )
+
+
+def parts(target: Curve, error: Curve) -> dict[str, Any]:
     """Return e_low and e_high of bands that add up: all up to each k, and all above it."""
     total = max(float(target.sum()), 0.0)
     rest = [np.concatenate([one[::-1].cumsum()[::-1][1:], [0.0]]) for one in (error, target)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,15 +13,45 @@ from jaxtyping import Complex128, Float64
 
 from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError, shown
-from layerfreq.response.given import Given, as_reals, nearest, own_bands, refuse_beyond
+from layerfreq.response.given import Given, as_reals, refuse_beyond
 from layerfreq.response.grid import Grid, find_grid
-from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, parts
+from layerfreq.response.jackknife import groups, standard_error
+from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, of_bands
+from layerfreq.response.rings import Rings
 
-GROUPS = 24  # of points, each left out once for the standard errors
 MOST = 2e11  # products that a direct sum may take, some minutes
 PIECE = 1 << 22  # numbers held at a time by a direct sum
 LEAST = 1.5  # points that weights amount to, by Kish's effective number
 KERNELS = 5000  # points that a density estimate is made of, at most
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over some points, weighted; those over all but a group are a difference.
+
+    Attributes:
+        waves: (2, c, modes) of target and error.
+        weight: Of the weights.
+        squares: Of their squares.
+        noise: (2, c) of the squares of weighted targets and errors.
+    """
+
+    waves: Complex128[np.ndarray, "2 c modes"]
+    weight: float
+    squares: float
+    noise: Float64[np.ndarray, "2 c"]
+
+    def __sub__(self, group: _Sums) -> _Sums:
+        return _Sums(*(mine - its for mine, its in zip(vars(self).values(), vars(group).values(), strict=True)))
+
+    def energies(self, rings: Rings, random: bool) -> Float64[np.ndarray, "2 m c"]:
+        """Return what each ring holds of target and error; less the noise that random points put there."""
+        found = np.stack([[rings.add(np.abs(one / self.weight) ** 2) for one in columns] for columns in self.waves])
+        found = found.swapaxes(1, 2)
+        if not random:
+            return found
+        noise = self.noise / self.weight**2
+        return (found - rings.modes[:, None] * noise[:, None]) / (1 - self.squares / self.weight**2)
 
 
 def on_scattered(
@@ -32,95 +63,62 @@ def on_scattered(
     if together:
         raise InputError(f"inputs: {together} of {len(x)} points are in the place of another; average or drop them")
     grid = _grid_or_none(x, given.eps)
-    sides, shape = _box(x, grid, period)
-    n, spacing = given.n, [side / count for side, count in zip(sides, shape, strict=True)]
-    refuse_beyond(frequencies, np.pi / min(spacing), "the Nyquist frequency of points at this mean distance")
-    steps = 2 * np.pi / sides
-    top = np.inf
-    if frequencies is not None and grid is None:
-        top = float(frequencies[-1] + (frequencies[-1] - (frequencies[-2] if len(frequencies) > 1 else 0.0)) / 2)
-        shape = tuple(min(count, 2 * int(top / step) + 1) for count, step in zip(shape, steps, strict=True))
-    size = np.zeros(())
-    for step, count in zip(steps, shape, strict=True):
-        size = size[..., None] + (step * (np.arange(count) - count // 2)) ** 2
-    size = np.sqrt(size).ravel()
-    k = own_bands(float(steps.min()), float(size.max())) if frequencies is None else frequencies
-    ring = nearest(k)(size)
-    if frequencies is not None and grid is None:
-        ring[size > top] = len(k)
-    modes = np.bincount(ring, minlength=len(k) + 1)[: len(k)].astype(np.float64)
-    w, notes = as_weights(weights, x, seed)
-    notes = [*given.notes, *notes]
+    random = floor and grid is None
+    sides, shape, rings = _modes(x, grid, period, frequencies)
+    w, weighted = as_weights(weights, x, seed)
     turned = (2 * np.pi / sides) * (x - x.min(axis=0))
-    add_up, how = _way(n, len(size) * given.target.shape[1])
-    notes.append(how)
-    lines = grid is not None or not floor  # nothing to subtract
+    add_up, how = _way(given.n, len(rings.at) * given.target.shape[1])
+    notes = [*given.notes, *weighted, how]
     if grid is not None:
         notes.append("the points fill a grid: nothing is random, no noise is subtracted")
 
-    def rings(of: Complex128[np.ndarray, "c modes"]) -> np.ndarray:
-        return np.stack([np.bincount(ring, np.abs(one) ** 2, len(k) + 1)[: len(k)] for one in of], axis=1)
+    def sums(used: np.ndarray | slice) -> _Sums:
+        both = np.stack([given.target[used], given.error[used]]) * w[used, None]
+        waves = add_up(turned[used], np.concatenate(both, axis=1), shape).reshape(2, both.shape[2], -1)
+        return _Sums(waves, float(w[used].sum()), float((w[used] ** 2).sum()), (both**2).sum(axis=1))
 
-    def moments(used: np.ndarray | slice) -> np.ndarray:
-        """(1 + 1 + 2 c,) sums over some points of w, w^2, w^2 target^2 and w^2 error^2."""
-        squares = w[used] ** 2
-        noise = [squares @ y[used] ** 2 for y in (given.target, given.error)]
-        return np.concatenate([[w[used].sum(), squares.sum()], *noise])
-
-    def energies(sums: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """(2, m, c) of target and error, from sums over some points and their moments."""
-        found = np.stack([rings(one / of[0]) for one in sums])
-        if lines:
-            return found
-        noise = of[2:].reshape(2, -1) / of[0] ** 2
-        return (found - modes[:, None] * noise[:, None]) / (1 - of[1] / of[0] ** 2)
-
-    def sums(used: np.ndarray | slice) -> np.ndarray:
-        both = np.concatenate([given.target[used], given.error[used]], axis=1) * w[used, None]
-        return add_up(turned[used], both, shape).reshape(2, given.target.shape[1], -1)
-
-    every = slice(None)
-    total, whole = sums(every), moments(every)
-    found = energies(total, whole)
-    floor_of = whole[2:].reshape(2, -1).mean(axis=1)
-    noise = np.zeros((2, len(k))) if lines else floor_of[:, None] * modes
-    least = given.rounding * float(found[0].mean(axis=1).sum())
-    if not lines:  # twice the standard deviation of what noise alone leaves in so many modes
-        least = np.maximum(least, 2 * floor_of[0] * np.sqrt(2 * np.maximum(modes, 1)))
+    whole = sums(slice(None))
+    found = whole.energies(rings, random)
     t, e = found.mean(axis=2)
-    relative = amplitude_ratio(e, t, least)
+    noise = whole.noise.mean(axis=1)[:, None] * rings.modes
+    least = given.rounding * float(t.sum())
     stderr = None
-    if not lines:
-        others = []
-        for group in groups(n, seed):
-            one_t, one_e = energies(total - sums(group), whole - moments(group)).mean(axis=2)
-            others.append(ratios(one_e, one_t, relative))
-        stderr = error_of_root(relative, jackknife(np.array(others)))
-    off = np.average(given.target - given.output, axis=0, weights=w) ** 2
-    expected = t.copy()
-    zero = int(ring[int(np.argmin(size))])
-    constant = np.zeros((2, len(k)))
-    constant[:, zero] = [np.mean(np.average(y, axis=0, weights=w) ** 2) for y in (given.target, given.error)]
-    expected[zero] += float(np.mean(off) - constant[0, zero])
-    kept = modes > 0 if frequencies is None else np.ones(len(k), bool)
-    return ErrorSpectrum(
-        k=k[kept],
-        target_energy=t[kept],
-        error_energy=e[kept],
-        relative=relative[kept],
-        chance=amplitude_ratio(expected, t, least)[kept],
-        stderr=None if stderr is None else stderr[kept],
-        **parts(t[kept], e[kept]),  # pyright: ignore[reportArgumentType]
-        columns=found[:, kept],
-        floor=None if lines else noise[1, kept],
-        leak=None,
-        constant=constant[:, kept],
+    if random:  # twice the standard deviation of what noise alone leaves in so many modes
+        least = np.maximum(least, 2 * noise[0] * np.sqrt(2 / np.maximum(rings.modes, 1)))
+        others = ((whole - sums(group)).energies(rings, random) for group in groups(given.n, seed))
+        stderr = standard_error(amplitude_ratio(e, t, least), others)
+    means = [np.average(y, axis=0, weights=w) for y in (given.target, given.error)]
+    constant = rings.constant(np.mean(np.square(means), axis=1))
+    return of_bands(
+        rings.k,
+        found,
+        expected=t + constant[1] - constant[0],  # shuffled outputs keep their mean; the rest is noise, subtracted
+        least=least,
+        kept=rings.kept,
+        stderr=stderr,
+        floor=noise[1] if random else None,
+        constant=constant,
         mse=float(np.average(np.mean(given.error**2, axis=1), weights=w)),
-        n=n,
+        n=given.n,
         d=given.inputs.shape[1],
         method="scattered",
         notes=tuple(notes),
     )
+
+
+def _modes(
+    x: Float64[np.ndarray, "n d"], grid: Grid | None, period: Any, frequencies: Curve | None
+) -> tuple[Float64[np.ndarray, " d"], tuple[int, ...], Rings]:
+    """Return the sides of the points' box, how many modes along each are summed, and the rings that these fill."""
+    sides, shape = _box(x, grid, period)
+    finest = min(side / count for side, count in zip(sides, shape, strict=True))
+    refuse_beyond(frequencies, np.pi / finest, "the Nyquist frequency of points at this mean distance")
+    steps, top = 2 * np.pi / sides, np.inf
+    if frequencies is not None and grid is None:  # modes beyond all that is asked for are not summed
+        top = float(frequencies[-1] + (frequencies[-1] - (frequencies[-2] if len(frequencies) > 1 else 0.0)) / 2)
+        shape = tuple(min(count, 2 * int(top / step) + 1) for count, step in zip(shape, steps, strict=True))
+    axes = [step * (np.arange(count) - count // 2) for step, count in zip(steps, shape, strict=True)]
+    return sides, shape, Rings.of(axes, frequencies, step=float(steps.min()), top=top)
 
 
 def _grid_or_none(x: np.ndarray, eps: float) -> Grid | None:
@@ -156,35 +154,6 @@ def distinct(x: Float64[np.ndarray, "n d"]) -> int:
     """Return how many rows differ; by sorting, which takes a fifth of the time of `np.unique`."""
     rows = x[np.lexsort(x.T)]
     return 1 + int(np.count_nonzero((rows[1:] != rows[:-1]).any(axis=1)))
-
-
-def groups(n: int, seed: int) -> list[np.ndarray]:
-    """Split n points into groups at random."""
-    return np.array_split(np.random.default_rng(seed).permutation(n), min(GROUPS, n))
-
-
-def jackknife(others: Float64[np.ndarray, "g m"]) -> Curve:
-    """Return the squared standard error from estimates without one group each.
-
-    It is too large, by up to a half, where only noise is left; and widened as Student's t is beside the normal.
-    """
-    count = len(others)
-    return (count - 1) / count * ((others - others.mean(axis=0)) ** 2).sum(axis=0) * (1 + 1.21 / (count - 1)) ** 2
-
-
-def ratios(error: Curve, target: Curve, relative: Curve) -> Curve:
-    """Return error / target, and 0 where `relative` is NaN."""
-    fine = np.isfinite(relative)
-    return np.where(fine, error, 0.0) / np.where(fine, target, 1.0)
-
-
-def error_of_root(root: Curve, squares: Curve) -> Curve:
-    """Return the standard error of a root from the squared standard error of what it is taken of; NaN where it is NaN.
-
-    By the derivative, 1 / (2 root); near zero, where that has no bound, the root of the standard error.
-    """
-    with np.errstate(all="ignore"):
-        return np.where(squares > 0, np.sqrt(squares) / np.maximum(2 * root, squares**0.25), 0 * root)
 
 
 def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[Float64[np.ndarray, " n"], list[str]]:
