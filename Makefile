@@ -4,12 +4,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TRITON := .venv/.triton
 
-.PHONY: demo test test-fast test-triton install lint bench docs clean
+.PHONY: demo test test-fast install lint bench docs clean
 
 demo: install
 	$(BIN)/layerfreq demo
 
-test: install
+test: install $(TRITON)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # Under a minute on two cores: one case of each test, in most rooms. Neither pages, groups of processes, kills and documentation, nor
@@ -17,10 +17,6 @@ test: install
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q --one-case \
 	  -m "not (browser or cluster or docs or kill or ranks or slow)"
-
-# The cuda engine's tests in Triton's interpreter, where there is no GPU.
-test-triton: install $(TRITON)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q tests/engines/test_engines.py tests/engines/test_cuda.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -41,7 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,docs,dev]'
 	touch $@
 
-# 1 GB on disk. PyTorch's builds for CUDA pin the version of it, so that constraints do not.
+# Where there is no GPU, the cuda engine's tests run in Triton's interpreter. 1 GB on disk, on Linux alone. PyTorch's builds for CUDA
+# pin the version of it, so that constraints do not.
 $(TRITON): $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cuda]'
 	touch $@

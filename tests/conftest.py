@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-from tests.helpers import compatibility
+from tests.helpers import compatibility, needs
 
 SOURCE = Path(__file__).parents[1] / "src"
 TESTS = Path(__file__).parent
@@ -32,7 +33,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark what a folder or a fixture tells, and leave out what `make test-fast` does not run."""
+    """Mark what a folder or a fixture tells, and leave out what cannot run here, or `make test-fast` does not run."""
     for item in items:
         for folder in ("docs", "integrations", "experiments", "relearn"):
             if TESTS / folder in item.path.parents:
@@ -40,8 +41,23 @@ def pytest_collection_modifyitems(config, items):
         for fixture, marker in {"browser": "browser", "ranks": "ranks", "two": "ranks"}.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+    needs.leave_out(config, items)
     if config.getoption("--one-case"):
         firsts = {(item.path, item.originalname): item for item in reversed(items)}
         chosen = [item for item in items if firsts[item.path, item.originalname] is item]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
         items[:] = chosen
+
+
+def pytest_sessionfinish(session):
+    needs.tell_controller(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    needs.hear_worker(node.config, getattr(node, "workeroutput", {}))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in needs.lines(config.stash.get(needs.COUNTS, {})):
+        terminalreporter.write_line(line)

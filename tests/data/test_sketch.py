@@ -6,10 +6,9 @@ import torch
 
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
-from layerfreq.engines import ENGINES
 from layerfreq.errors import InputError
 from layerfreq.measure.benchmark import added_memory
-from tests.helpers.devices import device_of
+from tests.helpers.devices import ENGINES, device_of
 
 N, WIDE, SEEDS = 120, 250, 150
 U = np.geomspace(0.05, 50, 6)

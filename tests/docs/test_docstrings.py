@@ -66,12 +66,14 @@ def examples(path):
     return thing, [test for test in doctest.DocTestFinder(recurse=True).find(thing, globs=names) if test.examples]
 
 
+def needs(path):
+    """Marks of the packages whose names are in a path."""
+    return [pytest.mark.needs(NEEDS[word]) for word in path.split(".") if word in NEEDS]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("path", PUBLIC)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=needs(path)) for path in PUBLIC])
 def test_every_public_name_has_an_example_that_runs(path, tmp_path, monkeypatch):
-    for word in path.split("."):
-        if word in NEEDS:
-            pytest.importorskip(NEEDS[word])
     torch.manual_seed(0)
     thing, tests = examples(path)
     assert tests, "no example"

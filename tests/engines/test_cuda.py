@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,7 @@ GPU = torch.cuda.is_available()
 if not GPU:  # before Triton is imported: its kernels are then interpreted
     os.environ.setdefault("TRITON_INTERPRET", "1")
 cuda = sys.modules["layerfreq.engines.cuda.engine"]
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="cuda: Triton is not installed")
-needs_gpu = pytest.mark.skipif(not GPU, reason="cuda: no GPU here; what a GPU computes is not tested")
+needs_triton, needs_gpu = pytest.mark.needs("triton"), pytest.mark.needs("a GPU")
 DEVICE = "cuda" if GPU else "cpu"
 CUTOFFS = np.geomspace(0.05, 2, 6)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from layerfreq import spectrum
-from layerfreq.engines import ENGINES
+from layerfreq.engines import ENGINES as NAMES
 from tests.helpers.brute import brute, one_hot
-from tests.helpers.devices import GPU, device_of
+from tests.helpers.devices import ENGINES, GPU, case, device_of
 
 LFR_ERROR = {
     ("reference", "float32"): 1e-12,
@@ -27,10 +27,10 @@ INTERPRETED = {(1, "float32", False), (7, "float64", True), (512, "float32", Fal
 def cases():
     """Every engine on every kind of features and targets; "cuda" on fewer where Triton interprets its kernels."""
     kinds = ("random", "clustered", "duplicates", "far")
-    for case in product(ENGINES, ("float32", "float64"), kinds, (1, 7, 512, 3072), (False, True)):
-        engine, dtype, _, d, vectors = case
+    for values in product(NAMES, ("float32", "float64"), kinds, (1, 7, 512, 3072), (False, True)):
+        engine, dtype, _, d, vectors = values
         if engine != "cuda" or GPU or (d, dtype, vectors) in INTERPRETED:
-            yield case
+            yield case(*values)
 
 
 def clouds(kind, d, rng):

@@ -140,10 +140,14 @@ def test_parameter_vectors_are_networks():
     torch.testing.assert_close(optimizers.outputs(vectors, x), torch.stack([one(x) for one in networks]))
 
 
-@pytest.mark.parametrize("name", optimizers.NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.needs("pymoo") if name == "particle swarm" else ())
+        for name in optimizers.NAMES
+    ],
+)
 def test_each_optimizer_comes_down_on_a_bowl(name):
-    if name == "particle swarm":
-        pytest.importorskip("pymoo", reason="pymoo is not installed")
     path = []
     optimizers._train(name, 0.02, 0, lambda vectors: (vectors - 0.1).square().mean(dim=1), path.append)
     values = [float(np.mean((one - 0.1) ** 2)) for one in path]

@@ -1,18 +1,23 @@
 """The DeepXDE callback: nothing changes, steps are its own, and a second optimizer goes on with the run."""
 
 import os
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
-os.environ.setdefault("DDE_BACKEND", "pytorch")
-dde = pytest.importorskip("deepxde", reason="deepxde is not installed")
-if dde.backend.backend_name != "pytorch":
-    pytest.skip("deepxde has another backend than PyTorch", allow_module_level=True)
+from layerfreq import Run, layer_spectra
 
-from layerfreq import Run, layer_spectra  # noqa: E402
-from layerfreq.integrations.deepxde import LayerSpectraCallback  # noqa: E402
+pytestmark = pytest.mark.needs("deepxde")
+if find_spec("deepxde"):
+    os.environ.setdefault("DDE_BACKEND", "pytorch")
+    import deepxde as dde
+
+    from layerfreq.integrations.deepxde import LayerSpectraCallback
+
+    if dde.backend.backend_name != "pytorch":
+        pytest.skip("deepxde has another backend than PyTorch", allow_module_level=True)
 
 X = np.linspace(-1, 1, 60)[:, None]
 Y = np.sin(np.pi * X)

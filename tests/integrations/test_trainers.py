@@ -14,7 +14,8 @@ WHEN = 2
 @pytest.fixture
 def keras(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    found = pytest.importorskip("keras")
+    import keras as found
+
     if found.backend.backend() != "torch":
         pytest.skip("keras: runs on another backend here")
     found.utils.set_random_seed(0)
@@ -57,6 +58,7 @@ def subclassed(keras):
     return model
 
 
+@pytest.mark.needs("keras")
 @pytest.mark.compatibility("framework", "Keras 3 on PyTorch", "works")
 @pytest.mark.parametrize(
     ("make", "expected"),
@@ -70,6 +72,7 @@ def test_layers_have_the_names_of_keras(keras, make, expected):
     assert list(found) == [expected[0], "out"]
 
 
+@pytest.mark.needs("keras")
 @pytest.mark.compatibility("framework", "Keras 3 on PyTorch", "works")
 def test_fit_is_bit_identical_with_a_monitor_in_a_callback_of_keras(keras, tmp_path):
     class Watch(keras.callbacks.Callback):
@@ -98,9 +101,10 @@ def test_fit_is_bit_identical_with_a_monitor_in_a_callback_of_keras(keras, tmp_p
     assert run.spectra["layer"].unique().tolist() == ["first", "act"]
 
 
+@pytest.mark.needs("skorch")
 @pytest.mark.compatibility("framework", "skorch", "works")
 def test_fit_is_bit_identical_with_a_monitor_in_a_callback_of_skorch(tmp_path):
-    skorch = pytest.importorskip("skorch")
+    import skorch
 
     class Watch(skorch.callbacks.Callback):
         def on_train_begin(self, net, **_):

@@ -264,7 +264,7 @@ def test_monitor_under_ddp(ranks, tmp_path):
     assert wrong[0].endswith(f"(on rank {size - 1})")
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL needs two GPUs")
+@pytest.mark.needs("two GPUs")
 @pytest.mark.parametrize("backend", ["nccl", "cpu:gloo,cuda:nccl"])
 def test_nccl_finds_what_one_process_finds(backend, tmp_path):
     x, y = data()

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from layerfreq import Monitor, layer_features, layer_spectra, spectrum
 from tests.helpers.training import NETWORKS, data, differences, train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU: none here; what it computes is untested")
+pytestmark = pytest.mark.needs("a GPU", "triton")
 GRID = np.geomspace(1e-2, 10, 12)
 SETUPS = {
     "plain": {},
