@@ -10,7 +10,7 @@ from torch import nn
 pytest.importorskip("safetensors")
 
 from layerfreq import Monitor
-from layerfreq.advice import heads
+from layerfreq.advice import cells, heads
 from layerfreq.loading.models import make
 
 HOME = """
@@ -77,6 +77,28 @@ def test_a_run_and_a_checkpoint_get_advice_and_fit_a_terminal(cli, home):
     assert one["trained_on"] is False
 
 
+def test_stopped_it_says_how_to_resume_and_does(cli, home, tmp_path, monkeypatch):
+    given = ("advise", f"{home}:net", "net.pt", "--data", f"{home}:points", "--json")
+    calls = []
+
+    def train(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return heads.held_out(*arguments)
+
+    monkeypatch.setattr(cells, "held_out", train)
+    status, out, error = cli(*given, "--out", "kept")
+    assert (status, out, error.count("\n")) == (130, "", 1)
+    assert "kept keeps the cuts that were done; resume with: layerfreq advise" in error
+    status, out, error = cli(*given, "--out", "kept")
+    assert (status, error, len(calls)) == (0, "", 8)  # the first cut's are there
+    assert cli(*given, "--out", "kept") == (0, out, "")
+    assert len(calls) == 8
+    calls.clear()
+    assert "--out FOLDER" in cli(*given)[2]
+
+
 def test_what_cannot_be_advised_is_one_line(cli, home, tmp_path):
     net, data = f"{home}:net", ("--data", f"{home}:points")
     for given, words in (
@@ -91,7 +113,7 @@ def test_what_cannot_be_advised_is_one_line(cli, home, tmp_path):
         ((net, "net.pt", "net.pt", *data), "checkpoint: 2 given"),
         ((net, "net.pt", *data, "--step", 1), "step: 1 of"),
         ((net, "net.pt", *data, "--tolerance", 1.5), "tolerance: 1.5"),
-        ((net, "net.pt", *data, "--reading", "positions"), "reading: 'positions'"),
+        ((net, "net.pt", *data, "--out", "net.pt"), "out: 'net.pt' is not a folder"),
         ((net, "net.pt", "--data", f"{home}:bare"), "for targets"),
         ((f"{home}:flat", *data), "no hidden layer found"),
         ((net, "net.pt", *data, "--transfer", f"{home}:bare"), "for targets"),

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerfreq.advice.heads import shuffled
 from layerfreq.measure.measure import spectrum
 from layerfreq.measure.result import Spectrum
 
 Answer = Literal["more", "enough", "too much", "unknown"]
+ROWS = 1000  # filter centres, at most
 PARTS, LEAST = 5, 20  # disjoint parts of the points, whose scatter is the interval; points in each, at least
 
 
@@ -61,12 +63,29 @@ def judge_depth(layers: Sequence[str], medians: np.ndarray) -> Depth:
     return Depth(answer, change, low, high, layers[lowest])
 
 
-def medians_of_parts(features: Tensor, targets: Tensor, seed: int) -> np.ndarray:
-    """Return the rms median of each part of the points, (parts,); NaN where there is none, empty where they are few."""
-    if len(features) < PARTS * LEAST:
+def medians_of_parts(features: Tensor, targets: Tensor, seed: int, groups: Tensor | None = None) -> np.ndarray:
+    """Return the rms median of each part of the points, (parts,); NaN where there is none, empty where they are few.
+
+    Args:
+        features: (n, d).
+        targets: (n,) class ids, or (n,) or (n, c) floats.
+        seed: Of the parts.
+        groups: As of `held_out`; a part has all points of some.
+    """
+    order = shuffled(torch.arange(len(features)) if groups is None else groups, seed)
+    if len(order) < PARTS * LEAST:
         return np.empty(0)
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    return np.array([resolved(spectrum(features[at], targets[at], scale="rms")) for at in order.tensor_split(PARTS)])
+    parts = [torch.cat(order[int(at[0]) : int(at[-1]) + 1]) for at in torch.arange(len(order)).tensor_split(PARTS)]
+    return np.array([_median(features[at], targets[at]) for at in parts])
+
+
+def _median(features: Tensor, targets: Tensor) -> float:
+    return resolved(spectrum(features, targets, scale="rms", rows=drawn(len(features))))
+
+
+def drawn(n: int) -> int | None:
+    """Return how many of n points are filter centres; None where all are."""
+    return ROWS if n > ROWS else None
 
 
 def resolved(found: Spectrum) -> float:

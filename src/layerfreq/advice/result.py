@@ -15,7 +15,6 @@ from layerfreq.advice.depth import Depth
 if TYPE_CHECKING:
     import pandas as pd
 
-NORMAL = 1.96  # standard errors of a 95% interval over many points
 DEPTHS = {
     "more": "the last layer still lowers the frequency of what is left to learn; another may, too",
     "enough": "the last layer neither lowers nor raises the frequency of what is left to learn for sure",
@@ -39,11 +38,26 @@ class Gap:
     high: float
 
     @classmethod
-    def of(cls, scores: np.ndarray, others: np.ndarray) -> Gap:
-        """Return how much better scores (n,) are than others (n,) of the same points."""
+    def of(cls, scores: np.ndarray, others: np.ndarray, groups: np.ndarray | None = None) -> Gap:
+        """Return how much better scores (n,) are than others (n,) of the same points.
+
+        Points of one group, such as the tokens of a text, err together, so that the groups are what is drawn: the
+        variance of the mean is that of their sums of residuals (Liang & Zeger 1986), Student's t has one degree of
+        freedom fewer than there are groups.
+
+        Args:
+            scores: (n,).
+            others: (n,).
+            groups: (n,) numbers 0 .. g-1; None means that each point is one.
+        """
+        from scipy.stats import t
+
         apart = scores - others
-        half = NORMAL * float(apart.std(ddof=1)) / math.sqrt(len(apart))
-        return cls(float(apart.mean()), float(apart.mean()) - half, float(apart.mean()) + half)
+        value = float(apart.mean())
+        sums = apart - value if groups is None else np.bincount(groups, apart - value)
+        g = len(sums)
+        half = float(t.ppf(0.975, g - 1)) * math.sqrt(g / (g - 1) * float(sums @ sums)) / len(apart)
+        return cls(value, value - half, value + half)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +74,8 @@ class Advice:
         measure: What scores are, "accuracy" or "R2".
         network: The score of the whole network.
         parameters: Of the whole network.
-        points: Number of points.
+        points: Number of points; with reading="positions", of positions.
+        inputs: Number of inputs that they are of.
         tolerance: How far below the network's score a head's may be.
         depth: What frequencies say about the number of layers.
 
@@ -79,6 +94,7 @@ class Advice:
     network: float
     parameters: int
     points: int
+    inputs: int
     tolerance: float
     depth: Depth
 

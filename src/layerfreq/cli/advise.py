@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerfreq.cli.analyze import DataHelp, ReadingOption, SeedOption
-from layerfreq.cli.terminal import JsonOption, console, counting, print_json, show_table, stoppable
+from layerfreq.cli.terminal import JsonOption, again, console, counting, print_json, show_table, stoppable
 from layerfreq.errors import InputError
 from layerfreq.files import as_path
 
@@ -44,15 +45,24 @@ def advise(
     points: Annotated[int, typer.Option(help="Points to learn and judge from, at most.", min=30)] = 2000,
     reading: ReadingOption = "mean",
     seed: SeedOption = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder to keep what is found at each cut in; given again, a stopped command resumes."
+        ),
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="Also how far each head is from the network.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say where to cut a trained network, where to take features from, and whether it is deep enough."""
     from layerfreq.advice import advise as judge
 
-    found = []
-    with stoppable("nothing was written; run it again"), counting("advise") as tell:
-        for name, source, given, own in _networks(what, model, data, step, points, seed):
+    found: list[tuple[str, Advice, bool]] = []
+    remedy = "nothing was kept, as --out FOLDER would; run it again"
+    if out is not None:
+        remedy = f"{out} keeps the cuts that were done; resume with: {again()}"
+    with stoppable(remedy), counting("advise") as tell:
+        for name, source, given, own in _networks(what, model, data, step, points, reading, seed):
             other = None if transfer is None else _other(transfer, source, points, reading)
             advice = judge(
                 source.model,
@@ -62,6 +72,7 @@ def advise(
                 reading=reading,
                 tolerance=tolerance,
                 seed=seed,
+                out=out,
                 tell=tell,
             )
             found.append((name, advice, own))
@@ -69,7 +80,8 @@ def advise(
         print_json({"advice": [{"of": name, **_as_dict(one), "trained_on": own} for name, one, own in found]})
         return
     for name, advice, own in found:
-        console.print(f"{name}: {advice.points} points, {advice.measure} {advice.network:.3f}")
+        these = "points" if advice.points == advice.inputs else f"positions of {advice.inputs} inputs"
+        console.print(f"{name}: {advice.points} {these}, {advice.measure} {advice.network:.3f}")
         show_table(*rows_of(advice))
         if table:
             show_table(*gaps_of(advice))
@@ -90,7 +102,7 @@ def _other(transfer: str, source: Any, points: int, reading: Any) -> Any:
 
 
 def _networks(
-    what: list[str], model: str | None, data: str | None, step: int | None, points: int, seed: int
+    what: list[str], model: str | None, data: str | None, step: int | None, points: int, reading: str, seed: int
 ) -> Iterator[tuple[str, Any, tuple[Any, Any], bool]]:
     """Iterate over names, networks as loaded, their data, and whether the network was trained on these."""
     from layerfreq.loading.datasets import load_data
@@ -100,7 +112,7 @@ def _networks(
     if (":" not in what[0] and (as_path(what[0], "run") / "config.yaml").is_file()) or model is not None:
         source = None if model is None else find_model(model, seed)
         for run, _ in expand(what):
-            yield _of_run(run, source, data, step, points)
+            yield _of_run(run, source, data, step, points, reading)
         return
     if step is not None:
         raise InputError(f"step: {step} of {what[0]!r}, which is not a run; name its checkpoint instead")
@@ -114,10 +126,12 @@ def _networks(
     source = find_model(what[0], seed)
     if len(what) == 2:
         load_checkpoint(source, as_path(what[1], "checkpoint"))
-    yield " ".join(what), source, load_data(data, source, points), False
+    yield " ".join(what), source, load_data(data, source, points, reading), False
 
 
-def _of_run(run: Any, own: Any, data: str | None, step: int | None, points: int) -> tuple[str, Any, Any, bool]:
+def _of_run(
+    run: Any, own: Any, data: str | None, step: int | None, points: int, reading: str
+) -> tuple[str, Any, Any, bool]:
     from layerfreq.experiments import source_of
     from layerfreq.loading.datasets import load_data
     from layerfreq.loading.models import Source
@@ -132,13 +146,13 @@ def _of_run(run: Any, own: Any, data: str | None, step: int | None, points: int)
         if data is None:
             raise InputError("data: none for --model; name points that the network was not trained on with --data")
         load_weights(run.path, step, own.model)
-        return name, own, load_data(data, own, points), False
+        return name, own, load_data(data, own, points, reading), False
     source = source_of(run)
     network = source.fresh(0)
     load_weights(run.path, step, network)
     if data is None:
         return name, Source(network, run.path.name), (source.inputs[:points], source.targets[:points]), True
-    inputs, targets = load_data(data, Source(network, run.path.name), points)
+    inputs, targets = load_data(data, Source(network, run.path.name), points, reading)
     shape = source.inputs.shape[1:]
     if hasattr(inputs, "shape") and inputs[0].numel() == shape.numel():
         inputs = inputs.reshape(len(inputs), *shape)  # as pixels in a row, for instance
@@ -172,7 +186,18 @@ def gaps_of(advice: Advice) -> tuple[list[str], list[list[str]]]:
 
 
 def _as_dict(advice: Advice) -> dict[str, Any]:
-    fields = ("measure", "network", "parameters", "points", "tolerance", "depth", "exit", "sure_exit", "features")
+    fields = (
+        "measure",
+        "network",
+        "parameters",
+        "points",
+        "inputs",
+        "tolerance",
+        "depth",
+        "exit",
+        "sure_exit",
+        "features",
+    )
     more = ("as_good", "agreement", "sentences", "table")
     return {name: getattr(advice, name) for name in (*fields, *more)}
 

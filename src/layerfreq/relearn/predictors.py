@@ -136,7 +136,7 @@ def constant_loss(targets: Tensor) -> float:
     """Return the loss of the best constant prediction: the labels' entropy, or the mean variance of the columns."""
     if targets.is_floating_point():
         return float(as_columns(targets).var(dim=0, unbiased=False).mean())
-    shares = as_columns(targets).mean(dim=0)
+    shares = targets.bincount().double() / len(targets)
     return float(-(shares * shares.clamp(min=1e-300).log()).sum())
 
 
