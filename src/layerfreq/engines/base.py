@@ -80,10 +80,10 @@ def chunks(n: int, width: int, numbers: int = 1 << 22) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class RowCurves:
-    """What an engine finds out about some filter centres, on the CPU.
+    """What an engine finds out about some filter centres, on its device where that knows float64, else on the CPU.
 
     Attributes:
-        rows: (r,) the centres' indices among all points.
+        rows: (r,) the centres' indices among all points, on the CPU.
         energy: (r, m) |y_i^low|^2.
         slope: (r, m) its derivative with respect to 1/delta.
         self_weight: (r, m) sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij.

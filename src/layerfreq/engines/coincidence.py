@@ -21,17 +21,17 @@ def coincident(features: Float[Tensor, "n d"] | Tensor, squares: Float[Tensor, "
         squares: (n,) |x|^2 of these, centred and scaled; only points that nearly agree in it are compared.
         shards: The ranks.
     """
-    whole = shards.join(squares.cpu())
+    whole = shards.join(squares if squares.is_cuda else squares.cpu())
     size, order = whole.sort()
     near = size.diff() <= SAME * size[1:]
-    alike = torch.zeros(len(whole), dtype=torch.bool)
+    alike = torch.zeros(len(whole), dtype=torch.bool, device=whole.device)
     alike[order[1:][near]] = True
     alike[order[:-1][near]] = True
     if not bool(alike.any()):
         return 1.0
     own = torch.nonzero(alike[shards.first : shards.first + len(features)])[:, 0]
-    prints = torch.zeros(len(features), dtype=torch.int64)
-    prints[own] = fingerprints(features, own.to(features.device)).cpu()
+    prints = torch.zeros(len(features), dtype=torch.int64, device=whole.device)
+    prints[own] = fingerprints(features, own.to(features.device)).to(whole.device)
     found = mean_count(shards.join(prints)[alike])
     return 1 + (found - 1) * int(alike.sum()) / len(whole)
 

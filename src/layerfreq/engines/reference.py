@@ -45,11 +45,15 @@ class Sums:
         low = low + targets.offset.to(low)[:, None]
         energy, slope = low.square().sum(dim=1), 2 * (low * change).sum(dim=1)
         self_weight = self.square / total[:, 0].square()
-        found = RowCurves(self.index, *(part.T.cpu().double() for part in (energy, slope, self_weight)))
+        found = RowCurves(self.index.cpu(), *(_doubled(part.T) for part in (energy, slope, self_weight)))
         if away is None:
             return found
         by_column = torch.stack([low.square().sum(dim=2), 2 * (low * change).sum(dim=2), away, low.sum(dim=2)])
-        return replace(found, by_column=by_column.cpu().double())
+        return replace(found, by_column=_doubled(by_column))
+
+
+def _doubled(part: Tensor) -> Tensor:
+    return part.cpu().double() if part.device.type == "mps" else part.double()
 
 
 @dataclass

@@ -19,6 +19,7 @@ from layerfreq.errors import InputError
 
 COMPILED = 1 << 20  # numbers from which compiled loops look at features on the CPU
 CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
+LAUNCHED = 1 << 24  # on an accelerator: a dozen launches for each piece must cost less than its bytes
 LARGEST, CAUTIOUS = 1022, 500  # powers of two that features are scaled by at most: when all are known, and before
 OVERFLOW = "features: differences overflow float64; scale the features down"
 
@@ -195,7 +196,7 @@ def extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             found = np.array(list(run(part, parts(len(features), len(features)))))
         total, low, high = torch.from_numpy(np.array([found[:, 0].sum(0), found[:, 1].min(0), found[:, 2].max(0)]))
         return total, low, high
-    for s in chunks(len(features), features.shape[1], CACHED):
+    for s in chunks(len(features), features.shape[1], _piece(features)):
         difference = features[s].to(origin.dtype) - origin
         total += difference.sum(dim=0)
         low, high = torch.minimum(low, difference.amin(dim=0)), torch.maximum(high, difference.amax(dim=0))
@@ -212,9 +213,13 @@ def sizes(points: Points) -> Float[Tensor, " n"]:
         with threads() as run:
             list(run(lambda s: kernels.sizes(x[s], shift, gain, out[s]), parts(len(x), len(x))))
         return squares
-    for s in chunks(len(points), points.features.shape[1], CACHED):
+    for s in chunks(len(points), points.features.shape[1], _piece(points.features)):
         squares[s] = points.block(s).square_().sum(dim=1)
     return squares
+
+
+def _piece(features: Tensor) -> int:
+    return CACHED if features.device.type == "cpu" else LAUNCHED
 
 
 def _compiled(features: Tensor) -> bool:

@@ -233,8 +233,8 @@ def measure_several(
         windows = torch.zeros(2, len(grid), dtype=torch.float64)
         for part in meeting.curves(everyone):
             assert part.by_column is not None
-            columns += part.by_column[:2]
-            windows += torch.stack([part.self_weight.sum(dim=0), part.self_weight.reciprocal().sum(dim=0)])
+            columns += part.by_column[:2].cpu()
+            windows += torch.stack([part.self_weight.sum(dim=0), part.self_weight.reciprocal().sum(dim=0)]).cpu()
     weight, neighbours = (windows / n).numpy()
     found, widths = {}, [y.width for y in ys.values()]
     for (target, y), own in zip(ys.items(), columns.split(widths, dim=2), strict=True):

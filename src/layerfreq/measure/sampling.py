@@ -156,7 +156,10 @@ class Tally:
 
     def add(self, found: RowCurves) -> None:
         """Add the curves of some centres."""
-        stratum, a, b = self._draw.stratum[found.rows], found.energy, self._targets.energy[found.rows]
+        a, device = found.energy, found.energy.device
+        stratum, b = (part[found.rows].to(device) for part in (self._draw.stratum, self._targets.energy))
+        self._here = [part.to(device) for part in self._here]  # where the curves are: totals alone travel, at the end
+        self._most_here = self._most_here.to(device)
         counts, sums, by_column, own = self._here
         parts = [(counts[0], torch.ones_like(b)), (counts[1], b), (counts[2], b.square()), (counts[3], b**3)]
         parts += [(sums[0], a), (sums[1], found.slope), (sums[2], found.self_weight)]
@@ -175,13 +178,13 @@ class Tally:
             assert found.by_column is not None
             assert self._targets.vectors is not None
             by_column += found.by_column[:2]
-            own[1:] += self._targets.vectors[found.rows, 1:].square().sum(dim=0)
-            own[0] += self._targets.rest[found.rows].sum()
+            own[1:] += self._targets.vectors[found.rows, 1:].square().sum(dim=0).to(device)
+            own[0] += self._targets.rest[found.rows].sum().to(device)
 
     def share(self) -> None:
         """Add up what the ranks found so far, for everything below."""
-        self._all = [self._shards.sum(part) for part in self._here]
-        self._most = self._shards.max(self._most_here)
+        self._all = [self._shards.sum(part.cpu()) for part in self._here]
+        self._most = self._shards.max(self._most_here.cpu())
 
     @property
     def rows(self) -> int:

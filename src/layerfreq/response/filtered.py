@@ -124,7 +124,7 @@ class Sums:
         found: list[Any] = [
             (one.by_column, one.self_weight.sum(dim=0), one.self_weight.reciprocal().sum(dim=0)) for one in curves
         ]
-        planes, self_weight, others = (torch.stack(same).sum(dim=0).numpy() for same in zip(*found, strict=True))
+        planes, self_weight, others = (torch.stack(same).sum(dim=0).cpu().numpy() for same in zip(*found, strict=True))
         return cls(float(len(values)), planes, np.sum(values**2, axis=0), self_weight, others)
 
     @classmethod

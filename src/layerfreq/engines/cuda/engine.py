@@ -31,6 +31,7 @@ DIRECT = 16  # coordinates up to which all distances are taken from differences:
 PROGRAMS = 1024  # wanted at once: some for each multiprocessor
 SUMS_BYTES = 1 << 27  # held for the centres at hand
 HEIGHT = 1 << 14  # centres at hand
+PIECE = 1 << 24  # numbers taken at a time: each piece costs launches, and none may fill the memory
 
 
 @dataclass
@@ -144,27 +145,29 @@ class Cuda(Engine[Rows, Columns]):
         classes = self.targets.labels is not None
         at = slice(points.first, points.first + n)
         label = torch.zeros(n, dtype=torch.int64) if self.targets.labels is None else self.targets.labels[at]
-        label = label.to(device)
         counts = torch.bincount(label, minlength=self._width if classes else 1)
         block, tiles = _tiles(counts)
-        # Points in the order of their classes, and each class beginning with a tile.
+        # Points in the order of their classes, and each class beginning with a tile. Where each goes is found on the
+        # host, which has the labels: it never waits for the device.
         order = torch.argsort(label, stable=True)
         begin = (tiles.cumsum(0) - tiles) * block - (counts.cumsum(0) - counts)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(n, device=device) + begin.repeat_interleave(counts)
+        column = torch.arange(n) + begin.repeat_interleave(counts)
         total = int(tiles.sum())
-        tile_label = torch.arange(len(tiles), device=device).repeat_interleave(tiles)
-        within = torch.arange(total, device=device) - (tiles.cumsum(0) - tiles)[tile_label]
+        tile_label = torch.arange(len(tiles)).repeat_interleave(tiles)
+        within = torch.arange(total) - (tiles.cumsum(0) - tiles)[tile_label]
         filled = (counts[tile_label] - within * block).clamp(max=block)
+        order, column = order.to(device), column.to(device)
+        place = torch.empty_like(order)
+        place[order] = column
 
-        x, rest, size = self._cut(points, order, place[order], total * block)
+        x, rest, size = self._cut(points, order, column, total * block)
         y = torch.zeros(0, device=device)
         if not classes:
             y = torch.zeros(self._width, total * block, device=device)
             y[:-1, place] = self.targets.block(at, torch.float32, device).T
             y[-1, place] = 1
-        moments = self._moments(points, label)
-        return Columns(points.first, place, block, x, rest, size, tile_label.int(), filled.int(), y, moments)
+        tile_label, filled = tile_label.int().to(device), filled.int().to(device)
+        return Columns(points.first, place, block, x, rest, size, tile_label, filled, y, self._moments(points))
 
     def _cut(self, points: Points, at: Tensor, place: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
         """Put points into columns; the other columns are zero.
@@ -175,7 +178,7 @@ class Cuda(Engine[Rows, Columns]):
         d = points.features.shape[1]
         x = torch.zeros(d if self._direct else d + -d % BLOCK_K, width, device=self._device)
         rest, size = torch.zeros_like(x), torch.zeros_like(x[0])
-        for s in chunks(len(at), d):
+        for s in chunks(len(at), d, PIECE):
             exact = points.block(at[s]).T
             short = exact.float()
             x[:d, place[s]] = short
@@ -183,17 +186,15 @@ class Cuda(Engine[Rows, Columns]):
             size[place[s]] = exact.square().sum(dim=0).float()
         return x, rest, size
 
-    def _moments(self, points: Points, label: Tensor) -> Tensor:
+    def _moments(self, points: Points) -> Tensor:
         d = points.features.shape[1]
         moments = torch.zeros(self._width, d + 2, dtype=torch.float64, device=self._device)
-        for s in chunks(len(points), d):
+        for s in chunks(len(points), d + self._width, PIECE):
             x = points.block(s)
             x = torch.cat([x, x.square().sum(dim=1, keepdim=True), torch.ones_like(x[:, :1])], dim=1)
-            if self.targets.labels is not None:
-                moments.index_add_(0, label[s], x)
-            else:
-                at = slice(points.first + s.start, points.first + s.stop)
-                moments[:-1] += self.targets.block(at, torch.float64, self._device).T @ x
+            at = slice(points.first + s.start, points.first + s.stop)
+            moments[: self.targets.width] += self.targets.block(at, torch.float64, self._device).T @ x
+            if self.targets.labels is None:
                 moments[-1] += x.sum(dim=0)
         return moments
 
@@ -203,9 +204,10 @@ class Cuda(Engine[Rows, Columns]):
         if not r or not n:
             return
         own = torch.full((len(rows.size),), -1, dtype=torch.int32, device=self._device)
-        index = rows.index.to(self._device) - columns.first
+        index = rows.index - columns.first
         here = torch.nonzero((index >= 0) & (index < n))[:, 0]
-        own[here] = columns.place[index[here]].int()
+        index, here = index[here].to(self._device), here.to(self._device)
+        own[here] = columns.place[index].int()
 
         blocks, tiles = len(rows.size) // BLOCK_M, len(columns.label)
         each = -(-tiles // max(1, min(tiles, PROGRAMS // blocks)))
@@ -216,7 +218,7 @@ class Cuda(Engine[Rows, Columns]):
         first, second, count = columns.moments.split([d, 1, 1], dim=1)
         rows.sums[:, -2] += count
         rows.sums[:, -2, here] -= rows.y[here].T
-        for s in chunks(r, d):
+        for s in chunks(r, d, PIECE):
             x = rows.x[:d, s].double() + rows.rest[:d, s]
             rows.sums[:, -1, s] += second + count * x.square().sum(dim=0) - 2 * (first @ x)
 
@@ -257,7 +259,7 @@ class Cuda(Engine[Rows, Columns]):
         """See `Engine.finish`."""
         m, index, found = len(self.inv_delta), rows.index, []
         values, square = (torch.from_numpy(a).to(self._device) for a in (self._ladder.values, self._ladder.square))
-        for s in chunks(len(index), 2 * m * (self._width + 1)):
+        for s in chunks(len(index), 2 * m * (self._width + 1), PIECE):
             sums = rows.sums[:, :, s]
             total = sums.sum(dim=0, keepdim=True) if self.targets.labels is not None else sums[-1:]
             by_column = sums if self.targets.labels is not None else sums[:-1]
