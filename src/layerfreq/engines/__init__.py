@@ -25,7 +25,7 @@ USUAL = 64  # cutoffs, where the grid is not known yet
 # Operations up to which "cpu" does not pay back the loading of its loops, 0.6 s a process (docs/benchmarks.md): those
 # of 300 points with 512 features, which "blocked" does in some 25 ms.
 SMALL = 300**2 * (512 + KERNEL * USUAL)
-SMALL_ON_GPU = 1024  # points up to which "cuda", whose coefficients take the host 20 ms, is no faster than "blocked"
+SMALL_ON_GPU = 1024  # points up to which "cuda" was no faster than "blocked", when its coefficients took the host 20 ms
 
 
 def pick_engine(name: str, device: torch.device, n: int, d: int = 0, cutoffs: int = USUAL) -> tuple[str, type[Engine]]:
