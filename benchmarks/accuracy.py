@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from layerfreq import layer_features, spectrum
-from layerfreq.measure.benchmark import machine
+from layerfreq.inspection.benchmark import machine
 
 N, D, CLASSES = 1500, 512, 10
 

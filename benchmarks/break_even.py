@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from layerfreq import spectrum
-from layerfreq.measure.benchmark import machine
+from layerfreq.inspection.benchmark import machine
 
 ENGINES = ("cpu", "blocked")
 TARGETS = {

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from layerfreq import layer_spectra
-from layerfreq.doctor import inspect_model
-from layerfreq.measure.benchmark import machine
+from layerfreq.inspection.benchmark import machine
+from layerfreq.inspection.modules import inspect_model
 
 
 def main() -> None:

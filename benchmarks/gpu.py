@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from layerfreq import spectrum
-from layerfreq.measure.benchmark import machine
+from layerfreq.inspection.benchmark import machine
 
 CUTOFFS = np.geomspace(0.01, 100, 50)
 CLASSES = 10

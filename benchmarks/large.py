@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from layerfreq import spectrum
-from layerfreq.measure.benchmark import added_memory, machine
+from layerfreq.inspection.benchmark import added_memory, machine
 
 if __name__ == "__main__":
     print(f"{machine()}; random features, float32, 50 cutoffs, 10 classes\n")

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from layerfreq import Monitor, layer_spectra
 from layerfreq.data.inputs import BATCH
 from layerfreq.experiments.residual import network
+from layerfreq.inspection.benchmark import added_memory, machine
 from layerfreq.loading.images import load_images
-from layerfreq.measure.benchmark import added_memory, machine
 from layerfreq.network.extract import collect
 from layerfreq.probe import plan
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from layerfreq import Monitor, hidden_layers, layer_spectra, split
-from layerfreq.analysis import analyze
-from layerfreq.doctor import inspect_model
+from layerfreq.inspection.analysis import analyze
+from layerfreq.inspection.modules import inspect_model
 from layerfreq.loading.models import Source
 
 POINTS = 200

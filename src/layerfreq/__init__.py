@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from layerfreq._version import __version__
-from layerfreq.diagnosis import Diagnosis, doctor
 from layerfreq.errors import InputError
+from layerfreq.inspection.diagnosis import Diagnosis, doctor
 from layerfreq.layers import LayerSpectra, layer_spectra
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.network.extract import layer_features

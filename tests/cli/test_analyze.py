@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from layerfreq import Run, layer_spectra
-from layerfreq.analysis import analyze
 from layerfreq.errors import InputError, Refusal
+from layerfreq.inspection.analysis import analyze
 from layerfreq.loading.datasets import load_data
 from layerfreq.loading.models import Source, find_model, make
 
@@ -65,7 +65,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No figures, which take longer than all the rest."""
-    monkeypatch.setattr("layerfreq.analysis.Run.plot", lambda run: None)
+    monkeypatch.setattr("layerfreq.inspection.analysis.Run.plot", lambda run: None)
     monkeypatch.setattr("layerfreq.plots.figure_medians", lambda summary: None)
     monkeypatch.setattr("layerfreq.plots.save", lambda figure, folder, name: [])
 

@@ -190,7 +190,7 @@ def test_json_has_no_nan(capsys):
     ("where", "args", "words"),
     [
         ("layerfreq.verdict.depth.verdict", ("verdict", "run"), "run it again"),
-        ("layerfreq.analysis.analyze", ("analyze", "MODEL", "--data", "DATA", "--out", "run"), "another --out"),
+        ("layerfreq.inspection.analysis.analyze", ("analyze", "MODEL", "--data", "X", "--out", "run"), "another --out"),
     ],
 )
 def test_stopped_it_ends_with_130_and_one_line(cli, monkeypatch, where, args, words):
@@ -198,7 +198,7 @@ def test_stopped_it_ends_with_130_and_one_line(cli, monkeypatch, where, args, wo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(where, stop)
-    names = {"MODEL": f"{__name__}:Odd", "DATA": f"{__name__}:points"}
+    names = {"MODEL": f"{__name__}:Odd", "X": f"{__name__}:points"}
     status, out, error = cli(*(names.get(word, word) for word in args))
     assert (status, out) == (130, "")
     assert error.startswith("layerfreq: stopped; ")

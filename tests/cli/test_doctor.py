@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
-from layerfreq.doctor import REPEATS, inspect_model
 from layerfreq.errors import InputError, Refusal
+from layerfreq.inspection.modules import REPEATS, inspect_model
 from layerfreq.loading.example_inputs import example_inputs
 from layerfreq.loading.models import Source
 from layerfreq.measure import costs
@@ -208,7 +208,7 @@ def test_inputs_are_made_up_for_pretrained_models(family):
 
 @pytest.mark.parametrize("scales", [("raw",), ("rms", "raw"), ("maxabs",), ("raw", "maxabs", "rms")], ids="+".join)
 def test_raw_and_rms_are_one_measurement_and_maxabs_is_another(monkeypatch, scales):
-    monkeypatch.setattr(sys.modules["layerfreq.doctor"], "engine_seconds", lambda *_: 1e6)
+    monkeypatch.setattr(sys.modules["layerfreq.inspection.modules"], "engine_seconds", lambda *_: 1e6)
     measured = [one for one in inspect_model(Kinds(), torch.randn(9, 3, 8, 8), 300, scales=scales) if not one.reason]
     for one in measured:
         assert one.seconds == pytest.approx(2e6 if len(scales) == 3 else 1e6, rel=1e-3)

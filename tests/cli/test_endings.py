@@ -77,7 +77,7 @@ class Dead(Exits):
 def cli(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr("layerfreq.analysis.Run.plot", lambda run: None)
+    monkeypatch.setattr("layerfreq.inspection.analysis.Run.plot", lambda run: None)
     monkeypatch.setattr("layerfreq.plots.save", lambda figure, folder, name: [])
     name = f"endings_{tmp_path.name}".replace("-", "_")
     Path(f"{name}.py").write_text(HOME)

@@ -131,7 +131,7 @@ def analyze(cli, tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No figures, which take longer than all the rest."""
-    monkeypatch.setattr("layerfreq.analysis.Run.plot", lambda run: None)
+    monkeypatch.setattr("layerfreq.inspection.analysis.Run.plot", lambda run: None)
     monkeypatch.setattr("layerfreq.plots.save", lambda figure, folder, name: [])
 
 

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra, split
 from layerfreq.data import inputs as module
-from layerfreq.doctor import inspect_model
 from layerfreq.errors import InputError
+from layerfreq.inspection.modules import inspect_model
 from layerfreq.relearn import relearn
 
 MODEL = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))

@@ -7,7 +7,7 @@ import torch
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
 from layerfreq.errors import InputError
-from layerfreq.measure.benchmark import added_memory
+from layerfreq.inspection.benchmark import added_memory
 from tests.helpers.devices import ENGINES, device_of
 
 N, WIDE, SEEDS = 120, 250, 150

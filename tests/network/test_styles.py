@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from layerfreq import hidden_layers, layer_features, split
-from layerfreq.doctor import inspect_model
 from layerfreq.errors import InputError
+from layerfreq.inspection.modules import inspect_model
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.find import find_cuts
 from tests.helpers import styles, styles_text

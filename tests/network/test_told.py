@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
-from layerfreq.doctor import inspect_model
 from layerfreq.errors import LayerWarning
+from layerfreq.inspection.modules import inspect_model
 
 X, Y = torch.randn(30, 5, 4), torch.arange(30) % 3
 

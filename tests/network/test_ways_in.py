@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from layerfreq import Monitor, hidden_layers, layer_spectra
-from layerfreq.doctor import inspect_model
+from layerfreq.inspection.modules import inspect_model
 from layerfreq.loading.datasets import in_batches
 from layerfreq.network.find import plan
 from tests.helpers.styles import N, Net, fc

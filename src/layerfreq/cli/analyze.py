@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from layerfreq.cli.terminal import (
     show_table,
     stoppable,
 )
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, Refused
 
 ModelArgument = Annotated[
     str,
@@ -83,9 +84,9 @@ def analyze(
     as_json: JsonOption = False,
 ) -> None:
     """Measure any model at its checkpoints, whose weights are loaded without running code of theirs."""
-    from layerfreq.analysis import analyze as measure
-    from layerfreq.analysis import medians, present
     from layerfreq.files import as_path
+    from layerfreq.inspection.analysis import analyze as measure
+    from layerfreq.inspection.analysis import medians, present
     from layerfreq.loading.models import find_model
 
     scales = pick_scales(scale)
@@ -95,44 +96,30 @@ def analyze(
     remedy = f"what was measured, if anything, is in {out}; to measure again, choose another --out"
     with stoppable(remedy), counting("analyze") as tell:
         found = measure(
-            source,
-            checkpoints or [],
-            data,
-            out,
-            name=model,
-            layers=layers,
-            points=points,
-            rows=rows,
-            scales=scales,
-            reading=reading,
-            memory=memory,
-            batch=batch,
-            seed=seed,
-            device=device,
-            tell=tell,
-        )
+            source, checkpoints or [], data, out, name=model, layers=layers, points=points, rows=rows, scales=scales,
+            reading=reading, memory=memory, batch=batch, seed=seed, device=device, tell=tell,
+        )  # fmt: skip
         head, lines, files = present(found.run, scales)
     if as_json:
-        print_json(
-            {
-                "run": out,
-                "steps_from": found.told,
-                "layers": medians(found.run, scales),
-                "refused": {name: str(reason) for name, reason in found.refused.items()},
-                "files": files,
-            }
-        )
+        refused = {name: str(reason) for name, reason in found.refused.items()}
+        layers_of = medians(found.run, scales)
+        print_json({"run": out, "steps_from": found.told, "layers": layers_of, "refused": refused, "files": files})
         return
     show_table(head, lines)
     say_units(head, scales)
     if found.told:
         console.print(f"Steps are from {found.told}.")
+    _say_refused(found.refused, model)
+    list_files([out, *files])
+
+
+def _say_refused(refused: Mapping[str, Refused], model: str) -> None:
+    """Name one layer per reason, and where all are listed."""
     by_kind = defaultdict(list)
-    for name, reason in found.refused.items():
+    for name, reason in refused.items():
         by_kind[reason.why].append((name, reason))
     for (name, reason), *others in by_kind.values():
         more = f" and {len(others)} more" if others else ""
         console.print(f"Not measured: {name}{more}: {reason}")
-    if found.refused:
+    if refused:
         console.print(f"layerfreq doctor {model} lists them all.")
-    list_files([out, *files])

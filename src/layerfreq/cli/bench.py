@@ -20,7 +20,7 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Time the engines and plain implementations on the same inputs, with memory and errors, as Markdown tables."""
-    from layerfreq.measure import benchmark as bench
+    from layerfreq.inspection import benchmark as bench
 
     def say(text: str) -> None:
         if not as_json:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from layerfreq.cli.analyze import DataHelp, MemoryOption, ModelArgument, ReadingOption, ScalesOption, SeedOption
 from layerfreq.cli.terminal import JsonOption, console, pick_device, pick_scales, print_json
 from layerfreq.errors import InputError
+
+CLASSES = 10  # that targets are taken to have where they are unknown
 
 
 def doctor(
@@ -32,9 +34,8 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Say of each module whether it is measured, or why not, and what measuring it takes."""
-    from layerfreq.data.inputs import count
-    from layerfreq.diagnosis import doctor as examine
-    from layerfreq.doctor import TIMED
+    from layerfreq.inspection.diagnosis import doctor as examine
+    from layerfreq.inspection.modules import TIMED
     from layerfreq.isolation.memory import read_memory
     from layerfreq.loading.datasets import load_data
     from layerfreq.loading.example_inputs import example_inputs
@@ -47,34 +48,31 @@ def doctor(
     if data is not None and input_shape is not None:
         raise InputError(f"input-shape: {input_shape!r} given together with --data, which has its own; leave one out")
     source = find_model(model, seed)
-    classes = 10
     if data is None:
-        inputs = example_inputs(source, min(points, TIMED), _shape(input_shape))
+        inputs, classes = example_inputs(source, min(points, TIMED), _shape(input_shape)), CLASSES
     else:
-        inputs, targets = load_data(data, source, points, reading)
-        if targets is None:
-            inputs, points = inputs[0][0], sum(count(x) for x, _ in inputs)
-        else:
-            points = len(targets)
-            classes = len(set(targets.tolist())) if getattr(targets, "ndim", 0) == 1 else classes
+        inputs, points, classes = _read(*load_data(data, source, points, reading))
     source.model.to(device)
     with console.status("timing"):
         found = examine(
-            source.model,
-            inputs,
-            points=points,
-            rows=rows,
-            classes=classes,
-            scale=scales,
-            reading=reading,
+            source.model, inputs, points=points, rows=rows, classes=classes, scale=scales, reading=reading,
             memory=memory,
-        )
+        )  # fmt: skip
     found = found.only(*(layers or []), show=show)
     if as_json:
         summary = {name: getattr(found, name) for name in ("measured", "refused", "seconds", "points", "rows")}
         print_json({"modules": found.to_frame(), **summary, "scales": found.scales, "budget": found.budget})
     else:
         console.print(repr(found), soft_wrap=True)
+
+
+def _read(inputs: Any, targets: Any) -> tuple[Any, int, int]:
+    """Return some inputs of a data set, how many points it has, and how many classes."""
+    from layerfreq.data.inputs import count
+
+    if targets is None:  # batches
+        return inputs[0][0], sum(count(x) for x, _ in inputs), CLASSES
+    return inputs, len(targets), len(set(targets.tolist())) if getattr(targets, "ndim", 0) == 1 else CLASSES
 
 
 def _shape(text: str | None) -> list[int] | None:

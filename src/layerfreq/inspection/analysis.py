@@ -88,40 +88,26 @@ def analyze(
         raise InputError(f"points: {points} in batches of {batch}; pass numbers >= 1")
     read_reading(reading)  # bad input is said at once
     read_memory(memory)
-    checkpoints = [as_path(path, "checkpoint") for path in checkpoints]
     tell(0, 0, "loading")
-    loaded = [load_checkpoint(source, path) for path in checkpoints]
-    steps, told = steps_of(loaded) if loaded else ([0], "")
-    inputs, targets = load_data(data, source, points, reading)
-    batches = in_batches(inputs, targets, batch)
-    model = source.model.to(device)
+    # Every checkpoint is loaded once before anything is written: one that does not fit ends all.
+    by_step, told = _by_step(source, [as_path(path, "checkpoint") for path in checkpoints])
+    batches = in_batches(*load_data(data, source, points, reading), batch)
+    source.model.to(device)
     options = {"reading": reading, "memory": memory, "scale": scales, "rows": rows, "seed": seed}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayerWarning)  # what cannot be measured is listed, with the reason
-        monitor = Monitor(model, batches, layers=layers, on_error="raise", **options)
-    run = Run.create(
-        out,
-        {
-            "model": name,
-            "checkpoints": [
-                {"path": str(path), "step": step, "sha256": fingerprint(path)}
-                for path, step in zip(checkpoints, steps, strict=bool(loaded))
-            ],
-            "steps": told or "the model as it is",
-            "data": data,
-            "points": sum(count(x) for x, _ in batches),
-            "rows": rows,
-            "scales": list(scales),
-            "reading": reading,
-            "seed": seed,
-            "layers": monitor.layers,
-            "hidden_layers": monitor.plan.hidden,
-            "not a cut": {layer: str(reason) for layer, reason in monitor.plan.refused.items()},
-            "environment": environment(),
-        },
-    )
+        monitor = Monitor(source.model, batches, layers=layers, on_error="raise", **options)
+    asked = {
+        "model": name,
+        "data": data,
+        "points": sum(count(x) for x, _ in batches),
+        "rows": rows,
+        "scales": list(scales),
+        "reading": reading,
+        "seed": seed,
+    }
+    run = Run.create(out, {**asked, "steps": told or "the model as it is", **_found(by_step, monitor)})
     monitor.write_to(run)
-    by_step = dict(sorted(zip(steps, checkpoints if loaded else [None], strict=True), key=lambda pair: pair[0]))
     try:
         _measure(monitor, source, by_step, tell)
         if not run.steps():
@@ -132,12 +118,35 @@ def analyze(
     return Analysis(run, monitor.plan.refused, told)
 
 
+def _by_step(source: Source, checkpoints: Sequence[Path]) -> tuple[dict[int, Path | None], str]:
+    """Return the checkpoint of each step, in the order given, and where the steps come from."""
+    if not checkpoints:
+        return {0: None}, ""
+    steps, told = steps_of([load_checkpoint(source, path) for path in checkpoints])
+    return dict(zip(steps, checkpoints, strict=True)), told
+
+
+def _found(by_step: Mapping[int, Path | None], monitor: Monitor) -> dict[str, Any]:
+    """Return what a run says of its checkpoints, and of the layers that were found."""
+    return {
+        "checkpoints": [
+            {"path": str(path), "step": step, "sha256": fingerprint(path)}
+            for step, path in by_step.items()
+            if path is not None
+        ],
+        "layers": monitor.layers,
+        "hidden_layers": monitor.plan.hidden,
+        "not a cut": {layer: str(reason) for layer, reason in monitor.plan.refused.items()},
+        "environment": environment(),
+    }
+
+
 def _measure(
     monitor: Monitor, source: Source, checkpoints: Mapping[int, Path | None], tell: Callable[[int, int, str], Any]
 ) -> None:
     """Measure step by step; a step without a checkpoint is the model as it is."""
     names = monitor.layers
-    for done, (step, checkpoint) in enumerate(checkpoints.items()):
+    for done, (step, checkpoint) in enumerate(sorted(checkpoints.items())):
         if checkpoint is not None:
             load_checkpoint(source, checkpoint)
 

@@ -14,8 +14,8 @@ from torch import nn
 from layerfreq.data.inputs import batches, count, is_loader
 from layerfreq.data.scales import in_order
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.doctor import ModuleReport, inspect_model
 from layerfreq.errors import InputError, Refusal, did_you_mean
+from layerfreq.inspection.modules import ModuleReport, inspect_model
 from layerfreq.isolation.memory import read_memory
 
 if TYPE_CHECKING:
