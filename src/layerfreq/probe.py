@@ -36,8 +36,7 @@ from layerfreq.network.labelled import for_model
 from layerfreq.network.naming import Layers
 from layerfreq.network.outputs import ONE, Function, Outputs, Wanted, about_target, as_wanted
 from layerfreq.progress import Progress
-from layerfreq.response.measure import error_spectrum
-from layerfreq.response.options import as_error_options
+from layerfreq.response.measure import as_error_options, error_spectrum
 from layerfreq.response.result import ErrorSpectrum
 
 ERROR, TARGETS = "error by frequency", "targets"  # what a failure of them is filed under, next to layers' names

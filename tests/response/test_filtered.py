@@ -6,7 +6,7 @@ import torch
 
 from layerfreq import error_spectrum
 from layerfreq.errors import InputError
-from layerfreq.response.options import check_error
+from layerfreq.response.measure import check_error
 
 
 def pairs(weight, dtype, columns=2):

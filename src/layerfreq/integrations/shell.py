@@ -21,7 +21,7 @@ from layerfreq.monitor.parts import as_probe_sets
 from layerfreq.monitor.policy import Policy
 from layerfreq.monitor.schedules import Schedule, When
 from layerfreq.network.naming import Layers
-from layerfreq.response.options import as_error_options
+from layerfreq.response.measure import as_error_options
 from layerfreq.runs.run import Run
 
 OURS = (

@@ -17,7 +17,7 @@ from layerfreq.network.extract import run_through
 from layerfreq.network.outputs import ONE, Wanted, about_target, coordinates, in_one_piece, labels_of
 from layerfreq.network.reading import Layout
 from layerfreq.probe import Probe
-from layerfreq.response.options import check_error
+from layerfreq.response.measure import check_error
 
 
 def check_points(model: nn.Module, probe: Probe) -> tuple[int, dict[Any, bool]]:
