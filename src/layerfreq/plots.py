@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerfreq.data.arraylike import as_frame
 from layerfreq.data.curves import coincident_at, per_octave, resolution
+from layerfreq.errors import InputError, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,8 +65,9 @@ def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
         spectrum: A `layerfreq.Spectrum`.
         ax: Axes to draw on; None makes a new figure.
     """
-    ax = _axes(ax)
-    u = spectrum.inv_delta
+    if not hasattr(spectrum, "inv_delta"):
+        raise InputError(f"spectrum: {shown(spectrum)} is not one; pass what layerfreq.spectrum returns")
+    ax, u = axes_for(ax), spectrum.inv_delta
     ax.set_xscale("log")
     ax.plot(u, spectrum.lfr, color="black", label="LFR")
     if spectrum.stderr is not None:
@@ -94,8 +97,12 @@ def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
         spectra: name -> `layerfreq.Spectrum`, input to output.
         ax: Axes to draw on; None makes a new figure.
     """
+    if not isinstance(spectra, Mapping) or not all(hasattr(one, "inv_delta") for one in spectra.values()):
+        raise InputError(f"spectra: {shown(spectra)} is not a mapping of spectra; pass what layer_spectra returns")
+    if not spectra:
+        raise InputError("spectra: none, so there is nothing to draw; of a LayerSpectra, `failed` has the reasons")
     ours = ax is None
-    ax = _axes(ax, width=8.0)
+    ax = axes_for(ax, width=8.0)
     ax.set_xscale("log")
     for depth, (name, one) in enumerate(spectra.items(), start=1):
         _layer_curve(ax, name, depth, len(spectra), one.inv_delta, one.rdf, one.chance, one.resolution)
@@ -122,6 +129,8 @@ def figure_epochs(frame: Any, unit: str = "step") -> Figure:
         frame: A data frame, rows as in a run's `spectra`. Of more than `PANELS` steps, as many are drawn.
         unit: What a step is called.
     """
+    columns = ("step", "layer", "depth", "scale", "inv_delta", "rdf", "chance", "neighbours")
+    frame = as_frame(frame, "frame", columns, "Run.spectra")
     steps, scales = np.unique(frame["step"]), [s for s in LABELS if s in set(frame["scale"])]
     steps = steps[np.unique(np.linspace(0, len(steps) - 1, PANELS).round().astype(int))]
     figure, grid = _grid(len(scales), len(steps), sharey=True)
@@ -160,6 +169,9 @@ def figure_medians(summary: Any, unit: str = "step") -> Figure:
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogFormatter
+
+    columns = ("step", "layer", "depth", "scale", "median", "resolution")
+    summary = as_frame(summary, "summary", columns, "Run.medians")
 
     class Plain(LogFormatter):
         """Its choice of ticks, and 8 or 0.8 where it would write 8 x 10^0 or 8e-01."""
@@ -208,6 +220,7 @@ def figure_metrics(metrics: Any, unit: str = "step") -> Figure:
         metrics: A data frame with columns seed, step and one for each metric.
         unit: What a step is called.
     """
+    metrics = as_frame(metrics, "metrics", ("seed", "step"), "Run.metrics with a column seed")
     names = [name for name in metrics.columns if name not in ("seed", "step", "case")]
     figure, grid = _grid(1, max(1, len(names)))
     for ax, name in zip(grid[0], names, strict=False):
@@ -302,12 +315,20 @@ def frequency_axis(ax: Axes) -> None:
     ax.secondary_xaxis("top", functions=(to_k, np.square)).set_xlabel("k = δ$^{-1/2}$")
 
 
-def _axes(ax: Axes | None, width: float = 6.5) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib import pyplot as plt
+def axes_for(ax: Any, width: float = 6.5, height: float = 4.2) -> Axes:
+    """Return the axes to draw on: those given, or those of a new figure of some inches.
 
-    return plt.subplots(figsize=(width, 4.2), layout="constrained")[1]
+    Raises:
+        InputError: If something else was given.
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib.axes import Axes
+
+    if ax is None:
+        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    if not isinstance(ax, Axes):
+        raise InputError(f"ax: {shown(ax)} is not Matplotlib's Axes; pass one, as of plt.subplots(), or None")
+    return ax
 
 
 def _grid(rows: int, columns: int, *, sharey: bool = False) -> tuple[Figure, Any]:

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import InputError, first_line, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def is_table(value: Any) -> bool:
     """Whether this is a data frame or a series, of pandas or of others that have `to_numpy`."""
     return callable(getattr(value, "to_numpy", None)) and not isinstance(value, (Tensor, type))
+
+
+def as_frame(value: Any, argument: str, columns: Iterable[str], source: str) -> pd.DataFrame:
+    """Return a data frame of pandas that has some columns, and rows.
+
+    Args:
+        value: What the user passed.
+        argument: What to blame in a message.
+        columns: What it needs.
+        source: Where people get one.
+
+    Raises:
+        InputError: If it is something else, lacks a column, or has no rows.
+    """
+    import pandas as pd
+
+    if not isinstance(value, pd.DataFrame):
+        raise InputError(f"{argument}: {shown(value)} is not a data frame; pass {source}")
+    if missing := [name for name in columns if name not in value]:
+        raise InputError(f"{argument}: no column {missing[0]!r}; pass {source}")
+    if not len(value):
+        raise InputError(f"{argument}: no rows; pass {source} of a run with measurements")
+    return value
 
 
 def as_array(value: Any, argument: str) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from layerfreq.data.arraylike import as_frame
 from layerfreq.errors import InputError, shown
 from layerfreq.measure.options import as_seed
 from layerfreq.network.extract import layer_features
@@ -151,6 +152,8 @@ def plot_axis_frequencies(frame: Any, unit: str = "step") -> Figure:
     """
     import matplotlib.pyplot as plt
 
+    columns = ("layer", "depth", "focus", "centroid", "chance_focus", "chance_centroid")
+    frame = as_frame(frame, "frame", columns, "what axis_frequencies returns")
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     names = {"focus": "focus: variance of p over channels", "centroid": "centroid (cycles per position)"}
     for ax, (name, text) in zip(axes, names.items(), strict=True):

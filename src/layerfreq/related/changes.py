@@ -18,6 +18,7 @@ from layerfreq.data.validation import Curve, as_features
 from layerfreq.errors import InputError, shown
 from layerfreq.measure.options import as_seed
 from layerfreq.network.find import unwrap
+from layerfreq.plots import axes_for
 from layerfreq.related.kept import load_kept
 from layerfreq.related.outputs import network_outputs
 from layerfreq.response import error_spectrum
@@ -123,10 +124,7 @@ class Change:
         Args:
             ax: Axes to draw on; None makes a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
+        ax = axes_for(ax, 5.5, 3.6)
         on = self.k > 0  # where the means were, nothing is
         k = self.k[on]
         for energy, label, color, dash in (

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from layerfreq.data.arraylike import as_frame
 from layerfreq.data.validation import as_features
 from layerfreq.errors import InputError
-from layerfreq.plots import style
+from layerfreq.plots import axes_for, style
 from layerfreq.related.kept import KeptWeights
 from layerfreq.runs.run import Run
 
@@ -147,10 +148,8 @@ def plot_condensation(frame: pd.DataFrame, ax: Axes | None = None, unit: str = "
         >>> steps = {"step": [0, 100], "layer": "fc", "depth": 1, "similarity": [0.2, 0.9], "chance": 0.2}
         >>> ax = plot_condensation(pd.DataFrame(steps))
     """
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
+    columns = ("step", "layer", "depth", "similarity", "chance")
+    frame, ax = as_frame(frame, "frame", columns, "what run_condensation returns"), axes_for(ax, 5.5, 3.6)
     layers: list[Any] = list(frame.groupby(["depth", "layer"]))
     for i, ((_, layer), part) in enumerate(layers, start=1):
         look = style(i, len(layers))

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor, nn
 
 from layerfreq.data.targets import read_targets
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import InputError, first_line, listed, shown
 from layerfreq.measure.options import as_seed
 from layerfreq.related.outputs import network_outputs
 
@@ -86,7 +86,7 @@ class ImageFrequency:
         """
         import matplotlib.pyplot as plt
 
-        wanted = list(self.classes[:6] if classes is None else classes)
+        wanted = listed(self.classes[:6] if classes is None else classes, "classes", "ids of classes") or [None]
         unknown = next((one for one in wanted if one not in self.classes), None)
         if unknown is not None:
             raise InputError(f"classes: no {unknown!r}; there are {shown(self.classes.tolist())}")

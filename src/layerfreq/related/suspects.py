@@ -19,6 +19,7 @@ from layerfreq.engines import Points, enough_memory, read_points
 from layerfreq.errors import InputError
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.options import as_seed
+from layerfreq.plots import axes_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,10 +102,7 @@ class Suspects:
         Args:
             ax: Axes to draw on; None makes a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
+        ax = axes_for(ax, 5.5, 3.6)
         rank, order = np.arange(1, len(self.score) + 1), self.order
         ax.plot(rank, self.chance[order], ".", color="0.6", markersize=2, label="by chance (another point's target)")
         ax.plot(rank, self.score[order], color="#b2182b", label="score")

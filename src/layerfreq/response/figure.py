@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfreq.plots import bent
+from layerfreq.plots import axes_for, bent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +23,7 @@ def plot_errors(found: Any, ax: Axes | None = None) -> Axes:
         found: A `layerfreq.ErrorSpectrum`.
         ax: Axes to draw on; None makes a new figure.
     """
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
+    ax = axes_for(ax, 5.5, 3.6)
     k, told = found.k, found.told
     style: dict[str, Any] = {"color": "#2166ac", "marker": ".", "linewidth": 1}
     ax.plot(k, found.relative, **style, alpha=0.25)
