@@ -13,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from layerfreq import plots, spectrum
+from layerfreq import InputError, error_spectrum, plots, related, spectrum
 from layerfreq.data.curves import resolution
 from layerfreq.layers import LayerSpectra
 from tests.helpers.rows import CASES
@@ -244,3 +244,45 @@ def test_saved_files_are_whole_and_alone(tmp_path, spectra):
         assert min(picture.size) > 300
     assert pdf.read_bytes().startswith(b"%PDF")
     assert pdf.read_bytes().rstrip().endswith(b"%%EOF")
+
+
+WAVE = torch.linspace(0, 1, 50)
+CONDENSED = pd.DataFrame({"step": [0], "layer": "1", "depth": 1, "similarity": 0.5, "chance": 0.2})
+ON_AXES = {
+    "Spectrum": lambda spectra: spectra["layer1"].plot,
+    "LayerSpectra": lambda spectra: spectra.plot,
+    "ErrorSpectrum": lambda _: error_spectrum(WAVE, torch.sin(9 * WAVE), 0 * WAVE).plot,
+    "Change": lambda _: related.output_change(WAVE, torch.sin(9 * WAVE), torch.cos(9 * WAVE)).plot,
+    "Suspects": lambda _: related.suspects(WAVE[:, None], (WAVE > 0.5).long()).plot,
+    "plot_condensation": lambda _: lambda ax: related.plot_condensation(CONDENSED, ax),
+}
+
+
+@pytest.mark.parametrize("name", ON_AXES)
+def test_what_is_not_axes_is_one_line(spectra, name):
+    plot = ON_AXES[name](spectra)
+    for ax in ("x", 3, [1, 2], np.zeros(3), pd.DataFrame()):
+        with pytest.raises(InputError, match=r"^ax: .* is not Matplotlib's Axes; pass one"):
+            plot(ax)
+    ax = plt.subplots()[1]
+    assert plot(ax) is ax
+    assert plot(None) is not ax
+
+
+@pytest.mark.parametrize("draw", ["figure_epochs", "figure_medians", "figure_metrics", "axis", "condensation"])
+def test_what_is_not_a_data_frame_of_a_run_is_one_line(frame, draw):
+    plot = {"axis": related.plot_axis_frequencies, "condensation": related.plot_condensation}.get(draw)
+    plot = plot or getattr(plots, draw)
+    for value in ("x", 3, None, [1], np.zeros(3), pd.DataFrame({"other": [1]}), frame.iloc[:0].assign(seed=0)):
+        with pytest.raises(InputError, match=r"^(frame|summary|metrics): .*; pass "):
+            plot(value)
+
+
+def test_what_is_not_a_spectrum_is_one_line():
+    for value in ("x", 3, None, [1], np.zeros(3)):
+        with pytest.raises(InputError, match=r"^spectrum: .* is not one; pass"):
+            plots.plot_spectrum(value)
+        with pytest.raises(InputError, match=r"^spectra: .* is not a mapping of spectra; pass"):
+            plots.plot_layers(value)
+    with pytest.raises(InputError, match=r"^spectra: none, so there is nothing to draw"):
+        LayerSpectra({}, failed={"1": "NaN"}).plot()

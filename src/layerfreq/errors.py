@@ -6,13 +6,13 @@ import contextlib
 import reprlib
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 _OWN = (str(Path(__file__).parent), contextlib.__file__, "<@beartype")
 
@@ -215,6 +215,31 @@ def listed(values: Any, argument: str, what: str) -> list[Any]:
         return list(values)
     except TypeError:
         raise InputError(f"{argument}: {shown(values)} is not a list; pass {what}, such as [...]") from None
+
+
+T = TypeVar("T")
+
+
+class UnknownName(InputError, KeyError):
+    """A name that a mapping does not have; what catches a KeyError catches it."""
+
+    __str__ = Exception.__str__  # that of KeyError puts quotes around
+
+
+class Named(dict[str, T]):
+    """A dictionary that says in one line which name it does not have.
+
+    Args:
+        what: What its values are, in the singular.
+        values: The values by name.
+    """
+
+    def __init__(self, what: str, values: Mapping[str, T]) -> None:
+        super().__init__(values)
+        self._what = what
+
+    def __missing__(self, name: Any) -> T:
+        raise UnknownName(f"{self._what}: no {shown(name)}; {did_you_mean(str(name), self)}")
 
 
 class LayerWarning(UserWarning):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from torch import nn
 
+from layerfreq.errors import Named
 from layerfreq.measure.result import Spectrum, describe_median, describe_peak
 from layerfreq.network.find import unwrap
 from layerfreq.network.naming import Layers
@@ -49,7 +50,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
         refused: Mapping[str, str] | None = None,
         failed: Mapping[str, str] | None = None,
     ) -> None:
-        self._spectra = dict(spectra)
+        self._spectra = Named("layer", spectra)
         self.refused, self.failed = dict(refused or {}), dict(failed or {})
         self.depths = {name: depth for depth, name in enumerate(self._spectra, start=1)}
 

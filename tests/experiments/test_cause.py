@@ -65,6 +65,18 @@ def test_the_table_has_every_cut_and_the_inputs_everywhere(alone):
     assert rows.groupby("study")["seed"].nunique().eq(2).all()
 
 
+def test_a_study_of_a_version_that_called_its_folders_parts_is_read_and_resumed(alone, tmp_path):
+    out = tmp_path / "older"
+    shutil.copytree(alone[0], out)
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("studies:", "parts:"))
+    assert Run(out).config == Run(alone[0]).config
+    Request(out=out, seeds=SEEDS, preset="smoke", resume=True).open(
+        "cause", cause.UNIT, TINY, without=("backend", "workers"), studies=Run(out).config["studies"]
+    )
+    pd.testing.assert_frame_equal(cause_tables.packed(cause.gather(out, SEEDS)), alone[1])
+
+
 def test_heads_on_the_inputs_are_the_same_wherever_they_are_trained(alone):
     """They are trained once, and stand for all; here they are trained again for another depth and seed."""
     out, table = alone

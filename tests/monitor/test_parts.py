@@ -1,5 +1,6 @@
 """Several targets and several probe sets in one monitor: each a whole run of its own, and a step in all of them."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -115,7 +116,8 @@ def test_one_part_that_fails_leaves_the_others(tmp_path):
     assert list(monitor.parts) == ["train-labels"]
     run = Run(tmp_path / "run")
     assert [part.steps() for part in run.parts.values()] == [[0], [0], [0, 1]]
-    assert run.steps() == [0]
+    assert run.steps() == [0, 1]
+    assert repr(run).endswith("2 measurements, steps 0 .. 1, parts gone (1 of 2), train-fails (1 of 2), train-labels)")
 
 
 def test_a_step_that_was_killed_between_parts_is_measured_again(tmp_path, monkeypatch):
@@ -135,7 +137,7 @@ def test_a_step_that_was_killed_between_parts_is_measured_again(tmp_path, monkey
             monitor.measure(2)
     run = Run(tmp_path / "run")
     assert [part.steps() for part in run.parts.values()] == [[0, 2], [0]]
-    assert run.steps() == [0]
+    assert run.steps() == [0, 2]
     monitor = Monitor(model, X, SEVERAL, run=run, when=2, inv_delta=GRID)
     for step in (1, 2, 3, 4):
         monitor.measure(step)
@@ -161,6 +163,15 @@ def test_what_reads_runs_takes_parts_by_name(tmp_path):
         verdict([path / "labels", path / "residual"])
     assert set(compare(path / "labels", path / "residual")["layer"]) == {"1", "3"}
     assert run.parts["residual"].plot().axes
+    for parts in (run.parts, monitor.parts, pickle.loads(pickle.dumps(run.parts))):
+        with pytest.raises(KeyError) as caught:
+            parts["residuals"]
+        assert isinstance(caught.value, InputError)
+        assert str(caught.value) == "part: no 'residuals'; did you mean 'residual'?"
+        assert parts.get("residuals") is None
+    with pytest.raises(InputError, match="layer: no '2'; known are: 1, 3") as caught:
+        run.parts["labels"][0]["2"]
+    assert isinstance(caught.value, KeyError)
     page = write_report(run).read_text()
     assert "The deep frequency principle is undecided in all these runs" in page  # of two layers
     assert "residual" in page

@@ -141,7 +141,7 @@ def run(config: Config, request: Request) -> None:
     config = placed(config)
     parts, out, progress = parts_of(config), request.out, request.progress
     folders = {part.folder: part.study for part in parts}
-    request.open("cause", UNIT, config, without=("backend", "workers"), parts=folders)
+    request.open("cause", UNIT, config, without=("backend", "workers"), studies=folders)
     with pool(config.backend, config.workers) as sweep:
         alone = replace(request, resume=True, progress=Progress())
         jobs = [(part, replace(alone, out=out / part.folder)) for part in reversed(parts)]  # the longest first
@@ -220,7 +220,7 @@ def gather(out: Path, seeds: list[int]) -> pd.DataFrame:
     import pandas as pd
 
     frames = []
-    for folder, study in Run(out).config["parts"].items():
+    for folder, study in Run(out).config["studies"].items():
         runs = [(one, f"seed-{seed}") for one, seed in _runs(out / folder, seeds)]
         frame = results(runs)
         frames.append(frame.assign(run=folder + "/" + frame["run"], study=study))

@@ -13,7 +13,7 @@ from torch import nn
 from layerfreq.data.distributed import Shards
 from layerfreq.data.notes import as_step
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, Named
 from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.budget import Budget
 from layerfreq.monitor.parts import about_probes, as_probe_sets, config_of, describe, name_part
@@ -316,7 +316,7 @@ class Monitor:
         measured = {part: (spectra, error) for part, (spectra, error) in found.items() if spectra[0] or error}
         if not measured:
             return None
-        self.parts = {part: spectra[0] for part, (spectra, _) in measured.items()}
+        self.parts = Named("part", {part: spectra[0] for part, (spectra, _) in measured.items()})
         self.last = first[0]
         self._record.measured(step, measured, model)
         return first[0]

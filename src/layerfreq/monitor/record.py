@@ -46,7 +46,7 @@ class Record:
             self._trackers = Trackers(trackers)
 
     def write_to(self, run: Run, about: Mapping[str, Mapping[str, Any]]) -> list[int]:
-        """Write to a run from now on, and return the steps that it holds.
+        """Write to a run from now on, and return the steps that it, or each of its parts, holds.
 
         Args:
             run: The run.
@@ -59,7 +59,7 @@ class Record:
             raise InputError(f"run: {shown(run)} is not a Run; pass Run(path) or Run.create(path)")
         self.run, self.runs = run, open_parts(run, about)
         self._last = weakref.finalize(self, _last_flush, list(self.runs.values()))
-        return run.steps()
+        return sorted(set.intersection(*(set(one.steps()) for one in self.runs.values())))
 
     def note(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Keep metrics in the run, or in every part of it."""

@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "environment": (dict,),
     "error": (int, float),
     "seeds": (list,),
-    "parts": (list, dict),  # a mapping is an experiment's or a user's own
+    "parts": (list, dict),  # a mapping is a user's own
 }
 # What a step is called in experiments of versions that did not write it down.
 UNITS = {"mlp": "epoch", "resnet": "epoch", "cause": "job", "controls": "epoch"}
@@ -94,6 +94,8 @@ def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> di
     found = {} if found is None else found
     if not isinstance(found, dict):
         raise InputError(f"run: {str(path)!r} holds a {type(found).__name__}, not names and values; {remedy}")
+    if found.get("experiment") == "cause" and isinstance(found.get("parts"), dict):  # of versions that called them so
+        found["studies"] = found.pop("parts")
     for name, some in kinds.items():
         if not isinstance(found.get(name), (*some, type(None))):
             raise InputError(f"run: {str(path)!r} says {name}: {shown(found[name])}, which it cannot be; {remedy}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerfreq.data.arraylike import as_frame
 from layerfreq.data.notes import as_metrics, as_step
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import InputError, Named
 from layerfreq.files import as_path, natural, write_whole
 from layerfreq.layers import LayerSpectra
 from layerfreq.response.result import ErrorSpectrum
@@ -125,7 +126,7 @@ class Run:
             {'labels': [0], 'residual': [0]}
         """
         inside = [self.path / name for name in part_names(self.config)]
-        return {path.name: type(self)(path) for path in inside if (path / "config.yaml").is_file()}
+        return Named("part", {path.name: type(self)(path) for path in inside if (path / "config.yaml").is_file()})
 
     @property
     def unit(self) -> str:
@@ -186,13 +187,13 @@ class Run:
         __iter__ = None  # numbers are steps, not places: iterate over `steps()`
 
     def steps(self) -> list[int]:
-        """Return the steps measured so far, in order: those with spectra, or that all its parts have.
+        """Return the steps measured so far, in order: those with spectra; where no layers are measured, with errors.
 
-        Where no layers are measured, those with errors.
+        Of a run with parts they are those that any part has; `run.parts[name].steps()` are those of one.
         """
         found = steps_in(self.path / "spectra")
-        if not found and (parts := self.parts):  # of which all have what was measured whole
-            return sorted(set.intersection(*(set(part.steps()) for part in parts.values())))
+        if not found and (parts := self.parts):
+            return sorted({step for part in parts.values() for step in part.steps()})
         layerless = not found and (self.path / "errors").is_dir() and not self.config.get("layers")
         return steps_in(self.path / "errors") if layerless else found
 
@@ -216,14 +217,8 @@ class Run:
             >>> run.steps()
             [0, 7]
         """
-        import pandas as pd
-
-        step = as_step(step)
-        if not isinstance(frame, pd.DataFrame):
-            raise InputError(f"frame: {shown(frame)} is not a data frame; pass LayerSpectra.to_frame()")
+        step, frame = as_step(step), as_frame(frame, "frame", SPECTRA_COLUMNS[1:], "LayerSpectra.to_frame()")
         frame = frame.assign(step=step)
-        if missing := [name for name in SPECTRA_COLUMNS if name not in frame]:
-            raise InputError(f"frame: no column {missing[0]!r}; pass LayerSpectra.to_frame()")
         self._write_frame("spectra", f"step-{step:012d}", frame.loc[:, SPECTRA_COLUMNS])
 
     def log(self, step: Any, /, **metrics: Any) -> None:
@@ -384,8 +379,13 @@ class Run:
         steps = self.steps()
         when = f"steps {steps[0]} .. {steps[-1]}" if steps else "nothing measured yet"
         with suppress(InputError):  # of a damaged config, which says so where it is read
-            when += f", parts {', '.join(self.parts)}" if self.parts else ""
+            when += f", parts {', '.join(self._told_parts(len(steps)))}" if self.parts else ""
         return f"Run({str(self.path)!r}, {len(steps)} measurements, {when})"
+
+    def _told_parts(self, most: int) -> Iterator[str]:
+        for name, part in self.parts.items():
+            has = len(part.steps())
+            yield name if has == most else f"{name} ({has} of {most})"
 
     def _read(self, folder: str, pattern: re.Pattern[str], columns: list[str]) -> pd.DataFrame:
         import pandas as pd
