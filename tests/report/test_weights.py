@@ -65,7 +65,7 @@ def test_without_three_steps_or_with_a_damaged_one_there_is_nothing_of_weights(t
     assert weight_map(keep(tmp_path / "a", (0, 10))) is None
     run = keep(tmp_path / "b")
     weights_at(run.path, 10).write_bytes(b"half")
-    with pytest.warns(UserWarning, match=r"nothing of the weights in .*damaged"):
+    with pytest.warns(UserWarning, match=r"leaves out the weights in .*damaged"):
         assert weight_map(run) is None
 
 

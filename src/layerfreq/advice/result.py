@@ -187,7 +187,7 @@ class Advice:
         row, others = self._row(self.features), self.as_good
         if row["transfer"] <= 0:  # R^2: no better than the mean target
             return [f"For the other data no features help: the best, {self.features!r}, reach {row['transfer']:.3f}."]
-        alike = f"; {_listed(others)} may do as well" if others else "; the others do worse for sure"
+        alike = f"; {_listed(others)} may do as well" if others else "; all others do worse for sure"
         return [f"For the other data take features from {self.features!r}: {row['transfer']:.3f}{alike}."]
 
     def _deepening(self) -> str:
@@ -198,7 +198,7 @@ class Advice:
             return f"Depth, by frequency: unknown; {said}."
         number = f"{d.octaves:+.2f} octaves by the last layer, {d.low:+.2f} to {d.high:+.2f}"
         lowest = f"; lowest at {d.lowest!r}" if d.answer == "too much" else ""
-        return f"Depth, by frequency: {d.answer}; {said} ({number}{lowest}). In tests this did not foretell accuracy."
+        return f"Depth, by frequency: {d.answer}; {said} ({number}{lowest}). In tests this did not predict accuracy."
 
     def _frequency(self) -> list[str]:
         if math.isnan(self.agreement):

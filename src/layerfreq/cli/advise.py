@@ -29,38 +29,36 @@ def advise(
     *,
     data: Annotated[
         str | None,
-        typer.Option("--data", help=f"{DataHelp} Not what was trained on. A run of an experiment has its own."),
+        typer.Option("--data", help=f"{DataHelp} Use points not trained on. An experiment's run has its own."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="MODULE:FACTORY", help="Of a run of your own: makes its network.")
+        str | None, typer.Option("--model", metavar="MODULE:FACTORY", help="For a run of your own: builds its network.")
     ] = None,
-    step: Annotated[int | None, typer.Option("--step", help="Of a run; default: the last one kept.")] = None,
+    step: Annotated[int | None, typer.Option("--step", help="For a run: the step; default: the last one kept.")] = None,
     transfer: Annotated[
-        str | None, typer.Option("--transfer", help="Another data set, to take features for; named as --data is.")
+        str | None, typer.Option("--transfer", help="Another data set, to find the best features for; as for --data.")
     ] = None,
     layers: Annotated[
-        list[str] | None, typer.Option("--layers", help="A layer; may be given several times; default: all hidden.")
+        list[str] | None, typer.Option("--layers", help="A layer (repeatable); default: all hidden layers.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="How far below the network's score a head's may be.")] = 0.02,
-    points: Annotated[int, typer.Option(help="Points to learn and judge from, at most.", min=30)] = 2000,
+    tolerance: Annotated[float, typer.Option(help="How far a head may score below the network.")] = 0.02,
+    points: Annotated[int, typer.Option(help="Maximum number of points to train and score heads on.", min=30)] = 2000,
     reading: ReadingOption = "mean",
     seed: SeedOption = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="Folder to keep what is found at each cut in; given again, a stopped command resumes."
-        ),
+        typer.Option("--out", help="Folder for results per cut; run again with the same folder to resume."),
     ] = None,
-    table: Annotated[bool, typer.Option("--table", help="Also how far each head is from the network.")] = False,
+    table: Annotated[bool, typer.Option("--table", help="Also show how far each head is from the network.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say where to cut a trained network, where to take features from, and whether it is deep enough."""
+    """Find where to cut a trained network, where to take features from, and whether it is deep enough."""
     from layerfreq.advice import advise as judge
 
     found: list[tuple[str, Advice, bool]] = []
-    remedy = "nothing was kept, as --out FOLDER would; run it again"
+    remedy = "nothing was kept (--out FOLDER keeps results); run it again"
     if out is not None:
-        remedy = f"{out} keeps the cuts that were done; resume with: {again()}"
+        remedy = f"{out} keeps the finished cuts; resume with: {again()}"
     with stoppable(remedy), counting("advise") as tell:
         for name, source, given, own in _networks(what, model, data, step, points, reading, seed):
             other = None if transfer is None else _other(transfer, source, points, reading)
@@ -88,7 +86,9 @@ def advise(
         for sentence in advice.sentences:
             console.print(sentence)
         if own:
-            console.print("The network was trained on these points: scores are too high; name others with --data.")
+            console.print(
+                "The network was trained on these points, so the scores are too high; pass others with --data."
+            )
 
 
 def _other(transfer: str, source: Any, points: int, reading: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`layerfreq analyze`: any model, its checkpoints, a data set; a run out."""
+"""`layerfreq analyze`: measure any model at its checkpoints, and write a run."""
 
 from __future__ import annotations
 
@@ -26,21 +26,17 @@ from layerfreq.errors import InputError, Refused
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL", help="MODULE:FACTORY, or a folder or hub id of a Hugging Face model.", show_default=False
-    ),
+    typer.Argument(metavar="MODEL", help="MODULE:FACTORY, or a Hugging Face folder or hub id.", show_default=False),
 ]
 ReadingOption = Annotated[
-    str, typer.Option(help="How convolutions and sequences are read: flatten, mean, max, positions, cls or last.")
+    str, typer.Option(help="How to read convolutions and sequences: flatten, mean, max, positions, cls or last.")
 ]
 MemoryOption = Annotated[
-    str | None, typer.Option(help="Budget of features, as in 2GiB; default: a quarter of what is free.")
+    str | None, typer.Option(help="Memory for features, such as 2GiB; default: a quarter of the free memory.")
 ]
 ScalesOption = Annotated[
     list[str] | None,
-    typer.Option(
-        help="raw, rms, or the paper's, maxabs; may be given several times; default: raw.", show_default=False
-    ),
+    typer.Option(help="raw, rms, or maxabs as in the paper (repeatable); default: raw.", show_default=False),
 ]
 
 
@@ -52,7 +48,8 @@ def _check_seed(seed: int) -> int:
 
 
 SeedOption = Annotated[
-    int, typer.Option(help="Of drawn rows, and of weights that a factory draws.", min=0, callback=_check_seed)
+    int,
+    typer.Option(help="Seed for drawn rows, and for weights that a factory initialises.", min=0, callback=_check_seed),
 ]
 DataHelp = "Folder in the hub's layout, hub id, 'digits', .npz or .safetensors file, or MODULE:FUNCTION."
 
@@ -70,20 +67,24 @@ def analyze(
     *,
     data: Annotated[str, typer.Option("--data", help=DataHelp, show_default=False)],
     layers: Annotated[
-        list[str] | None, typer.Option("--layers", help="A layer; may be given several times; default: all hidden.")
+        list[str] | None, typer.Option("--layers", help="A layer (repeatable); default: all hidden layers.")
     ] = None,
-    points: Annotated[int, typer.Option(help="Points to measure on, at most.", min=1)] = 2000,
-    rows: Annotated[int | None, typer.Option(help="Filter centres to draw; default: all points.", min=1)] = None,
+    points: Annotated[int, typer.Option(help="Maximum number of points to measure.", min=1)] = 2000,
+    rows: Annotated[
+        int | None, typer.Option(help="Number of filter centres to draw; default: all points.", min=1)
+    ] = None,
     scale: ScalesOption = None,
     reading: ReadingOption = "flatten",
     memory: MemoryOption = None,
-    batch: Annotated[int, typer.Option(help="Points in one forward pass.", min=1)] = 256,
+    batch: Annotated[int, typer.Option(help="Points per forward pass.", min=1)] = 256,
     seed: SeedOption = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "cpu",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new one in runs/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the run; default: a new folder in runs/.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure any model at its checkpoints, whose weights are loaded without running code of theirs."""
+    """Measure any model at its checkpoints; loading their weights never runs code from the files."""
     from layerfreq.files import as_path
     from layerfreq.inspection.analysis import analyze as measure
     from layerfreq.inspection.analysis import medians, present
@@ -108,7 +109,7 @@ def analyze(
     show_table(head, lines)
     say_units(head, scales)
     if found.told:
-        console.print(f"Steps are from {found.told}.")
+        console.print(f"Steps are taken from {found.told}.")
     _say_refused(found.refused, model)
     list_files([out, *files])
 
@@ -122,4 +123,4 @@ def _say_refused(refused: Mapping[str, Refused], model: str) -> None:
         more = f" and {len(others)} more" if others else ""
         console.print(f"Not measured: {name}{more}: {reason}")
     if refused:
-        console.print(f"layerfreq doctor {model} lists them all.")
+        console.print(f"For all of them: layerfreq doctor {model}")

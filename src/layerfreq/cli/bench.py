@@ -10,16 +10,18 @@ from layerfreq.cli.terminal import JsonOption, print_json
 
 
 def bench(
-    n: Annotated[int, typer.Option(help="Points.", min=2)] = 5000,
-    d: Annotated[list[int] | None, typer.Option(help="Features; may be given several times.", min=1)] = None,
-    cutoffs: Annotated[int, typer.Option(help="Cutoffs.", min=2)] = 50,
-    classes: Annotated[int, typer.Option(help="Classes.", min=2)] = 10,
-    repeats: Annotated[int, typer.Option(help="Medians of this many.", min=1)] = 5,
-    slow: Annotated[bool, typer.Option("--slow", help="Also ways that take seconds per cutoff.")] = False,
-    grow: Annotated[bool, typer.Option("--grow", help="Also how the cost grows with each of the sizes.")] = False,
+    n: Annotated[int, typer.Option(help="Number of points.", min=2)] = 5000,
+    d: Annotated[list[int] | None, typer.Option(help="Number of features (repeatable).", min=1)] = None,
+    cutoffs: Annotated[int, typer.Option(help="Number of cutoffs.", min=2)] = 50,
+    classes: Annotated[int, typer.Option(help="Number of classes.", min=2)] = 10,
+    repeats: Annotated[int, typer.Option(help="Number of timings to take the median of.", min=1)] = 5,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Also time implementations that take seconds per cutoff.")
+    ] = False,
+    grow: Annotated[bool, typer.Option("--grow", help="Also show how the cost grows with each size.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Time the engines and plain implementations on the same inputs, with memory and errors, as Markdown tables."""
+    """Compare time, memory and error of the engines with plain implementations, as Markdown tables."""
     from layerfreq.inspection import benchmark as bench
 
     def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""`layerfreq doctor`: every module of a model, measured or why not, and what measuring it takes."""
+"""`layerfreq doctor`: whether each module of a model is measured, or why not, and the cost."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ def doctor(
     *,
     data: Annotated[str | None, typer.Option("--data", help=DataHelp, show_default=False)] = None,
     layers: Annotated[
-        list[str] | None, typer.Option("--layers", help="Show these, as in 'encoder.*'; may be given several times.")
+        list[str] | None, typer.Option("--layers", help="Show only these layers, such as 'encoder.*' (repeatable).")
     ] = None,
-    show: Annotated[Literal["all", "measured", "refused"], typer.Option(help="Show these alone.")] = "all",
+    show: Annotated[Literal["all", "measured", "refused"], typer.Option(help="Which layers to show.")] = "all",
     input_shape: Annotated[
-        str | None, typer.Option(help="Of one point, as in 3,32,32; default: made up from the model.")
+        str | None, typer.Option(help="Shape of one input, such as 3,32,32; default: inferred from the model.")
     ] = None,
-    points: Annotated[int, typer.Option(help="Points that shall be measured.", min=2)] = 2000,
-    rows: Annotated[int | None, typer.Option(help="Filter centres to draw; default: all points.", min=1)] = None,
+    points: Annotated[int, typer.Option(help="Number of points to plan for.", min=2)] = 2000,
+    rows: Annotated[
+        int | None, typer.Option(help="Number of filter centres to draw; default: all points.", min=1)
+    ] = None,
     scale: ScalesOption = None,
     reading: ReadingOption = "flatten",
     memory: MemoryOption = None,
@@ -33,7 +35,7 @@ def doctor(
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Say of each module whether it is measured, or why not, and what measuring it takes."""
+    """List every module: whether it is measured, or why not, and the memory and time it takes."""
     from layerfreq.inspection.diagnosis import doctor as examine
     from layerfreq.inspection.modules import TIMED
     from layerfreq.isolation.memory import read_memory

@@ -42,7 +42,7 @@ def layerfreq(
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Which frequencies each layer of a network still has to learn."""
+    """Measure which frequencies each layer of a network still has to learn."""
 
 
 for command in (demo, analyze, doctor, report, verdict, advise, relearn, spectrum, errors, reproduce, bench):

@@ -1,4 +1,4 @@
-"""`layerfreq relearn RUN`: fresh heads above every cut, and what orders their steps."""
+"""`layerfreq relearn RUN`: fresh heads above every cut, and what predicts their steps."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ def relearn(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="Folder of a run that kept its weights, or of an experiment.")
     ],
-    step: Annotated[list[int] | None, typer.Option("--step", help="A measured step; default: all kept ones.")] = None,
-    cut: Annotated[list[int] | None, typer.Option("--cut", help="0 inputs, 1 first layer ...; default: all.")] = None,
+    step: Annotated[list[int] | None, typer.Option("--step", help="A step with kept weights; default: all.")] = None,
+    cut: Annotated[
+        list[int] | None, typer.Option("--cut", help="0 for the inputs, 1 for the first layer ...; default: all.")
+    ] = None,
     head: Annotated[
         list[str] | None, typer.Option("--head", help="own, linear, hidden-1 or hidden-2; default: hidden-1.")
     ] = None,
     optimizer: Annotated[list[str] | None, typer.Option("--optimizer", help="sgd or adam; default: both.")] = None,
     scale: Annotated[list[str] | None, typer.Option("--scale", help="raw or rms; default: both.")] = None,
-    seeds: Annotated[int, typer.Option(help="Fresh heads of each kind.", min=1)] = 3,
-    points: Annotated[int, typer.Option(help="Points to train on, at most.", min=2)] = 5000,
-    budget: Annotated[int, typer.Option(help="Steps after which a head is given up.", min=1)] = 1500,
-    batch: Annotated[int, typer.Option(help="Points in a step; 0 for all.", min=0)] = 128,
+    seeds: Annotated[int, typer.Option(help="Number of fresh heads of each kind.", min=1)] = 3,
+    points: Annotated[int, typer.Option(help="Maximum number of points to train on.", min=2)] = 5000,
+    budget: Annotated[int, typer.Option(help="Maximum number of steps per head.", min=1)] = 1500,
+    batch: Annotated[int, typer.Option(help="Points per step; 0 for all.", min=0)] = 128,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="MODULE:FACTORY", help="Of a run of your own: what makes its network."),
+        typer.Option("--model", metavar="MODULE:FACTORY", help="For a run of your own: builds its network."),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help=f"With --model: {DataHelp[0].lower()}{DataHelp[1:]}")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume what was stopped or killed.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume after a stop or kill.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train fresh heads on the frozen features of every cut, and see what tells how long they take.
+    """Train fresh heads on the frozen features of every cut, and find what predicts how long they take.
 
     Options that name steps, cuts, heads, optimizers or scales may be repeated.
 
-    The data and network of an experiment's run are rebuilt; of your own, name them.
+    For an experiment's run the data and network are rebuilt; for a run of your own, pass --model and --data.
     """
     from layerfreq.experiments import source_of
     from layerfreq.relearn import Design
@@ -62,7 +64,7 @@ def relearn(
         batch=batch or None,
     )
     own = _own(model, data, points)
-    remedy = f"{run} keeps what was trained; resume with: {again('--resume')}"
+    remedy = f"{run} keeps the heads trained so far; resume with: {again('--resume')}"
     with stoppable(remedy), counting("relearn") as tell:
         found = train(run, *own, design=design, steps=step, cuts=cut, resume=resume, tell=tell, rebuild=source_of)
     table = league(found)

@@ -1,4 +1,4 @@
-"""`layerfreq report`: what runs measured, as one page."""
+"""`layerfreq report`: one page about runs."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from layerfreq.files import as_path
 from layerfreq.report.terminal import view_of
 
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps or auto.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new one in runs/.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the run; default: a new folder in runs/.")]
 
 
 class BarProgress(Progress):
@@ -88,9 +88,9 @@ def demo(out: OutOption = None, device: DeviceOption = "cpu", as_json: JsonOptio
     _reproduce("mlp", "demo", {}, device=device, seeds=[0], out=out, resume=False, as_json=as_json)
     if not as_json:
         console.print(
-            "Read it so: a peak at low 1/δ means that the layers above have a smooth function\n"
-            "left to learn. Before training deeper layers peak higher; training turns the\n"
-            "order round."
+            "How to read it: a peak at low 1/δ means that the layers above have a smooth\n"
+            "function left to learn. Before training, deeper layers peak higher; training\n"
+            "reverses the order."
         )
 
 
@@ -109,14 +109,15 @@ def reproduce(
         ),
     ] = "small",
     data: Annotated[
-        str | None, typer.Option(help="Folder in the hub's layout, hub id, or 'digits'; cause: folder of folders.")
+        str | None,
+        typer.Option(help="Folder in the hub's layout, hub id, or 'digits'; for cause, a folder of such folders."),
     ] = None,
     device: DeviceOption = "cpu",
-    seed: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times.")] = None,
+    seed: Annotated[list[int] | None, typer.Option("--seed", help="Seed (repeatable).")] = None,
     out: OutOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped or killed.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume after a stop or kill.")] = False,
     variant: Annotated[
-        list[int] | None, typer.Option("--variant", help="resnet: -1 .. -4, may be given several times; default: all.")
+        list[int] | None, typer.Option("--variant", help="resnet: -1 .. -4 (repeatable); default: all.")
     ] = None,
     recipe: Annotated[
         Literal["code", "readme", "sgd"] | None,
@@ -126,20 +127,19 @@ def reproduce(
         list[str] | None,
         typer.Option(
             "--part",
-            help="fprinciple: one-d, heatmap, cifar, optimizers, ricker, parity or bias, may be given several times; "
-            "default: all.",
+            help="fprinciple: one-d, heatmap, cifar, optimizers, ricker, parity or bias (repeatable); default: all.",
         ),
     ] = None,
     backend: Annotated[
         Literal["loky", "dask", "ray"] | None,
-        typer.Option(help="cause: what spreads its jobs, processes of this machine (loky) or a cluster's workers."),
+        typer.Option(help="cause: where jobs run, in processes on this machine (loky) or on a cluster's workers."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="cause: how many processes; default: one per core.", min=1)
+        int | None, typer.Option(help="cause: number of processes; default: one per core.", min=1)
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Reproduce an experiment of the paper, the frequency principle (fprinciple), or ask whether it is the cause."""
+    """Reproduce the paper's experiments, the frequency principle (fprinciple), or the study of causes."""
     given = {"data": data, "recipe": recipe, "backend": backend, "workers": workers}
     given |= {"parts": tuple(part or ()), "variants": tuple(abs(v) for v in variant or ())}
     changes = {field: value for field, value in given.items() if value not in (None, ())}
@@ -169,7 +169,7 @@ def _reproduce(
     progress = BarProgress(asked.UNIT)
     request = Request(out=place, seeds=seeds, preset=preset, device=device, resume=resume, progress=progress)
     try:
-        with stoppable(f"{place} keeps what was measured; resume with: {remedy}"):
+        with stoppable(f"{place} keeps the measurements so far; resume with: {remedy}"):
             asked.run(config, request)
             ours = asked.present(place, seeds)
             theirs = asked.beside(place, seeds) if isinstance(asked, Compared) else None

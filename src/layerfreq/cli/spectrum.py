@@ -1,4 +1,4 @@
-"""`layerfreq spectrum FILE` and `layerfreq errors FILE`: what is measured of arrays in a file."""
+"""`layerfreq spectrum FILE` and `layerfreq errors FILE`: measure arrays in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from layerfreq.errors import InputError
 from layerfreq.files import as_path
 from layerfreq.loading.array_files import SUFFIXES, read_arrays
 
-ScaleOption = Annotated[Scale, typer.Option(help="Features as they are, at unit RMS, or at the paper's scale, maxabs.")]
+ScaleOption = Annotated[
+    Scale, typer.Option(help="raw: features as they are; rms: at unit RMS; maxabs: as in the paper.")
+]
 WHOLE = ("method", "n", "d", "units", "mse", "bias", "notes")
 BANDS = ("k", "target_energy", "error_energy", "relative", "chance", "stderr", "low", "high")
 
@@ -24,7 +26,7 @@ def spectrum(
         Path, typer.Argument(metavar="FILE", help=".npz or .safetensors with arrays `features` and `targets`.")
     ],
     scale: ScaleOption = "raw",
-    rows: Annotated[int | None, typer.Option(help="Filter centres to draw; default: all points.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Number of filter centres to draw; default: all points.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for spectrum.csv, .png and .pdf.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,14 +51,16 @@ def errors(
         Path, typer.Argument(metavar="FILE", help=".npz or .safetensors with arrays `inputs`, `targets` and `outputs`.")
     ],
     method: Annotated[
-        Literal["auto", "grid", "scattered", "filter", "projection"], typer.Option(help="auto says what it picks.")
+        Literal["auto", "grid", "scattered", "filter", "projection"], typer.Option(help="auto reports its choice.")
     ] = "auto",
-    window: Annotated[str | None, typer.Option(help="grid: for data that do not repeat, such as hann.")] = None,
-    rows: Annotated[int | None, typer.Option(help="filter: centres to draw; default: all points.")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="grid: a window for data that are not periodic, such as hann.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="filter: number of centres to draw; default: all points.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for errors.csv, .png and .pdf.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure error by frequency: which of the target's frequencies the outputs have, and which not."""
+    """Measure error by frequency: which of the target's frequencies the outputs have, and which they miss."""
     from layerfreq.response import error_spectrum
 
     out = None if out is None else as_path(out, "out")

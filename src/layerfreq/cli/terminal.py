@@ -32,9 +32,7 @@ def _set_aside(as_json: bool) -> bool:
     return as_json
 
 
-JsonOption = Annotated[
-    bool, typer.Option("--json", callback=_set_aside, help="Print the result as one JSON object, for programs.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", callback=_set_aside, help="Print the result as one JSON object.")]
 
 
 def print_json(result: Any) -> None:
@@ -85,7 +83,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stoppable(remedy: str) -> Iterator[None]:
-    """Let Ctrl-C end a command with one line that says what is kept and how to carry on."""
+    """Let Ctrl-C end a command with one line that says what is kept and how to resume."""
     try:
         yield
     except KeyboardInterrupt:  # Typer would end with 130 and say nothing
@@ -136,8 +134,8 @@ def pick_scales(given: list[str] | None) -> list[Scale]:
 def say_units(head: list[str], scales: Iterable[str] = ()) -> None:
     """Print what the numbers of a table of layers are, and what its scales."""
     some = any("limit" in title for title in head)
-    limit = "limit: finer windows hold fewer than 2 points; *: a number beyond it."
-    console.print(f"In 1/δ. {limit if some else '*: beyond what is resolved, where windows hold fewer than 2 points.'}")
+    limit = "limit: above it windows hold fewer than 2 points; *: beyond the limit."
+    console.print(f"In 1/δ. {limit if some else '*: unresolved, windows there hold fewer than 2 points.'}")
     for scale in in_order(scales):
         console.print(explained(scale))
 

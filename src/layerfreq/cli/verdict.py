@@ -16,18 +16,18 @@ from layerfreq.cli.terminal import JsonOption, print_json
 def verdict(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs, or of experiments.")],
     error: Annotated[
-        float | None, typer.Option(help="Training loss whose steps are compared; default: the lowest all runs reached.")
+        float | None, typer.Option(help="Training loss to compare steps at; default: the lowest that all runs reached.")
     ] = None,
     together: Annotated[
         bool,
-        typer.Option("--together", help="Judge runs of different models or data as if they were one kind."),
+        typer.Option("--together", help="Judge runs of different models or data together."),
     ] = False,
     table: Annotated[
-        bool, typer.Option("--table", help="Also a row for each scale and step, and for each band of the error.")
+        bool, typer.Option("--table", help="Also print a row per scale and step, and per error band.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether deeper means lower frequency in these runs, from which step on, and how sure that is."""
+    """Judge whether deeper means lower frequency in these runs, from which step on, and how surely."""
     from layerfreq.data.scales import explained
     from layerfreq.verdict.depth import verdict as judge
 
@@ -44,7 +44,7 @@ def verdict(
         print(_fitted(sentence))
     if table:
         _print_rows("Deeper is lower, by scale and step:", result.to_frame(), 3)
-        _print_rows("Low frequencies first: the step at which a band's relative error came below 0.5:", result.bands, 6)
+        _print_rows("Low frequencies first: the step at which a band's relative error fell below 0.5:", result.bands, 6)
 
 
 def _print_rows(title: str, rows: Any, digits: int) -> None:
@@ -59,7 +59,7 @@ def _of_scale(one: Any) -> dict[str, Any]:
 
 
 def _fitted(sentence: str) -> str:
-    """Break a sentence between words at a terminal's width; whoever reads it from a pipe gets it whole."""
+    """Wrap a sentence at the terminal's width; in a pipe it stays one line."""
     if not sys.stdout.isatty():
         return sentence
     return textwrap.fill(sentence, max(shutil.get_terminal_size().columns, 40), subsequent_indent="  ")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 SENTENCES = {
     "maxabs": "the paper's; each dimension centred, over its largest absolute value",
     "raw": "features as they are; larger outputs alone mean lower frequencies",
-    "rms": "a layer centred, over its root mean square; its size does not count",
+    "rms": "a layer centred, divided by its root mean square; its size does not count",
 }
 NAMES = {"maxabs": "maxabs", "raw": "raw", "rms": "unit RMS"}
 TITLES = {"maxabs": "Maxabs scale, the paper's", "raw": "Raw scale", "rms": "Unit RMS features"}

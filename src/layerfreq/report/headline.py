@@ -32,7 +32,7 @@ def headline(found: Collection, sources: Sequence[Run], unit: str) -> str:
     if not cases:
         return (
             "<h1>Training curves only</h1>"
-            '<p class="lede">No layer was measured in these runs, so nothing is said of frequencies.</p>'
+            '<p class="lede">No layer was measured in these runs, so nothing can be said about frequencies.</p>'
             f"{_speed(sources)}"
         )
     verdicts = [(case, runs, _verdict(runs)) for (case, _), runs in cases.items()]

@@ -51,7 +51,7 @@ def view(runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = 
         shown = {name: (shared or scales)[:1] for name, scales in shown.items()}
     parts = [_block(name, frame, shown[name], unit, plain, width) for name, frame in runs.items()]
     bar, dot = ("|", "'") if plain else ("│", "·")
-    legend = f"RDF per octave, each line to its own top; {bar} median, {dot} and * unresolved."
+    legend = f"RDF per octave, each line to its own maximum; {bar} median, {dot} and * unresolved."
     said = [explained(scale) for scale in in_order(chain.from_iterable(shown.values()))]
     return "\n".join([*parts, *said, legend])
 
@@ -76,7 +76,7 @@ def view_errors(
     parts = [part for part in parts if part]
     full, dot = ("@", "'") if plain else ("█", "·")
     legend = [
-        f"Errors are shares of the target's amplitude: {full} 1 or more, {dot} no target there.",
+        f"Errors are shares of the target's amplitude: {full} 1 or more, {dot} no target.",
         "k: angular frequency of the inputs, in radians per unit.",
     ]
     return "\n".join([*parts, *legend]) if parts else ""

@@ -56,7 +56,7 @@ def weight_map(run: Run) -> WeightMap | None:
     try:
         return _read(KeptWeights(run))
     except InputError as error:
-        warnings.warn(f"the report has nothing of the weights in {str(run.path)!r}: {error}", stacklevel=2)
+        warnings.warn(f"the report leaves out the weights in {str(run.path)!r}: {error}", stacklevel=2)
         return None
 
 

@@ -32,7 +32,7 @@ def judge_cause(table: pd.DataFrame) -> Finding:
         table: As from `league`, with its standard columns.
     """
     if len(table) == 0:
-        return Finding("undecided", f"{QUESTION}: undecided, nothing was trained anew above the cuts.")
+        return Finding("undecided", f"{QUESTION}: undecided, no fresh heads were trained above the cuts.")
     here: Any = table[(table["pairs_of"] == "within step") & (table["scale"] == "rms")]
     if len(here) == 0:
         return Finding("undecided", f"{QUESTION}: undecided, this needs heads at rms scale.")

@@ -238,7 +238,7 @@ def _of_training(one: ScaleVerdict, runs: Sequence[tuple[Run, str]]) -> ScaleVer
     early = [why for why in (hardly_trained(run, step) for run, _ in runs) if why]
     if not early:
         return one
-    counted = early[0] if len(runs) == 1 else f"{len(early)} of {len(runs)} runs, as one of which {early[0]}"
+    counted = early[0] if len(runs) == 1 else f"{len(early)} of {len(runs)} runs; in one of them {early[0]}"
     if 2 * len(early) < len(runs):
         return replace(one, why=f"{one.why}; hardly trained at {one.unit} {step}: {counted}")
     why = f"training had hardly begun at {one.unit} {step}: {counted}; {one.why}"

@@ -53,7 +53,7 @@ def judge_learning(runs: Sequence[tuple[Run, str]]) -> Finding:
     bands = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     bands += " band" if counts[-1] == 1 else " bands"
     if counts[0] < BANDS:
-        why = f"the error could be told in {bands} of the target, and an order needs {BANDS}"
+        why = f"{bands} of the target have a relative error, and an order needs {BANDS}"
         return Finding("undecided", f"{QUESTION}: undecided, {why}.")
     seeds: dict[str, list[tuple[float, float]]] = {}
     for cluster, k, steps, late in found:
@@ -63,11 +63,11 @@ def judge_learning(runs: Sequence[tuple[Run, str]]) -> Finding:
     never = sum(int(late.sum()) for *_, late in found)
     basis = bands
     if never:
-        basis += f"; {never} of {sum(len(k) for _, k, _, _ in found)} never came below and count as later than all"
+        basis += f"; {never} of {sum(len(k) for _, k, _, _ in found)} never came below it and count as last"
     if len(errors) < len(runs):
         basis += f"; {len(runs) - len(errors)} of {len(runs)} runs have no errors by frequency"
     if not seeds:
-        why = f"no two bands came below a relative error of {HALF} at different measured steps ({basis})"
+        why = f"no two bands fell below a relative error of {HALF} at different measured steps ({basis})"
         return Finding("undecided", f"{QUESTION}: undecided, {why}.")
     return _finding(list(seeds.values()), basis)
 
@@ -135,7 +135,7 @@ def _finding(seeds: Sequence[Sequence[tuple[float, float]]], basis: str) -> Find
     """Judge the rank correlations of seeds, each with its variance by luck."""
     values = np.array([np.mean([value for value, _ in runs]) for runs in seeds])
     mean, low, high = bootstrap(values)
-    what = f"the step at which a band's relative error comes below {HALF} has rank correlation {mean:+.2f} with k"
+    what = f"the step at which a band's relative error falls below {HALF} has rank correlation {mean:+.2f} with k"
     if len(values) < 2:
         why = f"one seed has no interval: {what} ({basis})"
         return Finding("undecided", f"{QUESTION}: undecided, {why}.", mean)

@@ -82,7 +82,7 @@ def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None, *, 
     if effect is None or effect.interval is None:
         return Finding("undecided", f"{question}: undecided, too few runs of different depth for an interval of {to}.")
     low, high = effect.interval
-    size = f"{to} change by {2**effect.slope - 1:+.0%} a layer"
+    size = f"{to} change by {2**effect.slope - 1:+.0%} per layer"
     basis = f"{LEVEL:.0%} interval {2**low - 1:+.0%} to {2**high - 1:+.0%}, {len(known)} runs, {effect.how}"
     answer: Literal["yes", "no", "undecided"] = "yes" if effect.sign < 0 else "no" if effect.sign > 0 else "undecided"
     if any(late):

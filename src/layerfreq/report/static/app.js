@@ -55,8 +55,8 @@ function drawAll() {
   find("part-spectra").hidden = find("part-map").hidden = !measured;
   for (const choice of document.querySelectorAll("#controls fieldset, #focus-choice")) choice.hidden = !measured;
   find("all-choice").hidden = run.layers.length <= FEW;
-  find("status").textContent = !measured ? `No layer was measured in this run; it keeps ${run.errors ? "the network's error" : "training curves"} only.`
-    : run.moments.length === 1 ? "One measurement so far: nothing moves yet." : "";
+  find("status").textContent = !measured ? `No layer was measured in this run; it has only ${run.errors ? "the network's error" : "training curves"}.`
+    : run.moments.length === 1 ? "Only one measurement so far." : "";
   find("focus").replaceChildren(el("option", { value: "-1" }, "all alike"), ...run.layers.map((name, i) => el("option", { value: String(i), dir: "auto" }, `${i + 1} · ${name}`)));
   find("focus").value = String(state.focus);
   show(state.at);
@@ -137,7 +137,7 @@ function looksChanged() {
 async function begin() {
   looksChanged();
   find("levels").textContent = about.levels;
-  if (runs.some((run) => run.thinned)) find("thinned").textContent = "Of a long series of metrics every k-th value is kept.";
+  if (runs.some((run) => run.thinned)) find("thinned").textContent = "Long series of metrics are thinned to every k-th value.";
   find("run-choice").hidden = find("part-compare").hidden = runs.length < 2;
   find("run").replaceChildren(...runs.map((run, i) => el("option", { value: String(i), dir: "auto" }, run.name)));
   await unpack();
