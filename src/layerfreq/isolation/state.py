@@ -15,14 +15,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from layerfreq.isolation.memory import free_memory
+from layerfreq.isolation.numbers import Numbers, compare
 from layerfreq.isolation.reach import ATOMS, Found, attributes, is_plain, named_by, slots
 
-LARGE = 4 << 20  # bytes from which on NumPy does so
 FEW = 64 << 20  # bytes of arrays and tensors, outside of the model, whose contents are remembered
 _said: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
@@ -40,7 +39,7 @@ class Kept:
         room = {True: FEW, False: free_memory() // 2}
         for one in found:
             note = _note(one.value, sharded)
-            if isinstance(note, (_Numbers, _Items)):
+            if isinstance(note, (Numbers, _Items)):
                 few = one.data or not one.inside
                 copied = note.size <= room[few] and note.copy()
                 room[few] -= note.size if copied else 0
@@ -49,7 +48,7 @@ class Kept:
             names = named_by(one.value)
             if names:
                 self._notes.append((one, _Names(one.value, names)))
-        self._tensors = [note for _, note in self._notes if isinstance(note, _Numbers)]
+        self._tensors = [note for _, note in self._notes if isinstance(note, Numbers)]
         for note in self._tensors:
             note.hide()
 
@@ -61,6 +60,7 @@ class Kept:
         """
         for note in self._tensors:
             note.show()
+        compare(self._tensors)
         lost: dict[str, set[str]] = {}
         for one, note in self._notes:
             what = note.changed()
@@ -89,7 +89,7 @@ def _note(value: Any, sharded: bool) -> Any:
     """Remember one object; None where there is nothing that could change."""
     if isinstance(value, Tensor):
         skip = is_lazy(value) or (sharded and isinstance(value, nn.Parameter))
-        return None if skip else _Numbers(value, hide=not sharded)
+        return None if skip else Numbers(value, hide=not sharded)
     if isinstance(value, (np.ndarray, array.array, bytearray)):
         return _Items(value)
     if isinstance(value, (dict, list, set, deque)):
@@ -170,93 +170,6 @@ def _entries(value: Any) -> list[Any]:
 
 def _same_entry(a: Any, b: Any) -> bool:
     return a is b or (type(a) is type(b) is tuple and len(a) == len(b) == 2 and a[0] is b[0] and a[1] is b[1])
-
-
-class _Numbers:
-    """A tensor: its memory, the numbers there, whether it is trained, its gradient.
-
-    The gradient is hidden meanwhile, so that nothing is added to it.
-    """
-
-    def __init__(self, value: Tensor, *, hide: bool) -> None:
-        self._value, self._before = value, None
-        self._memory = value.detach() if _is_filled(value) else None
-        self.size = 0 if self._memory is None else value.numel() * value.element_size()
-        self._version = None if value.is_inference() else value._version
-        self._trained = value.requires_grad
-        self._leaf = hide and value.is_leaf and not value.is_inference()
-        self._gradient = value.grad if self._leaf else None
-
-    def hide(self) -> None:
-        """Take the gradient away."""
-        if self._gradient is not None:
-            self._value.grad = None
-
-    def show(self) -> None:
-        """Put gradient and flag back."""
-        if self._leaf:
-            if self._value.requires_grad != self._trained:
-                self._value.requires_grad_(self._trained)
-            if self._value.grad is not self._gradient:
-                self._value.grad = self._gradient
-
-    def copy(self) -> bool:
-        """Remember the numbers."""
-        if self._memory is None:
-            return False
-        home = self._memory.device
-        if home.type == "cuda" and self.size > torch.cuda.mem_get_info(home)[0] // 4:
-            home = torch.device("cpu")
-        try:
-            self._before = _copied(self._memory, home)
-        except (RuntimeError, NotImplementedError):  # kinds of tensors without a copy, or no memory for one
-            return False
-        return True
-
-    def changed(self) -> str:
-        value, memory = self._value, self._memory
-        if memory is None:
-            return ""
-        moved = not _same_memory(value, memory)
-        if self._before is None:
-            written = self._version is not None and value._version != self._version
-        else:
-            written = not _same(memory, self._before)
-        return f"a tensor of {self.size >> 20} MiB" if moved or written else ""
-
-    def put_back(self) -> bool:
-        value, memory, before = self._value, self._memory, self._before
-        assert memory is not None
-        if not _same_memory(value, memory):
-            value.data = memory
-        if before is None:
-            return False
-        with torch.inference_mode(memory.is_inference()), torch.no_grad():
-            memory.data.copy_(before)  # .data, since a graph may be waiting for its backward pass
-        if self._version is not None and value._version != self._version:
-            _set_version(value, self._version)
-        return True
-
-
-def _copied(memory: Tensor, home: torch.device) -> Tensor:
-    """Return a copy; a large one of the host's lies in memory of NumPy's, which asks the system for large pages.
-
-    Touching fresh memory page by page takes several times as long as copying.
-    """
-    plain = type(memory) is Tensor and memory.layout == torch.strided and memory.is_contiguous()
-    size = memory.numel() * memory.element_size()
-    if not plain or size < LARGE or memory.device.type != "cpu" or home.type != "cpu" or memory.is_quantized:
-        return memory.to(home, copy=True)
-    room = torch.from_numpy(np.empty(size, dtype=np.uint8)).view(memory.dtype).view(memory.shape)
-    return room.copy_(memory)
-
-
-def _set_version(value: Tensor, version: int) -> None:
-    autograd: Any = getattr(torch._C, "_autograd")  # noqa: B009  which its stubs leave out
-    try:
-        autograd._unsafe_set_version_counter((value,), (version,))
-    except TypeError:  # before PyTorch 2.7
-        autograd._unsafe_set_version_counter(value, version)
 
 
 class _Items:
@@ -344,34 +257,3 @@ class _Names:
 
     def put_back(self) -> bool:
         return False
-
-
-def _is_filled(tensor: Tensor) -> bool:
-    """Whether a tensor holds numbers of its own now: not one on "meta", and none whose memory has been given back."""
-    try:
-        return not tensor.is_meta and tensor.untyped_storage().nbytes() > 0
-    except (RuntimeError, NotImplementedError, ValueError):  # kinds of tensors without a storage, or lazy ones
-        return False
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    try:
-        kind = a.dtype == b.dtype and a.device == b.device and a.shape == b.shape and a.stride() == b.stride()
-        return kind and a.data_ptr() == b.data_ptr()
-    except RuntimeError:  # wrappers without an address
-        return True
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Bit for bit."""
-    b = b.to(a.device)
-    if a.is_quantized:
-        a, b = a.int_repr(), b.int_repr()
-    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(a.element_size())
-    try:
-        if a.is_complex():
-            a, b = torch.view_as_real(a), torch.view_as_real(b)
-            whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
-        return torch.equal(a, b) if whole is None else torch.equal(a.view(whole), b.view(whole))
-    except (RuntimeError, TypeError, NotImplementedError):
-        return torch.equal(a, b)
