@@ -29,7 +29,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
     Attributes:
         depths: name -> 1 for the first of these layers, 2 for the next, and so on.
         refused: name -> reason, for activations and blocks of the model that are not cuts.
-        failed: name -> reason, for layers that could not be measured this time, such as those with NaN in them.
+        failed: name -> reason, for layers that could not be measured this time, for example because of NaN.
 
     Example:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
@@ -72,7 +72,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
         return LayerSpectra({name: s.to_scale(scale) for name, s in self.items()}, self.refused, self.failed)
 
     def in_its_scales(self) -> list[LayerSpectra]:
-        """Return the measurement in every scale that follows from it: raw and rms from one another, maxabs alone."""
+        """Return the measurement at every scale that it determines: raw and rms give each other, maxabs only itself."""
         if any(one.scale == "maxabs" for one in self.values()):
             return [self]
         return [self.to_scale("raw"), self.to_scale("rms")]
@@ -80,8 +80,8 @@ class LayerSpectra(Mapping[str, Spectrum]):
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame: layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr.
 
-        Its `attrs` say what all layers share: n, rows (of the first layer) and floor; which were refused, why; and
-        scale -> layer -> `Spectrum.coincident` where points coincide.
+        Its `attrs` hold what all layers share: n, rows (of the first layer) and floor; the refused layers with reasons;
+        and scale -> layer -> `Spectrum.coincident` if points coincide.
         """
         import pandas as pd
 
@@ -117,7 +117,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
         return "\n".join([*lines, *self._left_out()])
 
     def _repr_html_(self) -> str:
-        """The `repr` as notebooks show it: a table, one row per layer, and below it what could not be measured."""
+        """Return the `repr` for notebooks: a table, one row per layer, and below it what could not be measured."""
         import pandas as pd
 
         table = pd.DataFrame(list(self._rows()), index=list(self), columns=pd.Index(["peak", "median", "resolution"]))
@@ -133,7 +133,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
 
 
 def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the frames of one measurement at several scales as one, with what they say of themselves."""
+    """Return the frames of one measurement at several scales as one, `attrs` included."""
     import pandas as pd
 
     whole = pd.concat(frames, ignore_index=True)
@@ -169,50 +169,49 @@ def layer_spectra(
 ) -> LayerSpectra | dict[Any, LayerSpectra]:
     """Measure the effective target function {(features at a layer, targets)} of every layer.
 
-    The model runs in eval mode without gradients and is left bit for bit as it was. In memory are the features of as
-    many layers at a time as fit into a budget, each such lot from one forward pass (up to the last of them). Where
-    not even one layer's fit, some filter centres are held and the model is run again and again, so that all points
-    pass by them in batches: just as exact, and slower the smaller the budget.
+    The model runs in eval mode without gradients and is left unchanged, bit for bit. As many layers are held in memory
+    together as fit into `memory`; each group takes one forward pass, up to its last layer. If not even one layer fits,
+    some filter centres are held and the model is run several times to bring all points past them in batches: just as
+    exact, but slower the less memory there is.
 
     Args:
         model: Any module.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
-        targets: (n,) class ids, or (n,) or (n, c) floats, or those of positions, see `reading`; None with an iterable
-            of batches. In batches that are dicts they are what is called "labels"; where the model itself compares a
-            token's output with the next one's label, as causal language models of Hugging Face's do, so is measured.
-            Or a function `(x, y, output) -> target`, which gets copies of each batch, its labels y (None where there
-            are none) and what the model returned (its logits, or first floating tensor). Or several by name, from one
-            forward pass: `{"labels": y, "residual": function}`, where functions get as y the first that is no
-            function; with an iterable of batches, None stands for its labels, which functions get.
-        layers: Names as from `hidden_layers`, patterns such as "blocks.*", numbers among them (-1 is the last), or
-            modules of the model, one or several; None means all hidden layers. A pattern that matches no hidden layer
-            stands for all layers that it does match.
+        targets: (n,) class ids, or (n,) or (n, c) floats, or targets per position (see `reading`); None with an
+            iterable of batches. In batches that are dicts they are the entry "labels"; for causal language models of
+            Hugging Face, which compare a token's output with the next token's label, they are shifted likewise. Or a
+            function `(x, y, output) -> target`, which gets copies of each batch, its labels y (None if there are none)
+            and the model's output (its logits, or first floating-point tensor). Or several by name, measured in one
+            forward pass: `{"labels": y, "residual": function}`, where functions get the first target that is not a
+            function as y; with an iterable of batches, None stands for its labels.
+        layers: Names as from `hidden_layers`, patterns such as "blocks.*", indices into the hidden layers (-1 is the
+            last), or modules of the model, one or several; None means all hidden layers. A pattern that matches no
+            hidden layer selects all other layers that it matches.
         reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten", "mean", "max" or
-            "positions", one name or a mapping from layers to names (see `layer_features`). With "positions", a target
-            of each sample is shared by its positions; class ids (n, *positions), such as tokens (n, t) or pixels
-            (n, h, w), or floats with one axis more, laid out as the layer's output is, go with theirs. A class id of
-            -100 drops its position, so give it to padding.
-        memory: Bytes that features, and copies of them, may take on top of what the forward pass takes, or text such as
-            "500MB" or "2GiB". None means a quarter of the memory that is free, and no more than 4 GiB. Some 50 MiB
-            for tiles of the work, and 16 filter centres, are taken whatever the budget. With `group`, a layer's
-            features are always held.
-        whole: Run the model on all inputs at once, as a graph network wants it, whose points depend on one another;
-            so does a list of one batch, `[(inputs, targets)]`.
-        **options: Of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With `group`,
-            every rank calls with its own part of the inputs, and all get the spectra of the whole.
+            "positions", one name or a mapping from layers to names (see `layer_features`). With "positions", all
+            positions of a sample share its target, unless each has its own: class ids (n, *positions), such as tokens
+            (n, t) or pixels (n, h, w), or floats with one more axis, in the layout of the layer's output. A class id of
+            -100 drops its position; use it for padding.
+        memory: Bytes that features and their copies may take in addition to the forward pass, or text such as "500MB"
+            or "2GiB". None means a quarter of the free memory, and at most 4 GiB. About 50 MiB for working tiles, and
+            16 filter centres, are always used. With `group`, a layer's features are always held.
+        whole: Run the model on all inputs at once, as needed for graph networks, whose points depend on one another; a
+            list of one batch, `[(inputs, targets)]`, does the same.
+        **options: Options of `spectrum`: inv_delta, scale, center, rows, rtol, engine, device, seed, group. With
+            `group`, every rank calls with its own part of the inputs, and all get the spectra of the whole set.
 
-    Next-token targets of a language model that takes ids (n, t), in three lines; the classes are the vocabulary's
-    tokens, and no one-hot matrix is formed:
+    Next-token targets of a language model that takes ids (n, t), in three lines; the classes are the tokens of the
+    vocabulary, and no one-hot matrix is formed:
 
         following = ids.roll(-1, dims=1)
         following[:, -1] = -100  # the last token has none; give -100 to padding, too
         layer_spectra(model, ids, following, reading="positions", rows=2000)
 
     Returns:
-        The spectra, or name -> spectra where several targets were named.
+        The spectra, or name -> spectra if several targets were named.
 
     Raises:
-        InputError: For bad input; where a layer is to blame, the message names it.
+        InputError: For bad input; if a layer is the cause, the message names it.
 
     Example:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))

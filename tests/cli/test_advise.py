@@ -90,7 +90,7 @@ def test_stopped_it_says_how_to_resume_and_does(cli, home, tmp_path, monkeypatch
     monkeypatch.setattr(cells, "held_out", train)
     status, out, error = cli(*given, "--out", "kept")
     assert (status, out, error.count("\n")) == (130, "", 1)
-    assert "kept keeps the cuts that were done; resume with: layerfreq advise" in error
+    assert "kept keeps the finished cuts; resume with: layerfreq advise" in error
     status, out, error = cli(*given, "--out", "kept")
     assert (status, error, len(calls)) == (0, "", 8)  # the first cut's are there
     assert cli(*given, "--out", "kept") == (0, out, "")

@@ -50,30 +50,29 @@ def spectrum(
 
     Args:
         features: (n, ...) tensor or array, finite, flattened to (n, d).
-        targets: (n,) integer class ids (taken as one-hot), or (n,) or (n, c) floats. Of more than 128 float
-            columns or 1024 distinct ids, random-sign sums are filtered instead; `stderr` then has what this leaves
-            uncertain.
+        targets: (n,) integer class ids (taken as one-hot), or (n,) or (n, c) floats. More than 128 float columns or
+            1024 distinct ids are reduced to random-sign sums; `stderr` then includes the resulting error.
         inv_delta: (m,) increasing, > 0; None picks a logarithmic grid that covers the data's own distances.
-        scale: "raw" takes features as they are; "rms" takes (f - mean f) / sqrt(mean |f - mean f|^2), so that 1/delta
-            is dimensionless; "maxabs", the paper's, takes every dimension centred and divided by its largest absolute
-            value (constant ones stay 0). The authors' code adds 1e-9 to that value; here nothing is added.
-        center: Subtract the mean target first, so that LFR starts at 0. None does so for floats, whose mean is a matter
-            of their unit, and leaves class ids as published; `Spectrum.center` says what was done. Floats that are
-            one-hot vectors of classes give what the ids would with center=False.
-        rows: None: every point is a filter centre (exact). Else: that many, drawn without replacement; a warning says
-            how many it takes where these are too few for `stderr` to rest on what they show.
-        rtol: Instead of `rows`: as many as it takes for this relative standard error of LFR at every cutoff; where LFR
-            is below 0.01, relative to 0.01.
-        engine: "auto": "cpu" on the CPU for the work of some 300 points or more, "cuda" on an NVIDIA GPU (Ampere or
-            later, with Triton) above 1,024, else "blocked" (measured in docs/benchmarks.md). "cpu": all cutoffs from
+        scale: "raw" uses features as they are; "rms" uses (f - mean f) / sqrt(mean |f - mean f|^2), so that 1/delta is
+            dimensionless; "maxabs", the paper's, centres every dimension and divides it by its largest absolute value
+            (constant dimensions stay 0). The authors' code adds 1e-9 to that value; here nothing is added.
+        center: Whether to subtract the mean target first, so that LFR starts at 0. None does so for floats, whose mean
+            depends on their unit, and not for class ids, as published; `Spectrum.center` says what was done. One-hot
+            vectors with center=False give the same as class ids.
+        rows: Number of filter centres, drawn without replacement; None makes every point one (exact). If they are too
+            few for a reliable `stderr`, a warning says how many it takes.
+        rtol: Instead of `rows`: draw as many as needed for this relative standard error of LFR at every cutoff
+            (relative to 0.01 where LFR is smaller).
+        engine: "auto": "cpu" on the CPU for about 300 points or more, "cuda" on an NVIDIA GPU (Ampere or later, with
+            Triton) above 1,024 points, otherwise "blocked" (measured in docs/benchmarks.md). "cpu": all cutoffs from
             one pass, LFR to 1e-5 (3e-5 where all points lie in two places). "cuda": the same on one NVIDIA GPU, 1e-6.
-            "blocked": any device; float64 features keep float64's accuracy. "reference": float64, dense.
-            `Spectrum.engine` says which it was.
+            "blocked": any device; float64 features keep float64 accuracy. "reference": float64, dense.
+            `Spectrum.engine` says which one was used.
         device: Where to compute; None means where the features are.
-        seed: Of the draw of rows, and of the random signs. The global random state is not touched.
-        group: A `torch.distributed` process group over whose ranks the points are spread: each rank calls with its
-            own part of them, which may be empty, and all get the spectrum of the whole, as one process would find
-            it with the parts one under the other. None measures what this process has, whatever groups there are.
+        seed: Seed for the drawn rows and random signs. The global random state is not touched.
+        group: A `torch.distributed` process group whose ranks share the points: each rank calls with its own part,
+            which may be empty, and all get the spectrum of the concatenated parts. None measures only this process's
+            points.
 
     Returns:
         A `Spectrum`.

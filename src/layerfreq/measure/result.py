@@ -1,4 +1,4 @@
-"""What is measured: a spectrum, and the numbers that are read off it."""
+"""The result of a measurement: a spectrum, and the numbers derived from it."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ class Spectrum:
     """Low-frequency ratio (LFR) and ratio density function (RDF) of a target function over its features.
 
     Attributes:
-        inv_delta: (m,) float64, the cutoffs 1/delta, delta being the filter's variance.
+        inv_delta: (m,) float64, the cutoffs 1/delta, where delta is the filter's variance.
         lfr: (m,) float64, the share of the target's energy that the filter keeps.
         rdf: (m,) float64, the derivative of `lfr` with respect to 1/delta, exact at each point.
         chance: (m,) float64, the LFR expected if the labels were shuffled over the points.
         neighbours: (m,) float64, the effective number of points in a filter window (Kish), 1 to n.
-        stderr: (m,) float64, the standard error of `lfr`, or None where every point was a filter centre and no
-            target was sketched.
+        stderr: (m,) float64, the standard error of `lfr`; None if every point was a filter centre and no target was
+            sketched.
         n: Number of points.
         d: Number of features.
         rows: Number of filter centres.
-        scale: "raw"; "rms" where features were centred and divided by their root mean square; "maxabs" where every
-            dimension was centred and divided by its largest absolute value.
+        scale: "raw"; "rms" if features were centred and divided by their root mean square; "maxabs" if every dimension
+            was centred and divided by its largest absolute value.
         floor: LFR as 1/delta goes to 0, |mean y|^2 / mean |y|^2.
-        spread: mean |f - mean f|^2 of the raw features, which turns "raw" and "rms" into one another; 0.0 at
-            "maxabs", from which no factor leads to them.
+        spread: mean |f - mean f|^2 of the raw features, which converts between "raw" and "rms"; 0.0 at "maxabs", which
+            no factor converts.
         engine: The engine that computed it.
-        sketch: Number of random-sign sums that stood for the columns of wide targets, or None.
+        sketch: Number of random-sign sums that replaced the columns of wide targets, or None.
         center: Whether the mean target was subtracted first.
-        coincident: Mean number of points that a point's own place holds, itself included: 1.0 where all are distinct.
+        coincident: Mean number of points at a point's place, itself included; 1.0 if all are distinct.
 
     Example:
         >>> x = torch.linspace(0, 1, 500)[:, None]
@@ -92,12 +92,12 @@ class Spectrum:
 
     @cached_property
     def density(self) -> Curve:
-        """(m,) RDF over log2(1/delta), of 1 per octave: what curves over a logarithmic axis show."""
+        """(m,) RDF per octave, dLFR / dlog2(1/delta), as drawn over a logarithmic axis."""
         return per_octave(self.inv_delta, self.rdf)
 
     @cached_property
     def peak(self) -> float | None:
-        """1/delta of the RDF's maximum, refined between cutoffs; None where the RDF is nowhere positive."""
+        """1/delta of the RDF's maximum, refined between cutoffs; None if the RDF is nowhere positive."""
         top = int(np.argmax(self.rdf))
         if not self._varies or self.rdf[top] <= 0:
             return None
@@ -114,7 +114,7 @@ class Spectrum:
 
     @cached_property
     def median(self) -> float | None:
-        """1/delta at which LFR is half-way from its floor to 1; None where the cutoffs do not reach it."""
+        """1/delta at which LFR is halfway from its floor to 1; None if the cutoffs do not reach it."""
         half = (1 + self.floor) / 2
         reached = np.flatnonzero(self.lfr >= half)
         if not self._varies or len(reached) == 0 or (reached[0] == 0 and self.lfr[0] > half):
@@ -138,26 +138,23 @@ class Spectrum:
 
     @cached_property
     def resolution(self) -> float:
-        """Largest 1/delta, within the cutoffs, at which a window holds another point; 0.0 if none does.
+        """Largest cutoff 1/delta at which a window holds another point on average; 0.0 if none does.
 
-        On average, and besides those that coincide with the window's centre, which no filter can tell from it: where
-        all points are distinct, this is where `neighbours` falls to 2.
+        Points that coincide with the window's centre do not count, since no filter can separate them. If all points are
+        distinct, this is where `neighbours` falls to 2.
         """
         return resolution(self.inv_delta, self.neighbours, self.coincident)
 
     @property
     def resolved(self) -> bool:
-        """Whether the median lies within the resolution: beyond it windows hold no second point, and LFR tells nothing.
-
-        False where there is no median.
-        """
+        """Whether the median lies within the resolution, beyond which LFR says nothing; False without a median."""
         return self.median is not None and self.median <= self.resolution
 
     @property
     def median_error(self) -> float | None:
         """Standard error of log2 of the median, in octaves of 1/delta: that of LFR there over LFR's slope.
 
-        None where there is no median, or LFR has no error (`stderr` is None).
+        None if there is no median, or LFR has no error (`stderr` is None).
         """
         if self.median is None or self.stderr is None:
             return None
@@ -175,10 +172,10 @@ class Spectrum:
         return CubicHermiteSpline(np.log(self.inv_delta), self.lfr, self.rdf * self.inv_delta)
 
     def at(self, inv_delta: Any) -> Spectrum:
-        """Return the spectrum at other cutoffs inside this one's range, without computing it anew.
+        """Return the spectrum at other cutoffs within its range, by interpolation.
 
-        LFR and RDF come from the cubic through values and exact derivatives, over the logarithm of 1/delta;
-        the other curves are interpolated monotonically.
+        LFR and RDF come from the cubic through values and exact derivatives, over the logarithm of 1/delta; the other
+        curves are interpolated monotonically.
 
         Args:
             inv_delta: (k,) increasing, > 0, within this spectrum's first and last cutoff.
@@ -219,8 +216,8 @@ class Spectrum:
         Scaling features by c divides 1/delta by c^2 and changes nothing else, so this is exact.
 
         Raises:
-            InputError: To or from "maxabs", which scales every dimension by itself: it is another measurement; or if
-                the features' spread leaves float64's range.
+            InputError: To or from "maxabs", which scales every dimension separately and is another measurement; or if
+                the features' spread is outside float64's range.
         """
         if as_scale(scale) == self.scale:
             return self
@@ -242,8 +239,8 @@ class Spectrum:
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame, one row per cutoff: inv_delta, lfr, rdf, chance, neighbours, stderr.
 
-        Its `attrs` hold the rest (n, d, rows, scale, floor and so on), as `from_frame` reads them. `stderr` is 0 where
-        the spectrum has none.
+        Its `attrs` hold the rest (n, d, rows, scale, floor and so on) for `from_frame`. `stderr` is 0 if the spectrum
+        has none.
         """
         import pandas as pd
 
@@ -254,14 +251,13 @@ class Spectrum:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Spectrum:
-        """Return the spectrum that `to_frame` wrote, with all its numbers.
+        """Return the spectrum that a frame of `to_frame` holds.
 
         Args:
             frame: A data frame with the columns and `attrs` of `to_frame`.
 
         Raises:
-            InputError: If a column is missing, or `attrs` do not say what they have to; files such as CSV do not keep
-                them, and Parquet does.
+            InputError: If a column or an entry of `attrs` is missing; Parquet files keep `attrs`, CSV files do not.
         """
         columns, about = getattr(frame, "columns", ()), getattr(frame, "attrs", {})
         missing = [name for name in (*CURVES, "stderr") if name not in columns]
@@ -282,13 +278,13 @@ class Spectrum:
         """Write the spectrum to a Parquet file, whole or not at all; `pandas.read_parquet` reads its curves.
 
         Args:
-            path: Where it goes, such as "layer3.parquet"; a file that is there is replaced.
+            path: The file, such as "layer3.parquet"; an existing one is replaced.
 
         Returns:
-            Where it is.
+            The path.
 
         Raises:
-            InputError: If there is no such folder, or it cannot be written.
+            InputError: If the folder does not exist, or the file cannot be written.
         """
         path = as_path(path, "path")
         if path.is_dir() or not path.parent.is_dir():
@@ -304,7 +300,7 @@ class Spectrum:
         """Return a spectrum that `save` wrote, bit for bit.
 
         Raises:
-            InputError: If there is no such file, or it is no spectrum's.
+            InputError: If there is no such file, or it does not hold a spectrum.
         """
         import pandas as pd
 
@@ -348,7 +344,7 @@ class Spectrum:
         )
 
     def _repr_html_(self) -> str:
-        """The `repr` as notebooks show it: a heading and a table of two columns."""
+        """Return the `repr` for notebooks: a heading and a table of two columns."""
         import pandas as pd
 
         head, *rows = repr(self).splitlines()
@@ -358,7 +354,7 @@ class Spectrum:
 
 
 def describe_peak(spectrum: Spectrum) -> str:
-    """Return the RDF's peak as text that says when it is only a bound or lies where nothing is resolved."""
+    """Return the RDF's peak as text, marked if it is only a bound or beyond the resolution."""
     if spectrum.peak is None:
         return "none (the target or the features do not vary)"
     bound = ""
@@ -368,7 +364,7 @@ def describe_peak(spectrum: Spectrum) -> str:
 
 
 def describe_median(spectrum: Spectrum, otherwise: str = "-") -> str:
-    """Return the median as text that says where it lies beyond the resolution, and `otherwise` where there is none."""
+    """Return the median as text, marked if it is beyond the resolution; `otherwise` if there is none."""
     mark = "" if spectrum.resolved or spectrum.median is None else " (unresolved)"
     return _number(spectrum.median, otherwise) + mark
 

@@ -1,4 +1,4 @@
-"""Measuring a model while it trains, in anybody's training loop."""
+"""Measuring a model while it trains, in any training loop."""
 
 from __future__ import annotations
 
@@ -30,56 +30,56 @@ schedule = Schedule  # the name that it had here
 
 
 class Monitor:
-    """Measures the layers of a model, and the error of its output by frequency, at chosen steps; writes them to a run.
+    """Measures the layers of a model, and its error by frequency, at chosen steps of training; writes a run.
 
     Args:
-        model: The model that is being trained; measuring leaves it bit for bit as it was. With `error`, also a plain
+        model: The model being trained; measuring leaves it unchanged, bit for bit. With `error`, it may also be a plain
             function of the inputs, which is called as it is: modules that it uses are not put in eval mode.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches. Or a function
-            `(x, y, output) -> target`, or several of both by name, see `layer_spectra`.
-        probes: Instead of inputs and targets several probe sets by name, each a pair of them or a loader:
-            `{"train": (x, y), "test": loader}`. Of several, or several targets, each is a part of the run, a whole run
-            in a folder of its name; errors by frequency are those of labels, and stand in a probe set's first part,
-            weights in the first of all.
-        layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
+            `(x, y, output) -> target`, or several targets by name; see `layer_spectra`.
+        probes: Several probe sets by name, instead of inputs and targets; each is a pair or a loader:
+            `{"train": (x, y), "test": loader}`. If there are several probe sets or targets, each is a part of the run:
+            a complete run in a folder of its own. Errors by frequency are those of the labels, in the first part of
+            each probe set; weights are in the first part of all.
+        layers: Names as from `hidden_layers`, patterns, indices or modules, see `layer_spectra`; None means all hidden
             layers.
-        run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk. A run gets raw and rms
+        run: A directory for a new run, or a `Run` to resume; None writes nothing. A run always holds raw and rms
             together, since one follows from the other.
-        when: Steps to measure at: an integer k (every k-th step), the steps themselves, "log" (0, and about
-            eight steps an octave at most: 1, 2, 3, ... then ever rarer; and at `close` the last), or a function of the
-            step. Where the counter jumps over a due step, the next call measures.
-        error: Measure what the whole network has learned, too, see `error_spectrum`: "auto", a method's name, or a dict
-            of options. Its outputs come from the forward pass that reads the layers. Then there may be no layers, and
+        when: Steps to measure at: an integer k (every k-th step), a list of steps, "log" (step 0, then at most eight
+            steps per octave, and the last step at `close`), or a function of the step. If the counter skips a due step,
+            the next call measures.
+        error: Also measure the network's error by frequency, see `error_spectrum`: "auto", a method's name, or a dict
+            of options. Outputs come from the forward pass that reads the layers. The model may then have no layers, and
             `layers=[]` measures none.
         reading: How outputs with positions become feature vectors; see `layer_spectra`.
-        trackers: Where each measurement is logged besides, such as `layerfreq.trackers.trackers.TensorBoard`; one
-            that fails is a warning, and neither training nor run suffers.
-        memory: What the features may take at a time while they are measured, see `layer_spectra`.
-        scale: "raw", "rms" or "maxabs", see `spectrum`, or several of them: ("maxabs", "raw") measures twice, at each
-            step from one forward pass; `measure` returns the first.
-        checkpoints: Keep the weights of every measured step in the run, as `layerfreq relearn` needs them.
-        budget: At most this share of the time since the last measurement goes into one, such as 0.03: where it is not
-            enough, fewer filter centres are drawn than `rows` says, or the step is not measured, and the run's notes
-            say so. The first measurement is always made, and is paid back before the next. None sets no limit.
-        on_error: What becomes of an error while measuring, such as NaN in the features or a metric that is not a
-            number: "warn" tells it once, writes what can be written and lets the training continue (a full disk ends
-            measuring); "raise" raises it. Bad arguments of the constructor are always raised.
-        overwrite: Where `run` names a directory that holds a run, replace that.
+        trackers: Where else to log each measurement, such as `layerfreq.trackers.trackers.TensorBoard`; if one fails,
+            you get a warning, and training and run continue.
+        memory: Memory that features may take, see `layer_spectra`.
+        scale: "raw", "rms" or "maxabs", see `spectrum`, or several: ("maxabs", "raw") measures twice, from one forward
+            pass per step; `measure` returns the first.
+        checkpoints: Keep the weights of every measured step in the run, as needed by `layerfreq relearn`.
+        budget: The largest share of the time since the last measurement that one may take, such as 0.03. If it is not
+            enough, fewer filter centres are drawn than `rows` says, or the step is skipped, and the run's notes say so.
+            The first measurement is always made, and is paid back before the next. None sets no limit.
+        on_error: How to treat an error while measuring, such as NaN in the features or a metric that is not a number:
+            "warn" warns once, writes what it can and lets training continue (a full disk ends measuring); "raise"
+            raises it. Bad arguments of the constructor always raise.
+        overwrite: Replace an existing run in the directory `run`.
         whole: Run the model on all inputs at once, see `layer_spectra`.
-        **options: Of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and calls
-            `measure` at the same steps; all get the spectra of the whole, and the first rank alone writes the run.
-            Each rank measures its own copy of the model: buffers that training leaves different on every rank (batch
-            norm's under DistributedDataParallel, but not SyncBatchNorm's) make its points those of another one.
+        **options: Options of `spectrum`. With `group`, every rank has a monitor with its own part of the inputs and
+            calls `measure` at the same steps; all get the spectra of the whole set, and only the first rank writes the
+            run. Each rank measures its own copy of the model, so buffers that differ between ranks (those of batch norm
+            under DistributedDataParallel, but not of SyncBatchNorm) affect its points.
 
     Attributes:
-        config: What a run of this monitor says about itself: model, layers, options, versions, command.
+        config: What a run of this monitor records: model, layers, options, versions, command.
         layers: The layers that are measured, input to output.
         plan: Where they are, and why others are not cuts.
         error: The `ErrorSpectrum` of the last measured step, or None.
         closed: Whether `close` was called.
-        last: What was measured last, as `measure` returned it; None before. It stays after `close`.
-        parts: Name -> what was measured last, of each probe set and target; the only one is called "".
+        last: The last measurement, as `measure` returned it; None before the first. It remains after `close`.
+        parts: Name -> the last measurement of each probe set and target; a single one is named "".
         on_layer: Called with a layer's name before it is measured; None for nothing.
 
     Example:
@@ -158,11 +158,11 @@ class Monitor:
 
     @property
     def run(self) -> Run | None:
-        """The `Run` that is written, or None."""
+        """The `Run` being written, or None."""
         return self._record.run
 
     def write_to(self, run: Run) -> None:
-        """Keep what is measured from now on in a run.
+        """Write measurements to a run from now on.
 
         Example:
             >>> monitor.write_to(Run.create("another"))
@@ -172,11 +172,11 @@ class Monitor:
             self._due.go_on(steps[-1])
 
     def finish(self, step: int | None = None) -> None:
-        """Measure the last step where `when` is "log", and tell which named steps never came.
+        """Measure the last step if `when` is "log", and report listed steps that never came.
 
         Args:
-            step: How many training steps were made; None means as many as the last call of `measure` said, and one more
-                if parameters have been written since.
+            step: Number of training steps made; None means the last step passed to `measure`, plus one if parameters
+                have changed since.
 
         Example:
             >>> found = monitor.measure(5)
@@ -196,13 +196,13 @@ class Monitor:
                 self._measure(last, model)
 
     def close(self) -> None:
-        """Do what `finish` does, write the last metrics, close what trackers have opened, let go of model and inputs.
+        """Call `finish`, write the last metrics, close trackers, and release model and inputs.
 
-        Leaving a `with` block does the same, but for `finish` where an error is the reason. With `group`, call `finish`
-        on every rank, before.
+        Leaving a `with` block does the same, without `finish` if an error is the reason. With `group`, call `finish` on
+        every rank first.
 
         Raises:
-            OSError: With on_error="raise", if the metrics cannot be written; all is let go of nevertheless.
+            OSError: With on_error="raise", if the metrics cannot be written; everything is released all the same.
 
         Example:
             >>> monitor.close()
@@ -214,7 +214,7 @@ class Monitor:
         self.drop()
 
     def drop(self) -> None:
-        """Do what `close` does, without measuring once more.
+        """Close without measuring the last step.
 
         Example:
             >>> monitor.drop()
@@ -238,20 +238,19 @@ class Monitor:
             self.close()
 
     def measure(self, step: Any = None, /, **metrics: Any) -> LayerSpectra | None:
-        """Measure now, if `when` says so; note the metrics in any case.
+        """Measure if the step is due; record the metrics in any case.
 
         Args:
-            step: The number of training steps (or epochs) so far; by position or by name.
-            **metrics: Numbers to keep with it, such as loss=0.3.
+            step: Number of training steps (or epochs) so far; by position or by name.
+            **metrics: Numbers to record with it, such as loss=0.3.
 
         Returns:
-            The spectra, of the first part (empty where only the error is measured, or it failed), or None when `when`
-            says not now, or nothing could be measured.
+            The spectra of the first part (empty if only the error is measured, or it failed); None if the step is not
+            due or nothing could be measured.
 
         Raises:
-            InputError: If the monitor is closed. With on_error="raise" also for a step or metric that is not a number,
-                for features with NaN, if the inputs are another number of points than before, or a layer is no longer
-                in the model.
+            InputError: If the monitor is closed. With on_error="raise" also if a step or metric is not a number,
+                features have NaN, the number of points has changed, or a layer is no longer in the model.
         """
         model = self._model
         step = metrics.pop("step", None) if step is None else step
@@ -271,7 +270,7 @@ class Monitor:
         return spectra
 
     def note(self, step: Any, metrics: Mapping[str, Any]) -> None:
-        """Keep metrics of a step in the run, without measuring.
+        """Record metrics of a step in the run, without measuring.
 
         Example:
             >>> monitor.note(3, {"loss": 0.5})
@@ -283,7 +282,7 @@ class Monitor:
             self._record.note(as_step(step), metrics)
 
     def keep(self) -> None:
-        """Write the metrics noted so far.
+        """Write the metrics recorded so far.
 
         Example:
             >>> monitor.note(3, {"loss": 0.5})

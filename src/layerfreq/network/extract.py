@@ -52,30 +52,29 @@ def layer_features(
 ) -> dict[str, Tensor] | Iterator[tuple[str, Tensor]]:
     """Return the features at layers: their outputs in eval mode, without gradients, flattened to (n, d).
 
-    Of a module that returns several tensors, the first floating one is taken.
+    If a module returns several tensors, the first floating-point one is used.
 
     Args:
         model: Any module; it is left as it was.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
-        layers: Names as from `hidden_layers`, or any other module of the model; None means the hidden layers.
+        layers: Names as from `hidden_layers`, or of any other module of the model; None means the hidden layers.
         reading: How outputs with positions (pixels, tokens) become feature vectors: "flatten"; "mean" or "max" over the
-            positions, without padding where an input named as a mask says which tokens are there; "cls", the first
-            token, or "last", the last one that is not padding; or "positions", every one a row of its own, those of
-            the first sample first. Or a function of the output (n, ...) that makes features (n, ...). One of these,
-            or a mapping from layers to them, others being flattened. Features are on axis 1
-            of what convolutions, batch norms and poolings return, on the last axis of what linear, embedding,
-            attention and recurrent modules and layer norms return; "mean:1" or "positions:-1" says it where it cannot
-            be told. Outputs (n, d) have no positions: one name for all leaves them as they are, a mapping must not
-            name them.
-        stream: Return an iterator of (name, features) that holds only as many layers at a time as fit into
-            `memory`, at least one, at the cost of one forward pass (up to the last of them) for each lot.
-        memory: With `stream`, bytes for features, or text such as "500MB" or "2GiB"; None means a quarter of the
-            memory that is free, and no more than 4 GiB.
+            positions, without padding if an input named as a mask marks it; "cls", the first token, or "last", the last
+            one that is not padding; or "positions", a row per position, starting with those of the first sample. Or a
+            function from the output (n, ...) to features (n, ...). Pass one for all layers, or a mapping for some; the
+            others are flattened. The feature axis is 1 for convolutions, batch norms and poolings, and the last for
+            linear, embedding, attention and recurrent modules and layer norms; if it is unclear, name it as in "mean:1"
+            or "positions:-1". Outputs (n, d) have no positions: one reading for all leaves them as they are, and a
+            mapping must not name them.
+        stream: Return an iterator of (name, features) that holds only as many layers as fit into `memory`, at least
+            one, at the cost of one forward pass per group of layers.
+        memory: With `stream`, bytes for features, or text such as "500MB" or "2GiB"; None means a quarter of the free
+            memory, and at most 4 GiB.
         whole: Run the model on all inputs at once, see `hidden_layers`.
 
     Returns:
-        name -> (n, d) tensor, (n x positions, d) with "positions", or the iterator. Features are on the model's device;
-        where an accelerator has no room for them, in the host's memory.
+        name -> (n, d) tensor, (n x positions, d) with "positions", or the iterator. Features are on the model's device,
+        or in host memory if an accelerator has no room for them.
 
     Raises:
         InputError: For a layer that is unknown or cannot be measured, with the reason.

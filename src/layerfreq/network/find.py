@@ -27,28 +27,28 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list[str]:
-    """Return the cuts that make sense, input to output, by name.
+    """Return the names of the layers to cut after, from input to output.
 
     A cut is the output of an activation (module or function), of a block that contains one (a residual or attention
-    block), or a sum written out in a forward (`x = x + f(x)`), such that everything that the network's output has of
-    the points flows through it, and parameters follow. A function's name is `<module before it>.<function>`, as
-    `fc.sin` or `fc.add`, the last state of a recurrent module is `<module>.h_n`, and the k-th of several calls ends in
-    `:k`. What flows where is read off one forward pass, and hangs neither on the numbers in the weights nor on the
-    points. Inputs that are not points are held: masks, lengths and positions, which are those of whole numbers, zeros
-    and ones, or zeros and very negative numbers that meet no parameter before they meet the points.
+    block), or a sum in a `forward` (`x = x + f(x)`), such that the network's output depends on the points only through
+    it, and parameters follow. A function is named `<module before it>.<function>`, such as `fc.sin` or `fc.add`, the
+    final state of a recurrent module `<module>.h_n`, and the k-th of several calls ends in `:k`. The data flow is
+    traced in one forward pass; it depends neither on the values of weights nor on the points. Inputs that are not
+    points (masks, lengths and positions) stay as they are; they are recognised as inputs of whole numbers, zeros and
+    ones, or zeros and very negative numbers that meet no parameter before they meet the points.
 
-    The model is run twice, on four points at most; where it does not run on so few, on the first batch. Layers that
-    return points in another order than they came in are not cuts; a warning names those whose features of a point
-    change with the other points of the batch.
+    The model is run twice, on at most four points, or on the first batch if it does not run on so few. Layers that
+    return points in a different order are not cuts; a warning names layers at which a point's features depend on the
+    other points of the batch.
 
     Args:
         model: Any module.
         inputs: What its forward takes (tensor, array, dict, tuple), or an iterable of (inputs, targets) batches.
-        whole: Run the model on all inputs at once (of batches: on the first one), as a graph network wants it, whose
+        whole: Run the model on all inputs at once (of batches, on the first one), as needed for graph networks, whose
             points depend on one another.
 
     Raises:
-        InputError: If the model has no such cut, with the reasons.
+        InputError: If the model has no cut, with the reasons.
 
     Example:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))

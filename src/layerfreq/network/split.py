@@ -21,10 +21,10 @@ from layerfreq.trace.trace import Trace, run_again
 def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Module]:
     """Cut a network after a layer.
 
-    The parts share parameters and buffers with the model; `learning(precondition(x))` equals `model(x)`. A model
-    that `torch.fx` can trace (as it is now, train or eval) is cut into two graphs. Any other model is replayed:
-    both parts then hold the whole of it, and the learning component runs it with the layer's output put in place.
-    Either way `parameters()` of a part are those that its output depends on; a parameter may be in both.
+    The parts share parameters and buffers with the model; `learning(precondition(x))` equals `model(x)`. A model that
+    `torch.fx` can trace (in its current mode, train or eval) is cut into two graphs. Any other model is replayed: both
+    parts hold all of it, and the learning component runs it with the layer's output substituted. In both cases
+    `parameters()` of a part are those that its output depends on; a parameter may be in both parts.
 
     Args:
         model: Any module.
