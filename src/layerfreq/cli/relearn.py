@@ -63,7 +63,7 @@ def relearn(
         budget=budget,
         batch=batch or None,
     )
-    own = _own(model, data, points)
+    own = own_network(model, data, points)
     remedy = f"{run} keeps the heads trained so far; resume with: {again('--resume')}"
     with stoppable(remedy), counting("relearn") as tell:
         found = train(run, *own, design=design, steps=step, cuts=cut, resume=resume, tell=tell, rebuild=source_of)
@@ -87,7 +87,7 @@ def _show(table: pd.DataFrame) -> None:
         show_table([name.replace("_", "\n").replace("correl", "correl-\n") for name in shown], rows)
 
 
-def _own(model: str | None, data: str | None, points: int) -> tuple[Any, Any, Any]:
+def own_network(model: str | None, data: str | None, points: int) -> tuple[Any, Any, Any]:
     """Return a user's network, inputs and targets; None for each where an experiment's are built anew."""
     if model is None and data is None:
         return None, None, None

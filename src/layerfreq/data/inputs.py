@@ -190,7 +190,7 @@ def count(inputs: Any) -> int:
     raise InputError(f"inputs: a {type(inputs).__name__} without tensors; pass what the model's forward takes")
 
 
-def take(inputs: Any, at: slice, n: int) -> Any:
+def take(inputs: Any, at: slice | Tensor, n: int) -> Any:
     """Take some of n points: every tensor with n in front is cut, everything else is handed on."""
     return map_tensors(lambda t: t[at] if t.ndim and t.shape[0] == n else t, inputs)
 

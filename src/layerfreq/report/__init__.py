@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,27 +23,47 @@ def write_report(
     *,
     model: nn.Module | None = None,
     inputs: Any = None,
+    targets: Any = None,
+    rebuild: Callable[[Run], Any] | None = None,
+    tell: Callable[[int, int, str], None] | None = None,
 ) -> Path:
     """Write the report of runs, side by side.
+
+    Of runs that kept their weights, with their network and points, it also has what changed in the outputs between
+    kept steps, by frequency; frequencies along an axis, of layers that have one; image frequency, of classifiers of
+    images; and the points whose targets disagree with those around them. Each takes some seconds at most, of as many
+    points as that allows; what cannot be made is named on the page, with the reason.
 
     Args:
         runs: Runs or their folders, or experiments with their trainings in folders.
         path: Where it goes; None means `report.html` in the first run's folder.
-        model: Of runs that kept their weights: the page also has what changed in its outputs between kept steps, by
-            frequency; it is left as it was.
-        inputs: (n, ...) tensor or array, the points for that.
+        model: Of runs that kept their weights, a module of their kind; it is left as it was.
+        inputs: (n, ...) tensor or array, or what else its forward takes, for n points; or an iterable of
+            (inputs, targets) batches.
+        targets: (n,) class ids or floats of these points; None for none.
+        rebuild: In place of the three, a function of a run that returns its network and points:
+            `layerfreq.experiments.source_of` for those of experiments.
+        tell: Called with the number of sections done, of all, and the one that is begun.
 
     Returns:
         Where it is.
 
     Raises:
         InputError: If nothing was measured yet, plotly is not installed, or the place cannot be used; if a model comes
-            without inputs, or is of another kind.
+            without inputs, does not take them, or is of another kind.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 40)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)
+        >>> measured = monitor.measure(0)
+        >>> write_report("a run", model=model, inputs=x, targets=torch.sin(4 * x)).name
+        'report.html'
     """
     given: Any = runs
     several = given if isinstance(given, (list, tuple)) else [given]
-    if (model is None) != (inputs is None):
-        raise InputError("model: given without inputs, or inputs without a model; pass both, or none of them")
+    if (model is None) != (inputs is None) or (targets is not None and model is None):
+        raise InputError("model: given without inputs, or inputs or targets without a model; pass all, or none of them")
     runs = [one if isinstance(one, Run) else Run(one) for one in several]
     if not runs:
         raise InputError("runs: none given; name at least one run's folder")
@@ -59,13 +79,13 @@ def write_report(
         where = ", ".join(repr(str(run.path)) for run in runs)
         raise InputError(f"run: nothing measured yet in {where}; measure at least one step first")
     from layerfreq.report.page import page
+    from layerfreq.report.sections.gather import Given, add_sections
 
-    told = ""
     if model is not None:
-        from layerfreq.report.weights import changes
-
-        told = changes([(one.name, one.run) for one in found.runs], model, inputs, unit_of(runs))
-    text = page(found, " · ".join(title_of(run.path) for run in runs), runs, told)
+        own = Given(model, inputs, targets, trainings)
+        rebuild = own.of
+    missing = add_sections(found.runs, rebuild, unit_of(runs), tell)
+    text = page(found, " · ".join(title_of(run.path) for run in runs), runs, missing)
     write_whole(path, lambda at: at.write_text(text, encoding="utf-8"))
     return path
 

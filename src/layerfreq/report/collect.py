@@ -12,6 +12,7 @@ import numpy as np
 from layerfreq.data.validation import SCALES
 from layerfreq.measure.result import Spectrum
 from layerfreq.report.errors import ErrorMap, error_map
+from layerfreq.report.sections.section import Section
 from layerfreq.report.weights import WeightMap, weight_map
 from layerfreq.runs.reader import read_back
 from layerfreq.runs.run import Run
@@ -73,6 +74,7 @@ class Shown:
         thinned: Whether only some of the metrics' rows are there.
         errors: The error by frequency, None where it was not measured.
         weights: What became of its weights, None where it kept none.
+        sections: What its network shows, by kind.
     """
 
     run: Run
@@ -87,6 +89,7 @@ class Shown:
     thinned: bool = False
     errors: ErrorMap | None = None
     weights: WeightMap | None = None
+    sections: dict[str, Section] = field(default_factory=dict)
 
 
 @dataclass

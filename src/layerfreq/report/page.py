@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -25,21 +26,32 @@ from layerfreq.report.collect import Collection, Shown
 from layerfreq.report.escaping import for_script, plain, text
 from layerfreq.report.headline import headline
 from layerfreq.report.pack import LEVELS, Pack, deflated
+from layerfreq.report.sections.parts import parts
 from layerfreq.report.versus import versus
 from layerfreq.response.figure import LEARNED
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import unit_of
 from layerfreq.verdict.speedup import depth_of
 
-SCRIPTS = ("data.js", "looks.js", "spectra.js", "history.js", "errors.js", "weights.js", "table.js", "app.js")
+SCRIPTS = (
+    "data.js",
+    "looks.js",
+    "spectra.js",
+    "history.js",
+    "errors.js",
+    "weights.js",
+    "network.js",
+    "table.js",
+    "app.js",
+)
 
 
-def page(found: Collection, title: str, sources: Sequence[Run], changes: str = "") -> str:
-    """Return the whole page as text; `changes` is HTML on what changed in the outputs between kept steps."""
+def page(found: Collection, title: str, sources: Sequence[Run], missing: str = "") -> str:
+    """Return the whole page as text; `missing` says which sections are not there."""
     pack, heads = packed(found)
     unit = unit_of(sources)
     script = "\n".join(_read(name) for name in SCRIPTS)
-    plotly = _plotly()
+    plotly, library = _plotly()
     about = {
         "title": plain(title),
         "unit": unit,
@@ -59,11 +71,11 @@ def page(found: Collection, title: str, sources: Sequence[Run], changes: str = "
         "switch": _switch(found),
         "scales": "".join(f"<li>{escape(explained(scale))}</li>" for scale in SENTENCES),
         "versus": versus(found, unit),
-        "changes": f'<section id="part-changes">{changes}</section>' if changes else "",
-        "made": _made(found, sources),
+        "sections": parts(found.runs),
+        "made": _made(found, sources, missing),
         "about": for_script(about),
         "data": pack.text(),
-        "plotly": deflated(plotly.encode()),
+        "plotly": library,
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda hole: fill[hole[1]], _read("page.html"))
@@ -98,6 +110,9 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
         if shown.weights is not None:
             for name in _WEIGHTS:
                 pack.add(f"kept.{i}.{name}", getattr(shown.weights, name), "f8" if name == "steps" else "f4")
+        for kind, section in shown.sections.items():
+            for name, (values, dtype) in section.arrays.items():
+                pack.add(f"{kind}.{i}.{name}", values, dtype)
         heads.append(
             {
                 "name": plain(shown.name),
@@ -109,6 +124,7 @@ def packed(found: Collection) -> tuple[Pack, list[dict[str, Any]]]:
                 "thinned": shown.thinned,
                 "errors": shown.errors is not None,
                 "kept": None if shown.weights is None else [plain(name) for name in shown.weights.layers],
+                "sections": {kind: section.about for kind, section in shown.sections.items()},
             }
         )
     return pack, heads
@@ -166,9 +182,15 @@ def _policy(*scripts: str) -> str:
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 
 
-def _plotly() -> str:
-    script = needs("plotly.offline", "layerfreq[report]", "report").get_plotlyjs()
-    return script.replace("\r\n", "\n")  # browsers hash a script with its line ends made so
+def _plotly() -> tuple[str, str]:
+    """Return the figures' library as text, and deflated."""
+    return _packed_plotly(needs("plotly.offline", "layerfreq[report]", "report").get_plotlyjs)
+
+
+@cache
+def _packed_plotly(read: Callable[[], str]) -> tuple[str, str]:
+    script = read().replace("\r\n", "\n")  # browsers hash a script with its line ends made so
+    return script, deflated(script.encode())
 
 
 def _read(name: str) -> str:
@@ -182,9 +204,9 @@ def _error(sources: Sequence[Run]) -> float | None:
     return float(error) if isinstance(error, (int, float)) else None
 
 
-def _made(found: Collection, sources: Sequence[Run]) -> str:
+def _made(found: Collection, sources: Sequence[Run], missing: str) -> str:
     """Return the section that says how the runs were made, as HTML."""
-    parts = []
+    lines = []
     for run in sources:
         mine = [shown for shown in found.runs if run.path in (shown.run.path, shown.run.path.parent)]
         config = run.config
@@ -196,18 +218,19 @@ def _made(found: Collection, sources: Sequence[Run]) -> str:
         listed = "".join(
             f"<dt>{name}</dt><dd><bdi>{text(str(value))}</bdi></dd>" for name, value in rows.items() if value
         )
-        parts.append(f"<h3><bdi>{text(run.path.resolve().name)}</bdi></h3><dl>{listed}</dl>")
-        parts.append(_config("Configuration", config))
+        lines.append(f"<h3><bdi>{text(run.path.resolve().name)}</bdi></h3><dl>{listed}</dl>")
+        lines.append(_config("Configuration", config))
         for shown in mine:
             if shown.run.path != run.path:
                 own = shown.run.config
                 extra = {name: value for name, value in own.items() if config.get(name) != value}
                 if extra and set(extra) != {"name"}:
-                    parts.append(_config(f"Configuration of {shown.name}", extra))
-    parts.append(_refused(found.runs))
+                    lines.append(_config(f"Configuration of {shown.name}", extra))
+    lines.append(_refused(found.runs))
+    lines.append(f'<p class="quiet" id="missing">{text(missing)}</p>' if missing else "")
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    parts.append(f'<p class="quiet">Page made by layerfreq {__version__} on {now}.</p>')
-    return "\n".join(parts)
+    lines.append(f'<p class="quiet">Page made by layerfreq {__version__} on {now}.</p>')
+    return "\n".join(lines)
 
 
 def _measured(shown: Shown) -> str:

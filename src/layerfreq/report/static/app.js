@@ -6,8 +6,9 @@ let timer = 0, waiting = false;
 // Figures far from the screen wait until they are scrolled to.
 const figures = {
   spectra: { draw: () => drawSpectra() }, map: { draw: () => drawMap() }, history: { draw: () => drawHistory() }, errors: { draw: () => drawErrors() }, energies: { draw: () => drawEnergies() },
-  weights: { draw: () => drawWeights() }, compare: { draw: () => drawCompare() },
+  weights: { draw: () => drawWeights() }, axis: { draw: () => drawAxis() }, images: { draw: () => drawImages() }, suspects: { draw: () => drawSuspects() }, compare: { draw: () => drawCompare() },
 };
+for (const name of Object.keys(figures)) if (!find(name)) delete figures[name]; // of sections that no run has
 const watcher = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
   figures[target.id].near = isIntersecting;
   if (isIntersecting && figures[target.id].due) redraw(target.id);
@@ -65,6 +66,7 @@ function drawAll() {
   find("part-errors").hidden = find("says-learned").hidden = !run.errors;
   find("says-median").hidden = !measured;
   find("part-weights").hidden = !run.kept;
+  showSections();
   if (runs.every((one) => one.errors && !one.steps.length)) find("part-table").hidden = true; // nothing to list
   redraw("history", ...(run.errors ? ["errors", "energies"] : []), ...(run.kept ? ["weights"] : []), ...(runs.length > 1 ? ["compare"] : []));
   drawTable(true);

@@ -107,9 +107,9 @@ function cursor(run, to) {
 function moveCursors() {
   const run = runs[state.run], shapes = cursor(run, stepAxis(run).to);
   tell(run, run.moments[state.at]);
-  for (const name of ["history", "errors", "weights"]) {
+  for (const name of ["history", "errors", "weights", "axis"]) {
     const figure = document.getElementById(name);
-    if (figure.data && !figures[name].due) Plotly.relayout(figure, { shapes });
+    if (figure?.data && !figures[name].due) Plotly.relayout(figure, { shapes });
   }
 }
 

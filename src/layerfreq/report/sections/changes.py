@@ -1,0 +1,63 @@
+"""What changed in the outputs from one kept step to the next, by frequency: a table per run."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from layerfreq.errors import InputError
+from layerfreq.related.changes import Change, run_change
+from layerfreq.report.escaping import text
+from layerfreq.report.sections.section import Section, Trained, affordable, some
+
+INTERVALS = 8  # between kept steps whose change of the outputs is shown
+POINTS = 1000  # at which outputs are compared, at most
+FEWEST = 20
+PASSES = 7  # forward passes for an interval: two ends, five random steps
+
+NOTE = (
+    "Size: of the change, as a share of the outputs' own, without a constant shift. Low share: of its energy, next to "
+    "that of parameter steps as long in random directions (least to greatest), and of the change with its points "
+    "shuffled. Only what lies outside of the random steps' range is a mark of this training."
+)
+
+
+def changes(trained: Trained) -> Section:
+    """Return the table of changes.
+
+    Raises:
+        InputError: If two steps were not kept, the network is too slow, or it does not take the inputs.
+    """
+    steps = some(trained.steps, INTERVALS + 1)
+    if len(steps) < 2:
+        raise InputError("weights of one step only")
+    run, model = trained.run, trained.model
+    count = affordable(trained, PASSES * (len(steps) - 1), POINTS, FEWEST)
+    inputs = trained.at(trained.drawn(count))
+    # Low is what holds half of the variance of the outputs at the last step.
+    cutoff = run_change(run, steps[-1], steps[0], model, inputs, controls=0, shuffles=1).cutoff
+    rows = "".join(
+        _row(before, after, run_change(run, before, after, model, inputs, cutoff)) for before, after in pairwise(steps)
+    )
+    unit = text(trained.unit)
+    heads = (f"{unit}s", "size", "low share", "of random steps", "of the function before", "by chance")
+    head = "".join(f"<th>{one}</th>" for one in heads)
+    return Section(
+        html=f'<p class="quiet">Between kept {unit}s, low being k ≤ {cutoff:.3g}, at {trained.told(count)}.</p>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="changes of the outputs"><table class="changes">'
+        f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div><p class="quiet">{NOTE}</p>'
+    )
+
+
+def _row(before: int, after: int, found: Change) -> str:
+    assert found.control is not None
+    random, *ends = map(_share, found.control)
+    shares = (_share(found.share), f"{random} ({' to '.join(ends)})", _share(found.share_before))
+    cells = (f"{found.size:.3g}", *shares, _share(found.chance[0]))
+    return f'<tr><th scope="row">{before} to {after}</th>{"".join(f"<td>{one}</td>" for one in cells)}</tr>'
+
+
+def _share(value: float) -> str:
+    """Return a share as text; one of an energy that is no more than noise is none."""
+    return "–" if np.isnan(value) else f"{value:.2f}"

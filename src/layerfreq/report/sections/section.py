@@ -1,0 +1,124 @@
+"""What a section of the network has to work with, and what it gives the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layerfreq.data.inputs import take
+from layerfreq.errors import InputError
+from layerfreq.related.outputs import network_outputs
+from layerfreq.runs.run import Run
+
+SECONDS = 6.0  # that forward passes of one section take, by estimate; whatever it shows is cut to that
+
+
+class Origin(Protocol):
+    """Where a run's network and points come from, as `layerfreq.experiments.source_of` returns it."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """(n, ...) what the network's forward takes."""
+        ...
+
+    @property
+    def targets(self) -> Tensor:
+        """(n,) class ids or (n, c) floats."""
+        ...
+
+    def fresh(self, seed: int, /) -> nn.Module:
+        """Return the network, whose own weights do not matter."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run with kept weights, a module of its kind, and points.
+
+    Attributes:
+        run: The run.
+        layers: Names of the layers that it measured; none where it measured no layer.
+        unit: What a step is called.
+        steps: The kept steps, in order.
+        model: The module, with the weights of the last step; a copy that is nobody else's.
+        inputs: What its forward takes, for n points.
+        targets: (n,) class ids or (n,) or (n, c) floats; None where there are none.
+        n: Number of points.
+        each: Seconds that a forward pass takes per point.
+    """
+
+    run: Run
+    layers: list[str]
+    unit: str
+    steps: list[int]
+    model: nn.Module
+    inputs: Any
+    targets: Tensor | None
+    n: int
+    each: float
+
+    def drawn(self, count: int) -> Tensor:
+        """Return the places of so many points, in order: all of them, or drawn ones, the fewer among the more."""
+        return torch.randperm(self.n, generator=torch.Generator().manual_seed(0))[:count].sort().values
+
+    def at(self, places: Tensor) -> Any:
+        """Return the inputs of some points."""
+        return self.inputs if len(places) == self.n else take(self.inputs, places, self.n)
+
+    def told(self, count: int, what: str = "points") -> str:
+        """Return how many points a section has used, as words."""
+        return f"{self.n} {what}" if count >= self.n else f"{count} of {self.n} {what}"
+
+
+def seconds_each(model: nn.Module, inputs: Any, n: int) -> float:
+    """Return the seconds that a forward pass takes per point, measured on a few."""
+    few = min(16, n)
+    some, spent = take(inputs, slice(0, few), n), []
+    for _ in range(4):  # the first pass also prepares, and others may be interrupted
+        start = time.perf_counter()
+        network_outputs(model, some)
+        spent.append(time.perf_counter() - start)
+    return min(spent) / few
+
+
+@dataclass
+class Section:
+    """What one section shows of one run.
+
+    Attributes:
+        about: What the page's script has to know, as JSON has it.
+        arrays: name -> (numbers, type as of `Pack.add`).
+        html: What stands above the figure, or instead of one.
+        below: What stands below it.
+    """
+
+    about: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    html: str = ""
+    below: str = ""
+
+
+def some(steps: Sequence[Any], most: int) -> list[Any]:
+    """Return so many of some steps or layers, the first and the last among them; none where it cannot be two."""
+    if most < 2:
+        return []
+    return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
+
+
+def affordable(trained: Trained, passes: float, most: int, fewest: int) -> int:
+    """Return on how many points a section may run the network so many times.
+
+    Raises:
+        InputError: If that is too few to say anything.
+    """
+    count = int(min(most, trained.n, SECONDS / max(passes * trained.each, 1e-9)))
+    if count < min(fewest, trained.n):
+        would = passes * trained.each * fewest
+        raise InputError(f"{passes:.0f} forward passes of {fewest} points would take {would:.0f} s")
+    return count
