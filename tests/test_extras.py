@@ -1,7 +1,9 @@
 """What an optional package is missing for says so in one line, with the command that installs it."""
 
 import ast
+import pickle
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,9 @@ MISSING = [
     ("plotly.offline", "report", "'layerfreq[report]'", _plotly),
     ("safetensors.torch", "checkpoints", "'layerfreq[study]'", lambda: check_keeping(True)),
     ("lightning_fabric", "experiments", "'layerfreq[experiments]'", lambda: launch("cpu")),
-    ("joblib", "backend", "'layerfreq[ray]'", lambda: check_backend("ray", None)),
+    ("ray", "backend 'ray'", "'layerfreq[ray]'", lambda: check_backend("ray", None)),
+    ("distributed", "backend 'dask'", "'layerfreq[dask]'", lambda: check_backend("dask", None)),
+    ("joblib", "backend 'loky'", "'layerfreq[study]'", lambda: check_backend("loky", None)),
     ("triton", "engine", "'layerfreq[cuda]'", lambda: spectrum(POINTS, CLASSES, engine="cuda")),
 ]
 
@@ -49,6 +53,35 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch, module, argument, 
     assert said.startswith(f"{argument}: needs {module} (")
     assert said.endswith(f"; pip install {package}")
     assert "\n" not in said
+
+
+def test_of_two_missing_packages_the_one_asked_for_is_named(monkeypatch):
+    for module in ("ray", "joblib"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=r"^backend 'ray': needs ray "):
+        check_backend("ray", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden", "extra"),
+    [
+        ("lightning", ("lightning.pytorch", "pytorch_lightning"), "'layerfreq[lightning]'"),
+        ("transformers", ("transformers",), "'layerfreq[transformers]'"),
+        ("deepxde", ("deepxde", "deepxde.backend"), "deepxde"),
+    ],
+)
+def test_a_callback_without_its_framework_is_an_import_error_of_one_line(monkeypatch, name, hidden, extra):
+    for module in hidden:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, f"layerfreq.integrations.{name}", raising=False)
+    with pytest.raises(ImportError) as caught:
+        import_module(f"layerfreq.integrations.{name}")
+    said = str(caught.value)
+    assert isinstance(caught.value, InputError)
+    assert said.startswith(f"layerfreq.integrations.{name}: needs ")
+    assert said.endswith(f"; pip install {extra}")
+    assert "\n" not in said
+    assert str(pickle.loads(pickle.dumps(caught.value))) == said
 
 
 def test_what_is_there_is_imported():

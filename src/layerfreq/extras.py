@@ -9,6 +9,10 @@ from typing import Any
 from layerfreq.errors import InputError, first_line
 
 
+class MissingPackage(InputError, ImportError):
+    """An optional package that is not there; what catches an ImportError catches it."""
+
+
 def needs(module: str, package: str, argument: str) -> Any:
     """Import a module of an optional package.
 
@@ -21,7 +25,7 @@ def needs(module: str, package: str, argument: str) -> Any:
         The module.
 
     Raises:
-        InputError: If it cannot be imported: the reason, and the command that installs it.
+        MissingPackage: If it cannot be imported: the reason, and the command that installs it.
 
     Example:
         >>> needs("math", "layerfreq[report]", "report").pi
@@ -29,10 +33,10 @@ def needs(module: str, package: str, argument: str) -> Any:
         >>> needs("no_such_module", "layerfreq[report]", "report")
         Traceback (most recent call last):
             ...
-        layerfreq.errors.InputError: report: needs no_such_module (...); pip install 'layerfreq[report]'
+        layerfreq.extras.MissingPackage: report: needs no_such_module (...); pip install 'layerfreq[report]'
     """
     try:
         return import_module(module)
     except ImportError as error:
         why = first_line(error)
-        raise InputError(f"{argument}: needs {module} ({why}); pip install {shlex.quote(package)}") from None
+        raise MissingPackage(f"{argument}: needs {module} ({why}); pip install {shlex.quote(package)}") from None

@@ -151,6 +151,15 @@ def test_json_of_an_experiment(cli):
     assert any(isinstance(value, float) for row in found["rows"] for value in row.values())
 
 
+@pytest.mark.parametrize("command", [("demo",), ("reproduce", "depth", "--preset", "smoke", "--out", "new/place")])
+def test_an_experiment_without_its_package_leaves_no_folder(cli, monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    status, out, error = cli(*command)
+    assert (status, out) == (2, "")
+    assert error.startswith("layerfreq: experiments: needs lightning_fabric (")
+    assert os.listdir() == []
+
+
 @pytest.mark.slow
 def test_json_of_the_demo(cli, monkeypatch):
     """The demo itself takes half a minute: this is it with fewer images and epochs."""

@@ -46,6 +46,14 @@ def made_up(steps_of, part="one-d", case="600 points", every=10, last=100):
     return pd.DataFrame(rows, columns=[*summary.COLUMNS, "part", "seed"])
 
 
+@pytest.mark.parametrize("epochs", [1, 3, 20, 45, 60, 100])
+def test_images_are_measured_at_the_published_shares_of_the_training(epochs):
+    found = summary.measured_epochs(epochs)
+    assert {0, round(epochs / 3), round(2 * epochs / 3), epochs} <= found <= set(range(epochs + 1))
+    assert len(found) <= 45
+    assert epochs != 60 or {0, 20, 40, 60} <= found
+
+
 def test_every_part_is_measured_kept_and_not_done_again(smoke, monkeypatch):
     frame = fprinciple.read(smoke)
     assert set(frame["part"]) == set(fprinciple.PARTS)

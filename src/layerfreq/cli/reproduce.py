@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -169,7 +172,7 @@ def _reproduce(
     progress = BarProgress(asked.UNIT)
     request = Request(out=place, seeds=seeds, preset=preset, device=device, resume=resume, progress=progress)
     try:
-        with stoppable(f"{place} keeps the measurements so far; resume with: {remedy}"):
+        with _nothing_left(place), stoppable(f"{place} keeps the measurements so far; resume with: {remedy}"):
             asked.run(config, request)
             ours = asked.present(place, seeds)
             theirs = asked.beside(place, seeds) if isinstance(asked, Compared) else None
@@ -184,6 +187,21 @@ def _reproduce(
     _show(ours, theirs)
     list_files(files)
     console.print(view_of(place, asked.UNIT, sys.stdout.encoding), soft_wrap=True)
+
+
+@contextmanager
+def _nothing_left(place: Path) -> Iterator[None]:
+    """Remove the folders made for an experiment that failed before it had anything to keep in them."""
+    made = [folder for folder in (place, *place.parents) if not folder.exists()]
+    try:
+        yield
+    except InputError:
+        if made and not any(file.is_file() and file.name != "config.yaml" for file in place.rglob("*")):
+            shutil.rmtree(place, ignore_errors=True)
+            for folder in made[1:]:
+                with suppress(OSError):  # somebody else's run is there
+                    folder.rmdir()
+        raise
 
 
 def _configured(name: str, asked: Experiment, preset: str, changes: dict[str, Any]) -> Any:

@@ -79,8 +79,8 @@ def check_backend(backend: str, workers: int | None) -> None:
     if workers is not None and workers < 1:
         raise InputError(f"workers: {workers} is below 1; pass a number of processes, or leave it out")
     package, extra = NEEDS[backend]
-    for module in ("joblib", package):
-        needs(module, f"layerfreq[{extra}]", "backend")
+    for module in (package, "joblib"):
+        needs(module, f"layerfreq[{extra}]", f"backend {backend!r}")
 
 
 def _alone(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:

@@ -21,7 +21,7 @@ from layerfreq.errors import InputError, did_you_mean
 from layerfreq.experiments import Progress, Request, Table
 from layerfreq.experiments.fprinciple import classes, fits, optimizers
 from layerfreq.experiments.fprinciple.figures import draw
-from layerfreq.experiments.fprinciple.summary import COLUMNS, HEAD, table
+from layerfreq.experiments.fprinciple.summary import COLUMNS, HEAD, measured_epochs, table
 from layerfreq.files import write_whole
 from layerfreq.loading.images import load_images
 from layerfreq.runs.run import Run
@@ -134,8 +134,8 @@ def _cifar(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = classes.image_network(tuple(images.shape[1:]), int(labels.max()) + 1, config.channels, config.dense)
-    every = max(1, config.epochs // 20)
-    return classes.image_rows(images, labels, network, epochs=config.epochs, every=every, seed=seed, progress=progress)
+    options: dict[str, Any] = {"epochs": config.epochs, "measured": measured_epochs(config.epochs)}
+    return classes.image_rows(images, labels, network, **options, seed=seed, progress=progress)
 
 
 PARTS: dict[str, Callable[[Config, int, Progress], Iterator[fits.Row]]] = {

@@ -27,6 +27,12 @@ FILTER = 2.0  # the variance whose errors are published at these epochs
 E_LOW, E_HIGH = (0.93, 0.72, 0.30, 0.05), (1.0, 0.97, 0.77, 0.24)
 
 
+def measured_epochs(epochs: int) -> set[int]:
+    """Return the epochs at which images are measured: some twenty, and the published shares of the training."""
+    published = (round(epochs * epoch / EPOCHS[-1]) for epoch in EPOCHS)
+    return {*range(0, epochs + 1, max(1, epochs // 20)), *published}
+
+
 def first_below(part: Any, threshold: float) -> Any:
     """Return the first measured step at which the relative error is below a threshold, a row per seed, a column per k.
 
