@@ -58,6 +58,7 @@ def test_the_first_layer_that_has_it_all_is_the_place_to_cut(found):
 def test_features_for_other_data_are_taken_where_these_can_be_told(found):
     assert found.table["transfer"].min() > 0.9
     assert found.features in ("inputs", "1", "3")
+    assert found.transfer_measure == "accuracy"
     best = found.table["transfer_gap"].idxmax()
     assert found.table["transfer_gap"][best] == found.table["transfer_low"][best] == 0
     assert found.features not in found.as_good
@@ -87,7 +88,8 @@ def test_of_one_hidden_layer_it_says_why_depth_is_unknown():
 
 def test_features_that_tell_nothing_of_other_data_are_not_advised():
     noise = torch.randn(240, 1, generator=torch.Generator().manual_seed(1))
-    found = advise(by_hand(), X, XOR, layers=["1"], transfer=(X, noise))
+    found = advise(by_hand(), X, XOR, layers=["1"], transfer=[X, noise])
+    assert found.transfer_measure == "R2"
     assert found.table["transfer"].max() <= 0
     assert any("no features help" in sentence for sentence in found.sentences)
 
@@ -113,6 +115,33 @@ def trained(advised):
 
 def test_a_training_in_which_it_is_called_ends_as_without_it():
     assert all(torch.equal(a, b) for a, b in zip(trained(False), trained(True), strict=True))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_on_whatever_the_caller_has(mode):
+    model = by_hand()
+    with mode():
+        found = advise(model, X.clone(), XOR.clone(), layers=["1"])
+    assert found.table["parameters"].tolist() == [0, 12]
+
+
+def test_points_that_only_rounding_tells_apart_are_one_point():
+    """A product's last bits depend on the row, and would tell odd rows from even ones."""
+    x = X[:1] + torch.tensor([0.0, 1e-7]).repeat(30)[:, None]
+    found = advise(by_hand(), x, torch.arange(60) % 2, tolerance=0.5).table
+    assert found["linear"].max() < 0.7
+    assert found["rms"].isna().all()
+
+
+def test_where_a_constant_does_as_well_it_says_so():
+    rare = (torch.arange(240) % 30 == 0).long()
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[2].bias.copy_(torch.tensor([100.0, 0.0]))  # always the first class
+    found = advise(model, X, rare, layers=["1"])
+    assert found.network == found.constant == 232 / 240
+    assert any("A constant prediction reaches 0.967" in sentence for sentence in found.sentences)
+    assert advise(by_hand(), X, 2 * by_hand()(X).detach()).constant == 0
 
 
 def test_costs_count_the_parameters_below():
@@ -186,7 +215,8 @@ def made(linear_gap, low):
     layers = [str(i) for i in range(len(linear_gap))]
     table = pd.DataFrame({"layer": layers, "linear": 0.9, "linear_gap": linear_gap, "linear_low": low})
     table = table.assign(linear_high=0.1, rms=1.0, time=0.5)
-    return Advice(table, "accuracy", 0.9, 10, 100, 100, 0.02, judge_depth(layers, np.empty((0, 0))))
+    depth = judge_depth(layers, np.empty((0, 0)))
+    return Advice(table, "accuracy", 0.9, 0.5, 10, 100, 100, 0.02, depth)
 
 
 def test_a_cut_is_advised_within_the_tolerance_and_sure_where_its_interval_is():
@@ -210,6 +240,8 @@ def test_a_cut_is_advised_within_the_tolerance_and_sure_where_its_interval_is():
         (by_hand(), X, XOR - 1, {}, "targets: class id -1"),
         (by_hand(), X, XOR * 1j, {}, "targets: torch.complex64 is not supported"),
         (by_hand(), X, XOR + 1, {}, "one output per class"),
+        (by_hand(), X, (X > 0).float(), {}, "if they are logits, pass nn.Sequential(model, nn.Sigmoid())"),
+        (nn.Sequential(by_hand(), nn.Linear(2, 1)), X, XOR, {}, "pass them as floats, and a model that ends in a sig"),
         (by_hand(), X, X[:, 0], {}, "targets: (240,) floats, but the model returns (240, 2)"),
         (by_hand(), X, X * torch.nan, {}, "targets:"),
         (by_hand(), X, XOR, {"transfer": (X[:20], XOR[:20])}, "transfer: inputs: 20 are too few"),

@@ -114,6 +114,8 @@ def test_what_cannot_be_advised_is_one_line(cli, home, tmp_path):
         ((net, "net.pt", *data, "--step", 1), "step: 1 of"),
         ((net, "net.pt", *data, "--tolerance", 1.5), "tolerance: 1.5"),
         ((net, "net.pt", *data, "--out", "net.pt"), "out: 'net.pt' is not a folder"),
+        ((net, "net.pt", *data, "--out", ""), "out: '' is not a valid path"),
+        (("run", "bare", "--model", net, *data, "--out", "kept"), "kept no weights"),
         ((net, "net.pt", "--data", f"{home}:bare"), "for targets"),
         ((f"{home}:flat", *data), "no hidden layer found"),
         ((net, "net.pt", *data, "--transfer", f"{home}:bare"), "for targets"),
@@ -122,3 +124,4 @@ def test_what_cannot_be_advised_is_one_line(cli, home, tmp_path):
         assert status == 2, (given, out, error)
         assert len(error.strip().splitlines()) == 1
         assert words in error, error
+    assert not (tmp_path / "kept").exists()  # all runs are looked at before the first one's heads are trained

@@ -116,6 +116,13 @@ def test_principal_axes_keep_all_distances_and_few_coordinates():
         torch.testing.assert_close(torch.cdist(kept, kept), torch.cdist(own, own), rtol=1e-4, atol=1e-4)
 
 
+def test_gradients_are_on_whatever_the_caller_has(tmp_path):
+    path, network = write_run(tmp_path / "a"), model()
+    with torch.inference_mode():
+        table = relearn(path, network, X, Y, design=replace(SMALL, seeds=1, budget=5), steps=[0], cuts=[1])
+    assert len(table)
+
+
 def go_on(path, kill_at):
     torch.set_num_threads(1)
 

@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from layerfreq.advice.cells import at_cut, row_of, transferred
@@ -23,6 +24,8 @@ from layerfreq.network.labelled import for_model
 from layerfreq.network.naming import Layers
 
 
+@torch.inference_mode(False)  # whatever the caller has: heads are trained, and `split` follows gradients
+@torch.enable_grad()
 def advise(
     model: nn.Module,
     inputs: Any,
@@ -95,9 +98,9 @@ def advise(
         tell(done, total, name)
         found = at_cut(points, name, seed, kept)
         parts[name] = found["parts"]
-        known = cost.get(name, Cost(float("nan"), 0))
+        time, size = (cost[name].time, cost[name].parameters) if name in cost else (float("nan"),) * 2
         where = {"cut": done - (INPUTS in names), "layer": name, "dimension": points.features[name].shape[1]}
-        rows.append({**where, **row_of(found, points), "time": known.time, "parameters": known.parameters})
+        rows.append({**where, **row_of(found, points), "time": time, "parameters": size})
     if other is not None:
         more = transferred(
             other, names, seed, kept, lambda at, name: tell(len(names) + 1 + at, total, f"transfer: {name}")
@@ -107,13 +110,15 @@ def advise(
 
     return Advice(
         table=pd.DataFrame(rows),
-        measure="R2" if points.targets.is_floating_point() else "accuracy",
+        measure=points.measure,
         network=float(points.scores.mean()),
+        constant=points.constant,
         parameters=parameters,
         points=len(points.targets),
         inputs=points.inputs,
         tolerance=float(tolerance),
         depth=judge_depth(inner, np.array([parts[name] for name in inner]).T),  # of layers: whether one pays is asked
+        transfer_measure=None if other is None else other.measure,
     )
 
 

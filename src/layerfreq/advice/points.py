@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from layerfreq.data.inputs import count, tensors_of
+from layerfreq.data.inputs import count, is_loader, tensors_of
 from layerfreq.data.targets import as_numbers
 from layerfreq.errors import InputError
 from layerfreq.isolation.preserve import untouched
@@ -27,6 +27,7 @@ from layerfreq.relearn.predictors import constant_loss
 from layerfreq.trace.trace import trace
 
 INPUTS = "inputs"  # the name of cut 0
+ROUNDING = 2  # units of roundoff, by which equal points may differ
 LEAST = 30  # inputs, below which a third held out says nothing
 
 
@@ -52,6 +53,17 @@ class Points:
     def inputs(self) -> int:
         """How many inputs the points belong to."""
         return int(self.groups[-1]) + 1
+
+    @property
+    def measure(self) -> str:
+        """What scores are."""
+        return "R2" if self.targets.is_floating_point() else "accuracy"
+
+    @property
+    def constant(self) -> float:
+        """Score of the best constant prediction: the share of the most frequent class, or an R2 of 0."""
+        y = self.targets
+        return 0.0 if y.is_floating_point() else int(y.bincount().max()) / len(y)
 
 
 def see(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], *, own: bool = True) -> Points:
@@ -85,7 +97,16 @@ def see(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], *, own
     if wrong:
         raise InputError(f"inputs: NaN or infinite in {wrong} of {len(y)} points; clean or drop them")
     scores = seen.scores(y) if own else np.zeros(len(y))
-    return Points({**first, **{cut.name: features[cut.name].cpu() for cut in cuts}}, y, scores, groups, seen.batch)
+    found = {**first, **{cut.name: features[cut.name].cpu() for cut in cuts}}
+    return Points({name: _told(one) for name, one in found.items()}, y, scores, groups, seen.batch)
+
+
+def _told(features: Tensor) -> Tensor:
+    """Return features as they are; all zero where they differ by no more than rounding, of which heads make much."""
+    spread, middle = torch.std_mean(features.float(), dim=0, correction=0)
+    size = (spread.square() + middle.square()).sum().sqrt()
+    apart = float(torch.linalg.vector_norm(spread)) > ROUNDING * torch.finfo(features.dtype).eps * float(size)
+    return features if apart else torch.zeros_like(features)
 
 
 def see_other(model: nn.Module, transfer: Any, cuts: Sequence[Cut]) -> Points:
@@ -94,7 +115,7 @@ def see_other(model: nn.Module, transfer: Any, cuts: Sequence[Cut]) -> Points:
     Raises:
         InputError: As of `see`, blaming `transfer`.
     """
-    pair = isinstance(transfer, tuple) and len(transfer) == 2
+    pair = isinstance(transfer, (tuple, list)) and len(transfer) == 2 and not is_loader(transfer)
     inputs, targets = transfer if pair else (transfer, None)
     try:
         reject_one_pass(inputs)

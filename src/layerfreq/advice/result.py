@@ -73,18 +73,20 @@ class Advice:
             data set, and `transfer_gap`, `_low`, `_high`, how far above that of the best cut it is.
         measure: What scores are, "accuracy" or "R2".
         network: The score of the whole network.
+        constant: That of the best constant prediction: the share of the most frequent class, or an R2 of 0.
         parameters: Of the whole network.
         points: Number of points; with reading="positions", of positions.
         inputs: Number of inputs that they are of.
         tolerance: How far below the network's score a head's may be.
         depth: What frequencies say about the number of layers.
+        transfer_measure: What the scores of `transfer` are; None without.
 
     Example:
         >>> x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
         >>> model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
         >>> found = layerfreq.advise(model, x, (x[:, 0] > 0).long())
-        >>> found.measure, found.features, len(found.sentences)
-        ('accuracy', None, 2)
+        >>> found.measure, found.features, found.constant
+        ('accuracy', None, 0.55)
         >>> found.to_frame()[["layer", "parameters"]].values.tolist()
         [['inputs', 0], ['1', 12]]
     """
@@ -92,11 +94,13 @@ class Advice:
     table: pd.DataFrame
     measure: str
     network: float
+    constant: float
     parameters: int
     points: int
     inputs: int
     tolerance: float
     depth: Depth
+    transfer_measure: str | None = None
 
     @property
     def exit(self) -> str | None:
@@ -134,7 +138,7 @@ class Advice:
     @property
     def sentences(self) -> list[str]:
         """The advice in words, one sentence for each of its parts."""
-        return [self._cutting(), *self._transferring(), self._deepening(), *self._frequency()]
+        return [self._cutting(), *self._trivial(), *self._transferring(), self._deepening(), *self._frequency()]
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table, a copy."""
@@ -142,10 +146,7 @@ class Advice:
 
     def __repr__(self) -> str:
         head = ("layer", "rms", "linear", "hidden", "time", "parameters")
-        cells = [
-            [f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in head]
-            for row in self._rows
-        ]
+        cells = [[_cell(row[name]) for name in head] for row in self._rows]
         wide = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
         lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, wide, strict=True)) for row in (head, *cells)]
         return "\n".join([*lines, *self.sentences])
@@ -181,6 +182,15 @@ class Advice:
             f"{network} (tolerance {self.tolerance:g}{surely})."
         )
 
+    def _trivial(self) -> list[str]:
+        if self.constant < self.network - self.tolerance:
+            return []
+        more = ", or points with as many of each class" if self.measure == "accuracy" else ""
+        return [
+            f"A constant prediction reaches {self.constant:.3f}, which is within the tolerance, too, so that this says "
+            f"little; pass a smaller tolerance{more}, or a better network."
+        ]
+
     def _transferring(self) -> list[str]:
         if self.features is None:
             return []
@@ -188,7 +198,9 @@ class Advice:
         if row["transfer"] <= 0:  # R^2: no better than the mean target
             return [f"For the other data no features help: the best, {self.features!r}, reach {row['transfer']:.3f}."]
         alike = f"; {_listed(others)} may do as well" if others else "; all others do worse for sure"
-        return [f"For the other data take features from {self.features!r}: {row['transfer']:.3f}{alike}."]
+        alike = alike if len(self.table) > 1 else ""
+        reached = f"{self.transfer_measure or 'score'} {row['transfer']:.3f}"
+        return [f"For the other data take features from {self.features!r}: {reached}{alike}."]
 
     def _deepening(self) -> str:
         said, d = DEPTHS[self.depth.answer], self.depth
@@ -207,6 +219,12 @@ class Advice:
             f"Rank correlation of low frequency with the linear heads' scores over the cuts: {self.agreement:+.2f}. "
             "The advice on cutting and on features is the heads' alone."
         ]
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value.is_integer() else f"{value:.3g}"
 
 
 def _apart(row: dict[str, Any], head: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,7 +45,7 @@ def advise(
     reading: ReadingOption = "mean",
     seed: SeedOption = 0,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--out", help="Folder for results per cut; run again with the same folder to resume."),
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Also show how far each head is from the network.")] = False,
@@ -79,7 +78,8 @@ def advise(
         return
     for name, advice, own in found:
         these = "points" if advice.points == advice.inputs else f"positions of {advice.inputs} inputs"
-        console.print(f"{name}: {advice.points} {these}, {advice.measure} {advice.network:.3f}")
+        scores = f"{advice.measure} {advice.network:.3f} (a constant: {advice.constant:.3f})"
+        console.print(f"{name}: {advice.points} {these}, {scores}")
         show_table(*rows_of(advice))
         if table:
             show_table(*gaps_of(advice))
@@ -111,8 +111,11 @@ def _networks(
 
     if (":" not in what[0] and (as_path(what[0], "run") / "config.yaml").is_file()) or model is not None:
         source = None if model is None else find_model(model, seed)
-        for run, _ in expand(what):
-            yield _of_run(run, source, data, step, points, reading)
+        runs = [run for run, _ in expand(what)]
+        if source is not None and data is None:
+            raise InputError("data: none for --model; name points that the network was not trained on with --data")
+        for run, at in [(run, _kept_step(run, step)) for run in runs]:  # before the first of them takes its time
+            yield _of_run(run, source, data, at, points, reading)
         return
     if step is not None:
         raise InputError(f"step: {step} of {what[0]!r}, which is not a run; name its checkpoint instead")
@@ -129,22 +132,27 @@ def _networks(
     yield " ".join(what), source, load_data(data, source, points, reading), False
 
 
-def _of_run(
-    run: Any, own: Any, data: str | None, step: int | None, points: int, reading: str
-) -> tuple[str, Any, Any, bool]:
-    from layerfreq.experiments import source_of
-    from layerfreq.loading.datasets import load_data
-    from layerfreq.loading.models import Source
-    from layerfreq.runs.weights import kept_steps, load_weights
+def _kept_step(run: Any, step: int | None) -> int:
+    """Return the step whose weights are taken, the last one by default."""
+    from layerfreq.runs.weights import kept_steps
 
     kept = kept_steps(run.path)
     if not kept:
         raise InputError(f"run: {str(run.path)!r} kept no weights; train anew, a Monitor with checkpoints=True")
-    step = kept[-1] if step is None else step
+    if step is not None and step not in kept:
+        raise InputError(f"step: {str(run.path)!r} kept no weights at step {step}; it has {kept}")
+    return kept[-1] if step is None else step
+
+
+def _of_run(run: Any, own: Any, data: str | None, step: int, points: int, reading: str) -> tuple[str, Any, Any, bool]:
+    from layerfreq.experiments import source_of
+    from layerfreq.loading.datasets import load_data
+    from layerfreq.loading.models import Source
+    from layerfreq.runs.weights import load_weights
+
     name = f"{run.path}, step {step}"
     if own is not None:
-        if data is None:
-            raise InputError("data: none for --model; name points that the network was not trained on with --data")
+        assert data is not None
         load_weights(run.path, step, own.model)
         return name, own, load_data(data, own, points, reading), False
     source = source_of(run)
@@ -189,6 +197,7 @@ def _as_dict(advice: Advice) -> dict[str, Any]:
     fields = (
         "measure",
         "network",
+        "constant",
         "parameters",
         "points",
         "inputs",
@@ -196,9 +205,8 @@ def _as_dict(advice: Advice) -> dict[str, Any]:
         "depth",
         "exit",
         "sure_exit",
-        "features",
     )
-    more = ("as_good", "agreement", "sentences", "table")
+    more = ("features", "transfer_measure", "as_good", "agreement", "sentences", "table")
     return {name: getattr(advice, name) for name in (*fields, *more)}
 
 

@@ -100,6 +100,8 @@ class Cell:
         return f"step-{self.step:012d}-cut-{self.cut:03d}-{self.scale}-{self.optimizer}-{self.head}"
 
 
+@torch.inference_mode(False)  # whatever the caller has: heads are trained, and `split` follows gradients
+@torch.enable_grad()
 def relearn(
     run: Run | str | Path,
     model: nn.Module | None = None,
