@@ -16,17 +16,17 @@ from scipy.stats import spearmanr
 from layerfreq.experiments import cause
 from layerfreq.experiments.figures import cause_figures
 from layerfreq.experiments.figures.cause_tables import (
+    BY,
     DIRECTIONS,
     OWN,
     by_step,
-    contests,
     league_of,
-    markdown,
     packed,
     unpacked,
     with_interval,
 )
 from layerfreq.runs.run import Run
+from layerfreq.verdict.ranking import bootstrap, league
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DATA, PAGE = DOCS / "data" / "cause" / "results.parquet", DOCS / "cause.md"
@@ -34,6 +34,42 @@ STUDIES = {"mnist-mlp": "MNIST MLP", "digits-mlp": "digits MLP", "cifar10-resnet
 PAIRS = ("within step", "overall")
 RULES = ("best", "fixed")
 OWN_MEDIANS = (("rms", "rms_median"), ("raw", "raw_median"))
+
+
+def contests(table):
+    """Compare the rms median at rms scale with its rivals, paired by seed.
+
+    The first rival of each table is the raw median with the steps of heads at raw scale ("raw_median at raw scale");
+    the others are predictors of the same heads. Correlations count in the direction said beforehand.
+
+    Returns:
+        Columns study, optimizer, rule, head, pairs_of, rival, difference, low, high, answer: "better", "worse" (the
+        rms median than the rival) or "undecided".
+    """
+    single = league(unpacked(table), by=[*BY, "seed"])
+    single["signed"] = single["correlation"] * single["predictor"].map(DIRECTIONS)
+    out = []
+    where = ["study", "optimizer", "rule", "head", "pairs_of"]
+    for names, part in single.dropna(subset="signed").groupby(where):
+        value = part.set_index(["scale", "predictor", "seed"])["signed"]
+        if not {"raw", "rms"} <= set(part["scale"]):
+            continue
+        own = value["rms"]["rms_median"]
+        rivals = {"raw_median at raw scale": value["raw"]["raw_median"]}
+        measured = set(part["predictor"])
+        rivals |= {name: value["rms"][name] for name in DIRECTIONS if name != "rms_median" and name in measured}
+        for rival, other in rivals.items():
+            half = ((own - other) / 2).to_numpy()  # `bootstrap` keeps within -1 .. 1
+            difference, low, high = (2 * x for x in bootstrap(half))
+            answer = "better" if low > 0 else "worse" if high < 0 else "undecided"
+            out.append([*names, rival, difference, low, high, answer])
+    return pd.DataFrame(out, columns=pd.Index([*where, "rival", "difference", "low", "high", "answer"]))
+
+
+def markdown(head, rows):
+    """Return a Markdown table."""
+    lines = [[cell.replace("\n", ", ") for cell in head], ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def sections(table):

@@ -225,13 +225,7 @@ def figure_metrics(metrics: Any, unit: str = "step") -> Figure:
     figure, grid = _grid(1, max(1, len(names)))
     for ax, name in zip(grid[0], names, strict=False):
         for i, (seed, part) in enumerate(metrics.dropna(subset=[name]).groupby("seed")):
-            ax.plot(
-                part["step"],
-                part[name],
-                color=str(0.2 * (i % 4)),
-                linestyle=DASHES[i % 5],
-                label=f"seed {seed}",
-            )
+            ax.plot(part["step"], part[name], color=str(0.2 * (i % 4)), linestyle=DASHES[i % 5], label=f"seed {seed}")
         ax.set(xlabel=unit, ylabel=name, yscale="log" if "loss" in name else "linear")
         ax.legend(fontsize="small", frameon=False)
     return figure

@@ -16,6 +16,8 @@ pytest.importorskip("sklearn")
 pytest.importorskip("safetensors")
 pytest.importorskip("joblib")
 
+from benchmarks.cause_page import contests
+
 from layerfreq.errors import InputError
 from layerfreq.experiments import Progress, Request, cause, mlp
 from layerfreq.experiments.figures import cause_figures, cause_tables
@@ -193,7 +195,7 @@ def known_table():
 
 
 def test_contests_on_a_table_whose_answer_is_known():
-    found = cause_tables.contests(known_table())
+    found = contests(known_table())
     found = found[found["pairs_of"] == "within step"].set_index("rival")
     # +1 against -1 at raw scale; +1 against the probe's loss, which has the wrong sign; a tie; +1 against a constant.
     assert found.loc["raw_median at raw scale", "difference"] == pytest.approx(2, abs=1e-9)
@@ -206,9 +208,9 @@ def test_contests_on_a_table_whose_answer_is_known():
 
 def test_a_table_without_the_maxabs_median_loads_as_before(tmp_path):
     older = known_table().drop(columns="maxabs_median")
-    found = cause_tables.contests(older)
+    found = contests(older)
     assert "maxabs_median" not in set(found["rival"])
-    whole = cause_tables.contests(known_table())
+    whole = contests(known_table())
     pd.testing.assert_frame_equal(found, whole[whole["rival"] != "maxabs_median"].reset_index(drop=True))
     assert set(cause_tables.league_of(older)["predictor"]) == set(PREDICTORS) - {"maxabs_median"}
     for table, count in ((older, 11), (known_table(), 12)):

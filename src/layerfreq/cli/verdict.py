@@ -19,8 +19,7 @@ def verdict(
         float | None, typer.Option(help="Training loss to compare steps at; default: the lowest that all runs reached.")
     ] = None,
     together: Annotated[
-        bool,
-        typer.Option("--together", help="Judge runs of different models or data together."),
+        bool, typer.Option("--together", help="Judge runs of different models or data together.")
     ] = False,
     table: Annotated[
         bool, typer.Option("--table", help="Also print a row per scale and step, and per error band.")

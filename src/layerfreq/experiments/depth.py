@@ -86,10 +86,7 @@ def present(out: Path, seeds: list[int]) -> Table:
     config = Run(out).config
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     rows: list[list[str]] = []
-    for ax, key, what in (
-        (axes[0], "layers", "hidden layers"),
-        (axes[1], "frequencies", "frequency k of cos(kx)"),
-    ):
+    for ax, key, what in ((axes[0], "layers", "hidden layers"), (axes[1], "frequencies", "frequency k of cos(kx)")):
         steps = _all_steps(out, key, config[key], seeds)
         mean, spread = steps.mean(axis=1), steps.std(axis=1, ddof=1 if len(seeds) > 1 else 0)
         ax.errorbar(config[key], mean, yerr=spread, color="black", marker="o", capsize=3)

@@ -77,12 +77,7 @@ PRESETS = {
         checkpoint_every=1,
     ),
     "small": Config(
-        images=8000,
-        validation=1600,
-        width=16,
-        epochs=32,
-        measure=(0, 1, 2, 6, 16, 32),
-        panels=(0, 1, 2, 6, 32),
+        images=8000, validation=1600, width=16, epochs=32, measure=(0, 1, 2, 6, 16, 32), panels=(0, 1, 2, 6, 32)
     ),
     "medium": Config(
         images=50000,

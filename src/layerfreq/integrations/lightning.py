@@ -173,20 +173,17 @@ class LayerSpectraCallback(Callback):
         """Keep what validation has logged."""
         if trainer.sanity_checking:
             return
-        logged = trainer.callback_metrics
-        self._evaluated |= set(logged) - self._before
-        self._shell.note(
-            trainer.global_step,
-            _numbers({n: v for n, v in logged.items() if n in self._evaluated and not n.startswith(OURS)}),
-        )
+        self._evaluated |= set(trainer.callback_metrics) - self._before
+        self._note(trainer, evaluated=True)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Keep what the epoch has logged."""
-        logged = trainer.callback_metrics
-        self._shell.note(
-            trainer.global_step,
-            _numbers({n: v for n, v in logged.items() if n not in self._evaluated and not n.startswith(OURS)}),
-        )
+        self._note(trainer, evaluated=False)
+
+    def _note(self, trainer: Any, *, evaluated: bool) -> None:
+        logged = {name: one for name, one in trainer.callback_metrics.items() if not name.startswith(OURS)}
+        kept = {name: one for name, one in logged.items() if (name in self._evaluated) == evaluated}
+        self._shell.note(trainer.global_step, _numbers(kept))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the checkpoint holds: to which run it belongs; the run's metrics are now written."""

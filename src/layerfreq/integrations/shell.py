@@ -24,18 +24,8 @@ from layerfreq.network.naming import Layers
 from layerfreq.response.measure import as_error_options
 from layerfreq.runs.run import Run
 
-OURS = (
-    "reading",
-    "memory",
-    "whole",
-    "scale",
-    "checkpoints",
-    "budget",
-    "on_error",
-    "overwrite",
-    "error",
-    "probes",
-)  # options of `Monitor` itself
+# Options of `Monitor` itself.
+OURS = ("reading", "memory", "whole", "scale", "checkpoints", "budget", "on_error", "overwrite", "error", "probes")
 KEY = "training"  # of a run's config, and of a trainer's checkpoint: which training it is
 
 
@@ -149,10 +139,8 @@ class Shell:
             return self._run, False
         if self._opened is not None and self._last <= step:  # the same trainer resumes
             return self._opened, step == self._last
-        return Run.create(path, {KEY: uuid.uuid4().hex, **self._described()}, overwrite=self._overwrite), False
-
-    def _described(self) -> dict[str, Any]:
-        return {} if self.monitor is None else self.monitor.config
+        about = {} if self.monitor is None else self.monitor.config
+        return Run.create(path, {KEY: uuid.uuid4().hex, **about}, overwrite=self._overwrite), False
 
     @property
     def name(self) -> str:

@@ -29,7 +29,8 @@ def random_state_kept(found: Iterable[Found]) -> Iterator[None]:
         found: What model and loader lead to.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's global state
-    generators = [one.value for one in found if _has_state(one.value)]
+    generators = [one.value for one in found if isinstance(one.value, KINDS)]
+    generators = [one for one in generators if not isinstance(one, random.SystemRandom)]  # which has no state
     states = [_state(generator) for generator in generators]
     gpus = [(generator, generator.graphsafe_get_state()) for generator in _gpus()]
     token = _kept.set(generators)
@@ -59,15 +60,10 @@ def seed_all() -> None:
     for generator in _kept.get():
         if isinstance(generator, torch.Generator):
             generator.manual_seed(SEED)
-        elif isinstance(generator, (np.random.Generator, np.random.BitGenerator)):
-            bits: Any = getattr(generator, "bit_generator", generator)
+        elif (bits := _bits(generator)) is not None:
             bits.state = type(bits)(SEED).state
         else:
             generator.seed(SEED)
-
-
-def _has_state(value: Any) -> bool:
-    return isinstance(value, KINDS) and not isinstance(value, random.SystemRandom)
 
 
 def _gpus() -> tuple[torch.Generator, ...]:
@@ -75,16 +71,21 @@ def _gpus() -> tuple[torch.Generator, ...]:
     return torch.cuda.default_generators if torch.cuda.is_initialized() else ()
 
 
-def _state(generator: Any) -> Any:
+def _bits(generator: Any) -> Any:
+    """Return what holds the state of a generator of NumPy's; None for others."""
     if isinstance(generator, (np.random.Generator, np.random.BitGenerator)):
-        bits: Any = getattr(generator, "bit_generator", generator)
+        return getattr(generator, "bit_generator", generator)
+    return None
+
+
+def _state(generator: Any) -> Any:
+    if (bits := _bits(generator)) is not None:
         return bits.state
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
 
 
 def _set(generator: Any, state: Any) -> None:
-    if isinstance(generator, (np.random.Generator, np.random.BitGenerator)):
-        bits: Any = getattr(generator, "bit_generator", generator)
+    if (bits := _bits(generator)) is not None:
         bits.state = state
     elif isinstance(generator, random.Random):
         generator.setstate(state)

@@ -20,12 +20,7 @@ from layerfreq.loading.array_files import read_arrays
 
 PICKLES = (".pt", ".pth", ".pth.tar", ".pt.tar", ".ckpt", ".bin")  # .tar: as many scripts call a plain pickle
 # A folder holds one of these, in the order in which they are looked for.
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 COUNTERS = ("global_step", "step", "epoch")
 WORDS = ("step", "iter", "epoch")  # after which names say how far the training was

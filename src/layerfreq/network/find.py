@@ -96,13 +96,7 @@ class Plan:
 
 
 def plan(
-    model: nn.Module,
-    inputs: Any,
-    layers: Layers,
-    group: Any = None,
-    reading: Any = "flatten",
-    *,
-    some: bool = True,
+    model: nn.Module, inputs: Any, layers: Layers, group: Any = None, reading: Any = "flatten", *, some: bool = True
 ) -> Plan:
     """Find out which layers to measure, once for many measurements; without `some`, there may be none.
 

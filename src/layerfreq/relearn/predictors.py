@@ -1,6 +1,6 @@
 """What else might say how fast the layers above a cut learn: rivals of the frequency, one function each.
 
-Every function takes features (n, d) and targets (n,) class ids or (n, c) floats, and returns one number.
+Features are (n, d), targets (n,) class ids or (n, c) floats; every function returns one number.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from layerfreq.measure.result import Spectrum
 from layerfreq.relearn.heads import fixed_head, point_losses
 
 
-def feature_rms(features: Tensor, targets: Tensor | None = None) -> float:
+def feature_rms(features: Tensor) -> float:
     """Root mean square of |f - mean f|, the scale by which the spectrum's "rms" divides."""
     x = features.double()
     return float((x - x.mean(dim=0)).square().sum(dim=1).mean().sqrt())
 
 
-def effective_rank(features: Tensor, targets: Tensor | None = None) -> float:
+def effective_rank(features: Tensor) -> float:
     """Exp of the entropy of the singular values of the centred features, as shares of their sum (Roy & Vetterli)."""
     x = features.double().numpy(force=True)
     values = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
@@ -63,11 +63,11 @@ def probe_loss(features: Tensor, targets: Tensor) -> float:
     return float(metrics.log_loss(y, probe.predict_proba(x), labels=probe.classes_))
 
 
-def initial_loss(features: Tensor, targets: Tensor, *, kind: str = "hidden-1", seeds: int = 3) -> float:
-    """Loss of fresh heads before training, mean over seeds."""
-    outputs = outputs_of(targets)
+def initial_loss(features: Tensor, targets: Tensor) -> float:
+    """Loss of three fresh heads before training, their mean."""
+    outputs, d = outputs_of(targets), features.shape[1]
     with torch.no_grad():
-        heads = [fixed_head(kind, features.shape[1], outputs, seed, features.shape[1] ** -0.5) for seed in range(seeds)]
+        heads = [fixed_head("hidden-1", d, outputs, seed, d**-0.5) for seed in range(3)]
         losses = [float(point_losses(head(features.float()), targets).mean()) for head in heads]
     return float(np.mean(losses))
 

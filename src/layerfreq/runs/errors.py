@@ -13,17 +13,7 @@ from layerfreq.response.result import ErrorSpectrum, parts
 if TYPE_CHECKING:
     import pandas as pd
 
-ERRORS_COLUMNS = [
-    "step",
-    "output",
-    "method",
-    "k",
-    "target_energy",
-    "error_energy",
-    "relative",
-    "chance",
-    "stderr",
-]
+ERRORS_COLUMNS = ["step", "output", "method", "k", "target_energy", "error_energy", "relative", "chance", "stderr"]
 ERRORS = re.compile(r"step-(\d{12})\.parquet")
 TOGETHER = "all"  # the output of which rows are those of all columns of a target together
 

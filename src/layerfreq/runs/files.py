@@ -210,19 +210,6 @@ def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return frame.sort_values("step", kind="stable", ignore_index=True)
 
 
-def read_metrics(part: Path) -> pd.DataFrame:
-    """Read a file of metrics that is gone on with."""
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(part)
-    except Exception:  # damaged files raise dozens of types
-        raise InputError(f"run: {str(part)!r} is damaged; move it away") from None
-    if "step" not in frame:
-        raise InputError(f"run: {str(part)!r} has no column 'step'; move it away")
-    return frame
-
-
 def steps_in(folder: Path) -> list[int]:
     """Return the steps of the measurements in a folder of a run, in order."""
     names = (SPECTRA.fullmatch(part.name) for part in folder.glob("step-*.parquet"))
@@ -242,7 +229,7 @@ def forget_after(path: Path, step: int) -> None:
 
 def _keep_metrics(part: Path, step: int, workroom: Path) -> None:
     """Keep those of a file of metrics that are up to a step; where there are none, the file is removed."""
-    frame = read_metrics(part)
+    frame = read_frame(part, METRICS, ["step"])
     kept = frame.loc[frame["step"] <= step, :]
     if kept.empty:
         part.unlink()

@@ -27,7 +27,6 @@ from layerfreq.runs.files import (
     read_config,
     read_frame,
     read_frames,
-    read_metrics,
     refuse_parts,
     remove_run,
     steps_in,
@@ -265,7 +264,7 @@ class Run:
         name = f"from-{int(frame['step'].iloc[0]):012d}"
         before = self.path / "metrics" / f"{name}.parquet"
         if before.exists():
-            frame = by_step(pd.concat([read_metrics(before), frame], ignore_index=True))
+            frame = by_step(pd.concat([read_frame(before, METRICS, ["step"]), frame], ignore_index=True))
         self._write_frame("metrics", name, frame)
         self._pending = []
 

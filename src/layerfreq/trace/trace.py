@@ -11,17 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.data.inputs import (
-    batches,
-    blaming_inputs,
-    call,
-    count,
-    is_loader,
-    on_device,
-    owned,
-    take,
-    tensors_of,
-)
+from layerfreq.data.inputs import batches, blaming_inputs, call, count, is_loader, on_device, owned, take, tensors_of
 from layerfreq.errors import InputError, Refused
 from layerfreq.isolation.rng import seed_all
 from layerfreq.trace.flow import Flow

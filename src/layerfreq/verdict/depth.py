@@ -154,10 +154,7 @@ class Verdict:
 
 
 def verdict(
-    runs: Sequence[Run] | Sequence[str | Path] | Run | str | Path,
-    *,
-    error: float | None = None,
-    together: bool = False,
+    runs: Sequence[Run] | Sequence[str | Path] | Run | str | Path, *, error: float | None = None, together: bool = False
 ) -> Verdict:
     """Judge runs: is deeper lower, does depth shorten training, why, and are low frequencies learned first.
 

@@ -208,12 +208,11 @@ def partial_correlation(y: np.ndarray, x: np.ndarray, others: Sequence[np.ndarra
     return float((rest[:, 0] * rest[:, 1]).mean() / sizes.prod())
 
 
-def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap(values: np.ndarray) -> tuple[float, float, float]:
     """Return the mean of the clusters' values and its interval within -1 .. 1; NaN for that of a single cluster.
 
     Args:
         values: (k,) a number from -1 to 1 for each cluster; NaN are left out.
-        seed: Of the draws.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -222,7 +221,7 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     if k < 2:
         return float(values[0]) if k else float("nan"), float("nan"), float("nan")
     mean, quantile = float(values.mean()), float(stdtrit(k - 1, (1 + LEVEL) / 2))
-    means = np.random.default_rng(seed).choice(values, (DRAWS, k)).mean(axis=1)
+    means = np.random.default_rng(0).choice(values, (DRAWS, k)).mean(axis=1)
     tail = float(ndtr(-((k / (k - 1)) ** 0.5) * quantile))
     half = quantile * float(values.std(ddof=1)) / k**0.5
     low, high = np.quantile(means, [tail, 1 - tail])

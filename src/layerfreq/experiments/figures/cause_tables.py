@@ -1,4 +1,4 @@
-"""The tables of the experiment `cause`: the league, contests paired by seed, and the first look repeated."""
+"""The tables of the experiment `cause`: the league, step by step too, and each scale's own median."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfreq.verdict.ranking import SETUP, bootstrap, league, ranked
+from layerfreq.verdict.ranking import SETUP, league, ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,38 +70,6 @@ def by_step(table: pd.DataFrame) -> pd.DataFrame:
     return found[found["pairs_of"] == "within step"]
 
 
-def contests(table: pd.DataFrame) -> pd.DataFrame:
-    """Compare the rms median at rms scale with its rivals, paired by seed.
-
-    The first rival of each table is the raw median with the steps of heads at raw scale ("raw_median at raw scale");
-    the others are predictors of the same heads. Correlations count in the direction said beforehand.
-
-    Returns:
-        Columns study, optimizer, rule, head, pairs_of, rival, difference, low, high, answer: "better", "worse" (the
-        rms median than the rival) or "undecided".
-    """
-    import pandas as pd
-
-    single: Any = league(unpacked(table), by=[*BY, "seed"])
-    single["signed"] = single["correlation"] * single["predictor"].map(DIRECTIONS)
-    out = []
-    where = ["study", "optimizer", "rule", "head", "pairs_of"]
-    for names, part in single.dropna(subset="signed").groupby(where):
-        value = part.set_index(["scale", "predictor", "seed"])["signed"]
-        if not {"raw", "rms"} <= set(part["scale"]):
-            continue
-        own = value["rms"]["rms_median"]
-        rivals = {"raw_median at raw scale": value["raw"]["raw_median"]}
-        measured = set(part["predictor"])
-        rivals |= {name: value["rms"][name] for name in DIRECTIONS if name != "rms_median" and name in measured}
-        for rival, other in rivals.items():
-            half = ((own - other) / 2).to_numpy()  # `bootstrap` keeps within -1 .. 1
-            difference, low, high = (2 * x for x in bootstrap(half))
-            answer = "better" if low > 0 else "worse" if high < 0 else "undecided"
-            out.append([*names, rival, difference, low, high, answer])
-    return pd.DataFrame(out, columns=pd.Index([*where, "rival", "difference", "low", "high", "answer"]))
-
-
 def primary(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the short table: each scale's own median, by study, pairs and rule.
 
@@ -128,9 +96,3 @@ def with_interval(row: Any, value: str, low: str, high: str) -> str:
         return "-"
     inside = "" if not np.isfinite(row[low]) else f" ({row[low]:.2f} to {row[high]:.2f})"
     return f"{row[value]:+.2f}{inside}"
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [[cell.replace("\n", ", ") for cell in head], ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

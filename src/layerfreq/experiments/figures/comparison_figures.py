@@ -28,7 +28,7 @@ def densities(groups: Sequence[Sequence[Comparison]], names: Mapping[str, str], 
     figure, grid = _grid(2, len(groups))
     for column, group in zip(grid.T, groups, strict=True):
         panel = group[0].panel
-        for ax, shown in ((column[0], _as_published), (column[1], per_octave)):
+        for ax, shown in ((column[0], lambda x, y: y), (column[1], per_octave)):
             for name in (name for name in names if any(name in one.ours for one in group)):
                 curves = np.array([shown(panel.x, one.ours[name]) for one in group if name in one.ours])
                 look = _look(top[name], len(names))
@@ -70,10 +70,6 @@ def courses(
         ax.set(title=name, xlabel=labels[0], ylabel=labels[1])
     _finish(figure, grid[0][0], title)
     return figure
-
-
-def _as_published(x: Any, y: Any) -> Any:
-    return y
 
 
 def _look(depth: int, deepest: int) -> dict[str, Any]:

@@ -114,7 +114,8 @@ def table(medians: Any, metrics: Any) -> tuple[list[str], list[list[str]]]:
     Peaks that are bounds are given as such; those where no window holds two points are marked with a star.
     """
     own = medians[medians["layer"] == CUT]
-    first, last = (own[own["step"] == step].set_index(["scale", "variant", "seed"]) for step in _ends(own))
+    steps = own["step"].min(), own["step"].max()
+    first, last = (own[own["step"] == step].set_index(["scale", "variant", "seed"]) for step in steps)
     ends = "start", "end"
     head = ["variant", "seed", "validation", *(f"{CUTS[CUT]} peak\n{PAPER}, {end}" for end in ends)]
     head += [f"median\n{scale}, {ends[1]}" for scale in (PAPER, "rms", "raw")]
@@ -131,11 +132,6 @@ def table(medians: Any, metrics: Any) -> tuple[list[str], list[list[str]]]:
         orders = [_ordered(accuracy, -1), _ordered(places[0], -1), _ordered(places[1], 1)]
         rows.append(["pairs as\npublished", str(seed), *orders, "", "", ""])
     return head, rows
-
-
-def _ends(frame: Any) -> tuple[int, int]:
-    """Return the first and the last measured epoch."""
-    return int(frame["step"].min()), int(frame["step"].max())
 
 
 def _peak(one: Any) -> str:

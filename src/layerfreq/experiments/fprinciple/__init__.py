@@ -125,10 +125,6 @@ def _fitted(
         yield from fit.rows(seed, progress)
 
 
-def _optimizers(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
-    return optimizers.rows(config.budget, seed, progress)
-
-
 def _cifar(config: Config, seed: int, progress: Progress) -> Iterator[fits.Row]:
     images, labels = _images(config)
     with torch.random.fork_rng():
@@ -142,7 +138,7 @@ PARTS: dict[str, Callable[[Config, int, Progress], Iterator[fits.Row]]] = {
     "one-d": partial(_fitted, _one_d),
     "heatmap": partial(_fitted, _heatmap),
     "cifar": _cifar,
-    "optimizers": _optimizers,
+    "optimizers": lambda config, seed, progress: optimizers.rows(config.budget, seed, progress),
     "ricker": partial(_fitted, _ricker),
     "parity": partial(_fitted, _parity),
     "bias": partial(_fitted, _bias),
