@@ -18,6 +18,7 @@ from layerfreq.isolation.torch_settings import Flag
 
 # Operations, a few milliseconds of them, that the caller does: to wake threads takes longer where they wait for a core.
 SMALL = 10**8
+LINE = 64  # bytes of a line of the cache, and of the widest registers
 
 
 def hands(work: int) -> int:
@@ -81,5 +82,7 @@ def scratch(height: int, width: int, dtype: Any, which: int = 0) -> np.ndarray:
     """Room of this thread's own, used again, because fresh memory is slow to come by."""
     buffers, key = _kept.__dict__, f"{which} {dtype}"
     if key not in buffers or buffers[key].size < height * width:
-        buffers[key] = np.empty(height * width, dtype)
+        room = np.empty(height * width * np.dtype(dtype).itemsize + LINE, np.uint8)
+        begin = -room.ctypes.data % LINE
+        buffers[key] = room[begin : begin + room.size - LINE].view(dtype)
     return buffers[key][: height * width].reshape(height, width)

@@ -51,12 +51,12 @@ class Series(Expansion):
         from layerfreq.engines.cpu import series_kernels as kernels
 
         places = kernels.Places(
-            *np.array([self.lowest, self.highest, self.centre, self.offset, self.slope], np.float32)
+            *np.array([self.lowest, self.highest, self.centre, 2 * self.offset, 2 * self.slope], np.float32)
         )
         pairs = tile.products.size
         strays = Strays(*(scratch(1, pairs, kind, which)[0] for which, kind in enumerate(("i4", "i4", "f4"))))
         runs = _as_runs(targets)
-        room = scratch(1, kernels.ROOM + kernels.LANES * len(self.square), np.float32, 3)[0]
+        room = scratch(1, kernels.ROOM + kernels.LANES * (len(self.square) + kernels.LANES), np.float32, 3)[0]
         turned = (True, _as_runs(across.targets), across.sums) if across else (False, runs, sums)
         count = kernels.add_tile(tile, runs, sums, *turned, places, strays, room)
         return Strays(*(part[:count] for part in strays)) if count else None

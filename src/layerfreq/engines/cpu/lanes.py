@@ -102,6 +102,78 @@ def larger(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @_builtin
+def nothing(typingctx: Any, like: Any) -> Any:
+    """Return a tuple of zeros, as many lanes as another tuple has numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(signature.return_type), None)
+
+    return types.UniTuple(_lanes, like.count)(like), generate
+
+
+@_builtin
+def add_polynomials(typingctx: Any, sums: Any, factor: Any, known: Any) -> Any:
+    """Add the next Chebyshev polynomials to a tuple of sums, one each; return the sums, and the last polynomials.
+
+    From a tuple of the last 2 m it goes on by T_(k+m) = 2 T_m T_k - T_(k-m), where 2 T_m is the factor: m of them do
+    not wait for each other. A polynomial is one multiplication with subtraction and one addition, which many processors
+    do side by side. All is unrolled, so that the sums stay in registers.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums, factor, known = args
+        count = signature.args[2].count
+        row = [builder.extract_value(known, k) for k in range(count)]
+        for k in range(signature.args[0].count):
+            product = builder.fmul(factor, row[-count // 2], flags=("contract",))
+            row.append(builder.fsub(product, row[-count], flags=("contract", "nsz")))
+            sums = builder.insert_value(sums, builder.fadd(builder.extract_value(sums, k), row[-1], flags=("nsz",)), k)
+        known = context.make_tuple(builder, signature.args[2], row[-count:])
+        return context.make_tuple(builder, signature.return_type, (sums, known))
+
+    return types.Tuple((sums, known))(sums, factor, known), generate
+
+
+@_builtin
+def add(typingctx: Any, sums: Any, others: Any) -> Any:
+    """Return the sums of two tuples' lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        one, other = ([builder.extract_value(each, k) for k in range(sums.count)] for each in args)
+        totals = [builder.fadd(a, b, flags=("nsz",)) for a, b in zip(one, other, strict=True)]
+        return context.make_tuple(builder, signature.return_type, totals)
+
+    return sums(sums, others), generate
+
+
+@_builtin
+def write(typingctx: Any, array: Any, at: Any, row: Any) -> Any:
+    """Write a tuple of lanes side by side to a flat float32 array, from an index on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first = _address(context, builder, signature, args)
+        for k in range(row.count):
+            builder.store(builder.extract_value(args[2], k), builder.gep(first, [ir.Constant(_INDEX, k)]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, row), generate
+
+
+@_builtin
+def keep(typingctx: Any, array: Any, at: Any, sums: Any) -> Any:
+    """Add a tuple of lanes to those that lie side by side in a flat float32 array, from an index on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first = _address(context, builder, signature, args)
+        for k in range(sums.count):
+            to = builder.gep(first, [ir.Constant(_INDEX, k)])
+            builder.store(builder.fadd(builder.load(to, align=4), builder.extract_value(args[2], k)), to, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, sums), generate
+
+
+@_builtin
 def outside(typingctx: Any, number: Any, lowest: Any, highest: Any) -> Any:
     """Return whether any lane is not between two others."""
 
@@ -119,28 +191,55 @@ def turn(typingctx: Any, block: Any, at: Any, stride: Any, out: Any, to: Any, ou
     """Write the transpose of a square of lanes: flat arrays, where the square begins in each, and their strides."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        block, at, stride, out, to, out_stride = args
-        given, taken = signature.args[0], signature.args[3]
-        rows = []
-        for i in range(LANES):
-            place = builder.add(at, builder.mul(stride, ir.Constant(stride.type, i)))
-            rows.append(builder.load(_pointer(context, builder, given, block, place), align=4))
-        half = LANES // 2
-        while half:  # swap the corners of ever smaller squares
-            mixed = list(rows)
-            for i in (i for i in range(LANES) if not i & half):
-                low = [j if not j & half else j - half + LANES for j in range(LANES)]
-                high = [j + half if not j & half else j + LANES for j in range(LANES)]
-                mixed[i] = builder.shuffle_vector(rows[i], rows[i + half], _places(low))
-                mixed[i + half] = builder.shuffle_vector(rows[i], rows[i + half], _places(high))
-            rows, half = mixed, half // 2
-        for i, row in enumerate(rows):
-            place = builder.add(to, builder.mul(out_stride, ir.Constant(out_stride.type, i)))
-            builder.store(row, _pointer(context, builder, taken, out, place), align=4)
+        for value, to in _turned(context, builder, (signature.args[0], signature.args[3]), *args):
+            builder.store(value, builder.bitcast(to, _VECTOR.as_pointer()), align=4)
         return context.get_dummy_value()
 
     index = types.intp
     return types.void(block, index, index, out, index, index), generate
+
+
+@_builtin
+def add_turned(typingctx: Any, block: Any, at: Any, out: Any, to: Any, out_stride: Any, count: Any) -> Any:
+    """Add the transpose of a square of lanes, side by side in `block`, to float64: as many of each, a multiple of 4."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block, at, out, to, out_stride, count = args
+        kinds = signature.args[0], signature.args[2]
+        turned = _turned(context, builder, kinds, block, at, ir.Constant(at.type, LANES), out, to, out_stride)
+        wide = ir.VectorType(ir.DoubleType(), 4)
+        for begin in range(0, LANES, 4):
+            with builder.if_then(builder.icmp_signed(">", count, ir.Constant(count.type, begin)), likely=True):
+                for value, to in turned:
+                    part = builder.shuffle_vector(value, value, _places(list(range(begin, begin + 4))))
+                    here = builder.bitcast(builder.gep(to, [ir.Constant(_INDEX, begin)]), wide.as_pointer())
+                    builder.store(builder.fadd(builder.load(here, align=8), builder.fpext(part, wide)), here, align=8)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(block, index, out, index, index, index), generate
+
+
+def _turned(
+    context: Any, builder: Any, kinds: Any, block: Any, at: Any, stride: Any, out: Any, to: Any, out_stride: Any
+) -> Any:
+    """Return the columns of a square of lanes, and pointers to where they go."""
+    data = context.make_array(kinds[1])(context, builder, out).data
+    rows = []
+    for i in range(LANES):
+        place = builder.add(at, builder.mul(stride, ir.Constant(stride.type, i)))
+        rows.append(builder.load(_pointer(context, builder, kinds[0], block, place), align=4))
+    half = LANES // 2
+    while half:  # swap the corners of ever smaller squares
+        mixed = list(rows)
+        for i in (i for i in range(LANES) if not i & half):
+            low = [j if not j & half else j - half + LANES for j in range(LANES)]
+            high = [j + half if not j & half else j + LANES for j in range(LANES)]
+            mixed[i] = builder.shuffle_vector(rows[i], rows[i + half], _places(low))
+            mixed[i + half] = builder.shuffle_vector(rows[i], rows[i + half], _places(high))
+        rows, half = mixed, half // 2
+    steps = (builder.mul(out_stride, ir.Constant(out_stride.type, i)) for i in range(LANES))
+    return [(row, builder.gep(data, [builder.add(to, step)])) for row, step in zip(rows, steps, strict=True)]
 
 
 def _places(which: list[int]) -> ir.Constant:

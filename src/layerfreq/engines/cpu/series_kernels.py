@@ -11,19 +11,33 @@ from typing import NamedTuple
 import numpy as np
 
 from layerfreq.engines.compiling import loop
-from layerfreq.engines.cpu.lanes import LANES, larger, load, outside, spread, store, turn
+from layerfreq.engines.cpu.lanes import (
+    LANES,
+    add,
+    add_polynomials,
+    add_turned,
+    keep,
+    larger,
+    load,
+    nothing,
+    outside,
+    spread,
+    store,
+    turn,
+    write,
+)
 from layerfreq.engines.cpu.pair_kernels import CLOSE, close_distances, distances
 
 HEIGHT, WIDTH = 128, 512  # pairs whose places stay in the second-level cache, both ways round
 GAP = 16  # float32 between the rows of these, so that a column of them falls on many sets of the cache
 TOGETHER = 64  # points that float32 sums go over before they are added up
-FIRST = 10  # polynomials of the first pass over the pairs: T_0 .. T_9
-STEP = 8  # and of each that follows
-ROOM = (WIDTH + GAP) * HEIGHT + (HEIGHT + GAP) * WIDTH + 2 * TOGETHER * LANES  # float32 of scratch, beside the sums
+FIRST, STEP = 13, 4  # polynomials: T_0 .. T_12, or so many times four more
+FOUR, EIGHT, TWELVE = (0,) * 4, (0,) * 8, (0,) * 12  # of which a loop over pairs adds up so many at a time
+ROOM = (WIDTH + GAP) * HEIGHT + (HEIGHT + GAP) * WIDTH + 4 * TOGETHER * LANES  # float32 of scratch, beside the sums
 
 
 class Places(NamedTuple):
-    """The map from squared distances to places of polynomials, as `chebyshev.Series` describes it."""
+    """The map from squared distances to twice the places of polynomials, as `chebyshev.Series` describes it."""
 
     lowest: np.float32
     highest: np.float32
@@ -79,79 +93,34 @@ def _careful_places(tile, i, start, width, places, out, at, strays, count):
 
 
 @loop()
-def _first(t, stride, begin, end, lane, weights, state, sums):
-    """Add T_1 .. T_9 of some points, times their weights, and keep the last two of each."""
-    s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = spread(np.float32(0))
+def _first(more, t, stride, begin, end, lane, weights, state, found):
+    """Add T_1 .. T_4 and more of some points, times their weights; keep the last four of each. `t` is 2 t."""
+    low, high, two = nothing(FOUR), nothing(more), spread(np.float32(2))
     for j in range(begin, end):
-        place = load(t, j * stride + lane)
-        twice = place + place
-        a = spread(weights[j])
-        b = a * place
-        s1 += b
-        a = twice * b - a
-        s2 += a
-        b = twice * a - b
-        s3 += b
-        a = twice * b - a
-        s4 += a
-        b = twice * a - b
-        s5 += b
-        a = twice * b - a
-        s6 += a
-        b = twice * a - b
-        s7 += b
-        a = twice * b - a
-        s8 += a
-        b = twice * a - b
-        s9 += b
-        store(state, 2 * LANES * (j - begin), a)
-        store(state, 2 * LANES * (j - begin) + LANES, b)
-    store(sums, LANES, load(sums, LANES) + s1)
-    store(sums, 2 * LANES, load(sums, 2 * LANES) + s2)
-    store(sums, 3 * LANES, load(sums, 3 * LANES) + s3)
-    store(sums, 4 * LANES, load(sums, 4 * LANES) + s4)
-    store(sums, 5 * LANES, load(sums, 5 * LANES) + s5)
-    store(sums, 6 * LANES, load(sums, 6 * LANES) + s6)
-    store(sums, 7 * LANES, load(sums, 7 * LANES) + s7)
-    store(sums, 8 * LANES, load(sums, 8 * LANES) + s8)
-    store(sums, 9 * LANES, load(sums, 9 * LANES) + s9)
+        twice, w0 = load(t, j * stride + lane), spread(weights[j])
+        w1 = spread(np.float32(0.5) * weights[j]) * twice
+        w2 = twice * w1 - w0
+        w3 = twice * w2 - w1
+        w4 = twice * w3 - w2
+        low = add(low, (w1, w2, w3, w4))
+        t2 = twice * twice - two
+        high, last = add_polynomials(high, t2 * t2 - two, (w3, w2, w1, w0, w1, w2, w3, w4))
+        write(state, 4 * LANES * (j - begin), last[4:])
+    keep(found, LANES, low)
+    keep(found, 5 * LANES, high)
 
 
 @loop()
-def _next(t, stride, begin, end, lane, state, sums, k):
-    """Add the next eight polynomials of the same points, by T_(k+1) = 2 t T_k - T_(k-1)."""
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = spread(np.float32(0))
+def _next(t, stride, begin, end, lane, state, found, k):
+    """Add the eight polynomials from T_k on of the same points."""
+    sums, two = nothing(EIGHT), spread(np.float32(2))
     for j in range(begin, end):
-        place = load(t, j * stride + lane)
-        twice = place + place
-        a, b = load(state, 2 * LANES * (j - begin)), load(state, 2 * LANES * (j - begin) + LANES)
-        a = twice * b - a
-        s0 += a
-        b = twice * a - b
-        s1 += b
-        a = twice * b - a
-        s2 += a
-        b = twice * a - b
-        s3 += b
-        a = twice * b - a
-        s4 += a
-        b = twice * a - b
-        s5 += b
-        a = twice * b - a
-        s6 += a
-        b = twice * a - b
-        s7 += b
-        store(state, 2 * LANES * (j - begin), a)
-        store(state, 2 * LANES * (j - begin) + LANES, b)
-    at = k * LANES
-    store(sums, at, load(sums, at) + s0)
-    store(sums, at + LANES, load(sums, at + LANES) + s1)
-    store(sums, at + 2 * LANES, load(sums, at + 2 * LANES) + s2)
-    store(sums, at + 3 * LANES, load(sums, at + 3 * LANES) + s3)
-    store(sums, at + 4 * LANES, load(sums, at + 4 * LANES) + s4)
-    store(sums, at + 5 * LANES, load(sums, at + 5 * LANES) + s5)
-    store(sums, at + 6 * LANES, load(sums, at + 6 * LANES) + s6)
-    store(sums, at + 7 * LANES, load(sums, at + 7 * LANES) + s7)
+        at = 4 * LANES * (j - begin)
+        twice = load(t, j * stride + lane)
+        last = load(state, at), load(state, at + LANES), load(state, at + 2 * LANES), load(state, at + 3 * LANES)
+        sums, last = add_polynomials(sums, twice * twice - two, last)
+        write(state, at, last)
+    keep(found, k * LANES, sums)
 
 
 @loop()
@@ -170,7 +139,8 @@ def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
         found: Flat, room for the sums of the centres in lanes.
         sums: (h, classes or columns + 1, r) float64, added to.
     """
-    r = sums.shape[2]
+    r, each, flat = sums.shape[2], sums.shape[1] * sums.shape[2], sums.reshape(-1)
+    odd = r % 8 == FIRST % 8
     for run in range(np.searchsorted(runs.last, start, side="right"), runs.into.shape[0]):
         first, last = max(runs.first[run], start), min(runs.last[run], start + count)
         if first >= start + count:
@@ -182,14 +152,22 @@ def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
             found[: r * LANES] = 0
             for begin in range(first - start, last - start, TOGETHER):
                 end = min(begin + TOGETHER, last - start)
-                _first(t, stride, begin, end, lane, weights, state, found)
-                for k in range(FIRST, r, STEP):
+                if odd:
+                    _first(EIGHT, t, stride, begin, end, lane, weights, state, found)
+                else:
+                    _first(TWELVE, t, stride, begin, end, lane, weights, state, found)
+                for k in range(13 if odd else 17, r, 8):
                     _next(t, stride, begin, end, lane, state, found, k)
+            centre = at + lane
             for i in range(min(LANES, centres - lane)):
-                mine = sums[at + lane + i, into]
-                mine[0] += total
-                for k in range(1, r):
-                    mine[k] += found[k * LANES + i]
+                sums[centre + i, into, 0] += total
+            if lane + LANES <= centres:
+                for k in range(1, r, LANES):
+                    add_turned(found, k * LANES, flat, centre * each + into * r + k, each, min(LANES, r - k))
+            else:
+                for i in range(centres - lane):
+                    for k in range(1, r):
+                        sums[centre + i, into, k] += found[k * LANES + i]
 
 
 @loop()
@@ -226,17 +204,21 @@ def add_tile(tile, runs, sums, both, across, across_sums, places, strays, scratc
     height, width = tile.products.shape
     plain, turned = WIDTH + GAP, HEIGHT + GAP
     rows, columns = scratch[: plain * HEIGHT], scratch[plain * HEIGHT : plain * HEIGHT + turned * WIDTH]
-    state, found = scratch[ROOM - 2 * TOGETHER * LANES : ROOM], scratch[ROOM:]
+    state, found = scratch[ROOM - 4 * TOGETHER * LANES : ROOM], scratch[ROOM:]
     count, quick = 0, tile.products.itemsize == 4
     for a in range(0, height, HEIGHT):
         h = min(HEIGHT, height - a)
         for b in range(0, width, WIDTH):
             w = min(WIDTH, width - b)
             for i in range(h):
-                hard = not quick or w < LANES or b <= tile.own[a + i] < b + w
+                hard, own = not quick or w < LANES, tile.own[a + i] - b
                 if not hard:
-                    row, size = tile.products[a + i, b:], tile.rows.sizes[a + i]
-                    hard = _quick_places(row, size, tile.columns.sizes[b:], w, places, rows, i * plain)
+                    row, size, sizes = tile.products[a + i, b:], tile.rows.sizes[a + i], tile.columns.sizes[b:]
+                    if 0 <= own < w:  # a pair that counts for nothing, but is no stray
+                        row[own] = (size + sizes[own] - (places.lowest + places.highest) / 2) / 2
+                    hard = _quick_places(row, size, sizes, w, places, rows, i * plain)
+                    if 0 <= own < w:
+                        rows[i * plain + own] = 0
                 if hard:
                     count = _careful_places(tile, a + i, b, w, places, rows, i * plain, strays, count)
             for i in range(0, h, LANES):
