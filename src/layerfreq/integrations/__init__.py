@@ -1,6 +1,6 @@
-"""Shells on `Monitor` for other people's training loops and trackers, one per file; none is imported with the core.
+"""Callbacks around `Monitor` for training frameworks, one per file; none is imported with the core.
 
-A loop of one's own needs none of them: a monitor before it, a line in it, and for what is tracked one argument.
+Your own loop needs none of them: create a monitor before it, add a line in it, and pass trackers as an argument.
 
 ```python
 from layerfreq import Monitor

@@ -32,23 +32,23 @@ else:
 class LayerSpectraCallback(Callback):
     """Measures the layers of the network that a DeepXDE `Model` trains.
 
-    Measured is before the first step, and after each step (`train_state.step`) that `when` names; under L-BFGS, which
-    takes several at a time, after those. The training is bit for bit what it would be without. A second `train` of the
-    same model (L-BFGS after Adam, say) with the same callback resumes the run. Where DeepXDE displays a loss, the
-    run gets the sum of its terms.
+    It measures before the first step, and after each step (`train_state.step`) that is due; under L-BFGS, which takes
+    several steps at a time, after those. Training stays the same, bit for bit. A second `train` of the same model (such
+    as L-BFGS after Adam) with the same callback resumes the run. When DeepXDE displays a loss, the run gets the sum of
+    its terms.
 
     Args:
         inputs: (n, d) tensor or array, what the network takes for n points.
-        targets: (n,) or (n, c) floats: the solution there, or what is known of it.
+        targets: (n,) or (n, c) floats: the solution there, or an approximation of it.
         layers: Names as from `hidden_layers`; None means all hidden layers.
-        run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
-        when: As of `Monitor`.
-        trackers: As of `Monitor`.
-        **options: Of `spectrum`, and `reading`, `memory`, `whole`, `scale`, `checkpoints`, `on_error`, `overwrite` of
-            `Monitor`.
+        run: A directory for a new run, or a `Run` to resume; None writes nothing.
+        when: As for `Monitor`.
+        trackers: As for `Monitor`.
+        **options: Options of `spectrum`, and `reading`, `memory`, `whole`, `scale`, `checkpoints`, `on_error`,
+            `overwrite` of `Monitor`.
 
     Raises:
-        InputError: For a bad option; where the model is to blame, when training begins.
+        InputError: For a bad option; for a problem with the model, when training begins.
 
     Example:
         >>> import deepxde as dde  # with DDE_BACKEND=pytorch

@@ -41,39 +41,39 @@ else:
 class LayerSpectraCallback(Callback):
     """Measures the layers of the model that a Lightning `Trainer` trains.
 
-    Measured is before the first training step, and after each step that `when` names; a step is one of
-    `trainer.global_step`, which counts optimizer steps. The training is bit for bit what it would be without.
+    It measures before the first training step and after each step that is due, counted by `trainer.global_step`, which
+    counts optimizer steps. Training stays the same, bit for bit.
 
-    The run also gets `loss` and the other numbers that `training_step` returns, of the batch before the step, every
-    `log_every_n_steps` and where it is measured; and at its end what a validation or an epoch has logged.
+    The run also gets `loss` and the other numbers that `training_step` returns for the batch before the step, every
+    `log_every_n_steps` and at measured steps; and what validation and epochs log, at their end.
 
     `trainer.callback_metrics` has the medians of the last measurement as `layerfreq/<scale>/median/<layer>`, such as
-    "layerfreq/rms/median/net.2": what `EarlyStopping` and `ModelCheckpoint` can be told to monitor. A median beyond the
-    cutoffs leaves the one before in its place. Those of a part are `layerfreq/<part>/<scale>/median/<layer>`.
+    "layerfreq/rms/median/net.2", for `EarlyStopping` and `ModelCheckpoint` to monitor. A median beyond the cutoffs
+    leaves the previous one in place. Those of a part are `layerfreq/<part>/<scale>/median/<layer>`.
 
-    A `Trainer` that resumes a checkpoint resumes the run that the checkpoint belongs to, and what the run holds of
-    later steps is forgotten; a new training wants a new directory. The run is then that of an uninterrupted training
-    as far as the training is: Lightning's checkpoints hold no random state and no place within an epoch's data.
+    A `Trainer` that resumes from a checkpoint also resumes its run, and drops measurements of later steps; a new
+    training needs a new directory. The resumed run equals an uninterrupted one only as far as the training does:
+    Lightning's checkpoints store neither random state nor the position within an epoch's data.
 
-    On several devices each rank measures its part of the probe set, and the first writes the run. The parts belong to
-    one model only if all ranks hold the same, as under DDP.
+    On several devices each rank measures its part of the probe set, and the first rank writes the run. The parts belong
+    to one model only if all ranks hold the same parameters, as under DDP.
 
     Args:
         inputs: What the model's forward takes for n points; or a loader or data set of (input, target) pairs. All ranks
             are given the same.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set. Or a function
-            `(x, y, output) -> target`, or several of both by name, see `layer_spectra`.
-        module: Name of the submodule that is measured, such as "net"; None means the LightningModule itself.
-        layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
+            `(x, y, output) -> target`, or several targets by name; see `layer_spectra`.
+        module: Name of the submodule to measure, such as "net"; None means the LightningModule itself.
+        layers: Names as from `hidden_layers`, patterns, indices or modules, see `layer_spectra`; None means all hidden
             layers.
-        run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
-        when: As of `Monitor`.
-        trackers: As of `Monitor`; None means the scalars go to the trainer's own loggers.
-        **options: Of `spectrum`, and `probes`, `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`,
+        run: A directory for a new run, or a `Run` to resume; None writes nothing.
+        when: As for `Monitor`.
+        trackers: As for `Monitor`; None sends the scalars to the trainer's own loggers.
+        **options: Options of `spectrum`, and `probes`, `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`,
             `budget`, `on_error`, `overwrite` of `Monitor`.
 
     Raises:
-        InputError: For a bad option; where the model is to blame, when training begins.
+        InputError: For a bad option; for a problem with the model, when training begins.
 
     Example:
         >>> class Fit(LightningModule):

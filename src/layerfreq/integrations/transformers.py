@@ -32,35 +32,35 @@ TIMINGS = ("_runtime", "_per_second", "_preparation_time")
 class LayerSpectraCallback(TrainerCallback):
     """Measures the layers of the model that a Hugging Face `Trainer` trains.
 
-    Measured is before the first training step, and after each step (`state.global_step`) that `when` names. The
-    training is bit for bit what it would be without.
+    It measures before the first training step, and after each step (`state.global_step`) that is due. Training stays
+    the same, bit for bit.
 
     The run also gets the numbers that the trainer logs (loss, learning rate, evaluation), but not its timings, nor its
     summary at the end of training.
 
-    A `Trainer` that resumes a checkpoint resumes the run that the checkpoint belongs to, and what the run holds of
-    later steps is forgotten; a new training wants a new directory. In distributed training each rank measures its part
-    of the probe set, and the first writes the run.
+    A `Trainer` that resumes from a checkpoint also resumes its run, and drops measurements of later steps; a new
+    training needs a new directory. In distributed training each rank measures its part of the probe set, and the first
+    rank writes the run.
 
-    Labels of a causal language model are its own input, and are compared with its output at the token before; so each
-    token's target is the next one's label, and `reading="positions"` measures them. Labels of a masked one stay where
-    they are. `targets` are taken as they are.
+    The labels of a causal language model are its own input, compared with its output at the token before. Each token's
+    target is therefore the next token's label, measured with `reading="positions"`. The labels of a masked language
+    model are not shifted, and `targets` are used as they are.
 
     Args:
         inputs: What the model's forward takes for n points; or a loader or data set, of pairs or of dicts with
             "labels". A data set's batches are made by the trainer's own collator. All ranks are given the same.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with a loader or data set. Or a function
-            `(x, y, output) -> target`, or several of both by name, see `layer_spectra`.
-        layers: Names as from `hidden_layers`, patterns, numbers or modules, see `layer_spectra`; None means all hidden
+            `(x, y, output) -> target`, or several targets by name; see `layer_spectra`.
+        layers: Names as from `hidden_layers`, patterns, indices or modules, see `layer_spectra`; None means all hidden
             layers.
-        run: A directory for a new run, or a `Run` to resume; None keeps nothing on disk.
-        when: As of `Monitor`.
-        trackers: As of `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` begins.
-        **options: Of `spectrum`, and `probes`, `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`,
+        run: A directory for a new run, or a `Run` to resume; None writes nothing.
+        when: As for `Monitor`.
+        trackers: As for `Monitor`. `WandB()` and `MLflow()` join the runs that `report_to` starts.
+        **options: Options of `spectrum`, and `probes`, `error`, `reading`, `memory`, `whole`, `scale`, `checkpoints`,
             `budget`, `on_error`, `overwrite` of `Monitor`.
 
     Raises:
-        InputError: For a bad option; where the model is to blame, when training begins.
+        InputError: For a bad option; for a problem with the model, when training begins.
 
     Example:
         >>> class Fit(nn.Module):

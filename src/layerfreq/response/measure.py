@@ -1,4 +1,4 @@
-"""Error by frequency, by the method that the points allow."""
+"""Error by frequency, by a method that suits the points."""
 
 from __future__ import annotations
 
@@ -63,27 +63,29 @@ def error_spectrum(
     Args:
         inputs: (n, ...) tensor or array, finite, flattened to (n, d): where the points are.
         targets: (n,) or (n, c) floats; or (n,) integer class ids, which become one-hot vectors.
-        outputs: Of the network, of the targets' shape; for class ids (n, c) probabilities, or logits, of which the
-            softmax is taken.
-        frequencies: (m,) increasing, >= 0. "grid", "scattered": each mode counts at the nearest. "filter": cutoffs,
-            each of the filter with variance k^-2, > 0. "projection": where sums are taken. None: the data's own.
+        outputs: The network's outputs, in the shape of the targets; for class ids (n, c) probabilities, or logits, to
+            which softmax is applied.
+        frequencies: (m,) increasing, >= 0. "grid", "scattered": each mode is assigned to the nearest. "filter": cutoffs
+            > 0 of filters with variance k^-2. "projection": where sums are taken. None: chosen from the data.
         method: "grid": regular grids of 1 to 3 dimensions, rows in any order, by the fast Fourier transform.
-            "scattered": any points in 1 to 3 dimensions, taken for random ones, by the non-uniform Fourier transform
+            "scattered": any points in 1 to 3 dimensions, treated as random, by the non-uniform Fourier transform
             (package `finufft`, else direct sums). "filter": any dimension, by Gaussian filters over the points.
             "projection": any dimension, along one direction. "auto": the first of grid, scattered (up to three
-            dimensions) and filter that the points allow; `notes` says why.
-        window: "grid": name of one of SciPy's windows, such as "hann", for data that do not repeat; None for none.
+            dimensions) and filter that suits the points; `notes` says why.
+        window: "grid": name of a SciPy window, such as "hann", for data that are not periodic; None for none.
         center: "grid": subtract the means of target and error first.
         phase_blind: "grid", "projection": compare magnitudes only, as the 1-D script of the frequency principle does.
-        weights: "scattered": (n,) of the points; "density" for one over a density estimate; None for equal ones.
-        period: "scattered": sides of the box that the points were drawn from; None estimates it from their range.
+        weights: "scattered": (n,) weights of the points; "density" for the inverse of a density estimate; None for
+            equal weights.
+        period: "scattered": sides of the box that the points were drawn from; None estimates them from the points'
+            range.
         floor: "scattered": subtract the noise of random points from energies.
         direction: "projection": (d,); None for the inputs' first principal direction.
-        rows: "filter": that many points as filter centres, drawn without replacement, with standard errors; None takes
-            every point (exact).
-        engine: "filter": as of `spectrum`. What is taken away, e_high, is told down to an amplitude of 1e-6 of the
-            target's, and with "reference", or "blocked" and float64 inputs, down to 1e-12.
-        seed: Of the draw of rows, and of the groups of points that standard errors are found from.
+        rows: "filter": number of filter centres, drawn without replacement, with standard errors; None uses every point
+            (exact).
+        engine: "filter": as for `spectrum`. What the filter removes, e_high, is resolved down to an amplitude of 1e-6
+            of the target's; with "reference", or "blocked" and float64 inputs, down to 1e-12.
+        seed: Seed for drawn rows, and for the groups of points that standard errors are computed from.
 
     Returns:
         An `ErrorSpectrum`.

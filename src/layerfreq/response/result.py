@@ -1,4 +1,4 @@
-"""What error by frequency comes as."""
+"""The result of measuring error by frequency."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ NOTHING = 1e-24  # of the target's energy, below which an error is none
 class ErrorSpectrum:
     """The energy of a target and of the error target - output, by angular frequency |k|.
 
-    Energies are means over points and columns, as those of the mean squared error. `relative` is the square root of
-    their ratio, a ratio of amplitudes: 0 is learned, 1 is what an output without this frequency has, 2 is the right
-    amplitude with the opposite sign.
+    Energies are means over points and columns, as in the mean squared error. `relative` is the square root of their
+    ratio, a ratio of amplitudes: 0 is learned, 1 is an output that lacks this frequency, 2 is the right amplitude with
+    the opposite sign.
 
     Attributes:
-        k: (m,) float64, increasing angular frequencies, in radians per unit of the inputs, the axis of delta^(-1/2).
-        target_energy: (m,) float64, what each band holds of the mean squared target.
-        error_energy: (m,) float64, what it holds of the mean squared error. Where noise was subtracted ("scattered") or
-            filters differ ("filter"), a band may come out slightly below zero.
-        relative: (m,) float64, sqrt(error_energy / target_energy); NaN where the band holds no target that could be
-            told from rounding or from the noise of n points.
+        k: (m,) float64, increasing angular frequencies, in radians per unit of the inputs; the axis of delta^(-1/2).
+        target_energy: (m,) float64, each band's share of the mean squared target.
+        error_energy: (m,) float64, each band's share of the mean squared error. If noise was subtracted ("scattered")
+            or filters differ ("filter"), it may be slightly negative.
+        relative: (m,) float64, sqrt(error_energy / target_energy); NaN where the target in the band cannot be
+            distinguished from rounding or from the noise of n points.
         chance: (m,) float64, `relative` expected if the outputs were shuffled over the points.
-        stderr: (m,) float64, the standard error of `relative`, or None where nothing is a sample ("grid", and "filter"
+        stderr: (m,) float64, the standard error of `relative`; None if nothing is a sample ("grid", and "filter"
             without `rows`).
-        low: (m,) float64, relative error of all that is at or below k, e_low.
-        high: (m,) float64, relative error of all that is above k, e_high; NaN where nothing is.
-        columns: (2, m, c) float64, energies of target and of error by column of the targets; their means over c are the
-            two above.
-        floor: (m,) float64, the noise that n random points put into each band of the error, None where there is none.
-        leak: (m,) float64, what jumps between opposite edges of the grid explain of the error's energy ("grid").
+        low: (m,) float64, relative error of everything at or below k, e_low.
+        high: (m,) float64, relative error of everything above k, e_high; NaN if there is nothing.
+        columns: (2, m, c) float64, energies of target and error by target column; their means over c are
+            `target_energy` and `error_energy`.
+        floor: (m,) float64, the noise that n random points add to each band of the error; None if there is none.
+        leak: (m,) float64, the part of the error's energy explained by jumps between opposite edges ("grid").
         resolution: Largest k at which a filter's window holds another point ("filter"), above which `relative` is
             NaN; else None.
-        constant: (2, m) float64, what bands of target and of error hold because of their means; None where that is not
-            known ("projection", or read from a run).
-        mse: The mean squared error of what was measured, after window and centring.
+        constant: (2, m) float64, what bands of target and error hold because of their means; None if unknown
+            ("projection", or read from a run).
+        mse: The mean squared error after window and centring.
         n: Number of points.
         d: Number of input dimensions.
         method: "grid", "scattered", "filter" or "projection".
-        units: Of `k`.
-        notes: What was chosen, and why; what was done to the data.
+        units: Units of `k`.
+        notes: What was chosen and why, and what was done to the data.
 
     Example:
         >>> t = torch.arange(100) / 100
@@ -101,19 +101,19 @@ class ErrorSpectrum:
 
     @cached_property
     def told(self) -> Bool[np.ndarray, " m"]:
-        """(m,) bands that say something: they hold target, and are no mere foot of a far stronger, higher band."""
+        """(m,) bool, bands that hold target, and not only leakage from a far stronger, higher band."""
         energy = np.maximum(self.target_energy, 0)
         above = np.maximum.accumulate(energy[::-1])[::-1]
         return np.isfinite(self.relative) & (energy > MUTE * above)
 
     def learned(self, threshold: float = 0.1) -> float | None:
-        """Return the largest k up to which the relative error stays under a threshold, of the bands that say something.
+        """Return the largest k up to which the relative error stays below a threshold, over the bands in `told`.
 
         Args:
             threshold: A ratio of amplitudes.
 
         Returns:
-            A k of this spectrum, or None where the lowest band is above the threshold already.
+            A k of this spectrum, or None if even the lowest band is above the threshold.
 
         Raises:
             InputError: If the threshold is not a positive number.
@@ -127,9 +127,9 @@ class ErrorSpectrum:
         return self._learned(threshold, 0.0)
 
     def learned_interval(self, threshold: float = 0.1) -> tuple[float | None, float | None]:
-        """Return `learned` with every relative error two standard errors higher, and as much lower.
+        """Return `learned` with every relative error two standard errors higher, and lower.
 
-        Where there are no standard errors, both are `learned`.
+        Without standard errors both equal `learned`.
         """
         return self._learned(threshold, 2.0), self._learned(threshold, -2.0)
 
@@ -147,9 +147,9 @@ class ErrorSpectrum:
     def bias(self) -> float | None:
         """Spectral bias (E_high - E_low) / (E_high + E_low) of the error, split at half of the target's variance.
 
-        1: all error is high; -1: all is low; 0: as much of either (Kiessling & Thor, AAAI 2022). The mean is in
-        neither; a band in which the split falls is shared. None where no band but the mean's says something of the
-        target, or the error does not vary.
+        1: all error is at high frequencies; -1: at low ones; 0: equally at both (Kiessling & Thor, AAAI 2022). The mean
+        counts as neither; the band at the split is divided. None if no band except the mean's has a meaningful target,
+        or the error does not vary.
         """
         on = self.k > 0
         varies = np.stack([self.target_energy, self.error_energy]) - (0 if self.constant is None else self.constant)
@@ -166,7 +166,7 @@ class ErrorSpectrum:
         return float(1 - 2 * low)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a data frame, one row a band: k, cycles, energies, relative, chance, stderr, low, high."""
+        """Return a data frame, one row per band: k, cycles, energies, relative, chance, stderr, low, high."""
         import pandas as pd
 
         names = ("k", "cycles", "target_energy", "error_energy", "relative", "chance", "low", "high")

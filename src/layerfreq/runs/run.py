@@ -1,4 +1,4 @@
-"""A run on disk: written so that a kill at any instant leaves it whole, read as data frames."""
+"""A run on disk: safe from a kill at any moment, and read as data frames."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ SPECTRA_COLUMNS = ["step", "layer", "depth", "scale", "inv_delta", "lfr", "rdf",
 class Run:
     """A directory with `config.yaml`, `spectra/`, `errors/` and `metrics/` in Parquet, checkpoints and figures.
 
-    Every file is written next to its place and moved there in one step, so that a reader finds it whole or not
-    at all. The Parquet folders need nothing of ours: `pandas.read_parquet(path / "spectra")`.
+    Every file is written under another name and then moved in one step, so that a reader finds it whole or not at all.
+    The Parquet folders can be read without this package: `pandas.read_parquet(path / "spectra")`.
 
     Args:
         path: The directory of an existing run; `Run.create` makes a new one.
 
     Raises:
-        InputError: If there is no run.
+        InputError: If the directory holds no run.
 
     Example:
         >>> x = torch.linspace(0, 1, 100)[:, None]
@@ -86,15 +86,15 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Run:
-        """Begin a run in a new or empty directory.
+        """Create a run in a new or empty directory.
 
         Args:
             path: The directory; ~ is expanded.
-            config: What `config.yaml` shall say.
-            overwrite: Remove the run that the directory holds, its files alone.
+            config: Contents of `config.yaml`.
+            overwrite: Replace an existing run in the directory; other files stay.
 
         Raises:
-            InputError: If the directory holds something, cannot be written, or the disk is full.
+            InputError: If the directory is not empty or cannot be written, or the disk is full.
 
         Example:
             >>> Run.create("fresh", {"name": "first try"}).config["name"]
@@ -108,12 +108,12 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What `config.yaml` says."""
+        """The contents of `config.yaml`."""
         return read_config(self.path / "config.yaml")
 
     @property
     def parts(self) -> dict[str, Run]:
-        """The runs inside this one by name, each of one target or probe set of a monitor of several; else none.
+        """The runs inside this one by name, one for each target or probe set if a monitor has several; else empty.
 
         Example:
             >>> x = torch.linspace(0, 1, 100)[:, None]
@@ -129,35 +129,35 @@ class Run:
 
     @property
     def unit(self) -> str:
-        """What a step is called: as its config says, or that of the experiment that it belongs to; else "step"."""
+        """What a step is called in its config or that of its experiment; "step" by default."""
         return unit_of(self.path)
 
     @property
     def spectra(self) -> pd.DataFrame:
-        """All measurements so far: step, layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr."""
+        """All measurements: step, layer, depth, scale, inv_delta, lfr, rdf, chance, neighbours, stderr."""
         return self._read("spectra", SPECTRA, SPECTRA_COLUMNS)
 
     @property
     def errors(self) -> pd.DataFrame:
-        """Error by frequency so far: step, output, method, k, target_energy, error_energy, relative, chance, stderr.
+        """Error by frequency: step, output, method, k, target_energy, error_energy, relative, chance, stderr.
 
-        `output` is "all": all columns of the target together. Exact measurements have a stderr of 0.
+        `output` is "all": all columns of the target together. `stderr` is 0 for exact measurements.
         """
         found = self._read("errors", ERRORS, ERRORS_COLUMNS)
         return found.loc[found["step"].isin(self.steps()), :].reset_index(drop=True)
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """All metrics so far: step, and a column for each metric; one row per step, with what was noted last."""
+        """All metrics: step and a column per metric; one row per step, with the values recorded last."""
         return by_step(self._read("metrics", METRICS, ["step"]))
 
     @property
     def medians(self) -> pd.DataFrame:
-        """The medians so far: one row for each step, layer and scale, with what tells how far to trust it.
+        """The medians: one row per step, layer and scale, with their error and resolution.
 
-        Columns step, layer, depth, scale, median (1/delta; NaN where the cutoffs do not reach it), error (standard
-        error of log2 of the median, NaN where all points were filter centres), peak, at_edge (the peak is only a
-        bound), resolution, and resolved (whether the median is within the resolution; beyond it, it tells nothing).
+        Columns step, layer, depth, scale, median (1/delta; NaN if the cutoffs do not reach it), error (standard error
+        of log2 of the median; NaN if all points were filter centres), peak, at_edge (whether the peak is only a bound),
+        resolution, and resolved (whether the median is within the resolution; beyond it, it is meaningless).
 
         Example:
             >>> medians = run.medians
@@ -168,10 +168,10 @@ class Run:
         return medians(self.spectra)
 
     def __getitem__(self, step: int | tuple[int, str]) -> LayerSpectra:
-        """Return what was measured at a step: `run[200]`, `run[-1]` for the last one, `run[200, "maxabs"]`.
+        """Return the measurement of a step: `run[200]`, `run[-1]` for the last one, `run[200, "maxabs"]`.
 
         Args:
-            step: A measured step, or -1, -2, ... for the last ones; with a scale, or at the first that was asked for.
+            step: A measured step, or -1, -2, ... from the end; optionally with a scale (default: the monitor's first).
 
         Raises:
             InputError: If the step was not measured, or not at that scale.
@@ -186,9 +186,9 @@ class Run:
         __iter__ = None  # numbers are steps, not places: iterate over `steps()`
 
     def steps(self) -> list[int]:
-        """Return the steps measured so far, in order: those with spectra; where no layers are measured, with errors.
+        """Return the measured steps in order: those with spectra, or with errors if no layers are measured.
 
-        Of a run with parts they are those that any part has; `run.parts[name].steps()` are those of one.
+        For a run with parts they are the steps of any part; `run.parts[name].steps()` are those of one.
         """
         found = steps_in(self.path / "spectra")
         if not found and (parts := self.parts):
@@ -197,7 +197,7 @@ class Run:
         return steps_in(self.path / "errors") if layerless else found
 
     def write_errors(self, step: int, error: ErrorSpectrum) -> None:
-        """Write one measurement of the error, whole or not at all; before the spectra of the same step.
+        """Write one measurement of the error, whole or not at all; call it before the spectra of the same step.
 
         Example:
             >>> x = torch.linspace(0, 1, 50)
@@ -209,7 +209,7 @@ class Run:
         self._write_frame("errors", f"step-{step:012d}", frame_of(step, error))
 
     def write_spectra(self, step: int, frame: pd.DataFrame) -> None:
-        """Write one measurement, whole or not at all; the same step again replaces it.
+        """Write one measurement, whole or not at all, replacing an earlier one of the same step.
 
         Example:
             >>> run.write_spectra(7, run[0].to_frame())
@@ -221,10 +221,10 @@ class Run:
         self._write_frame("spectra", f"step-{step:012d}", frame.loc[:, SPECTRA_COLUMNS])
 
     def log(self, step: Any, /, **metrics: Any) -> None:
-        """Note metrics of a step; they reach the disk at the next `flush`.
+        """Record metrics of a step; they are written at the next `flush`.
 
         Raises:
-            InputError: If the step or a metric is not a number; then nothing is noted.
+            InputError: If the step or a metric is not a number; nothing is recorded then.
 
         Example:
             >>> run.log(3, loss=0.5)
@@ -250,7 +250,7 @@ class Run:
             file.write(" ".join(str(text).split()) + "\n")
 
     def flush(self) -> None:
-        """Write the metrics noted so far.
+        """Write the metrics recorded so far.
 
         Example:
             >>> run.log(3, loss=0.5)
@@ -269,7 +269,7 @@ class Run:
         self._pending = []
 
     def rewind(self, step: int) -> None:
-        """Forget metrics and measurements after a step, because training resumes from there.
+        """Remove metrics and measurements after a step, because training resumes from there.
 
         Example:
             >>> run.rewind(0)  # as a training does that resumes there
@@ -283,7 +283,7 @@ class Run:
         forget_after(self.path, step)
 
     def remove(self) -> None:
-        """Remove the run's files, and its folder, and those made for it, if nothing else is there.
+        """Remove the run's files, and the folders created for it if nothing else is in them.
 
         Example:
             >>> run.remove()
@@ -296,19 +296,19 @@ class Run:
         return self.path / "spectra" / f"step-{step:012d}.parquet"
 
     def plot(self, steps: Any = None, layers: Any = None, scale: Any = None) -> Figure:
-        """Draw the density per octave by layer: one panel per step, one row per scale, all on one y axis.
+        """Draw the density per octave by layer: one panel per step, one row per scale, sharing their y axis.
 
         Args:
-            steps: A measured step, or several; -1 is the last one. None means up to six of all.
-            layers: Names, patterns such as "blocks.*", or numbers (0 is the first layer, -1 the last), one or several.
+            steps: A measured step, or several; -1 is the last one. None means up to six of them.
+            layers: Names, patterns such as "blocks.*", or indices (0 is the first layer, -1 the last), one or several.
                 None means all.
-            scale: "raw", "rms" or "maxabs", or several of them; None means all that were measured.
+            scale: "raw", "rms" or "maxabs", or several; None means all that were measured.
 
         Returns:
             A Matplotlib figure: `run.plot().savefig("densities.pdf")`.
 
         Raises:
-            InputError: If nothing was measured yet, or a step, layer or scale is not among what was.
+            InputError: If nothing was measured yet, or a step, layer or scale was not measured.
         """
         from layerfreq.plots import figure_epochs
 
@@ -325,7 +325,7 @@ class Run:
         return figure_epochs(frame, self.unit)
 
     def plot_errors(self) -> Figure:
-        """Draw the relative error over step and frequency as a map, and up to which frequency the target is learned.
+        """Draw a map of the relative error over step and frequency, and up to which frequency the target is learned.
 
         Raises:
             InputError: If no error by frequency was measured.
@@ -343,13 +343,13 @@ class Run:
         return figure_learning(measured, self.unit)
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the report of this run, or of the trainings inside it: one HTML file that needs nothing else.
+        """Write the report of this run, or of the trainings inside it, as one self-contained HTML file.
 
         Args:
-            path: Where it goes; None means `report.html` in the run's folder.
+            path: The file; None means `report.html` in the run's folder.
 
         Returns:
-            Where it is.
+            The path.
 
         Raises:
             InputError: If nothing was measured yet, or plotly is not installed.
@@ -368,7 +368,7 @@ class Run:
         return [Run(path) for path in sorted(inside, key=lambda path: natural(path.name))]
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the run, and the medians of the last measured step, one row per layer."""
+        """Return the `repr` for notebooks: the run, and the medians of its last measured step by layer."""
         head = f"<p>{escape(repr(self))}</p>"
         if not steps_in(self.path / "spectra"):
             return head

@@ -1,10 +1,10 @@
-"""Where measurements go besides the run: the trackers, and all they have to know of layerfreq.
+"""Trackers, to which measurements are logged in addition to the run.
 
 A tracker is any object with `log(step, scalars, figure)` and `close()`. `scalars` maps names such as
-`layerfreq/raw/median/<layer>` to numbers; `figure()` draws the layers, for those that keep figures. A new one is
-one module and one line here.
+`layerfreq/raw/median/<layer>` to numbers; `figure()` draws the layers, for trackers that keep figures. A new one is one
+module and one line here.
 
-After a checkpoint is resumed, trackers are told the steps since it a second time; only the run itself is rewound.
+After resuming from a checkpoint, trackers get the steps since it a second time; only the run itself is rewound.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["CSV", "MLflow", "TensorBoard", "Tracker", "Trackers", "WandB", "figu
 
 
 class Tracker(Protocol):
-    """What measurements can be logged to.
+    """An object that measurements can be logged to.
 
     Example:
         >>> class Printed:
@@ -55,12 +55,12 @@ class Tracker(Protocol):
         Args:
             step: The step it was made at.
             scalars: Name -> number, as from `scalars_of`.
-            figure: Draws the layers when it is called; drawn once, however many trackers want it.
+            figure: Draws the layers when called; drawn only once for all trackers.
         """
         ...
 
     def close(self) -> None:
-        """Finish what this tracker itself has opened; called again, it does nothing."""
+        """Close what this tracker has opened; calling it again does nothing."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: how far the medians of each layer are apart, and how sure that is."""
+"""Two runs compared: how far apart the medians of each layer are, with intervals."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def compare(
     b: Sequence[Run] | Sequence[str | Path] | Run | str | Path,
     step: int | tuple[int, int] | None = None,
 ) -> pd.DataFrame:
-    """Compare the medians of two runs, layer by layer; several runs on a side are its seeds.
+    """Compare the medians of two runs, layer by layer; several runs on one side count as its seeds.
 
-    The interval of a difference comes from the seeds where both sides have at least two (Welch's t), else from the
-    standard errors of the medians where filter centres were drawn (`rows=`, `rtol=`); of single runs measured exactly
-    nothing says how far another seed would be, and there is none.
+    The interval of a difference comes from the seeds if both sides have at least two (Welch's t), otherwise from the
+    standard errors of the medians if filter centres were drawn (`rows=`, `rtol=`). Single runs measured exactly have no
+    interval, since nothing says how far another seed would be.
 
     Args:
         a: A run, its folder, several of them, or an experiment's folder.
-        b: What it is compared with.
-        step: The measured step, or one for each side; None means the last that all runs have.
+        b: What to compare it with.
+        step: The measured step, or one for each side; None means the last one that all runs have.
 
     Returns:
         One row per layer and scale: layer, depth, scale, median_a and median_b (1/delta, geometric means over seeds;
-        NaN where a side has none), octaves (log2 of b over a), low and high (95% interval of that, NaN where there is
-        none), answer ("higher" or "lower" where b is so by the whole interval and both are resolved, else "undecided"),
-        resolved_a and resolved_b (whether the medians of all seeds are within their resolution). Its `attrs` say the
-        runs and steps of both sides.
+        NaN if a side has none), octaves (log2 of b over a), low and high (its 95% interval, NaN if there is none),
+        answer ("higher" or "lower" if the whole interval is and both sides are resolved, else "undecided"), resolved_a
+        and resolved_b (whether the medians of all seeds are within their resolution). Its `attrs` name the runs and
+        steps of both sides.
 
     Raises:
         InputError: If the runs share no step, layer or scale.

@@ -1,10 +1,10 @@
 """Whether deeper means lower frequency, over seeds: an answer in words with an interval, or "undecided".
 
-The value of a layer is log2 of its median frequency, that of a run at a step the slope over the layers (octaves per
+The value of a layer is log2 of its median frequency; that of a run at a step is the slope over the layers (octaves per
 layer, least squares). Seeds are the clusters of the interval. `since` is the first measured step from which on the
-answer is "yes" at every step to the last. An onset that is named too early needs a false "yes" at the step just before
-the true one, so that looking at many steps makes it no likelier than one interval's error (2.5%); a late one is likely
-where the seeds are few.
+answer is "yes" at every step. For `since` to be too early there must be a false "yes" at the step just before the true
+one, so looking at many steps makes this no likelier than the error of one interval (2.5%); with few seeds it is likely
+to be late.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class ScaleVerdict:
     """Whether deeper means lower frequency at one scale of the features.
 
     Attributes:
-        scale: "raw", "rms", or "maxabs", which is the paper's.
-        answer: At the last measured step: "yes" where the whole interval is below 0, "no" where it is above
-            (deeper is higher), else "undecided".
-        since: The first step from which on the answer is "yes" to the end; None where the last one is not.
-        octaves: Change of the median frequency per layer at the last step, in octaves, mean over seeds; negative
-            where deeper is lower.
+        scale: "raw", "rms", or "maxabs", the paper's.
+        answer: At the last measured step: "yes" if the whole interval is below 0, "no" if it is above (deeper is
+            higher), else "undecided".
+        since: The first step from which on the answer is "yes" to the end; None if the last answer is not "yes".
+        octaves: Change of the median frequency per layer at the last step, in octaves, mean over seeds; negative if
+            deeper is lower.
         interval: The interval of `octaves`.
-        why: What the answer rests on, and what was left out.
+        why: What the answer is based on, and what was left out.
         steps: One row per measured step: step, answer, octaves, low, high, seeds, resolved, left_out.
         unit: What a step is called: "epoch" in experiments that count them.
 
@@ -85,16 +85,17 @@ class ScaleVerdict:
 
 
 class Verdict:
-    """What some runs say of depth and frequency.
+    """What runs say about depth and frequency.
 
     Attributes:
-        scales: scale -> `ScaleVerdict`, for every scale that some run was measured at, the paper's first.
+        scales: scale -> `ScaleVerdict`, for every scale that a run was measured at, the paper's first.
         speed: Whether depth shortens training, a `Finding`.
-        cause: Whether frequency explains how fast what lies above the cuts learns, a `Finding`.
-        learning: Whether the whole network learns low frequencies first, a `Finding`; it takes runs with errors by
+        cause: Whether frequency explains how fast the layers above the cuts learn, a `Finding`.
+        learning: Whether the whole network learns low frequencies first, a `Finding`; it needs runs with errors by
             frequency, `Monitor(..., error="auto")`.
-        bands: What `learning` rests on, one row per band of frequency: k, the step at which its relative error came
-            below a half (median over runs), first and last of them, runs, and never, in how many it did not.
+        bands: What `learning` is based on, one row per frequency band: k, the step at which its relative error fell
+            below a half (median over runs), the first and last such step, runs, and never, the number of runs in which
+            it did not.
         runs: Number of runs.
         seeds: Number of seeds among them.
 
@@ -127,7 +128,7 @@ class Verdict:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict in plain words: one per scale, one each on speed and cause, on learning if runs have errors."""
+        """The verdict in words: a sentence per scale, on speed, on cause, and on learning if runs have errors."""
         nothing = [] if self.scales else ["No layer was measured, so nothing is said of layers' frequencies."]
         findings = [self.speed, self.cause, *([self.learning] if self._errors else [])]
         return [*nothing, *(one.sentence for one in [*self.scales.values(), *findings])]
@@ -135,7 +136,7 @@ class Verdict:
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each scale and step: answer, octaves, low, high, seeds, resolved, left_out.
 
-        `resolved` and `left_out` count the layers of all runs whose median is, and is not, within the resolution.
+        `resolved` and `left_out` count the layers of all runs whose median is within the resolution, and beyond it.
         """
         import pandas as pd
 
@@ -156,18 +157,17 @@ class Verdict:
 def verdict(
     runs: Sequence[Run] | Sequence[str | Path] | Run | str | Path, *, error: float | None = None, together: bool = False
 ) -> Verdict:
-    """Judge runs: is deeper lower, does depth shorten training, why, and are low frequencies learned first.
+    """Judge whether deeper means lower frequency, depth shortens training and why, and low frequencies come first.
 
     Args:
-        runs: Runs, or their folders; a folder of an experiment stands for the runs in it. Each run is one seed; runs
-            of one experiment folder whose names end in the same `seed-N` belong to one.
-        error: Training loss whose steps are compared for `speed`; None takes the experiment's own, or the lowest that
+        runs: Runs, or their folders; an experiment's folder stands for the runs in it. Each run is one seed; runs in
+            one experiment folder whose names end in the same `seed-N` share a seed.
+        error: Training loss at which steps are compared for `speed`; None uses the experiment's own, or the lowest that
             all runs reached.
-        together: Judge runs of different kinds as if they were one: of another model, other data, another reading.
+        together: Judge runs of different kinds (model, data or reading) together.
 
-    Where the loss of half of the runs or more had hardly fallen by the last measured step (to no less than three
-    quarters of the first one that was logged), the answer on depth and frequency is "undecided", for it is one about
-    training.
+    If the loss of at least half of the runs had hardly fallen by the last measured step (to no less than three quarters
+    of the first logged one), the answer on depth and frequency is "undecided", since it is about trained networks.
 
     Raises:
         InputError: If there is no run, or the runs are of different kinds.

@@ -81,9 +81,9 @@ def league(results: pd.DataFrame, *, by: Sequence[str] = SETUP, fixed: Sequence[
     """Rank the predictors by their rank correlation with the steps.
 
     Args:
-        results: As from `relearn`: one row per cut and head, with steps, censored, and one column per predictor; those
-            of earlier versions have fewer predictors, and only these are ranked.
-        by: Columns that make a table of their own; "share" may be among them, to look at one error alone.
+        results: As from `relearn`: one row per cut and head, with steps, censored, and one column per predictor.
+            Results of earlier versions have fewer predictors, and only those are ranked.
+        by: Columns whose values each get a table of their own; include "share" to separate the errors.
         fixed: Predictors that the partial correlation holds fixed.
 
     Returns:
