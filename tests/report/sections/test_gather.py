@@ -52,7 +52,7 @@ def test_a_network_its_points_and_kept_weights_make_the_sections(tmp_path):
 
 
 def test_without_weights_or_a_network_one_line_says_so(tmp_path):
-    said = "Not shown: what changed in the outputs, frequencies along an axis, image frequency and suspects "
+    said = "Not shown: changes of the outputs, frequencies along an axis, image frequency and suspects "
     assert missing(make(tmp_path / "bare").report()) == said + f"({gather.NO_WEIGHTS})."
     run = keep(tmp_path / "run", in_time())
     page = run.report()
@@ -81,7 +81,7 @@ def test_damaged_weights_end_no_report(tmp_path):
     weights_at(run.path, 10).write_bytes(b"half")
     with pytest.warns(UserWarning, match="the report leaves out the weights"):
         page = write_report(run, model=in_time(), inputs=x, targets=y)
-    assert kinds(page) == ["suspects"]
+    assert kinds(page) == ["changes", "suspects"]
     assert "step-000000000010.safetensors' is damaged" in missing(page)
     weights_at(run.path, 20).write_bytes(b"half")
     with pytest.warns(UserWarning, match="the report leaves out the weights"):
@@ -109,7 +109,7 @@ def test_of_many_trainings_the_first_of_each_kind_come_first(tmp_path, monkeypat
     page = write_report(runs, model=in_time(), inputs=x, targets=y)
     said = text_of(page).partition('data-kind="suspects"')[2].partition("</section>")[0]
     assert ['data-run="0"' in said, 'data-run="1"' in said, 'data-run="2"' in said] == [True, False, True]
-    assert "suspects of a-seed-1 (for 2 trainings" in missing(page)
+    assert "suspects of a-seed-1 (limited to 2 trainings" in missing(page)
 
 
 @pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1440, "light")])
@@ -136,4 +136,4 @@ def test_the_page_draws_them_for_the_run_that_is_chosen(see, tmp_path, images, w
     assert page.locator("[data-run='0']:visible").count() == 0
     page.locator("#axis").scroll_into_view_if_needed()
     until(page, "document.getElementById('axis').data[0].x.length === 1")
-    assert "what changed in the outputs of two (weights of one step only)" in page.locator("#missing").inner_text()
+    assert "changes of the outputs of two (weights of one step only)" in page.locator("#missing").inner_text()

@@ -17,6 +17,7 @@ from layerfreq.report.sections.axis import axis
 from layerfreq.report.sections.changes import changes
 from layerfreq.report.sections.disagreeing import disagreeing
 from layerfreq.report.sections.images import images as image_section
+from layerfreq.runs.weights import weights_at
 
 from .conftest import WRONG, Recurrent, in_time, keep, of_images, trained, waves
 
@@ -131,13 +132,33 @@ def test_slower_networks_get_larger_blocks_and_then_fewer_images(tmp_path, image
         (disagreeing, {"targets": None}, "no targets"),
         (disagreeing, {"targets": torch.zeros(60, 3, dtype=torch.long)}, "no targets"),
         (changes, {"steps": (0,)}, "weights of one step only"),
+        (changes, {"inputs": torch.zeros(60, 1, 24, dtype=torch.long)}, "not coordinates"),
     ],
 )
 def test_what_cannot_be_shown_is_a_reason(tmp_path, section, part, words):
     x, y = waves()
     run = keep(tmp_path / "run", in_time(), part.pop("steps", (0, 10, 20)))
     with pytest.raises(InputError, match=words):
-        section(trained(run, in_time(), x, **{"targets": y, **part}))
+        section(trained(run, in_time(), **{"inputs": x, "targets": y, **part}))
+
+
+def test_intervals_in_which_nothing_changed_or_weights_are_damaged_say_so(tmp_path):
+    run, (x, y) = keep(tmp_path / "run", in_time(), (0, 10, 20, 30)), waves()
+    weights_at(run.path, 10).write_bytes(weights_at(run.path, 0).read_bytes())
+    weights_at(run.path, 20).write_bytes(b"half")
+    found = changes(trained(run, in_time(), x, y))
+    assert [row[0] for row in rows(found.html)[1:]] == ["0 to 10", "10 to 20", "20 to 30"]
+    said = [row[1] for row in rows(found.html)[1:]]
+    assert "the same as before" in said[0]
+    assert ["is damaged" in one for one in said] == [False, True, True]
+
+
+def test_readings_of_some_layers_are_the_runs_own(tmp_path, images):
+    run = keep(tmp_path / "run", of_images(), config={"reading": {"1": "mean"}})
+    one = trained(run, of_images(), *images, layers=["1"])
+    expected = suspects(layer_features(one.model, images[0], ["1"], reading="mean")["1"], images[1])
+    table = [row for row in rows(disagreeing(one).below) if row[0].isdigit()]
+    assert [int(row[1]) for row in table] == expected.order[:20].tolist()
 
 
 def test_what_is_no_image_or_has_no_axis_is_a_reason(tmp_path, images):
@@ -151,4 +172,7 @@ def test_what_is_no_image_or_has_no_axis_is_a_reason(tmp_path, images):
         axis(trained(keep(tmp_path / "flat", flat), flat, torch.randn(30, 3), None))
     read = keep(tmp_path / "read", in_time(), config={"reading": "positions"})
     with pytest.raises(InputError, match="by position"):
+        disagreeing(trained(read, in_time(), *waves()))
+    read = keep(tmp_path / "own", in_time(), config={"reading": "<lambda>"})
+    with pytest.raises(InputError, match="by a function"):
         disagreeing(trained(read, in_time(), *waves()))

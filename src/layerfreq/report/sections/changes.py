@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from torch import Tensor
 
 from layerfreq.errors import InputError
 from layerfreq.related.changes import Change, run_change
@@ -32,16 +33,22 @@ def changes(trained: Trained) -> Section:
     steps = some(trained.steps, INTERVALS + 1)
     if len(steps) < 2:
         raise InputError("weights of one step only")
+    if not isinstance(trained.inputs, Tensor) or not trained.inputs.is_floating_point():
+        raise InputError("inputs are not coordinates of points: a tensor of floats")
     run, model = trained.run, trained.model
     count = affordable(trained, PASSES * (len(steps) - 1), POINTS, FEWEST)
     inputs = trained.at(trained.drawn(count))
     # Low is what holds half of the variance of the outputs at the last step.
     cutoff = run_change(run, steps[-1], steps[0], model, inputs, controls=0, shuffles=1).cutoff
-    rows = "".join(
-        _row(before, after, run_change(run, before, after, model, inputs, cutoff)) for before, after in pairwise(steps)
-    )
+    rows = ""
+    for before, after in pairwise(steps):
+        try:
+            rows += _row(before, after, run_change(run, before, after, model, inputs, cutoff))
+        except InputError as error:  # where nothing changed, or weights are damaged
+            why = text(str(error).partition("; ")[0])
+            rows += f'<tr><th scope="row">{before} to {after}</th><td colspan="5">none ({why})</td></tr>'
     unit = text(trained.unit)
-    heads = (f"{unit}s", "size", "low share", "of random steps", "of the function before", "by chance")
+    heads = (f"{unit}s", "size", "low share", "of random steps", "of the function before", "chance")
     head = "".join(f"<th>{one}</th>" for one in heads)
     return Section(
         html=f'<p class="quiet">Between kept {unit}s, low being k ≤ {cutoff:.3g}, at {trained.told(count)}.</p>'

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layerfreq.errors import InputError
 from layerfreq.network.extract import layer_features
+from layerfreq.network.reading import NAMES, TOKENS
 from layerfreq.related.suspects import Suspects, suspects
 from layerfreq.report.escaping import plain, text
 from layerfreq.report.sections.section import Section, Trained, affordable, some
@@ -33,8 +34,11 @@ def disagreeing(trained: Trained) -> Section:
     if y is None or y.ndim > (2 if y.is_floating_point() else 1):
         raise InputError("no targets, one per point")
     reading = trained.run.config.get("reading", "flatten")
-    if "positions" in (reading.values() if isinstance(reading, dict) else [reading]):
-        raise InputError("layers are read by position, which targets per point are not")
+    readings = set(reading.values() if isinstance(reading, dict) else [reading])
+    if "positions" in readings:
+        raise InputError("layers are read by position, targets are per point")
+    if not readings <= {*NAMES, *TOKENS}:
+        raise InputError("layers are read by a function, which a run does not keep")
     widths = _features(trained, trained.drawn(4), trained.layers or None, reading)
     layers = some(list(widths), CUTS) or list(widths)
     width = sum(widths[layer].shape[1] for layer in layers)
@@ -44,7 +48,8 @@ def disagreeing(trained: Trained) -> Section:
     places = trained.drawn(count)
     found: dict[str, Suspects] = {}
     for layer in layers:  # one at a time: all of them at once may be large
-        found[layer] = suspects(_features(trained, places, [layer], reading)[layer], y[places])
+        own = reading.get(layer, "flatten") if isinstance(reading, dict) else reading
+        found[layer] = suspects(_features(trained, places, [layer], own)[layer], y[places])
     ranks = np.unique(np.geomspace(1, count, RANKS).round().astype(int))
     scores = np.stack([one.score[one.order][ranks - 1] for one in found.values()])
     chances = np.stack([_smoothed(one.chance[one.order], ranks) for one in found.values()])
@@ -75,7 +80,7 @@ def _smoothed(values: Any, ranks: Any) -> Any:
 def _table(layer: str, found: Suspects, places: Tensor, y: Tensor, shown: bool) -> str:
     """Return the first suspects of a layer as HTML, folded up but for the last layer."""
     ids = found.classes is not None
-    heads = ("rank", "point", "label" if ids else "target", "the others say", "score", "by chance")
+    heads = ("rank", "point", "label" if ids else "target", "neighbours say", "score", "chance")
     head = "".join(f"<th>{one}</th>" for one in heads)
     rows = "".join(
         f'<tr><th scope="row">{rank}</th><td>{int(places[at])}</td><td>{_named(y[places[at]])}</td>'
@@ -85,7 +90,7 @@ def _table(layer: str, found: Suspects, places: Tensor, y: Tensor, shown: bool) 
     )
     said = (
         f"{found.worse} of {len(found.score)} points fit worse than another point's target would; mean score "
-        f"{found.score.mean():.3g}, by chance {found.chance.mean():.3g}"
+        f"{found.score.mean():.3g}, chance {found.chance.mean():.3g}"
     )
     name = text(layer)
     return (

@@ -32,7 +32,7 @@ SECTIONS: dict[str, Callable[[Trained], Section]] = {
     "suspects": disagreeing,
 }
 TITLES = {
-    "changes": "what changed in the outputs",
+    "changes": "changes of the outputs",
     "axis": "frequencies along an axis",
     "images": "image frequency",
     "suspects": "suspects",
@@ -40,7 +40,7 @@ TITLES = {
 TRAININGS = 4  # of more the first of each kind come first
 SECONDS = 60.0  # after which no further training is begun
 NO_WEIGHTS = "no weights were kept; train with checkpoints=True"
-NO_NETWORK = "no network was named; layerfreq report RUN --model MODULE:FACTORY --data NAME does"
+NO_NETWORK = "no network given; use layerfreq report RUN --model MODULE:FACTORY --data NAME"
 
 
 def add_sections(
@@ -63,7 +63,7 @@ def add_sections(
     start = time.monotonic()
     for at, shown in enumerate(chosen):
         if at >= TRAININGS or time.monotonic() - start > SECONDS:
-            why = f"for {TRAININGS} trainings and {SECONDS:.0f} s at most; report it by itself"
+            why = f"limited to {TRAININGS} trainings and {SECONDS:.0f} s; report it by itself"
             found: dict[str, Section | str] = dict.fromkeys(SECTIONS, why)
         else:
             done = at * len(SECTIONS), min(len(chosen), TRAININGS) * len(SECTIONS)

@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from layerfreq.report.collect import Shown
 
 HEADINGS = {
-    "changes": ("What changed in the outputs", ""),
+    "changes": ("How the outputs changed", ""),
     "axis": (
         "Frequencies along an axis",
-        "Of layers with a time or space axis: how far the spectra of their channels differ (focus, the variance over "
-        "channels of max |X| / rms |X|), and where they lie (centroid, in cycles per position). Neither says which "
-        "frequencies of the target are left to learn.",
+        "For layers with a time or space axis. Top: how much the spectra of their channels differ (focus: the variance "
+        "over channels of max |X| / rms |X|). Bottom: where the spectra are centred, in cycles per position. Neither "
+        "says which frequencies of the target are left to learn.",
     ),
     "images": (
         "Image frequency",
-        "How much a class's mean cross-entropy rises without a frequency of its images: from pixel to pixel, the mean "
-        "in the middle; not the target's frequency. Below: the accuracy on images filtered to the frequencies that a "
-        "class needs most, next to as many drawn at random.",
+        "How much the mean cross-entropy of a class rises when a frequency is removed from its images: changes from "
+        "pixel to pixel, with the mean in the middle; not the target's frequency. The table has the accuracy on images "
+        "filtered to the frequencies that a class needs most, and to as many drawn at random.",
     ),
     "suspects": (
         "Suspects",
-        "Points whose targets disagree with those around them in a layer's features: the squared residual against the "
-        "others' mean, by rank, next to what the same points would have with another point's target. A network may "
-        "have learned wrong labels: then they stand out in early layers alone, or nowhere.",
+        "Points whose targets disagree with those of the points around them in a layer's features: the squared "
+        "residual from the others' mean, by rank, and what the same points would have with another point's target. A "
+        "network may have learned wrong labels; they then stand out only in early layers, or nowhere.",
     ),
 }
 FIGURES = {

@@ -35,16 +35,16 @@ function drawAxis() {
     if (one) { // nothing moves: layer by layer
       const x = layers.map((_, layer) => layer + 1), text = layers.map((layer) => label(layer));
       add(x, values.map(([v]) => v), text, { color: ink("accent"), width: 2 });
-      add(x, chance.map(([v]) => v), text, { color: ink("quiet"), width: 1.2, dash: "5px,3px" }, " by chance");
+      add(x, chance.map(([v]) => v), text, { color: ink("quiet"), width: 1.2, dash: "5px,3px" }, " (chance)");
       continue;
     }
     layers.forEach((layer, at) => {
       const text = steps.map((step) => `${label(layer)}<br>${about.unit} ${step}`);
       add(steps.map(to), values[at], text, lineOf(at, layers.length));
-      if (few) add(steps.map(to), chance[at], text, { color: colourOf(at, layers.length), width: 1, dash: "5px,3px" }, " by chance");
+      if (few) add(steps.map(to), chance[at], text, { color: colourOf(at, layers.length), width: 1, dash: "5px,3px" }, " (chance)");
     });
   }
-  document.getElementById("axis-key").replaceChildren(...(one ? keyOf([["by chance: positions shuffled", { color: ink("quiet"), dash: "5px,3px" }]]) : layersKey(layers, "by chance: positions shuffled")));
+  document.getElementById("axis-key").replaceChildren(...(one ? keyOf([["chance: positions shuffled", { color: ink("quiet"), dash: "5px,3px" }]]) : layersKey(layers, "chance: positions shuffled")));
   return Plotly.react("axis", traces, layout({
     xaxis: { ...(one ? { title: { text: "layer, input to output", standoff: 8 }, dtick: few ? 1 : undefined } : { ...axis, showspikes: false }), anchor: "y2" },
     yaxis: { domain: [0.55, 1], rangemode: "tozero", title: { text: "focus", standoff: 6 } },
@@ -80,9 +80,9 @@ function drawSuspects() {
   layers.forEach((layer, at) => {
     const add = (y, line, says) => traces.push({ type: "scatter", mode: "lines", x: ranks, y, line, hovertemplate: `${label(layer)}${says}<br>rank %{x}: %{y:.3g}<extra></extra>` });
     add(score[at], lineOf(at, layers.length), "");
-    if (few || at === layers.length - 1) add(chance[at], { color: colourOf(at, layers.length), width: 1, dash: "5px,3px" }, " by chance");
+    if (few || at === layers.length - 1) add(chance[at], { color: colourOf(at, layers.length), width: 1, dash: "5px,3px" }, " (chance)");
   });
-  document.getElementById("suspects-key").replaceChildren(...layersKey(layers, "by chance: another point's target"));
+  document.getElementById("suspects-key").replaceChildren(...layersKey(layers, "chance: another point's target"));
   return Plotly.react("suspects", traces, layout({
     xaxis: { type: "log", title: { text: "points, the most suspicious first", standoff: 8 }, dtick: 1 }, yaxis: { rangemode: "tozero", title: { text: "squared residual", standoff: 6 } }, uirevision: `${i}`,
   }), PLAIN);
