@@ -110,7 +110,7 @@ class Probe:
             reading: How outputs are read.
             memory: What the features may take.
             whole: Whether the model runs on all points at once.
-            error: As of `Monitor`.
+            error: As for `Monitor`.
 
         Raises:
             InputError: For anything that cannot be measured, the same on all ranks.

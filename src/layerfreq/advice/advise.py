@@ -39,27 +39,27 @@ def advise(
     out: Any = None,
     tell: Callable[[int, int, str], Any] | None = None,
 ) -> Advice:
-    """Say where a trained network can be cut, where to take features from, and whether another layer would help.
+    """Find where a trained network can be cut, where to take features from, and whether another layer would help.
 
     At every cut, fresh heads (linear, and with one hidden layer) are trained on the frozen features of two thirds of
-    the points, and scored on the last third; so for each third. Score is the accuracy, or R^2 where targets are floats.
-    Pass points that the network was *not* trained on, of which it knows the answers by heart, and as many as there are:
-    fresh heads have only these to learn from. The model is left bit for bit as it was.
+    the points and scored on the rest, in three-fold cross-validation. The score is the accuracy, or R^2 for float
+    targets. Pass points that the network was *not* trained on, since it has memorised those, and as many as you can:
+    fresh heads have only these to learn from. The model is left unchanged, bit for bit.
 
     Args:
         model: A trained module, with one output per class, or outputs of the targets' shape.
         inputs: What its forward takes, for n points, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids, or (n,) or (n, c) floats; None with an iterable of batches.
-        transfer: Another data set to take features for, (inputs, targets) or an iterable of batches.
-        layers: As of `layer_spectra`; None means all hidden layers.
-        reading: How outputs with positions become features, as of `layer_spectra`. The mean is what an exit of a
-            convolutional network has. With "positions" there is a head for each position, for models that tell each
-            pixel or token something: targets (n, t) or (n, h, w), -100 where there is none. All positions of an input
-            are held out together, and intervals are over inputs.
+        transfer: Another data set to find features for, (inputs, targets) or an iterable of batches.
+        layers: As for `layer_spectra`; None means all hidden layers.
+        reading: How outputs with positions become features, as for `layer_spectra`. The mean is usual for exits of
+            convolutional networks. "positions" scores a head at each position, for models that predict something for
+            each pixel or token: targets (n, t) or (n, h, w), -100 where there is none. All positions of an input are
+            held out together, and intervals are over inputs.
         tolerance: How much lower the score of a head may be than the whole network's, 0 to 1.
-        seed: Of the thirds.
-        out: A folder to keep what is found at each cut in: a killed call, made again, resumes there; None keeps none.
-        tell: Called before each piece of work with the number done, of all, and what comes.
+        seed: Seed for the folds.
+        out: A folder for results per cut, where a killed call resumes when repeated; None keeps none.
+        tell: Called before each piece of work with the number done, the total, and what comes next.
 
     Returns:
         `Advice`.

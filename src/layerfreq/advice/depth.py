@@ -21,16 +21,16 @@ PARTS, LEAST = 5, 20  # disjoint parts of the points, whose scatter is the inter
 
 @dataclass(frozen=True)
 class Depth:
-    """What the frequencies say about the number of layers.
+    """What frequencies say about the number of layers.
 
     Attributes:
-        answer: "more" where the last layer still lowers the rms median frequency; "too much" where an earlier cut has a
-            lower one than the last; "enough" where neither can be told; "unknown" where medians are not resolved or
-            points are too few.
+        answer: "more" if the last layer still lowers the rms median frequency; "too much" if an earlier cut has a lower
+            one than the last; "enough" if neither is certain; "unknown" if medians are not resolved or points are too
+            few.
         octaves: By how many octaves the last layer changes the rms median.
-        low: Of the 95% interval of that change (Student's t over `PARTS` disjoint parts of the points).
-        high: Of the same.
-        lowest: The cut of the lowest rms median.
+        low: Lower end of the 95% interval of `octaves` (Student's t over `PARTS` disjoint parts of the points).
+        high: Upper end of that interval.
+        lowest: The cut with the lowest rms median.
 
     Example:
         >>> found = judge_depth(["1", "3", "5"], np.array([[8.0, 4.0, 2.0], [8.0, 4.1, 2.0], [8.0, 4.0, 2.1]]))
@@ -70,7 +70,7 @@ def medians_of_parts(features: Tensor, targets: Tensor, seed: int, groups: Tenso
         features: (n, d).
         targets: (n,) class ids, or (n,) or (n, c) floats.
         seed: Of the parts.
-        groups: As of `held_out`; a part has all points of some.
+        groups: As for `held_out`; a part has all points of some.
     """
     order = shuffled(torch.arange(len(features)) if groups is None else groups, seed)
     if len(order) < PARTS * LEAST:

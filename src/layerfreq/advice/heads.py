@@ -127,7 +127,7 @@ class _Best:
     Args:
         aside: (a, r) points to choose by, and their targets.
         held: (h, r) points to score, and their targets.
-        constant: As of `point_scores`.
+        constant: As for `point_scores`.
 
     Attributes:
         scores: (seeds, h) float64.

@@ -38,7 +38,7 @@ class Points:
     Attributes:
         features: (n, d) at each cut, input to output.
         targets: (n,) class ids 0 .. c-1, of classes that occur, or (n,) or (n, c) floats.
-        scores: (n,) of the network's own outputs, as of `point_scores`; zeros of a data set that is not its own.
+        scores: (n,) of the network's own outputs, as for `point_scores`; zeros of a data set that is not its own.
         groups: (n,) number of the input that a point belongs to, rising from 0.
         batch: The inputs of the first batch.
     """
@@ -113,7 +113,7 @@ def see_other(model: nn.Module, transfer: Any, cuts: Sequence[Cut]) -> Points:
     """Run a model over a data set that its outputs are not for, (inputs, targets) or an iterable of batches.
 
     Raises:
-        InputError: As of `see`, blaming `transfer`.
+        InputError: As for `see`, blaming `transfer`.
     """
     pair = isinstance(transfer, (tuple, list)) and len(transfer) == 2 and not is_loader(transfer)
     inputs, targets = transfer if pair else (transfer, None)
@@ -147,8 +147,8 @@ class _Seen:
     """What a model got and returned, batch by batch.
 
     Args:
-        cuts: As of `see`.
-        own: As of `see`.
+        cuts: As for `see`.
+        own: As for `see`.
 
     Attributes:
         groups: Of each batch, (k,) number of the input that a point belongs to.
@@ -194,7 +194,7 @@ class _Seen:
             self._judge(value[kept], label, shape, tuple(y.shape))
 
     def scores(self, y: Tensor) -> Float64[np.ndarray, " n"]:
-        """Return the score of each point, as of `point_scores`.
+        """Return the score of each point, as for `point_scores`.
 
         Args:
             y: All targets.

@@ -1,4 +1,4 @@
-"""What is advised, and what it rests on."""
+"""The advice, and what it is based on."""
 
 from __future__ import annotations
 
@@ -66,18 +66,18 @@ class Advice:
 
     Attributes:
         table: A data frame with a row per cut, input to output: cut, layer, dimension; medians `raw`, `rms` and
-            `maxabs` (1/delta, NaN where there is none or it is not resolved); for heads `linear` and `hidden` the
-            score on held-out points, `*_gap`, `*_low` and `*_high`, how far above the network's it is, with its 95%
+            `maxabs` (1/delta, NaN if there is none or it is not resolved); for the heads `linear` and `hidden` the
+            score on held-out points, `*_gap`, `*_low` and `*_high`, its difference from the network's with a 95%
             interval, and `*_steps` to a tenth of the constant prediction's loss; `time`, as a share of the network's,
-            and `parameters` of the layers below. With `transfer`, also `transfer`, the linear head's score on that
-            data set, and `transfer_gap`, `_low`, `_high`, how far above that of the best cut it is.
+            and `parameters` of the layers below. With `transfer`, also `transfer`, the linear head's score on that data
+            set, and `transfer_gap`, `_low`, `_high`, its difference from the best cut's.
         measure: What scores are, "accuracy" or "R2".
         network: The score of the whole network.
         constant: That of the best constant prediction: the share of the most frequent class, or an R2 of 0.
-        parameters: Of the whole network.
+        parameters: Number of parameters of the whole network.
         points: Number of points; with reading="positions", of positions.
-        inputs: Number of inputs that they are of.
-        tolerance: How far below the network's score a head's may be.
+        inputs: Number of inputs that the points belong to.
+        tolerance: How far a head may score below the network.
         depth: What frequencies say about the number of layers.
         transfer_measure: What the scores of `transfer` are; None without.
 
@@ -104,12 +104,12 @@ class Advice:
 
     @property
     def exit(self) -> str | None:
-        """The shallowest cut whose linear head is within the tolerance of the network; None where there is none."""
+        """The shallowest cut whose linear head is within the tolerance of the network; None if there is none."""
         return self._first("linear_gap")
 
     @property
     def sure_exit(self) -> str | None:
-        """The shallowest cut of which the whole 95% interval is within the tolerance; None where there is none."""
+        """The shallowest cut whose whole 95% interval is within the tolerance; None if there is none."""
         return self._first("linear_low")
 
     @property
@@ -119,13 +119,13 @@ class Advice:
 
     @property
     def as_good(self) -> list[str]:
-        """The other cuts of which the interval does not exclude that they do as well as `features`."""
+        """The other cuts that may be as good as `features`, given their interval."""
         alike = [row["layer"] for row in self._rows if row.get("transfer_high", -1) >= 0]
         return [layer for layer in alike if layer != self.features]
 
     @property
     def agreement(self) -> float:
-        """Rank correlation over the cuts of low rms medians with high scores of linear heads; NaN below four cuts."""
+        """Rank correlation over the cuts of low rms medians with high linear scores; NaN below four cuts."""
         from scipy.stats import spearmanr
 
         known = [(-row["rms"], row["linear"]) for row in self._rows if not math.isnan(row["rms"])]

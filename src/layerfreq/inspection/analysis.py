@@ -72,9 +72,9 @@ def analyze(
         layers: Names of layers; None means all hidden layers.
         points: Points to measure on, at most.
         rows: Filter centres to draw; None means all points.
-        scales: To measure at, as of `Monitor`.
-        reading: One name, as of `layer_spectra`.
-        memory: As of `layer_spectra`.
+        scales: To measure at, as for `Monitor`.
+        reading: One name, as for `layer_spectra`.
+        memory: As for `layer_spectra`.
         batch: Points in one forward pass.
         seed: Of the draw of rows.
         device: Where to compute.

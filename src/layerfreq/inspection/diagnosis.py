@@ -1,4 +1,4 @@
-"""Which layers of a model can be measured, why the others cannot, and what measuring takes: a table to read."""
+"""Which layers of a model can be measured, why the others cannot, and what measuring takes, as a table."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ WIDTH = 80
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What `doctor` found: one `ModuleReport` per module and activation function; its `repr` is a table.
+    """The result of `doctor`: one `ModuleReport` per module and activation function; its `repr` is a table.
 
     Attributes:
         modules: The reports, in the order in which the modules return.
-        points: Points that the estimates are for.
-        rows: Filter centres that they are for; None means all points.
-        scales: Scales that they are for.
+        points: Number of points that the estimates are for.
+        rows: Number of filter centres; None means all points.
+        scales: Scales that the estimates are for.
         budget: Bytes that features may take.
         shown: Names of the modules that the table shows; None means all.
 
@@ -59,20 +59,20 @@ class Diagnosis:
 
     @property
     def refused(self) -> dict[str, str]:
-        """Name -> reason, in a few words, for the modules that are not measured by default."""
+        """Name -> short reason, for the modules that are not measured by default."""
         return {one.name: one.reason for one in self.modules if one.reason}
 
     @property
     def seconds(self) -> float:
-        """An estimate of the time that measuring by default takes once."""
+        """Estimated seconds for measuring the default layers once."""
         return sum(one.seconds or 0.0 for one in self.modules if not one.reason)
 
     def only(self, *names: str, show: str = "all") -> Diagnosis:
-        """Return the same with a shorter table; the numbers below it stay those of the whole model.
+        """Return the same with a shorter table; the totals below it still cover the whole model.
 
         Args:
-            names: Patterns of names, as in `"encoder.*"`; none means all.
-            show: "measured" or "refused" for these alone.
+            names: Patterns of names, such as `"encoder.*"`; none means all.
+            show: "measured" or "refused" for only these.
 
         Raises:
             InputError: If a pattern matches no module, or `show` is not one of these.
@@ -164,18 +164,17 @@ def doctor(
     reading: str = "flatten",
     memory: int | str | None = None,
 ) -> Diagnosis:
-    """Say of every module whether it is measured or why not, and what measuring it takes. The model is left as it was.
+    """Report on every module: whether it is measured, or why not, and the cost. The model is left unchanged.
 
     Args:
         model: Any module.
-        inputs: Points as its forward takes them, or a loader of (inputs, targets), of which the first batch is taken;
-            a few will do.
-        points: How many points shall be measured; None means as many as `inputs` has, of a loader 2000.
-        rows: Filter centres; None means all points.
+        inputs: A few points as its forward takes them, or a loader of (inputs, targets), whose first batch is used.
+        points: Number of points to plan for; None means as many as `inputs` has, or 2000 for a loader.
+        rows: Number of filter centres; None means all points.
         classes: Number of classes of the targets.
-        scale: As of `Monitor`: one or several of "raw", "rms" and "maxabs".
-        reading: One name, as of `layer_spectra`.
-        memory: As of `layer_spectra`.
+        scale: As for `Monitor`: one or several of "raw", "rms" and "maxabs".
+        reading: One name, as for `layer_spectra`.
+        memory: As for `layer_spectra`.
 
     Raises:
         InputError: If an argument is not valid, or the model does not run on the inputs.

@@ -93,8 +93,8 @@ def inspect_model(
         points: How many points shall be measured.
         rows: Filter centres; None means all points.
         classes: Number of classes of the targets.
-        reading: One name, as of `layer_spectra`.
-        memory: As of `layer_spectra`.
+        reading: One name, as for `layer_spectra`.
+        memory: As for `layer_spectra`.
         scales: To measure at; raw and rms are one measurement.
 
     Raises:

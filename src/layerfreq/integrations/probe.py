@@ -31,7 +31,7 @@ def probe_set(
     Args:
         inputs: What a model's forward takes, or a loader or data set of (input, target) pairs or of dicts.
         targets: The targets, or None where the inputs bring their own; in dicts, they are what `LABELS` names. Or
-            functions, or several by name, as of `layer_spectra`.
+            functions, or several by name, as for `layer_spectra`.
         rank: Whose part.
         ranks: Number of parts.
         collate: What makes a batch of a data set's items; None means PyTorch's own way.

@@ -39,11 +39,11 @@ class Shell:
         monitor: The monitor, once training has begun.
 
     Args:
-        inputs: As of `Monitor`, or a data set.
-        targets: As of `Monitor`.
-        layers: As of `Monitor`.
-        run: As of `Monitor`; where a checkpoint is resumed, the directory of its run.
-        when: As of `Monitor`.
+        inputs: As for `Monitor`, or a data set.
+        targets: As for `Monitor`.
+        layers: As for `Monitor`.
+        run: As for `Monitor`; where a checkpoint is resumed, the directory of its run.
+        when: As for `Monitor`.
         options: Of `spectrum`, and of `Monitor` those in `OURS`.
 
     Raises:
@@ -92,7 +92,7 @@ class Shell:
             model: What is measured.
             step: Steps done.
             resumed: What `state` was in the checkpoint that is resumed, or None in a new training.
-            trackers: As of `Monitor`.
+            trackers: As for `Monitor`.
             collate: Makes a batch of a data set's items.
             convert: Brings inputs into the precision of the training.
 

@@ -58,7 +58,7 @@ class Known:
             targets: As of the class.
             scale: As in `look`.
             centres: The filter centres.
-            room: Bytes, as of `Meeting`.
+            room: Bytes, as for `Meeting`.
             own_grid: Whether `own_grid` will be asked for.
         """
         if isinstance(source, Seen):
@@ -132,9 +132,9 @@ def seen(
 
     Args:
         features: (n, d) of all points; nothing of them is kept.
-        targets: Of the points, as of `spectrum`; None where they are not known yet.
+        targets: Of the points, as for `spectrum`; None where they are not known yet.
         scales: At which to measure.
-        inv_delta: As of `spectrum`, like all that follows.
+        inv_delta: As for `spectrum`, like all that follows.
 
     Returns:
         What `measure_source` takes for them; None where they have to be held, also where they are bad input, of which

@@ -140,10 +140,10 @@ def measure_source(
 
     Args:
         source: Of the features.
-        targets: As of `spectrum`, of this rank's points.
-        inv_delta: As of `spectrum`, like all that is not named here.
+        targets: As for `spectrum`, of this rank's points.
+        inv_delta: As for `spectrum`, like all that is not named here.
         room: Bytes for copies of features.
-        told: As of `measure`.
+        told: As for `measure`.
         width: Number of features, where it is known before they pass by.
     """
     shards, grid = source.shards, None if inv_delta is None else as_cutoffs(inv_delta)
@@ -206,7 +206,7 @@ def measure_several(
     Args:
         features: (n, d).
         each: Name -> (n,) or (n, c) floats, of at most `EXACT` columns in all.
-        inv_delta: As of `spectrum`, like all that is not named here.
+        inv_delta: As for `spectrum`, like all that is not named here.
         scale: As there.
         center: As there.
         engine: As there.

@@ -204,7 +204,7 @@ def count_passes(points: int, rows: int | None, kind: Tensor, room: int, columns
         points: Number of points.
         rows: Filter centres; None means all points.
         kind: (0, d) features of that width, dtype and device.
-        room: Bytes, as of `Meeting`.
+        room: Bytes, as for `Meeting`.
         columns: Of the targets.
     """
     _, engine = pick_engine("auto", kind.device, points)

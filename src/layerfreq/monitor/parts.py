@@ -23,9 +23,9 @@ def as_probe_sets(inputs: Any, targets: Any, probes: Any) -> dict[str, tuple[Any
     """Return name -> inputs and targets of every probe set; one that was not passed by name is `ALONE`.
 
     Args:
-        inputs: As of `Monitor`.
-        targets: As of `Monitor`.
-        probes: As of `Monitor`.
+        inputs: As for `Monitor`.
+        targets: As for `Monitor`.
+        probes: As for `Monitor`.
 
     Raises:
         InputError: If there is none, or both of them, or a name that no folder can have.

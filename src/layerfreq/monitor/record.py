@@ -26,7 +26,7 @@ class Record:
 
     Args:
         policy: What becomes of errors.
-        trackers: As of `Monitor`.
+        trackers: As for `Monitor`.
         checkpoints: Whether the run keeps the weights of every measured step.
 
     Attributes:

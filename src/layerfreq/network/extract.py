@@ -255,7 +255,7 @@ class FeatureStream(Source):
         cut: The layer.
         points: How many there are.
         device: Where to look at the features; None means where the model computes them.
-        labelled: As of `run_through`.
+        labelled: As for `run_through`.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def for_model(model: nn.Module, inputs: Any) -> Any:
 
     Args:
         model: The model, unwrapped.
-        inputs: As of `layer_spectra`.
+        inputs: As for `layer_spectra`.
     """
     known = inspect.signature(model.forward).parameters
     if not is_loader(inputs) or isinstance(inputs, Iterator) or not known.keys() & set(LABELS):

@@ -56,7 +56,7 @@ def pick(layers: Any, hidden: Sequence[str], others: Sequence[str] = (), model: 
     """Return the names that names, patterns, numbers and modules stand for, each once.
 
     Args:
-        layers: As of `as_layers`.
+        layers: As for `as_layers`.
         hidden: The layers that numbers count (-1 is the last) and patterns choose among.
         others: Names that patterns choose among where they match none of `hidden`.
         model: The model whose modules may be passed; None takes no modules.

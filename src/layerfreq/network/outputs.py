@@ -110,8 +110,8 @@ def as_wanted(inputs: Any, targets: Any) -> tuple[Any, dict[Any, Any] | None]:
     """Tell labels from what is measured instead of them, or besides.
 
     Args:
-        inputs: As of `layer_spectra`.
-        targets: As of `layer_spectra`.
+        inputs: As for `layer_spectra`.
+        targets: As for `layer_spectra`.
 
     Returns:
         The labels that go with the inputs, None where the inputs bring their own or there are none; and name -> what is

@@ -1,4 +1,4 @@
-"""Other measures of this literature, one per file: each with its definition, its source and its chance level."""
+"""Other measures from this literature, one per file, each with its definition, source and chance level."""
 
 from layerfreq.related.axis import axis_frequencies, plot_axis_frequencies, run_axis_frequencies
 from layerfreq.related.changes import Change, output_change, run_change

@@ -33,25 +33,24 @@ def axis_frequencies(
 ) -> pd.DataFrame:
     """Measure the spectra of every layer's channels along one axis of its output, such as time.
 
-    X being the discrete Fourier transform of one channel of one sample along the axis, its mean subtracted, over the
-    frequencies 1/L .. 1/2 in cycles per position: `peak` p = max |X| / rms |X|, from 1 (flat) to the root of the number
-    of frequencies (one wave); `focus` v_l, the variance of p over the channels of layer l; `change` M_l = v_l -
-    v_(l-1); `centroid`, the sum of f |X| over that of |X|. They are means over samples. After the Temporal
-    Convolutional Explorer (Zhang, Feng, He, Wu & Dong, CIKM 2023).
+    X is the discrete Fourier transform of one channel of one sample along the axis, with its mean subtracted, over the
+    frequencies 1/L .. 1/2 in cycles per position. `peak` is p = max |X| / rms |X|, from 1 (flat) to the square root of
+    the number of frequencies (one wave); `focus` is v_l, the variance of p over the channels of layer l; `change` is
+    M_l = v_l - v_(l-1); `centroid` is sum f |X| / sum |X|. All are means over samples. After the Temporal Convolutional
+    Explorer (Zhang, Feng, He, Wu & Dong, CIKM 2023).
 
     Args:
         model: The model; it is left as it was.
         inputs: What its forward takes, as for `layer_features`.
         layers: Names; None means the hidden layers.
-        axis: Of the output (n, ...) along which frequencies are taken; others than it, samples and channels are
-            positions, over which |X| is averaged.
-        channels: The axis of the channels: 1 of convolutions, -1 of recurrent and attention layers.
-        seed: Of the shuffled positions.
+        axis: Axis of the output (n, ...) along which frequencies are taken; |X| is averaged over all further axes.
+        channels: Axis of the channels: 1 for convolutions, -1 for recurrent and attention layers.
+        seed: Seed for shuffling positions.
 
     Returns:
         One row per layer: layer, depth, channels, silent (share of channels and samples that are constant along the
         axis, which have no spectrum), length, peak, focus, change (none for the first), centroid; and chance_peak,
-        chance_focus, chance_centroid, the same with each sample's positions shuffled. `attrs["refused"]` has the layers
+        chance_focus, chance_centroid, the same with each sample's positions shuffled. `attrs["refused"]` lists layers
         without such an axis, with the reason.
 
     Raises:
@@ -108,7 +107,7 @@ def run_axis_frequencies(
 
     Args:
         run: A run with weights (`Monitor(checkpoints=True)`), or its path.
-        model: A module of the run's kind, whose own weights do not matter; it is left as it was.
+        model: A module with the architecture of the run; its own weights do not matter, and it is left unchanged.
         inputs: See `axis_frequencies`.
         layers: See `axis_frequencies`.
         steps: Some of the kept steps; None for all of them.
@@ -140,7 +139,7 @@ def run_axis_frequencies(
 
 
 def plot_axis_frequencies(frame: Any, unit: str = "step") -> Figure:
-    """Draw focus and centroid by layer, over training where the frame has steps, chance dashed.
+    """Draw focus and centroid by layer, over training if the frame has steps; chance is dashed.
 
     Args:
         frame: As from `axis_frequencies` or `run_axis_frequencies`.

@@ -1,4 +1,4 @@
-"""What a jump changed: at which frequencies a step, a loss spike or fine-tuning changed the function."""
+"""At which frequencies a step, a loss spike or fine-tuning changed the function."""
 
 from __future__ import annotations
 
@@ -33,19 +33,18 @@ MOST = 1000  # of shuffles and of random steps
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Change:
-    """The energy of after - before by angular frequency, next to what it is compared with.
+    """The energy of after - before by angular frequency, with chance and controls.
 
-    Energies are variances over the points: the mean over points is subtracted from every column, and what it has of the
-    change is `shift`. They are means over columns.
+    Energies are variances over the points, averaged over columns: the mean over points is subtracted from every column;
+    its share of the change is `shift`.
 
     Attributes:
         k: (m,) float64, increasing angular frequencies, in radians per unit of the inputs.
         before: (m,) float64, energy of the outputs before, by band.
         change: (m,) float64, energy of after - before, by band.
-        shuffled: (s, m) float64, energy of the change with its points shuffled, once for each shuffle: chance.
-        random: (r, m) float64, energy of what random parameter steps of the same size change; None where none were
-            made.
-        shift: Share of the mean squared change that is one constant for all points.
+        shuffled: (s, m) float64, energy of the change with its points shuffled, one row per shuffle: chance.
+        random: (r, m) float64, energy of the changes made by random parameter steps of the same size; None without any.
+        shift: Share of the mean squared change that is the same for all points.
         cutoff: The k at or below which frequencies count as low.
         method: "grid", "scattered", "filter" or "projection".
         n: Number of points.
@@ -80,7 +79,7 @@ class Change:
 
     @property
     def share(self) -> float:
-        """Share of the change's energy at or below the cutoff; NaN where all of it is taken for noise ("scattered")."""
+        """Share of the change's energy at or below the cutoff; NaN if all of it counts as noise ("scattered")."""
         return float(self._shares(self.change)[0])
 
     @property
@@ -90,12 +89,12 @@ class Change:
 
     @property
     def chance(self) -> tuple[float, float, float]:
-        """Mean, least and greatest share of the shuffled change."""
+        """Mean, minimum and maximum share of the shuffled change."""
         return _spread(self._shares(self.shuffled))
 
     @property
     def control(self) -> tuple[float, float, float] | None:
-        """Mean, least and greatest share of what random parameter steps of the same size change; None without any."""
+        """Mean, minimum and maximum share for random parameter steps of the same size; None without any."""
         return None if self.random is None else _spread(self._shares(self.random))
 
     @property
@@ -173,11 +172,11 @@ def output_change(
     shuffles: int = 10,
     seed: int = 0,
 ) -> Change:
-    """Sort what changed between two states of a network by frequency over its inputs.
+    """Split the change between two states of a network by frequency over its inputs.
 
-    The change after - before is taken apart as `error_spectrum` takes an error apart, which is what it is if `before`
-    is the target. Loss spikes were found to change low frequencies, which are learned again at once (Li, Xu & Zhang,
-    "Loss Spike in Training Neural Networks", arXiv 2305.12133).
+    The change after - before is split as `error_spectrum` splits an error, with `before` as the target. Loss spikes
+    were found to change low frequencies, which are quickly learned again (Li, Xu & Zhang, "Loss Spike in Training
+    Neural Networks", arXiv 2305.12133).
 
     Args:
         inputs: (n, ...) tensor or array: where the points are, as for `error_spectrum`.
@@ -185,11 +184,11 @@ def output_change(
         after: Of the same shape, outputs of the other.
         cutoff: The k (radians per unit of the inputs) at or below which frequencies count as low; None takes the
             lowest band at or below which half of the variance of `before` lies.
-        others: Further outputs of the same shape, such as those after random parameter steps: a control.
-        frequencies: (m,) increasing, as for `error_spectrum`; None: the data's own.
+        others: Further outputs of the same shape, such as those after random parameter steps, as a control.
+        frequencies: (m,) increasing, as for `error_spectrum`; None chooses them from the data.
         method: As for `error_spectrum`.
         shuffles: How often the points of the change are shuffled, for chance.
-        seed: Of the shuffles.
+        seed: Seed for the shuffles.
 
     Returns:
         A `Change`.
@@ -255,30 +254,30 @@ def run_change(
     seed: int = 0,
     **options: Any,
 ) -> Change:
-    """Sort by frequency what a training changed between two kept checkpoints, compared with random parameter steps.
+    """Split the change between two kept checkpoints by frequency, and compare it with random parameter steps.
 
-    A control goes, from the parameters at `step_a`, a random step in each parameter tensor that is as long as the
-    training's own step there, in a direction drawn at random; buffers stay those at `step_a`. What the training chose
-    shows in how its change differs from theirs.
+    A control starts from the parameters at `step_a` and moves each parameter tensor in a random direction, as far as
+    training moved it; buffers stay as at `step_a`. What is specific to training shows in how its change differs from
+    the controls.
 
     Args:
         run: A run with weights (`Monitor(checkpoints=True)`), or its path.
         step_a: The step before.
         step_b: The step after.
-        model: A module of the run's kind, whose own weights do not matter; it is left as it was.
+        model: A module with the architecture of the run; its own weights do not matter, and it is left unchanged.
         inputs: (n, ...) what its forward takes, as for `layer_features`.
         cutoff: See `output_change`.
-        at: (n, ...) where the points are, if that is not `inputs` themselves.
+        at: (n, ...) positions of the points, if not `inputs` themselves.
         softmax: Whether to compare class probabilities instead of the outputs.
-        controls: How many random steps; 0 for none.
-        seed: Of the random steps and the shuffles.
-        **options: `frequencies`, `method`, `shuffles`, of `output_change`.
+        controls: Number of random steps; 0 for none.
+        seed: Seed for the random steps and the shuffles.
+        **options: `frequencies`, `method` and `shuffles` of `output_change`.
 
     Returns:
         A `Change`.
 
     Raises:
-        InputError: One line; also where the run kept no weights at a step, or damaged ones.
+        InputError: One line; also if the run kept no weights at a step, or they are damaged.
 
     Example:
         >>> x = torch.linspace(-1, 1, 40)[:, None]

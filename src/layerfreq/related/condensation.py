@@ -30,13 +30,13 @@ def neuron_similarity(weight: Any, bias: Any = None) -> Float64[np.ndarray, "m m
 
     Args:
         weight: (m, ...) of m neurons or channels, each flattened.
-        bias: (m,) or None; an input weight more, of a constant input, as in the published definition.
+        bias: (m,) or None; counts as one more input weight, of a constant input, as in the published definition.
 
     Returns:
-        (m', m') float64 with ones on the diagonal, of the m' neurons whose weights are not all zero.
+        (m', m') float64 with ones on the diagonal, for the m' neurons whose weights are not all zero.
 
     Raises:
-        InputError: If the weights are not finite numbers, or the bias is of another length.
+        InputError: If the weights are not finite numbers, or the bias has another length.
 
     Example:
         >>> neuron_similarity([[1.0, 0.0], [2.0, 0.0], [0.0, -3.0]]).round(6)
@@ -52,7 +52,7 @@ def neuron_similarity(weight: Any, bias: Any = None) -> Float64[np.ndarray, "m m
 
 
 def neuron_condensation(weight: Any, bias: Any = None) -> dict[str, float]:
-    """Measure how few directions the input weights of a layer's neurons have.
+    """Measure in how few directions the input weights of a layer's neurons point.
 
     Args:
         weight: (m, ...) of m neurons or channels, each flattened.
@@ -60,9 +60,9 @@ def neuron_condensation(weight: Any, bias: Any = None) -> dict[str, float]:
 
     Returns:
         `neurons` m; `silent`, how many have zero weights and are left out; `inputs` d; `similarity`, the mean of
-        |cosine| over pairs; `chance`, what it is expected to be of random directions in d dimensions,
-        Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2)); `directions`, the effective number m^2 / sum of cosine^2 over all
-        pairs, 1 where all are parallel or opposite; `chance_directions`, m / (1 + (m - 1) / d).
+        |cosine| over pairs; `chance`, its expectation for random directions in d dimensions, Gamma(d/2) / (sqrt(pi)
+        Gamma((d+1)/2)); `directions`, the effective number m^2 / sum of cosine^2 over all pairs, 1 if all are parallel
+        or opposite; `chance_directions`, m / (1 + (m - 1) / d).
 
     Raises:
         InputError: See `neuron_similarity`; or if fewer than two neurons have weights.
@@ -91,21 +91,21 @@ def neuron_condensation(weight: Any, bias: Any = None) -> dict[str, float]:
 def run_condensation(run: Run | str | Path, model: nn.Module | None = None) -> pd.DataFrame:
     """Measure the condensation of every layer at every kept step of a run.
 
-    Neurons of a layer, such as those of small initial weights, were found to come to point in the same few directions:
-    Luo, Xu, Ma & Zhang, "Phase Diagram for Two-layer ReLU Neural Networks at Infinite-width Limit" (JMLR 2021); Xu,
-    Zhang & Zhou, "An overview of condensation phenomenon in deep learning" (arXiv 2504.09484).
+    Trained from small initial weights, the neurons of a layer were found to align in a few directions: Luo, Xu, Ma &
+    Zhang, "Phase Diagram for Two-layer ReLU Neural Networks at Infinite-width Limit" (JMLR 2021); Xu, Zhang & Zhou, "An
+    overview of condensation phenomenon in deep learning" (arXiv 2504.09484).
 
     Args:
         run: A run with weights (`Monitor(checkpoints=True)`), or its path.
-        model: A module of the run's kind: tells the layers' order; None goes by names.
+        model: A module with the architecture of the run, which gives the order of layers; None orders them by name.
 
     Returns:
-        One row per layer and step: step, layer, depth, and what `neuron_condensation` returns, of each layer's `weight`
-        with its `bias`. Layers without a weight of two or more axes are left out, and so are steps at which fewer than
+        One row per layer and step: step, layer, depth, and the results of `neuron_condensation` for each layer's
+        `weight` and `bias`. Layers whose weight has fewer than two axes are left out, as are steps at which fewer than
         two neurons of a layer have weights.
 
     Raises:
-        InputError: If the run kept no weights, or no layer has such.
+        InputError: If the run kept no weights, or no layer has such a weight.
 
     Example:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
@@ -137,7 +137,7 @@ def run_condensation(run: Run | str | Path, model: nn.Module | None = None) -> p
 
 
 def plot_condensation(frame: pd.DataFrame, ax: Axes | None = None, unit: str = "step") -> Axes:
-    """Draw the mean |cosine| of every layer over training, chance dashed.
+    """Draw the mean |cosine| of every layer over training; chance is dashed.
 
     Args:
         frame: As from `run_condensation`.

@@ -1,4 +1,4 @@
-"""Layer convergence: how fast each layer's weights near their last values."""
+"""Layer convergence: how fast each layer's weights approach their final values."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ if TYPE_CHECKING:
 
 
 def layer_convergence(run: Run | str | Path, model: nn.Module | None = None, steps: Any = None) -> pd.DataFrame:
-    """Measure how fast each layer's weights near those of the last checkpoint, from one kept step to the next.
+    """Measure how fast each layer's weights approach those of the last checkpoint, between kept steps.
 
-    C_l(t0, t1) = [ln |w_l(t0) - w_l(T)| - ln |w_l(t1) - w_l(T)|] / (t1 - t0), w_l being all parameters of layer l and T
-    the last kept step, per step: the slope of the log distance, after Chen, Yuille & Zhou, "Which Layer is Learning
-    Faster?" (ICLR 2023), who found it larger for shallow layers.
+    C_l(t0, t1) = [ln |w_l(t0) - w_l(T)| - ln |w_l(t1) - w_l(T)|] / (t1 - t0) per step, where w_l are all parameters of
+    layer l and T is the last kept step: the slope of the log distance, after Chen, Yuille & Zhou, "Which Layer is
+    Learning Faster?" (ICLR 2023), who found it larger for shallow layers.
 
-    `chance` is the rate of a random walk, whose squared distance to its own end falls as T - t: it nears its end ever
-    faster without having learned anything, ln[(T - t0) / (T - t1)] / (2 (t1 - t0)).
+    `chance` is the rate of a random walk, whose squared distance to its own end falls as T - t: it approaches its end
+    ever faster without learning anything, ln[(T - t0) / (T - t1)] / (2 (t1 - t0)).
 
     Args:
         run: A run with weights (`Monitor(checkpoints=True)`), or its path.
-        model: A module of the run's kind: tells parameters from buffers, and the layers' order; None goes by names.
-        steps: Two or more kept steps before the last one; None for all of them.
+        model: A module with the architecture of the run, which tells parameters from buffers and gives the order of
+            layers; None goes by names.
+        steps: Two or more kept steps before the last one; None means all of them.
 
     Returns:
         One row per layer and interval: layer, depth, parameters (how many), start, end, distance (at the start),
         remaining (distance at the end over that at the start), rate (per step), chance. Layers that never moved, and
-        intervals after a layer has stopped for good, have no rate and no row; `attrs["still"]` names the former.
+        intervals after a layer has stopped for good, have no row; `attrs["still"]` lists the former.
 
     Raises:
         InputError: If fewer than three steps were kept, or nothing moved.
@@ -97,7 +98,7 @@ def layer_convergence(run: Run | str | Path, model: nn.Module | None = None, ste
 
 
 def plot_convergence(run: Run | str | Path, model: nn.Module | None = None) -> Figure:
-    """Draw each layer's distance to its last weights, next to the median frequencies that the run has of its layers.
+    """Draw each layer's distance to its final weights, next to its median frequency.
 
     Args:
         run: A run with weights, or its path.

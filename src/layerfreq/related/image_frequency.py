@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageFrequency:
-    """What each class loses when a frequency is taken out of its images, and what it keeps of the most important ones.
+    """What each class loses without a frequency of its images, and what it keeps with only the most important ones.
 
     Frequencies are in the order of `numpy.fft.fftshift`, the mean in the middle, at (h // 2, w // 2).
 
     Attributes:
         classes: (c,) int64, class ids.
-        loss: (c, h, w) float64, how much a class's mean cross-entropy rises when the frequency (and those of its block)
-            is removed.
+        loss: (c, h, w) float64, how much a class's mean cross-entropy rises when the frequency and the rest of its
+            block are removed.
         adcs: (c, h, w) float64, see `class_spectra`.
-        kept: (c, h, w) bool, the share of frequencies whose removal costs a class most.
-        accuracy: (c,) float64, on the images as they are.
-        filtered: (c,) float64, on a class's images filtered to its `kept`.
-        random: (r, c) float64, on images filtered to as many frequencies drawn at random: the control.
-        share: Share of frequencies that are kept, as they came out in whole blocks; the mean over classes.
+        kept: (c, h, w) bool, the frequencies whose removal costs a class most.
+        accuracy: (c,) float64, accuracy on the images as they are.
+        filtered: (c,) float64, accuracy on a class's images filtered to its `kept`.
+        random: (r, c) float64, accuracy on images filtered to as many random frequencies: the control.
+        share: Share of frequencies kept, in whole blocks; the mean over classes.
         patch: Side of the blocks in which frequencies are removed together.
         n: Number of images.
 
@@ -79,10 +79,10 @@ class ImageFrequency:
         )
 
     def plot(self, classes: Any = None) -> Figure:
-        """Draw what each class loses by frequency, above its ADCS; the mean is in the middle.
+        """Draw the loss of each class by frequency (top) and its ADCS (bottom); the mean is in the middle.
 
         Args:
-            classes: Ids of the classes to draw; None for the first six.
+            classes: Ids of the classes to draw; None means the first six.
         """
         import matplotlib.pyplot as plt
 
@@ -119,10 +119,10 @@ class ImageFrequency:
 def class_spectra(images: Any, labels: Any) -> Float64[np.ndarray, "c h w"]:
     """Compare classes by the spectra of their images: the accumulative difference of class-wise spectra, ADCS.
 
-    ADCS_c(f) = sum over other classes i of sign(A_c(f) - A_i(f)), A_c being the mean amplitude |F| of class c's images,
-    the mean over channels: c - 1 where a class has more of a frequency than all others, 1 - c where it has least. After
-    Wang, Veldhuis, Brune & Strisciuglio, "What do neural networks learn in image classification?" (ICCV 2023), whose
-    code sums over images, where more images count as more amplitude, and weighs channels as grey values are.
+    ADCS_c(f) = sum over other classes i of sign(A_c(f) - A_i(f)), where A_c is the mean amplitude |F| of class c's
+    images, averaged over channels: c - 1 if a class has more of a frequency than all others, 1 - c if it has least.
+    After Wang, Veldhuis, Brune & Strisciuglio, "What do neural networks learn in image classification?" (ICCV 2023),
+    whose code sums over images, so that more images count as more amplitude, and weights channels as for grey values.
 
     Args:
         images: (n, h, w) or (n, channels, h, w), finite.
@@ -132,7 +132,7 @@ def class_spectra(images: Any, labels: Any) -> Float64[np.ndarray, "c h w"]:
         (c, h, w) float64 in the order of `numpy.fft.fftshift`, classes in the order of their ids.
 
     Raises:
-        InputError: If they are not images and class ids, or there is one class only.
+        InputError: If they are not images and class ids, or there is only one class.
 
     Example:
         >>> flat, wavy = torch.ones(3, 4, 4), torch.ones(3, 4, 4) + torch.tensor([1.0, -1, 1, -1])
@@ -162,20 +162,20 @@ def image_frequency(
 ) -> ImageFrequency:
     """Measure which frequencies of the images a classifier uses, by class.
 
-    Not the frequency of `spectrum`: that one says how fast the *target* changes from point to point; this one, how fast
-    brightness changes from pixel to pixel. A frequency of the images is taken out (with its mirror image, and with the
-    others of its block), and the rise of a class's loss noted; then images are filtered to the frequencies whose
-    removal costs a class most. A class that is still recognised from very few of them leans on a shortcut.
+    This is not the frequency of `spectrum`, which says how fast the *target* changes from point to point; it says how
+    fast brightness changes from pixel to pixel. Each frequency is removed from the images (with its mirror image and
+    the rest of its block), and the rise of each class's loss is recorded; then images are filtered to the frequencies
+    whose removal costs a class most. A class still recognised from very few frequencies relies on a shortcut.
 
     Args:
         model: A classifier of (n, channels, h, w) images; it is left as it was.
         images: (n, channels, h, w) floats as it takes them, or (n, h, w), which get one channel.
         labels: (n,) class ids, columns of the model's output.
-        patch: Side of the blocks of frequencies that are removed together; 1 for each by itself. There are about
-            h w / (2 patch^2) of them, a forward pass each. None takes 2, and 1 where a side has fewer than 8 pixels.
+        patch: Side of the blocks of frequencies that are removed together; 1 removes each by itself. There are about h
+            w / (2 patch^2) blocks, with a forward pass each. None means 2, or 1 if a side has fewer than 8 pixels.
         share: Share of the frequencies to which images are filtered.
-        controls: How many random choices of as many frequencies to compare with.
-        seed: Of the random choices.
+        controls: Number of random choices of as many frequencies to compare with.
+        seed: Seed for the random choices.
 
     Returns:
         An `ImageFrequency`.

@@ -22,8 +22,8 @@ class KeptWeights:
 
     Args:
         run: A run with weights (`Monitor(checkpoints=True)`), or its path.
-        model: A module of the run's kind, which says what is a parameter and in which order layers come; None goes by
-            names: batch norm's statistics are left out, and layers are in the natural order of their names.
+        model: A module with the architecture of the run, which says what is a parameter and gives the order of layers;
+            None goes by names: batch-norm statistics are left out, and layers are in the natural order of their names.
 
     Raises:
         InputError: If the run kept no weights.

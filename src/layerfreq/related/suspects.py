@@ -1,4 +1,4 @@
-"""Data gone wrong: points whose targets are of high frequency over a layer's features."""
+"""Suspect labels: points whose targets have high frequency over a layer's features."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ UNITS = {"raw": "1/delta", "rms": "1/delta at unit RMS", "maxabs": "1/delta at m
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Suspects:
-    """How badly each point's target fits those of the points around it.
+    """How badly each point's target fits those of its neighbours.
 
     Attributes:
-        score: (n,) float64, |y_i - p_i|^2, p_i being the filter's mean of the other points' targets. For class ids, y
-            is one-hot, and the score goes from 0 to 2.
+        score: (n,) float64, |y_i - p_i|^2, where p_i is the filter's mean of the other points' targets. For class ids y
+            is one-hot, and the score ranges from 0 to 2.
         chance: (n,) float64, the score that the point would have, on average, with another point's target.
-        residual: (n,) float64, |y_i - y_i^low|^2 of the filter as `spectrum` has it, with the point in its own window.
+        residual: (n,) float64, |y_i - y_i^low|^2 with the filter of `spectrum`, which includes the point itself.
         low: (n, c) float64, p_i; for class ids, shares of classes.
-        classes: (c,) int64 the class ids of the columns of `low`, or None where targets are floats.
+        classes: (c,) int64, the class ids of the columns of `low`; None if targets are floats.
         neighbours: (n,) float64, the effective number of other points in the window (Kish).
         inv_delta: The cutoff 1/delta.
-        chosen: Whether it was chosen here, as the one at which the scores' mean is least.
-        scale: Of the features, see `spectrum`.
+        chosen: Whether it was chosen automatically, as the one with the lowest mean score.
+        scale: Scale of the features, see `spectrum`.
 
     Example:
         >>> found = suspects([[0.0], [0.1], [0.2], [5.0], [5.1]], [0, 1, 0, 1, 1])
@@ -73,17 +73,17 @@ class Suspects:
 
     @property
     def order(self) -> Int64[np.ndarray, " n"]:
-        """(n,) indices of the points, the most suspicious first; `order[::-1]` begins with the lowest frequencies."""
+        """(n,) indices of the points, the most suspicious first; `order[::-1]` starts with the lowest frequencies."""
         return np.argsort(-self.score, kind="stable")
 
     @property
     def worse(self) -> int:
-        """How many points fit worse than another point's target would."""
+        """Number of points whose target fits worse than another point's would."""
         return int((self.score > self.chance).sum())
 
     @property
     def suggested(self) -> Any:
-        """(n,) for class ids, the class that the others speak for; for floats (n, c), their mean."""
+        """(n,) for class ids, the class that the other points suggest; for floats (n, c), their mean."""
         return self.low if self.classes is None else self.classes[self.low.argmax(axis=1)]
 
     def to_frame(self) -> pd.DataFrame:
@@ -128,20 +128,20 @@ class Suspects:
 
 @own_settings()
 def suspects(features: Any, targets: Any, inv_delta: Any = None, *, scale: Scale = "raw", seed: int = 0) -> Suspects:
-    """Rank points by how much of their target is of high frequency over the features: wrong labels stand out.
+    """Rank points by how much their target disagrees with those of their neighbours: wrong labels stand out.
 
-    The filter of `spectrum` takes from each target what its surroundings have, y_i^low. What is left, y_i - y_i^low, is
-    large where a label disagrees with those around it. Ranked is the residual against the *other* points alone, p_i:
-    y_i - y_i^low = (1 - w_ii) (y_i - p_i), where the weight w_ii of a point in its own window hides points that have
-    few others around them.
+    The filter of `spectrum` averages each target over its neighbourhood, y_i^low; the residual y_i - y_i^low is large
+    if a label disagrees with those around it. Points are ranked by the residual against only the *other* points' mean
+    p_i: y_i - y_i^low = (1 - w_ii) (y_i - p_i), where the weight w_ii of a point in its own window would hide isolated
+    points.
 
     Args:
         features: (n, ...) tensor or array, of a layer or of the inputs.
         targets: (n,) integer class ids, or (n,) or (n, c) floats.
-        inv_delta: The cutoff 1/delta, delta being the filter's variance. None takes the one of 24 at which other
-            points tell a target best, which takes the given targets and no others.
-        scale: Of the features, see `spectrum`.
-        seed: Of the points on which cutoffs are tried, where there are more than a thousand.
+        inv_delta: The cutoff 1/delta, where delta is the filter's variance. None chooses, of 24 cutoffs, the one at
+            which other points predict the given targets best.
+        scale: Scale of the features, see `spectrum`.
+        seed: Seed for the points on which cutoffs are tried, if there are more than a thousand.
 
     Returns:
         `Suspects`.

@@ -115,22 +115,22 @@ def relearn(
     tell: Callable[[int, int, str], Any] | None = None,
     rebuild: Callable[[Run], Source] | None = None,
 ) -> pd.DataFrame:
-    """Freeze what lies below each cut of a run's network, and train fresh learning components on its features.
+    """Freeze the layers below each cut of a run's network, and train fresh learning components on their features.
 
     Args:
-        run: A run that kept its weights, or an experiment's folder, whose runs are taken one after the other.
+        run: A run that kept its weights, or an experiment's folder, whose runs are processed one by one.
         model: The network, for a run that is not an experiment's; with `inputs` and `targets` as in `layer_spectra`.
         inputs: (n, ...) tensor, or an iterable of (inputs, targets) batches.
         targets: (n,) class ids or floats.
         design: What is trained; None is `Design()`.
-        steps: Measured steps to take; None takes all that were kept.
-        cuts: Cuts to take: 0 for the inputs, 1 for the first measured layer, and so on; None takes all.
-        resume: Resume what a killed call left.
-        tell: Called before each cell with the number done, the number of all, and what comes.
-        rebuild: Instead of a model, for runs of experiments: `layerfreq.experiments.source_of` builds theirs anew.
+        steps: Measured steps to use; None means all that were kept.
+        cuts: Cuts to use: 0 for the inputs, 1 for the first measured layer, and so on; None means all.
+        resume: Resume after a killed call.
+        tell: Called before each cell with the number done, the total, and what comes next.
+        rebuild: Instead of a model, for runs of experiments: `layerfreq.experiments.source_of` rebuilds theirs.
 
     Returns:
-        The table of `results`; it is in the run's folder `relearn/`, with the loss curves, in Parquet.
+        The table of `results`, which is also in the run's folder `relearn/`, with the loss curves, in Parquet.
 
     Raises:
         InputError: If a run has no weights, holds results of another design, or steps or cuts are unknown.

@@ -249,7 +249,7 @@ def of_bands(
         expected: (m,) the error's energy if outputs were shuffled.
         least: The target's energy in a band above which a relative error is told.
         kept: Which bands are shown.
-        stderr: As of `ErrorSpectrum`, as are `floor`, `leak`, `constant` and, of the whole, `about`.
+        stderr: As for `ErrorSpectrum`, as are `floor`, `leak`, `constant` and, of the whole, `about`.
     """
     t, e = columns.mean(axis=2)
     target, error = t[kept], e[kept]
