@@ -16,11 +16,11 @@ from layerfreq.data.targets import lots, read_targets
 from layerfreq.data.validation import Scale, as_scales
 from layerfreq.errors import InputError, blame, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
-from layerfreq.measure.known import Seen, seen
+from layerfreq.measure.known import Seen, in_pieces, seen
 from layerfreq.measure.measure import measure, measure_several, measure_source
 from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum
-from layerfreq.measure.strategies import SHARE
+from layerfreq.measure.strategies import work_on
 from layerfreq.network.cuts import Cut
 from layerfreq.network.extract import (
     FeatureStream,
@@ -58,6 +58,19 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class _Now:
+    """What all layers of one measurement share; the last two are what its passes gather of the model's outputs."""
+
+    model: nn.Module
+    points: int
+    budget: int
+    on_layer: Callable[[str], Any]
+    failed: Mapping[Any, dict[str, str] | None]
+    outputs: Outputs | None
+    wanted: Wanted | None
+
+
+@dataclass(frozen=True)
 class Probe:
     """What is measured, checked once for many measurements.
 
@@ -71,6 +84,8 @@ class Probe:
         error: Options of `error_spectrum`, or None where it is not asked for.
         wanted: Name -> what is measured instead of the labels, as from `as_wanted`; None where they are.
         told: Which warnings of drawn rows or sketches were given: each comes once, however often is measured.
+        whole: Whether the model runs on batches only as they come.
+        changing: Layers whose features were found to depend on which points a batch has.
     """
 
     inputs: Any
@@ -82,6 +97,8 @@ class Probe:
     error: Mapping[str, Any] | None = None
     wanted: Mapping[Any, Any] | None = None
     told: set[str] = field(default_factory=set, compare=False)
+    whole: bool = False
+    changing: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(
@@ -136,7 +153,7 @@ class Probe:
             found = plan(module, inputs, layers, options.get("group"), reading, some=error is None)
         if wanted is not None:
             _check_wanted(found)
-        return cls(inputs, targets, found, asked, memory, options, error, wanted)
+        return cls(inputs, targets, found, asked, memory, options, error, wanted, whole=whole)
 
     @property
     def refused(self) -> dict[str, str]:
@@ -172,21 +189,16 @@ class Probe:
         # All ranks plan alike: for the largest part, and the least memory.
         points, budget = round(self.shards.largest(float(points))), -round(self.shards.largest(-float(budget)))
         cuts = self.plan.layers
-        sizes = [(cut, points * cut.each, _work(points * cut.each, points, self.options)) for cut in cuts]
         outputs = None if self.error is None else Outputs(self.inputs)
         wanted = None if self.wanted is None else Wanted(self.wanted, strict=strict)
         found: dict[Any, dict[str, list[Spectrum]]] = {name: {} for name in names}
         # The work of a layer grows with its width, and some is the same for all.
         work = {cut.name: cut.each + 256.0 for cut in cuts}
         with Progress(work, shown=on_layer is None and self.shards.rank == 0) as line:
-            tell = on_layer or line.layer
-            for some, held in group_by_memory(sizes, budget):
-                if held or not self.shards.alone:
-                    spectra = self._held(model, some, points, budget, tell, failed, outputs, wanted)
-                else:
-                    spectra = self._streamed(model, some[0], budget, tell, failed, wanted)
-                for target, layer, its in spectra:
-                    found[target][layer] = its
+            now = _Now(model, points, budget, on_layer or line.layer, failed, outputs, wanted)
+            for target, layer, its in self._all(now):
+                found[target][layer] = its
+        found = {name: {c.name: its[c.name] for c in cuts if c.name in its} for name, its in found.items()}
         for spectra in found.values():
             counted = {
                 c.name: spectra[c.name][0].n for c in cuts if c.reading.name != "positions" and c.name in spectra
@@ -221,45 +233,53 @@ class Probe:
         nothing: list[Cut] = []
         run_through(model, self.inputs, self.targets, nothing, _ignore, see, gradients=self.plan.gradients)
 
-    def _held(
-        self,
-        model: nn.Module,
-        cuts: Sequence[Cut],
-        points: int,
-        budget: int,
-        on_layer: Callable[[str], Any] | None,
-        failed: Mapping[Any, dict[str, str] | None],
-        outputs: Outputs | None,
-        wanted: Wanted | None,
-    ) -> Iterator[tuple[Any, str, list[Spectrum]]]:
+    def _all(self, now: _Now) -> Iterator[tuple[Any, str, list[Spectrum]]]:
+        """Measure all layers, in the order that takes least."""
+        left = list(self.plan.layers)
+        if self.wanted is None and now.outputs is None and not self.whole and len(self.scales) == 1:
+            asked = self.scales[0], now.budget, self.changing, self.options
+            for cut, one, y in in_pieces(now.model, self.inputs, self.targets, left, *asked):
+                left = [other for other in left if other is not cut]
+                yield from self._measured(cut, one, {ONE: y}, max(0, now.budget - one.nbytes), now)
+        sizes = [(cut, size := now.points * cut.each, work_on(size, now.points, self.options)) for cut in left]
+        for some, held in group_by_memory(sizes, now.budget):
+            if held or not self.shards.alone:
+                yield from self._held(some, now)
+            else:
+                yield from self._streamed(some[0], now)
+
+    def _held(self, cuts: Sequence[Cut], now: _Now) -> Iterator[tuple[Any, str, list[Spectrum]]]:
         """Measure some layers whose features are held together, and gather the outputs of the same pass."""
         with self.shards.together():
-            see = _watching(outputs, wanted)
-            look = None if device_of(model).type != "cpu" else self._look
+            see, wanted = _watching(now.outputs, now.wanted), now.wanted
+            look = None if device_of(now.model).type != "cpu" else self._look
             features, labels = collect(
-                model, self.inputs, self.targets, cuts, points, see, labelled=wanted is None, instead=look
+                now.model, self.inputs, self.targets, cuts, now.points, see, labelled=wanted is None, instead=look
             )
-        each = {ONE: None} if wanted is None else wanted.whole(self.shards)
+        each = {} if wanted is None else wanted.whole(self.shards)
         for cut in cuts:
-            name = cut.name
-            if on_layer is not None:
-                on_layer(name)
-            room = max(0, budget - sum(one.nbytes for one in features.values()))
-            one = features.pop(name)
-            ours = {**_for_layer(cut, len(one), _at_home(model, one, self.options)), "room": room, "told": self.told}
-            find = measure
-            if isinstance(one, Seen):
-                find = partial(measure_source, width=one.width)
-                ours = {key: value for key, value in ours.items() if key not in ("device", "group")}
-            together = {} if wanted is None or isinstance(one, Seen) else self._together(one, each, ours)
-            for target, y in each.items():
-                with _noting(failed[target], name), blame(name), about_target(target):
-                    if self.options.get("group") is None and len(one) == 0:
-                        raise InputError("targets: -100 at every position, so that none is left; label some")
-                    y = labels.get(name) if wanted is None else y
-                    spectra = together.get(target) or [find(one, y, scale=s, **ours) for s in self.scales]
-                    yield target, name, spectra
-            del one
+            room = max(0, now.budget - sum(one.nbytes for one in features.values()))
+            y = {ONE: labels.get(cut.name)} if wanted is None else each
+            yield from self._measured(cut, features.pop(cut.name), y, room, now)
+
+    def _measured(
+        self, cut: Cut, one: Tensor | Seen, targets: Mapping[Any, Any], room: int, now: _Now
+    ) -> Iterator[tuple[Any, str, list[Spectrum]]]:
+        """Measure a layer whose features are held, or were looked at, for all targets."""
+        name = cut.name
+        now.on_layer(name)
+        ours = {**_for_layer(cut, len(one), _at_home(now.model, one, self.options)), "room": room, "told": self.told}
+        find: Any = measure
+        if isinstance(one, Seen):
+            find = partial(measure_source, width=one.width)
+            ours = {key: value for key, value in ours.items() if key not in ("device", "group")}
+        together = {} if self.wanted is None or isinstance(one, Seen) else self._together(one, targets, ours)
+        for target, y in targets.items():
+            with _noting(now.failed[target], name), blame(name), about_target(target):
+                if self.options.get("group") is None and len(one) == 0:
+                    raise InputError("targets: -100 at every position, so that none is left; label some")
+                spectra = together.get(target) or [find(one, y, scale=s, **ours) for s in self.scales]
+                yield target, name, spectra
 
     def _together(
         self, features: Tensor, each: Mapping[Any, Any], options: Mapping[str, Any]
@@ -282,23 +302,15 @@ class Probe:
         cut = next(cut for cut in self.plan.layers if cut.name == name)
         return seen(features, targets, self.scales, **_for_layer(cut, len(features), self.options))
 
-    def _streamed(
-        self,
-        model: nn.Module,
-        cut: Cut,
-        budget: int,
-        on_layer: Callable[[str], Any] | None,
-        failed: Mapping[Any, dict[str, str] | None],
-        wanted: Wanted | None,
-    ) -> Iterator[tuple[Any, str, list[Spectrum]]]:
+    def _streamed(self, cut: Cut, now: _Now) -> Iterator[tuple[Any, str, list[Spectrum]]]:
         """Measure a layer whose features are too large to be held."""
-        if on_layer is not None:
-            on_layer(cut.name)
+        now.on_layer(cut.name)
         reject_one_pass(self.inputs)
+        wanted, model = now.wanted, now.model
         if wanted is not None and not wanted.seen:
             self._run(model, wanted.see)
         for target in [ONE] if wanted is None else wanted.whole(self.shards):
-            with _noting(failed[target], cut.name), blame(cut.name), about_target(target):
+            with _noting(now.failed[target], cut.name), blame(cut.name), about_target(target):
                 if wanted is None:
                     labels = collect_labels(model, self.inputs, self.targets, cut)
                 else:
@@ -315,7 +327,7 @@ class Probe:
                 ours = _for_layer(cut, len(labels), self.options)
                 there = ("device", "group")  # the source knows them
                 ours = {name: value for name, value in ours.items() if name not in there}
-                ours |= {"room": budget, "told": self.told}
+                ours |= {"room": now.budget, "told": self.told}
                 yield target, cut.name, [measure_source(source, labels, scale=s, **ours) for s in self.scales]
 
 
@@ -357,14 +369,6 @@ def _watching(outputs: Outputs | None, wanted: Wanted | None) -> OnOutput | None
             one(inputs, targets, output)
 
     return see if waiting else None
-
-
-def _work(size: int, points: int, options: Mapping[str, Any]) -> int:
-    """Bytes that a layer's features take once more while they are measured: all of them, or those of drawn centres."""
-    rows = options.get("rows")
-    if isinstance(rows, int):
-        return min(size, int(2 / SHARE * size * rows / max(1, points)))
-    return size if options.get("rtol") is None else size // 2
 
 
 @contextmanager

@@ -108,3 +108,15 @@ def as_cutoffs(inv_delta: Any) -> Curve:
         at = int(falls[0])
         raise InputError(f"inv_delta: {grid[at]:g} is followed by {grid[at + 1]:g}; sort it, without duplicates")
     return grid
+
+
+def drift(before: Tensor, now: Tensor, spread: float) -> float:
+    """Return how far features (k, d) of the same points are apart at most, relative to how far points are spread.
+
+    Args:
+        before: As they were.
+        now: As they are.
+        spread: Mean squared distance of points from their mean.
+    """
+    moved = float((before.double() - now.double()).square().sum(dim=1).max())
+    return math.sqrt(moved / spread) if spread > 0 else math.inf if moved > 0 else 0.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from layerfreq.data.distributed import Shards
+from layerfreq.engines.threads import parts, threads
 
 SAME = 1e-12  # relative difference of |x|^2 within which points may be equal, whatever the order of its sum
 NUMBERS = 1 << 20  # taken at a time
@@ -46,16 +49,30 @@ def fingerprints(features: Float[Tensor, "n d"] | Tensor, index: Tensor | None =
         index: (k,) the points wanted; None means all.
     """
     d, device = features.shape[1], features.device
-    random = torch.Generator().manual_seed(0)
-    weight = (torch.randint(-(2**62), 2**62, (d,), generator=random, device="cpu") * 2 + 1).to(device)
+    weight = _weight(d).to(device)
     rows = torch.arange(len(features), device=device) if index is None else index
     out = torch.empty(len(rows), dtype=torch.int64, device=device)
+    plain = device.type == "cpu" and features.dtype in (torch.float32, torch.float64) and features.is_contiguous()
+    if plain and index is None and features.numel() > NUMBERS:
+        from layerfreq.engines.cpu import kernels
+
+        bits = features.detach().view(_BITS[features.element_size()]).numpy()
+        with threads() as run:
+            list(run(lambda s: kernels.fingerprints(bits[s], weight.numpy(), out.numpy()[s]), parts(len(bits), d)))
+        return out
     for at, part in zip(out.split(step := max(1, NUMBERS // max(1, d))), rows.split(step), strict=True):
         plain = features[part] + 0.0  # without a sign of zero
         bits = plain.view(_BITS[plain.element_size()]).long()
         bits = bits ^ (bits >> 16) ^ (bits >> 32)  # round numbers have no low bits of their own
         at[:] = (bits * weight).sum(dim=1)
     return out
+
+
+@lru_cache(maxsize=4)
+def _weight(d: int) -> Int64[Tensor, " d"]:
+    """Return random odd numbers."""
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(-(2**62), 2**62, (d,), generator=random, device="cpu") * 2 + 1
 
 
 def mean_count(prints: Int64[Tensor, " n"]) -> float:

@@ -84,7 +84,7 @@ def look(features: Tensor, index: Int64[Tensor, " r"], scale: Scale) -> Distance
     with threads(count) as run, np.errstate(all="ignore"):
         found = list(run(part, parts(d, d, count=count)))
         products, sizes = (np.sum(each, axis=0) for each in zip(*found, strict=True))
-        if not 1 / SAFE < float(sizes.max(initial=0.0)) < SAFE:
+        if not within_range(sizes):
             return None
         squared = _squared(x, products, sizes, index.numpy(), gain)
     return _scaled(features, squared, sizes, index, shift, gain, scale)
@@ -109,24 +109,32 @@ def _centre(
 
 def _squared(x: np.ndarray, products: np.ndarray, sizes: np.ndarray, index: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Turn products into squared distances; those of close pairs are taken from the features themselves."""
-    from layerfreq.engines.cpu import kernels
-
     both = sizes[index, None] + sizes
     squared = both - 2 * products
     close = squared < CLOSE * both
     close[np.arange(len(index)), index] = False
     symmetric = len(index) == len(x)
     first, second = np.nonzero(np.triu(close) if symmetric else close)
-    exact = np.empty(len(first))
-    count = hands(2 * len(first) * x.shape[1])
-    with threads(count) as run:
-        pairs = parts(len(first), max(1, len(first)), count=count)
-        list(run(lambda s: kernels.differences(x, index[first[s]], second[s], gain, exact[s]), pairs))
+    exact = differences(x, x, index[first], second, gain)
     squared[first, second] = exact
     if symmetric:
         squared[second, first] = exact
     squared[np.arange(len(index)), index] = 0.0
     return squared
+
+
+def differences(
+    x: np.ndarray, y: np.ndarray, first: np.ndarray, second: np.ndarray, gain: np.ndarray
+) -> Float64[np.ndarray, " p"]:
+    """Return squared distances of pairs: of points x[first] and y[second], by their differences in float64."""
+    from layerfreq.engines.cpu import kernels
+
+    exact = np.empty(len(first))
+    count = hands(2 * len(first) * x.shape[1])
+    with threads(count) as run:
+        pairs = parts(len(first), max(1, len(first)), count=count)
+        list(run(lambda s: kernels.differences(x, y, first[s], second[s], gain, exact[s]), pairs))
+    return exact
 
 
 def _scaled(
@@ -139,7 +147,7 @@ def _scaled(
     scale: Scale,
 ) -> Distances:
     """Bring the farthest point to a size near one, by a power of two."""
-    unit = 1.0 if scale == "maxabs" else math.ldexp(1.0, -math.frexp(math.sqrt(float(sizes.max())))[1])
+    unit = 1.0 if scale == "maxabs" else unit_of(sizes)
     squared *= unit * unit
     sizes = sizes * (unit * unit)
     points = Points(
@@ -151,3 +159,13 @@ def _scaled(
         coincident=coincident(features, torch.from_numpy(sizes), Shards(count=len(features))),
     )
     return Distances(points, index, squared)
+
+
+def unit_of(sizes: Float64[np.ndarray, " n"]) -> float:
+    """Return the power of two that brings the largest of |x| near one, of sizes |x|^2."""
+    return math.ldexp(1.0, -math.frexp(math.sqrt(float(sizes.max())))[1])
+
+
+def within_range(sizes: Float64[np.ndarray, " n"]) -> bool:
+    """Whether float32's products have room for points of sizes |x|^2, of which one is not zero."""
+    return 1 / SAFE < float(sizes.max(initial=0.0)) < SAFE

@@ -15,16 +15,35 @@ from layerfreq.data.validation import Curve
 from layerfreq.engines import Points
 from layerfreq.engines.blocked import squared_distances
 
-SAMPLE = 256  # points whose distances the grid of cutoffs has to cover
+SAMPLE, LEAST = 256, 32  # points whose distances the grid of cutoffs has to cover, at most and at least
 NUMBERS = 1 << 22  # in the features of these points; of wide features, fewer points have to do
 WIDE = 1 << 26  # numbers in all features from which float32 has to do for that
 CUTOFFS = 257  # most cutoffs of such a grid
 
 
-def a_few(n: int, features: Tensor) -> Tensor:
-    """Return the numbers of a few points, spread over all."""
-    most = min(SAMPLE, max(32, NUMBERS // max(1, features.shape[1])))
-    return torch.linspace(0, n - 1, min(n, most), device=features.device, dtype=torch.float64).round().long()
+def a_few(n: int, features: Tensor, centres: Tensor | None = None) -> Tensor:
+    """Return the numbers of a few of n points, in order, which the grid of cutoffs has to cover.
+
+    Of filter centres that are drawn it is some of these, whose distances are found anyway; else points from all over.
+
+    Args:
+        n: How many points there are.
+        features: (k, d) of that width and device.
+        centres: The filter centres, where they are known and fewer than the points.
+    """
+    most = min(SAMPLE, max(LEAST, NUMBERS // max(1, features.shape[1])))
+    if centres is None or len(centres) >= n:
+        few = _spread(n, most)
+    elif len(centres) < LEAST:
+        few = torch.unique(torch.cat([centres, _spread(n, LEAST)]))
+    else:
+        few = centres.sort().values[_spread(len(centres), most)]
+    return few.to(features.device)
+
+
+def _spread(n: int, most: int) -> Tensor:
+    """Return at most so many of the numbers below n, at equal distances."""
+    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64, device="cpu").round().long()
 
 
 class Reach:

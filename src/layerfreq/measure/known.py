@@ -1,6 +1,7 @@
 """Filter centres whose distances to all points are known, from one look at wide features.
 
-The features may be held, or pass by once, as a network computes them: then nothing of them is kept (`seen`).
+The features may be held, or pass by once, as a network computes them: then nothing of them is kept where one batch has
+all points (`seen`), and else the filter centres' alone, which are run before the other points (`in_pieces`).
 """
 
 from __future__ import annotations
@@ -11,19 +12,29 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerfreq.data.distributed import Shards
+from layerfreq.data.inputs import device_of
 from layerfreq.data.source import See, Source
 from layerfreq.data.targets import Targets, prepare_targets, read_targets
 from layerfreq.data.validation import Curve, Scale, as_features
 from layerfreq.engines import USUAL, Engine, RowCurves, pick_engine
+from layerfreq.engines.base import out_of_memory
 from layerfreq.engines.cpu.engine import Cpu
-from layerfreq.engines.distances import Distances, can_look, look
+from layerfreq.engines.distances import BYTES, WIDE, Distances, can_look, look
+from layerfreq.engines.passing import Passing
 from layerfreq.errors import InputError
+from layerfreq.isolation.memory import group_by_memory
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.grid import a_few, covering
 from layerfreq.measure.sampling import draw
+from layerfreq.measure.strategies import work_on
+from layerfreq.network.cuts import Cut
+from layerfreq.network.extract import run_through
+from layerfreq.network.pieces import Held, Pieces
+
+DRIFT = 1e-4  # by which a point's features may depend on the batch it is in, where batches are not as they came
 
 
 class Known:
@@ -32,11 +43,12 @@ class Known:
     Args:
         distances: Of the filter centres, and of the few points that say how far apart points are.
         targets: The targets of all points.
+        centres: The filter centres.
     """
 
-    def __init__(self, distances: Distances, targets: Targets) -> None:
+    def __init__(self, distances: Distances, targets: Targets, centres: Int64[Tensor, " r"]) -> None:
         self.points = distances.points
-        self._distances, self._targets = distances, targets
+        self._distances, self._targets, self._asked = distances, targets, centres
 
     @classmethod
     def of(
@@ -62,18 +74,19 @@ class Known:
             own_grid: Whether `own_grid` will be asked for.
         """
         if isinstance(source, Seen):
-            return cls(source.distances[scale], targets)
+            return cls(source.distances[scale], targets, centres)
         features = source.features
         if features is None or not source.shards.alone or make_engine is not Cpu:
             return None
         index = _centres(features, centres, own_grid=own_grid)
         distances = look(features, index, scale) if can_look(features, len(index), room) else None
-        return None if distances is None else cls(distances, targets)
+        return None if distances is None else cls(distances, targets, centres)
 
     def own_grid(self) -> Curve:
         """See `Meeting.own_grid`."""
         known = self._distances
-        few = torch.searchsorted(known.index, a_few(known.squared.shape[1], known.points.features))
+        few = a_few(known.squared.shape[1], known.points.features, self._asked)
+        few = torch.searchsorted(known.index, few)
         squared = known.squared[few.numpy()]
         return covering(float(squared.max()), np.where(squared > 0, squared, np.inf).min(axis=1))
 
@@ -167,5 +180,100 @@ def seen(
 
 def _centres(features: Tensor, centres: Tensor, *, own_grid: bool) -> Tensor:
     """Return the filter centres, and the few points that an own grid asks for, in order."""
-    few = a_few(len(features), features) if own_grid else centres[:0]
+    few = a_few(len(features), features, centres) if own_grid else centres[:0]
     return torch.unique(torch.cat([centres, few]))
+
+
+def in_pieces(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    cuts: Sequence[Cut],
+    scale: Scale,
+    budget: int,
+    changing: set[str],
+    options: Mapping[str, Any],
+) -> Iterator[tuple[Cut, Seen | Tensor, Tensor]]:
+    """Let several batches of points pass by drawn filter centres, which are run first: one pass for many wide layers.
+
+    Args:
+        model: The model, unwrapped.
+        inputs: As of `layer_features`.
+        targets: In the shape of the inputs, or None.
+        cuts: The layers.
+        scale: At which to measure.
+        budget: Bytes for features.
+        changing: Layers whose features were found to depend on which points a batch has; added to.
+        options: Of `spectrum`, checked.
+
+    Returns:
+        Layers, their features or what was seen of them, and targets in the order of these. Layers that are left out are
+        to be measured in another way: also where something is wrong, which is told there.
+    """
+    drawn = isinstance(options.get("rows"), int) and options.get("group") is None and scale != "maxabs"
+    here = {torch.device(options.get("device") or "cpu").type, device_of(model).type} == {"cpu"}
+    read = any(cut.reading.name == "positions" for cut in cuts)
+    if not drawn or not here or read or not changing.isdisjoint(cut.name for cut in cuts):
+        return
+    if not any(cut.each >= WIDE * 4 for cut in cuts):  # of float32
+        return
+    try:
+        points = Pieces.of(model, inputs, targets, budget // 4)
+        index = None if points is None else _drawn(points, options)
+    except InputError:
+        return
+    if points is None or index is None:
+        return
+    for some, wide in _lots(cuts, points.n, index, budget, options):
+        takers = {cut.name: Passing(index, points.n) if cut.name in wide else Held(points.n) for cut in some}
+        try:
+            _pass_by(model, inputs, points, some, index, takers)
+        except Exception as error:  # whatever a model raises that does not run on these points together
+            changing.update(() if out_of_memory(error) else takers)
+            return
+        if any(one.drift > DRIFT for one in takers.values()):
+            changing.update(takers)
+            return
+        for cut in some:
+            one = takers.pop(cut.name)
+            found = one.features() if isinstance(one, Held) else one.distances()
+            if found is not None:
+                yield cut, Seen({scale: found}) if isinstance(found, Distances) else found, points.targets
+
+
+def _drawn(points: Pieces, options: Mapping[str, Any]) -> Tensor | None:
+    """Return the filter centres, and those an own grid asks for, in order; None where they are most of the points."""
+    n, rows, seed = points.n, options["rows"], options.get("seed", 0)
+    y = prepare_targets(read_targets(points.targets, n), Shards(count=n), center=options.get("center"), seed=seed)
+    index = _centres(torch.empty(n, 0), draw(y, n, rows, None, seed).order, own_grid=options.get("inv_delta") is None)
+    return index if 2 * len(index) <= n else None
+
+
+def _lots(
+    cuts: Sequence[Cut], n: int, index: Tensor, budget: int, options: Mapping[str, Any]
+) -> Iterator[tuple[list[Cut], set[str]]]:
+    """Iterate over layers for which one pass has room, with the names of those that are wide."""
+    grid, pairs, cpu = options.get("inv_delta"), len(index) * n, torch.device("cpu")
+    cutoffs, engine = USUAL if grid is None else len(grid), options.get("engine", "auto")
+    wide = {c.name for c in cuts if c.each >= WIDE * 4 and pick_engine(engine, cpu, n, c.each // 8, cutoffs)[1] is Cpu}
+    sizes = [
+        (c, 2 * len(index) * c.each + 8 * pairs, BYTES * pairs)
+        if c.name in wide
+        else (c, n * c.each, work_on(n * c.each, n, options))
+        for c in cuts
+    ]
+    for some, held in group_by_memory(sizes, budget):
+        if held and not wide.isdisjoint(c.name for c in some):
+            yield some, wide
+
+
+def _pass_by(
+    model: nn.Module, inputs: Any, points: Pieces, cuts: Sequence[Cut], index: Tensor, takers: Mapping[str, Any]
+) -> None:
+    """Run the model once over all points, the filter centres first."""
+
+    def see(name: str, block: Tensor, n: int, numbers: Tensor | None) -> None:
+        with torch.no_grad(), torch._C.DisableTorchFunction(), own_settings():
+            takers[name].see(numbers, block)
+
+    run_through(model, inputs, None, cuts, see, instead=points.beginning_with(index))

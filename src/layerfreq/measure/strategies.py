@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,14 +62,15 @@ class Meeting:
         held = source.features
         self._copied = held is None or (tight and _copies(held, make_engine) > self._room)
         self._work: Engine | None = None
-        self._some = Gather(lambda block: source.shards.parts(a_few(self._n, block))[source.shards.rank])
+        self._centres = first
+        self._some = Gather(lambda block: source.shards.parts(a_few(self._n, block, first))[source.shards.rank])
         self._lot = Gather(lambda block: torch.arange(0) if first is None else first[: self._height(block)])
         watching = [*([self._some] if cutoffs is None else []), *([self._lot] if self._copied else [])]
         self.points = read_points(source, scale, *(one.see for one in watching))
 
     def own_grid(self) -> Curve:
         """Return cutoffs of the scaled points that cover their distances; takes a pass."""
-        shards, few = self._source.shards, a_few(self._n, self.points.features)
+        shards, few = self._source.shards, a_few(self._n, self.points.features, self._centres)
         rows = shards.join(self._some.rows, [len(part) for part in shards.parts(few)])
         reach = Reach(self.points, few, rows, self._n)
         self._source.visit_own(reach.see)
@@ -211,6 +213,20 @@ def count_passes(points: int, rows: int | None, kind: Tensor, room: int, columns
     each = kind.shape[1] * engine.bytes_each(kind.element_size()) + 8 * _sums(CUTOFFS, columns)
     fit = max(FEWEST, int(SHARE * room) // each)
     return 1 + 2 * math.ceil(min(rows or points, points) / fit)  # what they look like, their grid; gather, meet
+
+
+def work_on(size: int, points: int, options: Mapping[str, Any]) -> int:
+    """Bytes that a layer's features take once more while they are measured: all of them, or those of drawn centres.
+
+    Args:
+        size: Bytes of the features.
+        points: How many there are.
+        options: Of `spectrum`.
+    """
+    rows = options.get("rows")
+    if isinstance(rows, int):
+        return min(size, int(2 / SHARE * size * rows / max(1, points)))
+    return size if options.get("rtol") is None else size // 2
 
 
 def _sums(cutoffs: int, columns: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,8 +21,7 @@ from layerfreq.network.cuts import Cut
 from layerfreq.network.find import choose_layers, reject_one_pass, unwrap
 from layerfreq.network.labelled import for_model
 from layerfreq.network.naming import Layers
-from layerfreq.network.padding import tokens_there
-from layerfreq.network.reading import Layout
+from layerfreq.network.reading import Layout, tokens_there
 from layerfreq.trace.hooks import first_tensor
 from layerfreq.trace.row_order import unmeasurable
 
@@ -169,6 +168,7 @@ def run_through(
     *,
     gradients: bool = False,
     labelled: bool = True,
+    instead: Iterable[tuple[Any, Any]] | None = None,
 ) -> None:
     """Run the model over all batches, no further than to the last of some layers.
 
@@ -181,10 +181,11 @@ def run_through(
         on_output: Gets what the model returns, which then is run to its end.
         gradients: Whether the model runs only with them, where no layer says so.
         labelled: Whether the batches' own targets are those of the layers' rows; else `on_output` alone gets them.
+        instead: Other batches of the inputs than they come in, with what stands for their targets.
     """
     gradients = gradients or any(cut.gradients for cut in cuts)
     with untouched(model, inputs):
-        for x, y in batches(inputs, targets):
+        for x, y in batches(inputs, targets) if instead is None else instead:
             _run_batch(model, on_device(model, x), y, cuts, take, on_output, gradients, labelled)
 
 

@@ -14,6 +14,7 @@ said: "mean:1" or "positions:-1".
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -326,3 +327,27 @@ def _features_of(module: nn.Module) -> tuple[int, bool] | None:
     # Of other modules with parameters: the length of the bias or the scale.
     lengths = {len(p) for p in module._parameters.values() if p is not None and p.ndim == 1} - {1}
     return (lengths.pop(), False) if len(lengths) == 1 else None
+
+
+def tokens_there(model: nn.Module, inputs: Any, n: int) -> list[Tensor]:
+    """Return the masks (n, t) of the tokens that are there, for every length t that a mask has.
+
+    A mask is an input whose name in the model's forward ends in "mask" and which holds one truth value or 0 or 1 for
+    each token of each point: 1 is a token, as in Hugging Face's `attention_mask`; where the name says "padding",
+    1 (or True) is padding, as in PyTorch's `src_key_padding_mask`.
+    """
+    found = []
+    for name, x in _by_name(model, inputs).items():
+        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[0] != n or not name.endswith("mask"):
+            continue
+        if x.dtype == torch.bool or bool(((x == 0) | (x == 1)).all()):
+            found.append(x == 0 if "padding" in name else x != 0)
+    return found
+
+
+def _by_name(model: nn.Module, inputs: Any) -> dict[str, Any]:
+    if isinstance(inputs, Mapping):
+        return {str(name): x for name, x in inputs.items()}
+    if not isinstance(inputs, (tuple, list)):
+        return {}
+    return dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False))

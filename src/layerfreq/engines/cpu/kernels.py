@@ -141,10 +141,35 @@ def centre_of(x, start, shift, gain, out, sizes):
 
 
 @loop(fastmath=FINITE)
-def differences(x, first, second, gain, out):
-    """Write |(x_i - x_j) gain|^2 of pairs of points, in float64; differences of float32 are exact there."""
+def centre_and_add(x, start, shift, out, sizes, total):
+    """Do what `centre_of` does at a gain of one, and add the centred columns up in `total` (w,), in float64."""
+    for i in range(x.shape[0]):
+        point, row, size = x[i, start : start + shift.shape[0]], out[i], 0.0
+        for k in range(point.shape[0]):
+            value = np.float64(point[k]) - shift[k]
+            row[k] = value
+            size += value * value
+            total[k] += value
+        sizes[i] += size
+
+
+@loop()
+def fingerprints(bits, weight, out):
+    """Write sum_k (b_k ^ b_k >> 16 ^ b_k >> 32) weight_k modulo 2^64 of every row of `bits` (n, d), -0.0 being 0.0."""
+    least = bits.dtype.type(np.iinfo(bits.dtype).min)
+    for i in range(bits.shape[0]):
+        row, total = bits[i], np.int64(0)
+        for k in range(row.shape[0]):
+            b = np.int64(0) if row[k] == least else np.int64(row[k])
+            total += (b ^ (b >> 16) ^ (b >> 32)) * weight[k]
+        out[i] = total
+
+
+@loop(fastmath=FINITE)
+def differences(x, y, first, second, gain, out):
+    """Write |(x_i - y_j) gain|^2 of pairs of points, in float64; differences of float32 are exact there."""
     for p in range(out.shape[0]):
-        one, other, total = x[first[p]], x[second[p]], 0.0
+        one, other, total = x[first[p]], y[second[p]], 0.0
         for k in range(one.shape[0]):
             step = (np.float64(one[k]) - np.float64(other[k])) * gain[k]
             total += step * step

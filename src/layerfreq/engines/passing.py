@@ -1,0 +1,170 @@
+"""Squared distances of points that pass by once, some of them at a time, the filter centres before all others.
+
+What is kept of the features are those of the centres, as they came and centred. As other points come by, their products
+with the centres and their sizes are added up as in `distances`, about the centres' mean, which is known by then; the
+mean of all points, which their spread needs, follows from float64 sums at the end.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from layerfreq.data.validation import drift
+from layerfreq.engines.base import Points
+from layerfreq.engines.coincidence import fingerprints, mean_count
+from layerfreq.engines.distances import CACHED, CLOSE, Distances, differences, unit_of, within_range
+from layerfreq.engines.threads import hands, parts, threads
+from layerfreq.isolation.memory import reserve
+
+CANCELS = 1e-6  # of the points' mean size about the centres' mean, a spread below which has lost digits
+
+
+class Passing:
+    """Distances of filter centres to points that are seen once.
+
+    Args:
+        index: (r,) the centres' numbers among all points, increasing.
+        n: How many points there are.
+
+    Attributes:
+        drift: How far apart the features of a centre were that came twice, relative to how far centres are spread.
+    """
+
+    def __init__(self, index: Int64[Tensor, " r"], n: int) -> None:
+        self.drift = 0.0
+        self._index, self._n, self._met = index.numpy(), n, 0
+        self._squared, self._sizes = np.empty((len(index), n)), np.full(n, np.nan)
+        self._prints = torch.zeros(n, dtype=torch.int64)
+        self._lost = False  # features that are not finite, or beyond float32's range
+
+    def see(self, numbers: Int64[Tensor, " k"], block: Float[Tensor, "k d"]) -> None:
+        """Take in some points; the centres have to come first, in their order.
+
+        Args:
+            numbers: Theirs among all points; those of centres that come again stand last.
+            block: Their features, of any float type; nothing of those that are no centres is kept.
+
+        Raises:
+            ValueError: If their width differs from that of points before.
+        """
+        block = (block if block.dtype == torch.float64 else block.float()).contiguous()
+        if self._met == 0:
+            self._rows = reserve(len(self._index), block.shape[1], block.dtype, block.device).numpy()
+        if block.shape[1] != self._rows.shape[1]:
+            raise ValueError("its width differs between batches")
+        self._lost = self._lost or not bool(np.isfinite(block.numpy().sum()))
+        if self._lost:
+            return
+        fresh = min(len(self._index) - self._met, len(block))
+        if fresh:
+            self._rows[self._met : self._met + fresh] = block[:fresh].numpy()
+            self._prints[numbers[:fresh]] = fingerprints(block[:fresh])
+            self._met += fresh
+            if self._met == len(self._index):
+                self._begin()
+        rest, numbers = block[fresh:], numbers[fresh:]
+        if len(rest) and not self._lost:
+            self._meet(rest, numbers)
+
+    def distances(self) -> Distances | None:
+        """Return what was found; None where features have to be scaled before, or digits were lost."""
+        if self._lost or not within_range(self._sizes):
+            return None
+        away, size = self._total / self._n, float(self._sizes.mean())
+        spread = size - float(away @ away)
+        if spread < CANCELS * size:
+            return None
+        unit = unit_of(self._sizes)
+        points = Points(
+            torch.from_numpy(self._rows[:0].copy()),
+            torch.from_numpy(self._shift + away),
+            torch.full((len(away),), unit, dtype=torch.float64),
+            spread * unit * unit,
+            float(np.sqrt(self._sizes.max())) * unit,
+            coincident=mean_count(self._prints),
+        )
+        self._squared *= unit * unit
+        return Distances(points, torch.from_numpy(self._index), self._squared)
+
+    def _begin(self) -> None:
+        """Find the centres' mean, and let them meet each other."""
+        from layerfreq.engines.cpu import kernels
+
+        rows, (r, d) = self._rows, self._rows.shape
+        self._shift, self._total, found = rows[0].astype(np.float64), np.zeros(d), np.zeros((3, d))
+
+        def part(at: slice) -> None:
+            kernels.extent_of(rows, at.start, self._shift[at], found[0, at], found[1, at], found[2, at])
+
+        with threads(hands(4 * r * d)) as run:
+            list(run(part, parts(d, d)))
+        self._shift += found[0] / r
+        self._centred = np.empty_like(rows)
+        index = torch.from_numpy(self._index)
+        products, sizes, total = self._look(rows)
+        if not within_range(sizes):
+            self._lost = True
+            return
+        self._total += total
+        self._sizes[self._index] = self._own_sizes = sizes
+        self._add(rows, index, products, sizes)
+
+    def _meet(self, block: Tensor, numbers: Tensor) -> None:
+        """Let points come by the centres."""
+        before = int(torch.isin(numbers, torch.from_numpy(self._index)).sum())
+        if before:
+            again = np.searchsorted(self._index, numbers[-before:].numpy())
+            kept = torch.from_numpy(self._rows[again])
+            self.drift = max(self.drift, drift(kept, block[-before:], float(self._own_sizes.mean())))
+            block, numbers = block[:-before], numbers[:-before]
+        if not len(block):
+            return
+        self._prints[numbers] = fingerprints(block)
+        x = block.numpy()
+        products, sizes, total = self._look(x)
+        self._total += total
+        self._sizes[numbers] = sizes
+        self._add(x, numbers, products, sizes)
+
+    def _add(self, x: np.ndarray, numbers: Tensor, products: np.ndarray, sizes: np.ndarray) -> None:
+        """Turn products of centres and points into squared distances; those of close pairs are taken directly."""
+        both = self._own_sizes[:, None] + sizes
+        squared = both - 2 * products
+        itself = self._index[:, None] == numbers.numpy()
+        first, second = np.nonzero((squared < CLOSE * both) & ~itself)
+        squared[first, second] = differences(self._rows, x, first, second, np.ones(x.shape[1]))
+        squared[itself] = 0.0
+        self._squared[:, numbers.numpy()] = squared
+
+    def _look(self, x: np.ndarray) -> tuple[Float64[np.ndarray, "r k"], Float64[np.ndarray, " k"], np.ndarray]:
+        """Return the points' products with the centres, their sizes, and their sum, (d,), about the centres' mean.
+
+        Some columns at a time are centred, while they are in the cache; the centres', which come first, are kept.
+        """
+        from layerfreq.engines.cpu import kernels
+
+        centred, shift, (k, d), r = self._centred, self._shift, x.shape, len(self._index)
+        total, first = np.zeros(d), x is self._rows
+        width = max(256, min(4096, CACHED // (r + k)))
+
+        def part(columns: slice) -> tuple[np.ndarray, np.ndarray]:
+            products, sizes, product = np.zeros((r, k)), np.zeros(k), np.empty((r, k), x.dtype)
+            room = np.empty(k * width, x.dtype)
+            for start in range(columns.start, columns.stop, width):
+                at = slice(start, min(start + width, columns.stop))
+                block = room[: k * (at.stop - start)].reshape(k, -1)
+                kernels.centre_and_add(x, start, shift[at], block, sizes, total[at])
+                if first:
+                    centred[:, at] = block
+                np.matmul(centred[:, at], block.T, out=product)
+                np.add(products, product, out=products)
+            return products, sizes
+
+        count = hands(2 * r * k * d)
+        with threads(count) as run, np.errstate(all="ignore"):
+            found = list(run(part, parts(d, d, count=count)))
+        products, sizes = (np.sum(one, axis=0) for one in zip(*found, strict=True))
+        return products, sizes, total

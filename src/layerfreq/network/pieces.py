@@ -1,0 +1,150 @@
+"""Points in one piece, run through a model in an order of one's own: some have to be seen before the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from operator import length_hint
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from layerfreq.data.inputs import (
+    BATCH,
+    batches,
+    count,
+    is_dataset,
+    is_loader,
+    map_tensors,
+    owned,
+    samples_of,
+    take,
+    tensors_of,
+)
+from layerfreq.data.validation import drift
+from layerfreq.isolation.preserve import untouched
+from layerfreq.network.extract import Buffer
+from layerfreq.network.reading import Layout
+
+OFTEN = 64  # points after which at the latest one is run again, if batches are as small
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Points that can be run in any order.
+
+    Attributes:
+        inputs: Of all n points, as the model's forward takes them.
+        targets: Theirs.
+        n: How many.
+        size: Points of a batch.
+    """
+
+    inputs: Any
+    targets: Any
+    n: int
+    size: int
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Any, targets: Any, room: int) -> Pieces | None:
+        """Bring several batches together; None for a single one, or where they cannot be, or are not small.
+
+        Args:
+            model: That they are for.
+            inputs: As of `layer_features`; a loader is gone through once.
+            targets: In the shape of the inputs, or None with a loader.
+            room: Bytes for copies of what a loader brings.
+        """
+        if not is_loader(inputs):
+            x, y = next(batches(inputs, targets, whole=True))
+            n = count(x)
+            return None if n <= BATCH else cls(x, Layout(n).label(y)[0], n, BATCH)
+        if isinstance(inputs, Iterator):
+            return None
+        number = length_hint(samples_of(inputs) if is_dataset(inputs) else inputs, 1)
+        parts, labels, sizes, taken = [], [], [], 0
+        with untouched(model, inputs):
+            for x, y in batches(inputs):
+                taken += sum(t.nbytes for t in tensors_of(x))
+                if y is None or not _is_plain(x) or (taken if parts else taken * number) > room:
+                    return None
+                parts.append(owned(x))  # a loader may write the next batch into the same memory
+                sizes.append(count(x))
+                labels.append(Layout(sizes[-1]).label(y)[0].clone())
+        joined = _joined(parts, sizes) if len(parts) > 1 else None
+        return None if joined is None else cls(joined, torch.cat(labels), sum(sizes), max(sizes))
+
+    def beginning_with(self, first: Int64[Tensor, " r"]) -> Iterator[tuple[Any, Tensor]]:
+        """Iterate over batches, inputs and their points' numbers, some points before all others.
+
+        One of the first batch comes a second time with the last batch, and with others before, so that its features
+        show whether they depend on what else is in a batch.
+
+        Args:
+            first: The numbers of these points.
+        """
+        others = torch.ones(self.n, dtype=torch.bool)
+        others[first] = False
+        order, start, since = torch.cat([first, torch.nonzero(others)[:, 0]]), 0, 0
+        while start < self.n:
+            since += self.size
+            again = start >= len(first) and (since >= OFTEN or start + self.size >= self.n)
+            stop = start + max(1, self.size - again)
+            piece = order[start:stop]
+            if again:
+                piece, since = torch.cat([piece, order[[start % min(len(first), self.size)]]]), 0
+            yield take(self.inputs, piece, self.n), piece
+            start = stop
+
+
+class Held:
+    """Features of one layer, held in the order of the points' numbers, in whatever order they come.
+
+    Args:
+        n: How many points there are.
+
+    Attributes:
+        drift: How far apart the features of one point were that came twice, relative to how far points are spread.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.drift = 0.0
+        self._buffer, self._place, self._used = Buffer(n), torch.full((n,), -1), 0
+
+    def see(self, numbers: Int64[Tensor, " k"], block: Float[Tensor, "k d"]) -> None:
+        """Take in some points, of these numbers."""
+        again = self._place[numbers] >= 0
+        if bool(again.any()):
+            sample = self._buffer.whole()[:OFTEN].double()
+            spread = float((sample - sample.mean(dim=0)).square().sum(dim=1).mean())
+            self.drift = max(self.drift, drift(self._buffer.whole()[self._place[numbers[again]]], block[again], spread))
+            numbers, block = numbers[~again], block[~again]
+        self._place[numbers] = self._used + torch.arange(len(numbers))
+        self._used += len(numbers)
+        self._buffer.put(block, len(block))
+
+    def features(self) -> Float[Tensor, "n d"]:
+        """Return the features of all points."""
+        return self._buffer.whole()[self._place]
+
+
+def _is_plain(x: Any) -> bool:
+    """Whether inputs are tensors with a row for each point, and nothing else."""
+    values = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, (tuple, list)) else [x]
+    return all(isinstance(one, Tensor) and one.ndim and len(one) == count(x) for one in values)
+
+
+def _joined(parts: list[Any], sizes: list[int]) -> Any:
+    """Put batches of plain inputs one under the other; None where they are not alike."""
+    each = [tensors_of(x) for x in parts]
+    kinds = {tuple((t.shape[1:], t.dtype, t.device) for t in tensors) for tensors in each}
+    if len(kinds) > 1 or len({_names(x) for x in parts}) > 1:
+        return None
+    whole = iter([torch.cat(column) for column in zip(*each, strict=True)])
+    return map_tensors(lambda _: next(whole), parts[0])
+
+
+def _names(x: Any) -> Any:
+    return (type(x), *x) if isinstance(x, Mapping) else type(x)
