@@ -21,6 +21,7 @@ from layerfreq.loading.models import find_model
 from layerfreq.relearn.predictors import probe_loss
 from layerfreq.report.page import _plotly
 from layerfreq.runs.weights import check_keeping
+from layerfreq.trackers import MLflow, TensorBoard, WandB
 
 SOURCE = Path(__file__).parents[1] / "src" / "layerfreq"
 POINTS, CLASSES = torch.randn(20, 3), torch.arange(20) % 2
@@ -37,6 +38,9 @@ MISSING = [
     ("ray", "backend 'ray'", "'layerfreq[ray]'", lambda: check_backend("ray", None)),
     ("distributed", "backend 'dask'", "'layerfreq[dask]'", lambda: check_backend("dask", None)),
     ("joblib", "backend 'loky'", "'layerfreq[study]'", lambda: check_backend("loky", None)),
+    ("torch.utils.tensorboard", "trackers", "'layerfreq[tensorboard]'", lambda: TensorBoard("x")),
+    ("wandb", "trackers", "'layerfreq[wandb]'", WandB),
+    ("mlflow", "trackers", "'layerfreq[mlflow]'", MLflow),
     ("triton", "engine", "'layerfreq[cuda]'", lambda: spectrum(POINTS, CLASSES, engine="cuda")),
 ]
 

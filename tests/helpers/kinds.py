@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
 
 from layerfreq import hidden_layers, layer_features, layer_spectra
 
@@ -45,19 +44,6 @@ def check(model, inputs, layer, cuts=None, number=None):
             assert hidden_layers(model, inputs) == cuts
     assert spectra[name].n == N
     assert model.training
-
-
-class Net(nn.Module):
-    """Named modules, run by a function of the model and its input."""
-
-    def __init__(self, run, **modules):
-        super().__init__()
-        for name, module in modules.items():
-            setattr(self, name, module)
-        self.run = run
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 def flat():

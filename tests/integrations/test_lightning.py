@@ -333,14 +333,6 @@ def test_bad_input_is_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_without_lightning_it_is_one_line():
-    hide = "import sys; sys.modules.update(dict.fromkeys(('lightning', 'pytorch_lightning')))"
-    code = f"{hide}\ntry:\n    import layerfreq.integrations.lightning\nexcept ValueError as e: print(e)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert said.stdout.startswith("layerfreq.integrations.lightning: needs lightning"), said.stderr
-    assert said.stdout.endswith("; pip install 'layerfreq[lightning]'\n")
-
-
 @pytest.mark.ranks
 @pytest.mark.compatibility("framework", "Lightning with DDP", "works")
 def test_ranks_measure_their_parts_of_the_probe_set(tmp_path):

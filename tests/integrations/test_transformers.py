@@ -238,14 +238,6 @@ def test_bad_input_is_one_line(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_without_transformers_it_is_one_line():
-    hide = "import sys; sys.modules['transformers'] = None"
-    code = f"{hide}\ntry:\n    import layerfreq.integrations.transformers\nexcept ValueError as e: print(e)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert said.stdout.startswith("layerfreq.integrations.transformers: needs transformers ("), said.stderr
-    assert said.stdout.endswith("; pip install 'layerfreq[transformers]'\n")
-
-
 @pytest.mark.ranks
 @pytest.mark.compatibility("framework", "Hugging Face Trainer with DDP", "works")
 def test_ranks_measure_their_parts_of_the_probe_set(tmp_path):

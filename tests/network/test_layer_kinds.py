@@ -11,7 +11,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 from layerfreq import hidden_layers, layer_features, layer_spectra, split
 from layerfreq.errors import InputError
-from tests.helpers.kinds import D, N, Net, T, check, flat, image, kind, seen, sequence
+from tests.helpers.kinds import D, N, T, check, flat, image, kind, seen, sequence
+from tests.helpers.styles import Net
 
 
 @pytest.fixture(autouse=True)

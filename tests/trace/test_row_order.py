@@ -8,7 +8,8 @@ from torch import nn
 
 from layerfreq import hidden_layers, layer_features, layer_spectra
 from layerfreq.errors import InputError
-from tests.helpers.kinds import D, N, Net, T, check, flat, kind, sequence
+from tests.helpers.kinds import D, N, T, check, flat, kind, sequence
+from tests.helpers.styles import Net
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -39,3 +40,15 @@ def coincident_at(about: Any, step: Any, scale: str, layer: Any) -> float:
 def per_octave(inv_delta: Any, rdf: Any) -> Any:
     """Return RDF as a density over log2(1/delta): rdf x inv_delta x ln 2."""
     return np.asarray(rdf) * np.asarray(inv_delta) * np.log(2)
+
+
+class ReadOnly:
+    """A dataclass of results: its arrays cannot be written to, and a notebook shows its `repr`."""
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"

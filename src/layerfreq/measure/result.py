@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfreq.data.curves import per_octave, resolution
+from layerfreq.data.curves import ReadOnly, per_octave, resolution
 from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_scale
 from layerfreq.errors import InputError, first_line
 from layerfreq.files import as_path, write_whole
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Spectrum:
+class Spectrum(ReadOnly):
     """Low-frequency ratio (LFR) and ratio density function (RDF) of a target function over its features.
 
     Attributes:
@@ -83,12 +83,6 @@ class Spectrum:
     sketch: int | None = None
     center: bool = False
     coincident: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"):
-            array = getattr(self, name)
-            if array is not None:
-                array.flags.writeable = False
 
     @cached_property
     def density(self) -> Curve:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from layerfreq.data.curves import ReadOnly
 from layerfreq.data.validation import Curve, as_features
 from layerfreq.errors import InputError, shown
 from layerfreq.measure.options import as_seed
@@ -32,7 +32,7 @@ MOST = 1000  # of shuffles and of random steps
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Change:
+class Change(ReadOnly):
     """The energy of after - before by angular frequency, with chance and controls.
 
     Energies are variances over the points, averaged over columns: the mean over points is subtracted from every column;
@@ -71,11 +71,6 @@ class Change:
     cutoff: float
     method: str
     n: int
-
-    def __post_init__(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
 
     @property
     def share(self) -> float:
@@ -155,9 +150,6 @@ class Change:
         if self.control is not None:
             lines.append("  control     {:.3f} ({:.3f} .. {:.3f}), random steps of the same size".format(*self.control))
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 def output_change(

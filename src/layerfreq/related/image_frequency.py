@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor, nn
 
+from layerfreq.data.curves import ReadOnly
 from layerfreq.data.targets import read_targets
 from layerfreq.errors import InputError, first_line, listed, shown
 from layerfreq.measure.options import as_seed
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImageFrequency:
+class ImageFrequency(ReadOnly):
     """What each class loses without a frequency of its images, and what it keeps with only the most important ones.
 
     Frequencies are in the order of `numpy.fft.fftshift`, the mean in the middle, at (h // 2, w // 2).
@@ -58,11 +58,6 @@ class ImageFrequency:
     share: float
     patch: int
     n: int
-
-    def __post_init__(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
 
     def to_frame(self) -> Any:
         """Return a data frame, one row per class: accuracy, filtered, random (mean), random_most."""
@@ -111,9 +106,6 @@ class ImageFrequency:
             f"  filtered    {table['filtered']:.3f} on the {self.share:.1%} of frequencies that a class needs most\n"
             f"  control     {table['random']:.3f} on as many drawn at random"
         )
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 def class_spectra(images: Any, labels: Any) -> Float64[np.ndarray, "c h w"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from layerfreq.data.curves import ReadOnly
 from layerfreq.data.source import InMemory
 from layerfreq.data.targets import read_targets
 from layerfreq.data.validation import Scale, as_cutoffs, as_features, as_scale
@@ -32,7 +32,7 @@ UNITS = {"raw": "1/delta", "rms": "1/delta at unit RMS", "maxabs": "1/delta at m
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Suspects:
+class Suspects(ReadOnly):
     """How badly each point's target fits those of its neighbours.
 
     Attributes:
@@ -65,11 +65,6 @@ class Suspects:
     inv_delta: float
     chosen: bool
     scale: Scale
-
-    def __post_init__(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
 
     @property
     def order(self) -> Int64[np.ndarray, " n"]:
@@ -121,9 +116,6 @@ class Suspects:
             f"  worse       {self.worse} points fit worse than another point's target would\n"
             f"  first       {first}"
         )
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 @own_settings()

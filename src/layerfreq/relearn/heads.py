@@ -211,20 +211,15 @@ def reached(steps: np.ndarray, losses: np.ndarray, errors: Sequence[float]) -> n
         losses: (e, ...) losses; NaN is not reached.
         errors: (t,) losses.
     """
-    found = np.full((*losses.shape[1:], len(errors)), math.inf)
-    for at in np.ndindex(*losses.shape[1:]):
-        curve = losses[(slice(None), *at)]
-        for t, error in enumerate(errors):
-            below = np.flatnonzero(curve <= error)
-            if len(below) == 0:
-                continue
-            i = int(below[0])
-            share = 1.0
-            if i > 0 and math.isfinite(curve[i - 1]):
-                high, low = math.log(curve[i - 1]), math.log(max(curve[i], 1e-30))
-                share = (high - math.log(error)) / (high - low)
-            found[(*at, t)] = steps[0] if i == 0 else steps[i - 1] + share * (steps[i] - steps[i - 1])
-    return found
+    below = losses[..., None] <= np.asarray(errors)
+    first = below.argmax(axis=0)
+    with np.errstate(all="ignore"):  # a head that diverges, or has left
+        curve = np.log(np.maximum(losses, 1e-30))[..., None]
+        at, before = (np.take_along_axis(curve, np.maximum(i, 0)[None], axis=0)[0] for i in (first, first - 1))
+        # Between two evaluations a loss falls as an exponential; from infinity, at the second.
+        share = np.where(np.isfinite(before), (before - np.log(errors)) / (before - at), 1.0)
+    found = np.where(first > 0, steps[first - 1] + share * (steps[first] - steps[first - 1]), steps[0])
+    return np.where(below.any(axis=0), found, math.inf)
 
 
 def point_losses(outputs: Tensor, targets: Tensor) -> Tensor:

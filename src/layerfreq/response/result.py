@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from layerfreq.data.curves import ReadOnly
 from layerfreq.data.validation import Curve
 from layerfreq.errors import InputError
 
@@ -25,7 +25,7 @@ NOTHING = 1e-24  # of the target's energy, below which an error is none
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ErrorSpectrum:
+class ErrorSpectrum(ReadOnly):
     """The energy of a target and of the error target - output, by angular frequency |k|.
 
     Energies are means over points and columns, as in the mean squared error. `relative` is the square root of their
@@ -88,11 +88,6 @@ class ErrorSpectrum:
     constant: Float64[np.ndarray, "2 m"] | None = None
     units: str = UNITS
     notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
 
     @property
     def cycles(self) -> Curve:
@@ -195,9 +190,6 @@ class ErrorSpectrum:
             f"  bias        {'undefined' if bias is None else f'{bias:+.3f}'} (1: the error is all high, -1: all low)",
         ]
         return "\n".join([*lines, *(f"  note        {note}" for note in self.notes)])
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 def _number(value: float | None) -> str:

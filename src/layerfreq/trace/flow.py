@@ -6,7 +6,7 @@ head that is all zeros, a saturated output or a row more or less change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from layerfreq.trace.graph import Node
@@ -214,24 +214,24 @@ class Flow:
 
     def takes_a_part(self, i: int) -> bool:
         """Whether all that goes on of a value, a norm behind it included, is a part of it."""
-        while True:
-            following = self.children.get(i, [])
-            if len(following) != 1 or len(self.parents(following[0])) != 1:
-                return False
-            i = following[0]
-            if self.nodes[i].op in TAKES_A_PART:
+        for after in self._alone_after(i):
+            if self.nodes[after].op in TAKES_A_PART:
                 return True
-            if self.nodes[i].op != "native_layer_norm":
+            if self.nodes[after].op != "native_layer_norm":
                 return False
+        return False
 
     def next_bends(self, i: int) -> bool:
         """Whether all that a value goes into is an activation, straight or by a factor, a sign or a shift."""
-        while True:
-            following = self.children.get(i, [])
-            if len(following) != 1 or len(self.parents(following[0])) != 1:
-                return False
-            i = following[0]
-            if self.is_activation(i):
+        for after in self._alone_after(i):
+            if self.is_activation(after):
                 return True
-            if any(self.weight[p] for p in self.nodes[i].parents) or not self.nodes[i].pointwise:
+            if any(self.weight[p] for p in self.nodes[after].parents) or not self.nodes[after].pointwise:
                 return False
+        return False
+
+    def _alone_after(self, i: int) -> Iterator[int]:
+        """Iterate over what comes after a value, as long as each is made of the one before, which goes nowhere else."""
+        while len(following := self.children.get(i, [])) == 1 and len(self.parents(following[0])) == 1:
+            i = following[0]
+            yield i

@@ -16,12 +16,11 @@ from layerfreq.runs.run import Run
 from layerfreq.runs.several import expand
 from layerfreq.verdict.alike import unlike
 from layerfreq.verdict.depth import medians_of
-from layerfreq.verdict.regression import LEVEL
+from layerfreq.verdict.regression import LEVEL, NORMAL
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NORMAL = 1.96  # the standard errors that an interval of `LEVEL` has on either side
 ALIKE = ("points", "reading", "center")  # what medians hang on besides network and data
 COLUMNS = (
     "layer", "depth", "scale", "median_a", "median_b", "octaves", "low", "high", "answer", "resolved_a", "resolved_b",

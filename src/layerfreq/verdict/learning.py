@@ -22,7 +22,7 @@ from layerfreq.runs.errors import read_errors
 from layerfreq.runs.run import Run
 from layerfreq.verdict.cause import WEAK
 from layerfreq.verdict.ranking import bootstrap, correlation, known_pairs
-from layerfreq.verdict.regression import LEVEL
+from layerfreq.verdict.regression import LEVEL, NORMAL
 from layerfreq.verdict.speedup import Finding
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ QUESTION = "Are low frequencies learned first"
 HALF = 0.5  # of the target's amplitude in a band
 BANDS = 3  # at least, of which two fix no order
 BAND_COLUMNS = ["k", "step", "first", "last", "runs", "never"]
-NORMAL = 1.96  # the standard errors that an interval of `LEVEL` has on either side
 
 
 def judge_learning(runs: Sequence[tuple[Run, str]]) -> Finding:

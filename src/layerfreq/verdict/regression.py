@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.95  # of every interval
+NORMAL = 1.96  # the standard errors that an interval of `LEVEL` has on either side
 
 
 @dataclass(frozen=True)
