@@ -80,7 +80,7 @@ _kept = threading.local()
 
 def scratch(height: int, width: int, dtype: Any, which: int = 0) -> np.ndarray:
     """Room of this thread's own, used again, because fresh memory is slow to come by."""
-    buffers, key = _kept.__dict__, f"{which} {dtype}"
+    buffers, key = _kept.__dict__.setdefault("buffers", {}), (which, dtype)
     if key not in buffers or buffers[key].size < height * width:
         room = np.empty(height * width * np.dtype(dtype).itemsize + LINE, np.uint8)
         begin = -room.ctypes.data % LINE

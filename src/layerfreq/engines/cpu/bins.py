@@ -9,11 +9,12 @@ their mean squared place are all that has to be known of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Strays, Tile, Weights
+from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Strays, Tile
 from layerfreq.engines.threads import scratch
 
 SAMPLES = 8  # an octave, of distances and cutoffs, to find the functions
@@ -44,7 +45,7 @@ class Basis(Expansion):
     square: Float64[np.ndarray, "r m"]
 
     def deposit(
-        self, tile: Tile, targets: Weights, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
+        self, tile: Tile, targets: Any, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
     ) -> Strays | None:
         """See `Expansion.deposit`; it holds for every pair."""
         from layerfreq.engines.cpu import kernels, pair_kernels

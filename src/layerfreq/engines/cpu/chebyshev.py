@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -44,35 +45,37 @@ class Series(Expansion):
     values: Float64[np.ndarray, "r two_m"]
     square: Float64[np.ndarray, "r m"]
 
+    def ready(self, targets: Weights) -> Any:
+        """See `Expansion.ready`: a class is a run of ones, a target column is a run of all points."""
+        from layerfreq.engines.cpu.series_kernels import Runs
+
+        if isinstance(targets, Classes):
+            edges, labels = targets
+            ones = np.ones((1, int(edges[-1])), np.float32)
+            return Runs(edges[:-1], edges[1:], labels, np.zeros(len(labels), np.int64), ones)
+        w, c = targets.shape
+        into, weights = np.arange(c + 1), np.ones((c + 1, w), np.float32)
+        weights[:c] = targets.T
+        return Runs(np.zeros(c + 1, np.int64), np.full(c + 1, w), into, into, weights)
+
+    @cached_property
+    def _places(self) -> Any:
+        from layerfreq.engines.cpu.series_kernels import Places
+
+        return Places(*np.array([self.lowest, self.highest, self.centre, 2 * self.offset, 2 * self.slope], np.float32))
+
     def deposit(
-        self, tile: Tile, targets: Weights, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
+        self, tile: Tile, targets: Any, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
     ) -> Strays | None:
         """See `Expansion.deposit`; it holds within its range of distances."""
         from layerfreq.engines.cpu import series_kernels as kernels
 
-        places = kernels.Places(
-            *np.array([self.lowest, self.highest, self.centre, 2 * self.offset, 2 * self.slope], np.float32)
-        )
         pairs = tile.products.size
         strays = Strays(*(scratch(1, pairs, kind, which)[0] for which, kind in enumerate(("i4", "i4", "f4"))))
-        runs = _as_runs(targets)
         room = scratch(1, kernels.ROOM + kernels.LANES * (len(self.square) + kernels.LANES), np.float32, 3)[0]
-        turned = (True, _as_runs(across.targets), across.sums) if across else (False, runs, sums)
-        count = kernels.add_tile(tile, runs, sums, *turned, places, strays, room)
+        turned = (True, *across) if across else (False, targets, sums)
+        count = kernels.add_tile(tile, targets, sums, *turned, self._places, strays, room)
         return Strays(*(part[:count] for part in strays)) if count else None
-
-
-def _as_runs(targets: Weights) -> Any:
-    from layerfreq.engines.cpu.series_kernels import Runs
-
-    if isinstance(targets, Classes):
-        edges, labels = targets
-        ones = np.ones((1, int(edges[-1])), np.float32)
-        return Runs(edges[:-1], edges[1:], labels, np.zeros(len(labels), np.int64), ones)
-    w, c = targets.shape
-    into, weights = np.arange(c + 1), np.ones((c + 1, w), np.float32)
-    weights[:c] = targets.T
-    return Runs(np.zeros(c + 1, np.int64), np.full(c + 1, w), into, into, weights)
 
 
 def kernel_series(
@@ -103,15 +106,13 @@ def kernel_series(
     middle, half = (low + high) / 2, (high - low) / 2
     if not half > 0:
         return None
-    angles = math.pi * (np.arange(NODES) + 0.5) / NODES
+    angles, transform = _nodes()
     offset, slope = float(np.float32((1 - middle) / half)), float(np.float32(-2 * centre / half))
     distances = np.maximum(slope / (np.cos(angles) - offset) - centre, 0)
     with np.errstate(over="ignore"):
         kernel = np.exp(-np.outer(distances, inv_delta / 2))
     m = len(inv_delta)
     functions = np.hstack([kernel, kernel * (-distances[:, None] / 2), np.square(kernel)])
-    transform = np.cos(np.outer(np.arange(NODES), angles)) * (2 / NODES)
-    transform[0] /= 2
     terms = transform @ functions
     size = np.abs(terms)
     size[:, m : 2 * m] *= inv_delta  # of the derivative times the cutoff, which is a number like the kernel itself
@@ -130,3 +131,12 @@ def kernel_series(
         values=np.ascontiguousarray(terms[:, : 2 * m]),
         square=np.ascontiguousarray(terms[:, 2 * m :]),
     )
+
+
+@cache
+def _nodes() -> tuple[Float64[np.ndarray, " nodes"], Float64[np.ndarray, "nodes nodes"]]:
+    """Return the angles of the nodes, and what turns values there to coefficients."""
+    angles = math.pi * (np.arange(NODES) + 0.5) / NODES
+    transform = np.cos(np.outer(np.arange(NODES), angles)) * (2 / NODES)
+    transform[0] /= 2
+    return angles, transform

@@ -21,7 +21,7 @@ from layerfreq.data.targets import Targets
 from layerfreq.engines.base import FEWEST, Engine, Points, RowCurves
 from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, kernel_basis
 from layerfreq.engines.cpu.chebyshev import Series, kernel_series
-from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Side, Tile, Weights
+from layerfreq.engines.cpu.expansion import Across, Beyond, Classes, Expansion, Side, Tile, Weights
 from layerfreq.engines.cpu.folded import Folded
 from layerfreq.engines.threads import hands, one_blas_thread, parts, scratch, threads
 from layerfreq.errors import InputError
@@ -31,6 +31,7 @@ WIDTH = 2560  # most columns of a tile
 SQUARE = 512  # most rows of a tile whose columns are centres, too, where pairs are added as fast as they are read
 SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
 FOLDED = 4096  # filter centres whose sums are folded before their curves are handed on
+CURVES = 1 << 18  # sums at single cutoffs that become curves at a time, which should stay in the cache
 TOGETHER = 16  # of which the sums of all classes are held at a time by a thread
 FLOAT64 = 4  # times as long as the products' float32 takes an operation on many small matrices
 FEW_COLUMNS = 8  # of targets, up to which polynomials take less time than bins: each column takes them anew
@@ -71,24 +72,13 @@ class Columns:
         return Classes(edges, np.arange(first, last + 1))
 
 
-class Beyond(NamedTuple):
-    """Sums of kernels of a filter centre, for pairs whose distance no function of an expansion holds for."""
+class Block(NamedTuple):
+    """Some of the sorted points, ready to be columns of many tiles."""
 
-    values: np.ndarray  # (c + 1, 2 m) of the kernel and of its derivative
-    square: np.ndarray  # (m,) of its square
-
-    def add(self, cutoffs: np.ndarray, squared: np.ndarray, targets: Weights, columns: np.ndarray) -> None:
-        """Add pairs: their squared distances, and which of the points they are with."""
-        squared = squared.astype(np.float64)[:, None]
-        kernel = np.exp(squared * (cutoffs / -2))
-        both = np.hstack([kernel, kernel * (squared / -2)])
-        self.square[:] += np.square(kernel).sum(axis=0)
-        self.values[-1] += both.sum(axis=0)
-        if isinstance(targets, Classes):
-            label = targets.labels[np.searchsorted(targets.starts[1:], columns, side="right")]
-            np.add.at(self.values, label, both)
-        else:
-            self.values[:-1] += targets[columns].T @ both
+    at: slice
+    side: Side
+    targets: Weights
+    ready: Any  # the targets as the expansion takes them
 
 
 @dataclass
@@ -183,6 +173,7 @@ class Cpu(Engine[Rows, Columns]):
         folded = Folded.empty(targets.offset.double().numpy(), label, r)
         out, astray = np.empty((3, len(rows.x), len(self.inv_delta))), set()
         step = max(FEWEST, min(STRIP * WIDTH // n, STRIP))
+        every = self._block(columns, slice(0, n))
 
         def strip(at: slice) -> None:
             products = scratch(at.stop - at.start, n, columns.x.dtype)
@@ -191,8 +182,8 @@ class Cpu(Engine[Rows, Columns]):
                 some = slice(start, min(start + TOGETHER, at.stop))
                 sums = scratch((some.stop - start) * (c + 1), r, np.float64, 1).reshape(-1, c + 1, r)
                 sums[:] = 0
-                tile = self._tile(rows, some, products[start - at.start : some.stop - at.start], columns, 0)
-                strays = self._functions.deposit(tile, columns.targets(slice(0, n)), sums)
+                tile = self._tile(rows, some, products[start - at.start : some.stop - at.start], columns, every)
+                strays = self._functions.deposit(tile, every.ready, sums)
                 astray.update(() if strays is None else (start + strays.row).tolist())
                 folded.take(some, sums[:, :c])
             folded.curves(self._functions, at, out[:, at])
@@ -240,11 +231,13 @@ class Cpu(Engine[Rows, Columns]):
                 self._add_square(rows, columns, count, run)
                 return
 
+            blocks = self._blocks(columns)
+
             def strip(at: slice) -> None:
-                for start in range(0, len(columns.x), WIDTH):
-                    tile = scratch(at.stop - at.start, min(WIDTH, len(columns.x) - start), columns.x.dtype)
-                    np.matmul(rows.x[at], columns.x[start : start + WIDTH].T, out=tile)
-                    self._deposit(rows, at, tile, columns, start)
+                for block in blocks:
+                    tile = scratch(at.stop - at.start, len(block.side.sizes), columns.x.dtype)
+                    np.matmul(rows.x[at], columns.x[block.at].T, out=tile)
+                    self._deposit(rows, at, tile, columns, block)
 
             list(run(strip, parts(len(rows.x), STRIP, count=count)))
 
@@ -252,13 +245,16 @@ class Cpu(Engine[Rows, Columns]):
         """Add the points to each other, a product of two blocks serving both; every block is in one tile at a time."""
         x, most = columns.x, SQUARE if self._series else STRIP
         # Where one tile takes all, runs of a class are longer, which saves more than a product that serves twice.
-        blocks = parts(len(x), most, 1 if count == 1 and len(x) <= most else 2, count)
+        cuts = parts(len(x), most, 1 if count == 1 and len(x) <= most else 2, count)
+        blocks = [self._block(columns, at) for at in cuts]
 
         def pair(two: tuple[int, int]) -> None:
-            a, b = blocks[two[0]], blocks[two[1]]
-            tile = scratch(a.stop - a.start, b.stop - b.start, x.dtype)
-            np.matmul(x[a], x[b].T, out=tile)
-            self._deposit(rows, a, tile, columns, b.start, across=a != b)
+            one, other = blocks[two[0]], blocks[two[1]]
+            products = scratch(len(one.side.sizes), len(other.side.sizes), x.dtype)
+            np.matmul(x[one.at], x[other.at].T, out=products)
+            own = np.arange(len(products)) if one is other else np.full(len(products), -1)
+            tile = Tile(products, one.side, other.side, own, self._gain_of_pairs)
+            self._deposit_tile(rows, one.at, tile, other, None if one is other else one)
 
         many = len(blocks)
         list(run(pair, [(i, i) for i in range(many)]))
@@ -266,19 +262,28 @@ class Cpu(Engine[Rows, Columns]):
             ring = [0, *(1 + (i + turn) % (many - 1) for i in range(many - 1))]
             list(run(pair, [(ring[i], ring[-1 - i]) for i in range(many // 2)]))
 
-    def _deposit(
-        self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int, *, across: bool = False
-    ) -> None:
-        """Add what a tile of products means for the rows `at`, and across for its columns, which begin at `start`."""
-        there = slice(start, start + products.shape[1])
-        tile, targets = self._tile(rows, at, products, columns, start), columns.targets(there)
-        other = Across(columns.targets(at), rows.sums[there]) if across else None
-        strays = self._functions.deposit(tile, targets, rows.sums[at], other)
+    def _blocks(self, columns: Columns) -> list[Block]:
+        return [self._block(columns, at) for at in parts(len(columns.x), WIDTH, count=1) if at.start < at.stop]
+
+    def _block(self, columns: Columns, at: slice) -> Block:
+        """Return what tiles need of some of the sorted points."""
+        targets = columns.targets(at)
+        side = Side(columns.sizes[at], columns.order[at], columns.raw)
+        return Block(at, side, targets, self._functions.ready(targets))
+
+    def _deposit(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, block: Block) -> None:
+        """Add what a tile of products means for the rows `at`."""
+        self._deposit_tile(rows, at, self._tile(rows, at, products, columns, block), block, None)
+
+    def _deposit_tile(self, rows: Rows, at: slice, tile: Tile, block: Block, across: Block | None) -> None:
+        """Add what a tile means for the rows `at`, and for its columns, where the rows are points, too."""
+        other = Across(across.ready, rows.sums[block.at]) if across else None
+        strays = self._functions.deposit(tile, block.ready, rows.sums[at], other)
         if strays is None:
             return
-        self._add_strays(rows, at.start + strays.row, strays.squared, targets, strays.column)
-        if other is not None:
-            self._add_strays(rows, start + strays.column, strays.squared, other.targets, strays.row)
+        self._add_strays(rows, at.start + strays.row, strays.squared, block.targets, strays.column)
+        if across:
+            self._add_strays(rows, block.at.start + strays.column, strays.squared, across.targets, strays.row)
 
     def _add_strays(
         self, rows: Rows, of: np.ndarray, squared: np.ndarray, targets: Weights, columns: np.ndarray
@@ -291,24 +296,21 @@ class Cpu(Engine[Rows, Columns]):
             mine = of == row
             rows.beyond[row].add(self._cutoffs, squared[mine], targets, columns[mine])
 
-    def _tile(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, start: int) -> Tile:
-        across = slice(start, start + products.shape[1])
+    def _tile(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, block: Block) -> Tile:
         index = rows.index[at] - columns.first
         inside = (index >= 0) & (index < len(columns.order))
-        return Tile(
-            products,
-            Side(rows.sizes[at], rows.place[at], self._raw),
-            Side(columns.sizes[across], columns.order[across], columns.raw),
-            np.where(inside, columns.place[np.where(inside, index, 0)] - start, -1),
-            self._gain_of_pairs,
-        )
+        own = np.where(inside, columns.place[np.where(inside, index, 0)] - block.at.start, -1)
+        side = Side(rows.sizes[at], rows.place[at], self._raw)
+        return Tile(products, side, block.side, own, self._gain_of_pairs)
 
     def finish(self, rows: Rows) -> RowCurves:
         """See `Engine.finish`."""
         out = np.empty((3, len(rows.x), len(self.inv_delta)))
-        count = hands(2 * rows.sums.size * self._functions.values.shape[1])
+        each = self._functions.values.shape[1]
+        step = max(FEWEST, CURVES // (rows.sums.shape[1] * each))
+        count = hands(2 * rows.sums.size * each)
         with threads(count) as run:
-            columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), 128, count=count)))
+            columns = list(run(lambda at: self._curves(rows, at, out[:, at]), parts(len(rows.x), step, count=count)))
         by_column = torch.from_numpy(np.sum(columns, axis=0)).transpose(1, 2) if self.targets.sketch else None
         if by_column is not None:
             by_column[1] /= self._stretch**2

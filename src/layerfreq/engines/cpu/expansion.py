@@ -7,7 +7,7 @@ tile's pairs to the sums of these functions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, Shaped
@@ -44,7 +44,7 @@ Weights = Classes | Float32[np.ndarray, "w c"]  # the targets of a tile's points
 class Across(NamedTuple):
     """What a tile's rows are as points, where its columns are centres, too."""
 
-    targets: Weights  # of the rows
+    targets: Any  # of the rows, as `Expansion.ready` returned them
     sums: Float64[np.ndarray, "w c_1 r"]  # of the columns
 
 
@@ -54,6 +54,26 @@ class Strays(NamedTuple):
     row: Int32[np.ndarray, " k"]
     column: Int32[np.ndarray, " k"]
     squared: Float32[np.ndarray, " k"]  # distance
+
+
+class Beyond(NamedTuple):
+    """Sums of kernels of a filter centre, for pairs whose distance no function of an expansion holds for."""
+
+    values: np.ndarray  # (c + 1, 2 m) of the kernel and of its derivative
+    square: np.ndarray  # (m,) of its square
+
+    def add(self, cutoffs: np.ndarray, squared: np.ndarray, targets: Weights, columns: np.ndarray) -> None:
+        """Add pairs: their squared distances, and which of the points they are with."""
+        squared = squared.astype(np.float64)[:, None]
+        kernel = np.exp(squared * (cutoffs / -2))
+        both = np.hstack([kernel, kernel * (squared / -2)])
+        self.square[:] += np.square(kernel).sum(axis=0)
+        self.values[-1] += both.sum(axis=0)
+        if isinstance(targets, Classes):
+            label = targets.labels[np.searchsorted(targets.starts[1:], columns, side="right")]
+            np.add.at(self.values, label, both)
+        else:
+            self.values[:-1] += targets[columns].T @ both
 
 
 class Expansion(ABC):
@@ -67,15 +87,19 @@ class Expansion(ABC):
     values: Float64[np.ndarray, "r two_m"]
     square: Float64[np.ndarray, "r m"]
 
+    def ready(self, targets: Weights) -> Any:
+        """Return the targets of some points as `deposit` takes them: for many tiles, once."""
+        return targets
+
     @abstractmethod
     def deposit(
-        self, tile: Tile, targets: Weights, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
+        self, tile: Tile, targets: Any, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
     ) -> Strays | None:
         """Add a tile's pairs to the sums of the functions.
 
         Args:
             tile: The pairs.
-            targets: Of its columns.
+            targets: Of its columns, as `ready` returned them.
             sums: For every class or target column; then, for target columns, those of the weight one.
             across: Where no point is on both sides of it, and every pair is to serve its column, too.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerfreq.data.targets import Targets
 from layerfreq.engines.cpu.bins import SHORTEST
-from layerfreq.engines.cpu.engine import PAIR, STRIP, TOO_CLOSE, WIDTH, Columns, Cpu, Rows
+from layerfreq.engines.cpu.engine import PAIR, STRIP, TOO_CLOSE, Columns, Cpu, Rows
 from layerfreq.engines.distances import Distances
 from layerfreq.engines.threads import hands, parts, threads
 from layerfreq.errors import InputError
@@ -51,12 +51,12 @@ class Given(Cpu):
     def add(self, rows: Rows, columns: Columns) -> None:
         """See `Engine.add`."""
         at_hand = self._row[rows.place]
-        count = hands(len(at_hand) * self._products.shape[1] * PAIR)
+        count, blocks = hands(len(at_hand) * self._products.shape[1] * PAIR), self._blocks(columns)
 
         def strip(at: slice) -> None:
-            for start in range(0, self._products.shape[1], WIDTH):
-                tile = np.ascontiguousarray(self._products[at_hand[at], start : start + WIDTH])
-                self._deposit(rows, at, tile, columns, start)
+            for block in blocks:
+                tile = np.ascontiguousarray(self._products[at_hand[at], block.at])
+                self._deposit(rows, at, tile, columns, block)
 
         with threads(count) as run:
             list(run(strip, parts(len(at_hand), STRIP, count=count)))
