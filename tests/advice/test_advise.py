@@ -150,6 +150,28 @@ def test_costs_count_the_parameters_below():
     assert all(0 < one.time <= 1 for one in cost.values())
 
 
+class Masked(nn.Module):
+    """A transformer whose mask goes into every layer, around the cuts between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(9, 8)
+        self.layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, ids, mask):
+        return self.last(self.layers(self.embed(ids), src_key_padding_mask=~mask)[:, 0])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_layers_that_a_mask_goes_around_have_a_cost():
+    inputs = {"ids": torch.randint(0, 9, (40, 7)), "mask": torch.arange(7).repeat(40, 1) < 5}
+    cost, whole = costs(Masked(), inputs, ["layers.layers.0", "layers.layers.1"])
+    assert [one.parameters for one in cost.values()] == [672, 1272]
+    assert whole == 1299
+    assert all(0 < one.time <= 1 for one in cost.values())
+
+
 class Branching(nn.Module):
     """Eight equal layers, in a forward that cannot be traced as a graph."""
 

@@ -98,9 +98,8 @@ def advise(
         tell(done, total, name)
         found = at_cut(points, name, seed, kept)
         parts[name] = found["parts"]
-        time, size = (cost[name].time, cost[name].parameters) if name in cost else (float("nan"),) * 2
         where = {"cut": done - (INPUTS in names), "layer": name, "dimension": points.features[name].shape[1]}
-        rows.append({**where, **row_of(found, points), "time": time, "parameters": size})
+        rows.append({**where, **row_of(found, points), "time": cost[name].time, "parameters": cost[name].parameters})
     if other is not None:
         more = transferred(
             other, names, seed, kept, lambda at, name: tell(len(names) + 1 + at, total, f"transfer: {name}")
@@ -127,19 +126,13 @@ def _costs(model: nn.Module, points: Points, layers: list[str], kept: Kept) -> t
 
     def timed() -> Arrays:
         found, whole = costs(model, points.batch, layers)
-        nothing = Cost(float("nan"), -1)  # where a layer cannot be split off
-        known = [found.get(layer, nothing) for layer in layers]
         return {
-            "time": np.array([one.time for one in known]),
-            "parameters": np.array([*(one.parameters for one in known), whole]),
+            "time": np.array([found[layer].time for layer in layers]),
+            "parameters": np.array([*(found[layer].parameters for layer in layers), whole]),
         }
 
     key = kept.key(layers, sum(p.numel() for p in model.parameters()), *points.features.values())
     found = kept.get("time", key, timed)
     *sizes, whole = found["parameters"].tolist()
-    known = {
-        layer: Cost(time, size)
-        for layer, time, size in zip(layers, found["time"].tolist(), sizes, strict=True)
-        if size >= 0
-    }
-    return {INPUTS: Cost(0.0, 0), **known}, whole
+    known = map(Cost, found["time"].tolist(), sizes)
+    return {INPUTS: Cost(0.0, 0), **dict(zip(layers, known, strict=True))}, whole

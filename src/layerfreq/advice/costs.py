@@ -13,7 +13,7 @@ from torch import fx, nn
 from layerfreq.data.inputs import call, count, device_of, on_device, owned, take
 from layerfreq.errors import InputError
 from layerfreq.isolation.preserve import untouched
-from layerfreq.network.split import split
+from layerfreq.network.split import below, split
 from layerfreq.trace.hooks import Tap
 
 WATCHED = ":watched"  # which no layer is called
@@ -38,7 +38,6 @@ def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[st
 
     Timed are the parts that `split` makes, in turn with the whole network. A part that is no graph of its own watches
     every call of the model for the cut's, which takes time; it is compared with the whole network under such a watch.
-    A cut that `split` refuses is left out.
 
     Args:
         model: The model, unwrapped; left as it was.
@@ -52,8 +51,8 @@ def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[st
         for layer in layers:
             try:
                 parts[layer] = split(model, layer, inputs)[0]
-            except InputError:  # such as what a caller has named that other ways go around
-                continue
+            except InputError:  # masks go around it, or another branch
+                parts[layer] = below(model, layer, inputs)
         seconds = dict.fromkeys(parts, float("inf"))
         for _ in range(ROUNDS):
             for name, part in parts.items():
@@ -61,9 +60,8 @@ def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[st
         sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     found = {}
     for layer in layers:
-        if layer in parts:
-            whole = seconds["" if isinstance(parts[layer], fx.GraphModule) else WATCHED]
-            found[layer] = Cost(min(1.0, seconds[layer] / whole), sizes[layer])
+        whole = seconds["" if isinstance(parts[layer], fx.GraphModule) else WATCHED]
+        found[layer] = Cost(min(1.0, seconds[layer] / whole), sizes[layer])
     return found, sizes[""]
 
 

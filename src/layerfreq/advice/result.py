@@ -174,7 +174,7 @@ class Advice:
                 f"{row['layer']!r}, is {_apart(row, 'linear')}."
             )
         row = self._row(found)
-        saved = "" if math.isnan(row["time"]) else f", in {row['time']:.0%} of the time"
+        saved = f", in {row['time']:.0%} of the time"
         where = "The inputs do" if found == "inputs" else f"Cut at {found!r}" + (", the last" if found == last else "")
         surely = {None: "; no cut is within it for sure", found: "; for sure"}.get(sure, f"; for sure only at {sure!r}")
         return (

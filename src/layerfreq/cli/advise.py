@@ -176,8 +176,7 @@ def rows_of(advice: Advice) -> tuple[list[str], list[list[str]]]:
         scores = [f"{row[name]:.3f}" for name in ("linear", "hidden", *more)]
         frequencies = [_short(row[name]) for name in ("raw", "rms", "maxabs")]
         steps = "never" if row["linear_steps"] == float("inf") else f"{row['linear_steps']:.0f}"
-        spent = "-" if row["time"] != row["time"] else f"{row['time']:.0%}"
-        below = [spent, _count(row["parameters"])]
+        below = [f"{row['time']:.0%}", _count(row["parameters"])]
         rows.append([row["layer"], *frequencies, *scores[:2], steps, *below, *scores[2:]])
     whole = ["network", "", "", "", f"{advice.network:.3f}", "", "", "100%", _count(advice.parameters)]
     return [*head, *more], [*rows, whole + [""] * len(more)]
@@ -214,9 +213,7 @@ def _short(value: float) -> str:
     return "-" if value != value else f"{value:.3g}"
 
 
-def _count(number: int | float) -> str:
-    if number != number:
-        return "-"
+def _count(number: int) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"

@@ -63,6 +63,22 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
     return _cut_graph(model, probe, value.detach()) or (before, after)
 
 
+def below(model: nn.Module, layer: str, inputs: Any) -> nn.Module:
+    """Return what runs a model up to a layer, as `split` does, also where masks and the like go around the layer.
+
+    Args:
+        model: The model, unwrapped; left as it was.
+        layer: Name of a cut.
+        inputs: One batch of what its forward takes.
+    """
+    with untouched(model, inputs):
+        cuts = choose_layers(model, inputs, layer, own_rows=False)
+        part, probe = _Reach(model, cuts.layers[0]), cuts.trace.probe
+        with _all_trainable(model):
+            part.own(_leaves([part(*_positional(probe), **_named(probe))]))
+    return part
+
+
 def _determines_output(model: nn.Module, found: Trace, cut: Cut) -> bool:
     """Whether the output is a function of the layer's alone, masks and the like included."""
     # If everything flows through it, masks too, it does; if masks may go around it, it is tried with other points and
