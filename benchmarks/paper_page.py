@@ -10,10 +10,9 @@ from shutil import copyfile
 
 import numpy as np
 import pandas as pd
-from benchmarks.cause_page import filled
+from benchmarks.cause_page import filled, markdown
 
 from layerfreq import Run
-from layerfreq.experiments.figures.cause_tables import markdown
 from layerfreq.experiments.figures.comparison import NEAR, rank_correlation
 from layerfreq.experiments.residual import CUTS
 from layerfreq.runs.summary import summarise
@@ -139,9 +138,9 @@ def _agreement(peaks):
     ranks = [rank_correlation(mean[what], mean[f"their_{what}"]) for what in ("place", "height")]
     within = [np.count_nonzero(one) for one in (near[0], near[1], near[0] & near[1])]
     return (
-        f"Of {len(mean)} peaks {within[0]} lie within {NEAR:.0%} of the published place, {within[1]} within {NEAR:.0%} "
-        f"of the published height, and {within[2]} within both. Spearman's correlation with the published ones is "
-        f"{ranks[0]:.3f} for places and {ranks[1]:.3f} for heights."
+        f"Of {len(mean)} peaks {within[0]} lie within {NEAR:.0%} of the published position, {within[1]} within "
+        f"{NEAR:.0%} of the published height, and {within[2]} within both. Spearman's correlation with the published "
+        f"ones is {ranks[0]:.3f} for positions and {ranks[1]:.3f} for heights."
     )
 
 

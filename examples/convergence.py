@@ -1,4 +1,4 @@
-"""Do shallow layers near their last weights first?"""
+"""Do shallow layers reach their final weights first?"""
 
 # ruff: noqa: B905, D103, E402
 # --8<-- [start:code]

@@ -1,4 +1,4 @@
-"""How strong must a trace in one class's images be before a network leans on it?"""
+"""How strong must a trace in one class's images be before a network relies on it?"""
 
 # ruff: noqa: D103, E402
 # --8<-- [start:code]
