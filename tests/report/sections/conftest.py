@@ -54,10 +54,10 @@ def keep(path, model, steps=(0, 10, 20), **options):
     return run
 
 
-def trained(run, model, inputs, targets, each=0.0, layers=()):
+def trained(run, model, inputs, targets, each=0.0, layers=(), own=0.0):
     steps = kept_steps(run.path)
     load_weights(run.path, steps[-1], model)
-    return Trained(run, list(layers), "step", steps, model, inputs, targets, len(inputs), each)
+    return Trained(run, list(layers), "step", steps, model, inputs, targets, len(inputs), (own, each))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from layerfreq.report.sections.axis import axis
 from layerfreq.report.sections.changes import changes
 from layerfreq.report.sections.disagreeing import disagreeing
 from layerfreq.report.sections.images import images as image_section
+from layerfreq.report.sections.section import SECONDS
 from layerfreq.runs.weights import weights_at
 
 from .conftest import WRONG, Recurrent, in_time, keep, of_images, trained, waves
@@ -81,7 +82,9 @@ def test_suspects_are_the_points_with_another_label_than_their_like(tmp_path):
 
 def test_suspects_of_a_part_of_the_points_have_the_places_of_all(tmp_path):
     x, y = waves()
-    one = trained(keep(tmp_path / "run", in_time()), in_time(), x, y, each=6.0 / 40 / 2)  # seconds for two layers
+    one = trained(
+        keep(tmp_path / "run", in_time()), in_time(), x, y, each=SECONDS / 40.5 / 2
+    )  # two layers are two passes
     found = disagreeing(one)
     places = set(one.drawn(40).tolist())
     assert "40 of 60 points" in found.html
@@ -116,7 +119,7 @@ def test_images_by_class(tmp_path, images, monkeypatch):
 
 def test_slower_networks_get_larger_blocks_and_then_fewer_images(tmp_path, images):
     run = keep(tmp_path / "run", of_images())
-    at_once, slower = (trained(run, of_images(), *images, each=each) for each in (0.0, 6.0 / 2000))
+    at_once, slower = (trained(run, of_images(), *images, each=each) for each in (0.0, SECONDS / 2000))
     assert "each frequency by itself" in image_section(at_once).html
     assert "on 60 images" in image_section(at_once).html
     assert "blocks of 2 × 2" in image_section(slower).html
@@ -126,6 +129,7 @@ def test_slower_networks_get_larger_blocks_and_then_fewer_images(tmp_path, image
     ("section", "part", "words"),
     [
         (changes, {"each": 10.0}, "would take"),
+        (changes, {"own": 10.0}, "would take"),
         (axis, {"each": 10.0}, "would take"),
         (disagreeing, {"each": 10.0}, "would take"),
         (image_section, {"each": 10.0}, "inputs are not images"),

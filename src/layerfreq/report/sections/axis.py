@@ -37,8 +37,9 @@ def axis(trained: Trained) -> Section:
     if not groups:
         raise InputError("no layer with a time or space axis")
     count = affordable(trained, SLOWER * min(2, len(trained.steps)), POINTS, FEWEST)
-    passes = SECONDS / max(SLOWER * trained.each * count, 1e-9)
-    steps = some(trained.steps, int(min(STEPS, max(2, passes))))
+    own, each = trained.costs
+    most = SECONDS / max(SLOWER * (own + each * count), 1e-9)
+    steps = some(trained.steps, int(min(STEPS, max(2, most))))
     inputs, rows, refused = trained.at(trained.drawn(count)), [], {}
     for first, layers in groups.items():
         axes = {"axis": -1, "channels": 1} if first else {"axis": 1, "channels": -1}

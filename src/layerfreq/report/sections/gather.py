@@ -19,7 +19,7 @@ from layerfreq.report.sections.axis import axis
 from layerfreq.report.sections.changes import changes
 from layerfreq.report.sections.disagreeing import disagreeing
 from layerfreq.report.sections.images import images
-from layerfreq.report.sections.section import Origin, Section, Trained, seconds_each
+from layerfreq.report.sections.section import Origin, Section, Trained, costs_of
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import kept_steps, load_weights, read_weights
 
@@ -102,8 +102,7 @@ def _trained(shown: Shown, origin: Origin, unit: str) -> Trained:
     load_weights(shown.run.path, steps[-1], model)
     inputs, targets = origin.inputs, origin.targets
     n = count(inputs)
-    each = seconds_each(model, inputs, n)
-    return Trained(shown.run, shown.layers, unit, steps, model, inputs, targets, n, each)
+    return Trained(shown.run, shown.layers, unit, steps, model, inputs, targets, n, costs_of(model, inputs, n))
 
 
 class Given:
@@ -129,7 +128,7 @@ class Given:
         self.targets: Any = torch.cat([torch.as_tensor(y) for _, y in parts]) if known else None
         self._model = copy.deepcopy(unwrap(model))
         _refuse_other(self._model, runs)
-        seconds_each(self._model, self.inputs, count(self.inputs))
+        costs_of(self._model, self.inputs, count(self.inputs))
 
     def of(self, _: Run) -> Given:
         """Return this, which is every run's."""

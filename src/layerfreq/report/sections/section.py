@@ -50,7 +50,7 @@ class Trained:
         inputs: What its forward takes, for n points.
         targets: (n,) class ids or (n,) or (n, c) floats; None where there are none.
         n: Number of points.
-        each: Seconds that a forward pass takes per point.
+        costs: Seconds that a forward pass takes, and those per point that it takes more.
     """
 
     run: Run
@@ -61,7 +61,7 @@ class Trained:
     inputs: Any
     targets: Tensor | None
     n: int
-    each: float
+    costs: tuple[float, float]
 
     def drawn(self, count: int) -> Tensor:
         """Return the places of so many points, in order: all of them, or drawn ones, the fewer among the more."""
@@ -76,15 +76,23 @@ class Trained:
         return f"{self.n} {what}" if count >= self.n else f"{count} of {self.n} {what}"
 
 
-def seconds_each(model: nn.Module, inputs: Any, n: int) -> float:
-    """Return the seconds that a forward pass takes per point, measured on a few."""
-    few = min(16, n)
-    some, spent = take(inputs, slice(0, few), n), []
-    for _ in range(4):  # the first pass also prepares, and others may be interrupted
-        start = time.perf_counter()
-        network_outputs(model, some)
-        spent.append(time.perf_counter() - start)
-    return min(spent) / few
+def costs_of(model: nn.Module, inputs: Any, n: int) -> tuple[float, float]:
+    """Return the seconds that a forward pass takes, and those per point that it takes more, measured on a few."""
+
+    def fastest(count: int) -> float:
+        some, spent = take(inputs, slice(0, count), n), []
+        for _ in range(3):  # the first pass also prepares, and others may be interrupted
+            start = time.perf_counter()
+            network_outputs(model, some)
+            spent.append(time.perf_counter() - start)
+        return min(spent)
+
+    few, many = min(2, n), min(32, n)
+    if few == many:
+        return fastest(few), 0.0
+    short, long = fastest(few), fastest(many)
+    each = max(0.0, long - short) / (many - few)
+    return max(0.0, short - few * each), each
 
 
 @dataclass
@@ -117,8 +125,10 @@ def affordable(trained: Trained, passes: float, most: int, fewest: int) -> int:
     Raises:
         InputError: If that is too few to say anything.
     """
-    count = int(min(most, trained.n, SECONDS / max(passes * trained.each, 1e-9)))
+    own, each = trained.costs
+    left = SECONDS / passes - own
+    count = min(most, trained.n) if left >= each * min(most, trained.n) else max(0, int(left / each)) if each else 0
     if count < min(fewest, trained.n):
-        would = passes * trained.each * fewest
+        would = passes * (own + each * fewest)
         raise InputError(f"{passes:.0f} forward passes of {fewest} points would take {would:.0f} s")
     return count
