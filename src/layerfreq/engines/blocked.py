@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerfreq.engines.base import Engine, Points, RowCurves, chunks
 from layerfreq.engines.reference import Centres, Sums
-from layerfreq.isolation.torch_settings import plain_products
+from layerfreq.isolation.torch_settings import PLAIN, plain_products
 
 TILE = 1 << 18  # kernel entries in a tile: it should stay in cache
 HEIGHT = 256  # rows in a tile
@@ -109,5 +109,5 @@ def squared_distances(
 @contextmanager
 def _full_precision(device: str) -> Iterator[None]:
     """Keep the caller's reduced-precision settings (TF32, bfloat16 products, autocast) out of the sums."""
-    with plain_products.at("highest"), torch.no_grad(), torch.autocast(device_type=device, enabled=False):
+    with plain_products.at(PLAIN), torch.no_grad(), torch.autocast(device_type=device, enabled=False):
         yield

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from layerfreq.isolation.reach import Found, reached
 from layerfreq.isolation.rng import random_state_kept
 from layerfreq.isolation.state import Kept
+from layerfreq.isolation.torch_settings import settings_kept
 
 _one_at_a_time = threading.RLock()  # random state and modes are one for all threads
 
@@ -27,7 +28,8 @@ def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
     Put back is what the model's modules and the loader hold: train/eval mode, parameters, gradients and which
     parameters are trained, buffers and other attributes; containers, arrays, tensors and plain objects in them, however
     deep; the random state (see `random_state_kept`; inside the block it starts from one fixed seed, so that a loader
-    that shuffles gives the same points every time); workers of loaders that keep them. Structure is kept by reference,
+    that shuffles gives the same points every time); workers of loaders that keep them; PyTorch's settings, such as its
+    default dtype, number of threads and deterministic algorithms. Structure is kept by reference,
     numbers by copy. What is compiled runs eagerly. Under the caller's autocast the model runs as it trains, but leaves
     nothing in the cache of cast weights, which would have no gradient.
 
@@ -44,6 +46,7 @@ def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
         # In a module's mode only the flag is changed: the user's own train() and eval() may do more than that.
         stack.enter_context(_state_kept(model, found))
         stack.enter_context(random_state_kept(found))
+        stack.enter_context(settings_kept())
         stack.enter_context(_workers_kept(found))
         stack.enter_context(_shards_kept(model))
         stack.enter_context(_nothing_compiled())

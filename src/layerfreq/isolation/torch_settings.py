@@ -1,13 +1,16 @@
-"""The caller's settings of PyTorch, kept away from sums whose precision and place are chosen by the code."""
+"""Settings of PyTorch: the caller's, kept away from our sums, and those that the user's own functions change."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from torch.autograd import set_detect_anomaly
 
 
 class Flag:
@@ -21,6 +24,22 @@ class Flag:
     def __init__(self, get: Callable[[], Any], put: Callable[[Any], Any]) -> None:
         self._get, self._put, self._lock = get, put, threading.RLock()
         self._inside, self._before = 0, None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put back what is set inside, by whoever does not know of this; other threads' `at` stays theirs."""
+        with self._lock:
+            nested, now = self._inside > 0, self._get()
+            before = self._before if nested else now
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._inside:
+                    self._before = before
+                wanted = now if nested and self._inside else before
+                if (nested or not self._inside) and self._get() != wanted:
+                    self._put(wanted)
 
     @contextmanager
     def at(self, value: Any) -> Iterator[None]:
@@ -39,9 +58,66 @@ class Flag:
                     self._put(self._before)
 
 
-plain_products = Flag(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
+# PyTorch 2.9 has a precision of products for each library, too; where one is set, that of all cannot be read.
+_LIBRARIES: list[Any] = [
+    one
+    for one in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    if hasattr(one, "fp32_precision")
+]
+PLAIN = "highest", ("ieee",) * len(_LIBRARIES)
+
+
+def _precision() -> tuple[str | None, tuple[str, ...]]:
+    of_all: Any = None
+    try:
+        of_all = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        pass
+    return of_all, tuple(one.fp32_precision for one in _LIBRARIES)
+
+
+def _set_precision(precision: tuple[str | None, tuple[str, ...]]) -> None:
+    of_all, of_each = precision
+    if of_all is not None and _precision()[0] is not None:  # to be set where it can be read, and nowhere else
+        torch.set_float32_matmul_precision(of_all)
+    for one, how in zip(_LIBRARIES, of_each, strict=True):
+        one.fp32_precision = how
+
+
+plain_products = Flag(_precision, _set_precision)
 fused_encoders = Flag(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled)
 default_dtype = Flag(torch.get_default_dtype, torch.set_default_dtype)
+# Settings that we never change ourselves: how to read them, and how to set what was read.
+_OTHERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()), lambda v: set_detect_anomaly(*v)),
+    (torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)),
+    (np.geterr, lambda how: np.seterr(**how)),
+    *(
+        (partial(getattr, place, name), partial(setattr, place, name))
+        for place, name in (
+            (torch.backends.cudnn, "enabled"),
+            (torch.backends.cudnn, "benchmark"),
+            (torch.backends.cudnn, "deterministic"),
+            (torch.backends.mkldnn, "enabled"),
+        )
+    ),
+)
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put back settings of PyTorch and NumPy that a function of the user's own changes; also a decorator."""
+    before = [(get(), get, put) for get, put in _OTHERS]
+    with plain_products.kept(), fused_encoders.kept(), default_dtype.kept():
+        try:
+            yield
+        finally:
+            for value, get, put in before:
+                if get() != value:
+                    put(value)
 
 
 @contextmanager

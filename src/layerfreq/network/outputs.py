@@ -15,6 +15,7 @@ from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, count, is_loader, is_shuffled, owned, tensors_of
 from layerfreq.data.targets import read_targets
 from layerfreq.errors import InputError, first_line, shown
+from layerfreq.isolation.torch_settings import settings_kept
 from layerfreq.network.reading import Layout
 from layerfreq.trace.hooks import first_tensor
 
@@ -229,7 +230,8 @@ def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Te
     out = tensor_of(output, "targets", "a function of the outputs needs some").detach().clone()
     y = None if labels is None else labels_of(labels).to(out.device, copy=True)
     try:
-        found = make(owned(inputs), y, out)
+        with settings_kept():
+            found = make(owned(inputs), y, out)
     except (Exception, SystemExit) as error:  # whatever a function of the user's own raises
         none = "; y is None, pass labels besides: {'labels': y, 'residual': function}" if y is None else ""
         said = first_line(error, kind=True)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.targets import as_numbers
 from layerfreq.errors import InputError, Refusal, did_you_mean, first_line
+from layerfreq.isolation.torch_settings import settings_kept
 
 NAMES = ("flatten", "mean", "max", "positions")
 TOKENS = ("cls", "last")  # readings of one token among those of a text
@@ -161,7 +162,8 @@ class Reading:
     def _by_function(self, value: Tensor) -> Tensor:
         assert self.function is not None
         try:
-            rows = self.function(value)
+            with settings_kept():
+                rows = self.function(value)
         except (Exception, SystemExit) as error:  # whatever a function of the user's own raises
             said = first_line(error, kind=True)
             raise InputError(f"reading: {self.name} fails on an output {tuple(value.shape)} ({said})") from error

@@ -1,0 +1,142 @@
+"""Settings of PyTorch and NumPy that the user's own functions change in a measurement are afterwards as they were."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from layerfreq import Monitor, layer_spectra, spectrum
+from layerfreq.isolation.torch_settings import PLAIN, Flag, plain_products
+
+X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long()
+GRID = {"inv_delta": [0.1, 1.0], "engine": "reference"}
+cudnn, mkldnn, products = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda.matmul
+# How a setting is read, how a careless function sets it, and how the test puts it back.
+SETTINGS = {
+    "default dtype": (torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    "deterministic algorithms": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, 1),
+    "gradients": (torch.is_grad_enabled, torch.set_grad_enabled, False),
+    "threads": (torch.get_num_threads, torch.set_num_threads, 3),
+    "products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"),
+    "products of a library": (
+        lambda: getattr(products, "fp32_precision", None),
+        lambda how: setattr(products, "fp32_precision", how),
+        "tf32",
+    ),
+    "cuDNN": (lambda: cudnn.deterministic, lambda on: setattr(cudnn, "deterministic", on), True),
+    "oneDNN": (lambda: mkldnn.enabled, lambda on: setattr(mkldnn, "enabled", on), False),
+    "fused encoders": (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False),
+    "anomalies": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, True),
+    "NumPy's errors": (lambda: np.geterr()["under"], lambda how: np.seterr(under=how), "warn"),
+}
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+class Careless(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.inner, self.change = net(), change
+
+    def forward(self, x):
+        self.change()
+        return self.inner(x)
+
+
+class Samples(Dataset):
+    def __init__(self, change):
+        self.change = change
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        self.change()
+        return X[i], Y[i]
+
+
+def measured(where, change):
+    def target(x, y, output):
+        change()
+        return output.float()
+
+    def reading(value):
+        change()
+        return value.flatten(1).float()
+
+    if where == "model":
+        return layer_spectra(Careless(change), X, Y, **GRID)["inner.1"]
+    if where == "data set":
+        return layer_spectra(net(), Samples(change), **GRID)["1"]
+    if where == "reading":
+        return layer_spectra(net(), X, Y, reading=reading, **GRID)["1"]
+    if where == "target":
+        return layer_spectra(net(), X, target, **GRID)["1"]
+    monitor = Monitor(net(), X, {"labels": Y, "own": target}, **GRID)
+    monitor.measure(0)
+    return monitor.parts["own"]["1"]
+
+
+@pytest.mark.filterwarnings("ignore:.* changes a list as it runs")
+@pytest.mark.parametrize("where", ["model", "data set", "reading", "target", "one of several targets"])
+def test_what_the_users_functions_set_is_put_back(where):
+    plain = measured(where, lambda: None)
+    for name, (get, put, other) in SETTINGS.items():
+        before = get()
+        if before is None:  # of older versions of PyTorch
+            continue
+        calls = []
+
+        def change(put=put, other=other, calls=calls):
+            calls.append(1)
+            put(other)
+
+        try:
+            found = measured(where, change)
+            assert calls
+            assert get() == before, name
+        finally:
+            put(before)
+        np.testing.assert_allclose(found.lfr, plain.lfr, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.skipif(not hasattr(products, "fp32_precision"), reason="PyTorch has no precision for each library")
+def test_precision_for_each_library_is_measured_under_and_kept():
+    """Once it is set, PyTorch refuses to read the precision for all."""
+    expected, before = spectrum(X, Y, [0.1, 1.0], engine="reference"), products.fp32_precision
+    try:
+        products.fp32_precision = "tf32"
+        found = spectrum(X, Y, [0.1, 1.0], engine="blocked")
+        assert products.fp32_precision == "tf32"
+        with plain_products.at(PLAIN):
+            assert products.fp32_precision == "ieee"
+    finally:
+        products.fp32_precision = before
+    np.testing.assert_allclose(found.lfr, expected.lfr, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["inside", "outside", "other begins", "other ends"])
+def test_a_flag_that_another_thread_holds_is_left_to_it(order):
+    """`at` of another thread may begin and end at any time; in the end all is as it was in the beginning."""
+    now = ["caller's"]
+    flag = Flag(lambda: now[0], lambda value: now.__setitem__(0, value))
+    other, kept = flag.at("ours"), flag.kept()
+    for step in {
+        "inside": [kept.__enter__, other.__enter__, "set", lambda: other.__exit__(None, None, None), "set", "leave"],
+        "outside": [other.__enter__, kept.__enter__, "set", "leave", lambda: other.__exit__(None, None, None)],
+        "other begins": [kept.__enter__, other.__enter__, "leave", lambda: other.__exit__(None, None, None)],
+        "other ends": [other.__enter__, kept.__enter__, lambda: other.__exit__(None, None, None), "set", "leave"],
+    }[order]:
+        if step == "set":
+            now[0] = "careless"
+        elif step == "leave":
+            kept.__exit__(None, None, None)
+            assert now[0] == ("caller's" if order in ("inside", "other ends") else "ours")
+        else:
+            step()
+    assert now[0] == "caller's"
