@@ -115,19 +115,7 @@ class Probe:
         whole: bool = False,
         error: Any = None,
     ) -> Probe:
-        """Check what was asked for, and find the layers; see `layer_spectra` for the arguments.
-
-        Args:
-            model: The model, which is left as it was.
-            inputs: The points.
-            targets: Their targets.
-            layers: Names, or None.
-            options: Of `spectrum`.
-            scales: One, or several.
-            reading: How outputs are read.
-            memory: What the features may take.
-            whole: Whether the model runs on all points at once.
-            error: As for `Monitor`.
+        """Check what was asked for, and find the layers; arguments are as for `layer_spectra` and `Monitor`.
 
         Raises:
             InputError: For anything that cannot be measured, the same on all ranks.

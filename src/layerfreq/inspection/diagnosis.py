@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
 from torch import nn
 
 from layerfreq.data.inputs import batches, count, is_loader
@@ -147,7 +148,7 @@ class Diagnosis:
         lines.append(
             f"{len(self.measured)} of {len(self.modules)} are measured by default: about {duration(self.seconds)} for "
             f"{self.points} points{centres} at {' and '.join(in_order(self.scales))} scale, the features of as many "
-            f"layers at a time as fit into {size(self.budget)}. Times are estimates from small measurements on this "
+            f"layers at a time as fit into {decimal(self.budget)}. Times are estimates from small measurements on this "
             "machine; others that have a size can be measured by name (layers=, --layers)."
         )
         return lines
@@ -202,20 +203,10 @@ def doctor(
 
 def _cells(one: ModuleReport) -> list[str]:
     shape = "-" if one.shape is None else "×".join(map(str, one.shape)) or "1"
-    memory = "-" if one.memory is None else size(one.memory) + ("*" if one.passes > 1 else "")
+    memory = "-" if one.memory is None else decimal(one.memory) + ("*" if one.passes > 1 else "")
     seconds = "-" if one.seconds is None else duration(one.seconds)
     said = f"no: {one.reason}" if one.reason else "yes"
     return [one.name, said, shape, str(one.d or "-"), memory, seconds]
-
-
-def size(count: int) -> str:
-    """Bytes as a person reads them."""
-    left = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if left < 999.5:
-            return f"{left:.3g} {unit}"
-        left /= 1000
-    return f"{left:.3g} TB"
 
 
 def duration(seconds: float) -> str:

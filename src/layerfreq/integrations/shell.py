@@ -33,18 +33,12 @@ class Shell:
     """A `Monitor` to be, of a model that the trainer brings.
 
     In distributed training every rank is given the whole probe set and takes its part of it, unless `group` is among
-    the options: then what a rank is given is its part.
+    the options: then what a rank is given is its part. Arguments are as for `Monitor`; inputs may also be a data set,
+    `run` is the directory of the checkpoint's run where one is resumed, and options are of `spectrum` and those in
+    `OURS`.
 
     Attributes:
         monitor: The monitor, once training has begun.
-
-    Args:
-        inputs: As for `Monitor`, or a data set.
-        targets: As for `Monitor`.
-        layers: As for `Monitor`.
-        run: As for `Monitor`; where a checkpoint is resumed, the directory of its run.
-        when: As for `Monitor`.
-        options: Of `spectrum`, and of `Monitor` those in `OURS`.
 
     Raises:
         InputError: If `when` is not a schedule, or for a bad option.

@@ -20,12 +20,7 @@ ALONE = ONE
 
 
 def as_probe_sets(inputs: Any, targets: Any, probes: Any) -> dict[str, tuple[Any, Any]]:
-    """Return name -> inputs and targets of every probe set; one that was not passed by name is `ALONE`.
-
-    Args:
-        inputs: As for `Monitor`.
-        targets: As for `Monitor`.
-        probes: As for `Monitor`.
+    """Return name -> inputs and targets of every probe set of a `Monitor`; one not passed by name is `ALONE`.
 
     Raises:
         InputError: If there is none, or both of them, or a name that no folder can have.

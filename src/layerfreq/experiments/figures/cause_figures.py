@@ -62,18 +62,12 @@ def figure_steps(table: pd.DataFrame) -> Figure:
     places = [(row, scale, column, study) for row, scale in enumerate(OWN) for column, study in enumerate(studies)]
     for row, scale, column, study in places:
         ax: Any = axes[row, column]
-        rows: Any = table[
-            (table["study"] == study)
-            & (table["scale"] == scale)
-            & (table["rule"] == "best")
-            & (table["share"] == share)
-            & (table["optimizer"] == "sgd")
-        ]
+        rows = _where(table, study=study, scale=scale, rule="best", share=share, optimizer="sgd")
         steps = sorted(rows["step"].unique())
         for i, step in enumerate(steps):
             colour = colormaps["viridis"](0.9 * i / max(1, len(steps) - 1))
             for late, face in ((False, colour), (True, "none")):
-                here = rows[(rows["step"] == step) & (rows["censored"] == late)]
+                here = _where(rows, step=step, censored=late)
                 label = None if late else f"epoch {step}"
                 ax.scatter(
                     here[OWN[scale]], here["steps"], s=14, facecolors=face, edgecolors=[colour], lw=0.7, label=label
@@ -96,9 +90,7 @@ def figure_league(league: pd.DataFrame) -> Figure:
     """Draw each predictor's correlation within steps, heads at rms scale, both rules: a column a study."""
     from matplotlib import pyplot as plt
 
-    rows: Any = league[
-        (league["scale"] == "rms") & (league["pairs_of"] == "within step") & (league["optimizer"] == "sgd")
-    ]
+    rows = _where(league, scale="rms", pairs_of="within step", optimizer="sgd")
     studies = _studies(rows)
     measured = set(rows["predictor"])
     order = [name for name in dict.fromkeys([*DIRECTIONS, *PREDICTORS]) if name in measured][::-1]
@@ -106,8 +98,10 @@ def figure_league(league: pd.DataFrame) -> Figure:
     figure.set_layout_engine("constrained")
     for ax, study in zip(axes[0], studies, strict=True):
         for shift, (rule, (colour, marker)) in zip((0.15, -0.15), RULES.items(), strict=True):
-            part = rows[(rows["study"] == study) & (rows["rule"] == rule)].set_index("predictor").loc[order]
-            _bars(ax, part, np.arange(len(order)) + shift, colour, marker, f"{rule} rate")
+            part = _where(rows, study=study, rule=rule).set_index("predictor").loc[order]
+            style: Any = {"color": colour, "marker": marker, "ls": "none", "ms": 4, "capsize": 2}
+            at = np.arange(len(order)) + shift
+            ax.errorbar(part["correlation"], at, xerr=_bounds(part), label=f"{rule} rate", **style)
         ax.axvline(0, color="0.6", lw=0.8, zorder=0)
         ax.set(title=_title(study), xlim=(-1.1, 1.1), xlabel="rank correlation with the steps")
     axes[0, 0].set_yticks(range(len(order)), [NAMES[name] for name in order])
@@ -125,14 +119,13 @@ def figure_within(found: pd.DataFrame) -> Figure:
     )
     for row, rule in enumerate(RULES):
         for ax, study in zip(axes[row], studies, strict=True):
-            here: Any = found[(found["study"] == study) & (found["rule"] == rule) & (found["optimizer"] == "sgd")]
+            here = _where(found, study=study, rule=rule, optimizer="sgd")
             steps = sorted(here["step"].unique())
             for shift, (scale, (colour, marker)) in zip((-0.06, 0.06), SCALES.items(), strict=True):
-                part = here[(here["scale"] == scale) & (here["predictor"] == OWN[scale])].set_index("step").loc[steps]
-                bounds = _bounds(part)
+                part = _where(here, scale=scale, predictor=OWN[scale]).set_index("step").loc[steps]
                 at = np.arange(len(steps)) + shift
                 style: Any = {"color": colour, "marker": marker, "capsize": 3, "label": f"{scale} scale"}
-                ax.errorbar(at, part["correlation"], yerr=bounds, **style)
+                ax.errorbar(at, part["correlation"], yerr=_bounds(part), **style)
             ax.axhline(0, color="0.6", lw=0.8, zorder=0)
             ax.set_xticks(range(len(steps)), [str(step) for step in steps])
             ax.set(ylim=(-1.12, 1.12), title=_title(study) if row == 0 else "", xlabel="epoch" if row else "")
@@ -141,9 +134,11 @@ def figure_within(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bars(ax: Any, part: Any, at: np.ndarray, colour: str, marker: str, label: str) -> None:
-    style: Any = {"color": colour, "marker": marker, "ls": "none", "ms": 4, "capsize": 2, "label": label}
-    ax.errorbar(part["correlation"], at, xerr=_bounds(part), **style)
+def _where(table: Any, **values: Any) -> Any:
+    """Return the rows that have these values in the columns of these names."""
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
 
 
 def _bounds(part: Any) -> np.ndarray:

@@ -51,8 +51,13 @@ def _curves(ax: Any, part: Any, deepest: int, label: str) -> None:
     for i, k in enumerate(sorted(part["k"].unique()), start=1):
         look = style(i, deepest)
         look.pop("marker")
-        for j, (_, one) in enumerate(part[part["k"] == k].groupby("seed")):
-            ax.plot(one["step"], one["value"], linewidth=1, label=label.format(k) if j == 0 else None, **look)
+        _by_seed(ax, part[part["k"] == k], label.format(k), linewidth=1, **look)
+
+
+def _by_seed(ax: Any, part: Any, label: str | None, **look: Any) -> None:
+    """Draw a line per seed, of which the legend names one."""
+    for j, (_, one) in enumerate(part.groupby("seed")):
+        ax.plot(one["step"], one["value"], label=label if j == 0 else None, **look)
 
 
 def _lines(part: Any) -> Figure:
@@ -92,8 +97,7 @@ def _filters(part: Any) -> Figure:
     k = np.array(sorted(part.loc[part["what"] == "low", "k"].unique()))[::-1]
     for ax, at in zip(axes, k[[0, len(k) // 3, -1]], strict=True):
         for what, look in (("low", {"color": "#b2182b"}), ("high", {"color": "#2166ac", "linestyle": "--"})):
-            for j, (_, one) in enumerate(part[(part["what"] == what) & (part["k"] == at)].groupby("seed")):
-                ax.plot(one["step"], one["value"], label=f"e_{what}" if j == 0 else None, **look)
+            _by_seed(ax, part[(part["what"] == what) & (part["k"] == at)], f"e_{what}", **look)
         ax.axhline(HALF, color="0.6", linestyle=":", linewidth=1)
         ax.set(title=f"δ = {at**-2:.3g} (k = {at:.3g})", xlabel="epoch", ylim=(0, 1.2))
     axes[0].set_ylabel("relative error")
@@ -104,8 +108,7 @@ def _filters(part: Any) -> Figure:
 def _parity(part: Any) -> Figure:
     figure, (ax,) = _panels(1)
     for what, label, look in (("accuracy", "points shown", "-"), ("rest", "the rest", "--")):
-        for j, (_, one) in enumerate(part[part["what"] == what].groupby("seed")):
-            ax.plot(one["step"], one["value"], color="black", linestyle=look, label=label if j == 0 else None)
+        _by_seed(ax, part[part["what"] == what], label, color="black", linestyle=look)
     ax.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
     ax.set(xlabel="step", ylabel="share of signs right", ylim=(0, 1.02))
     ax.legend(fontsize="small", frameon=False)
@@ -116,8 +119,7 @@ def _bias(part: Any) -> Figure:
     cases = list(part["case"].unique())
     figure, axes = _panels(len(cases), 2)
     for ax, case in zip(axes, cases, strict=True):
-        for _, one in part[(part["case"] == case) & (part["what"] == "bias")].groupby("seed"):
-            ax.plot(one["step"], one["value"], color="black", linewidth=1)
+        _by_seed(ax, part[(part["case"] == case) & (part["what"] == "bias")], None, color="black", linewidth=1)
         ax.axhline(0, color="0.6", linestyle=":", linewidth=1)
         ax.set(title=f"{case} points", xlabel="step", ylim=(-1.05, 1.05))
     axes[0].set_ylabel("spectral bias of the error\n(1: all high, -1: all low)")
