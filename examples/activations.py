@@ -67,7 +67,7 @@ def sentences(table):
     losses = [f"{name} {spread(end[end['activation'] == name].groupby('seed')['loss'].first())}" for name in names]
     return [
         f"Median frequency above the first and above the last hidden layer after training, 1/δ at unit RMS: "
-        f"{'; '.join(told)} (mean, least and greatest over seeds).",
+        f"{'; '.join(told)} (mean, minimum and maximum over seeds).",
         f"Raw medians fell from the first layer to the last with every activation, by factors of {join(factors)}: most "
         f"of this is features that grow.",
         f"Before training the last layer's median was higher than the first's, by factors of {join(rises)} at unit "

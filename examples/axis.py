@@ -57,8 +57,8 @@ def sentences(table):
     focus = end.groupby(["task", "seed", "depth"])["focus"].first().unstack()
     said = "To those of the task" if apart == seeds and lower["fast"] < seeds else "To low ones"
     return [
-        f"{said}: where slow waves were to be told apart, the last layer's centroid ended below the first one's in "
-        f"{lower['slow']} of {seeds} seeds, where fast ones were, in {lower['fast']}. It was "
+        f"{said}: in the task with slow waves, the last layer's centroid ended below the first one's in "
+        f"{lower['slow']} of {seeds} seeds, in the one with fast waves in {lower['fast']}. It was "
         f"{spread(by['slow'][deep])} and {spread(by['fast'][deep])} cycles per position, higher for the fast task in "
         f"{apart} of {seeds} seeds; the waves themselves have 0.05 to 0.09 and 0.34 to 0.42.",
         f"The first layer's was {spread(by['slow'][first])} in the slow task and "

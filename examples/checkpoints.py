@@ -73,11 +73,11 @@ def sentences(table):
     higher = int((medians["held out"] > medians["training"]).sum())
     compared = table["difference"].notna().sum() // 2
     return [
-        f"What was measured from the files differs from what was measured while training by "
-        f"{number(table['difference'].max())} at most in LFR ({compared} spectra), and the files also tell what nobody "
-        f"had asked: above the last layer, at step {end}, the median frequency was {spread(medians['training'])} on "
-        f"training images and {spread(medians['held out'])} on held-out ones (1/δ at unit RMS; mean, least and "
-        f"greatest over seeds), higher in {higher} of {n} seeds.",
+        f"Measurements from the files differ from those made during training by "
+        f"{number(table['difference'].max())} at most in LFR ({compared} spectra), and the files answer new "
+        f"questions: above the last layer, at step {end}, the median frequency was {spread(medians['training'])} on "
+        f"training images and {spread(medians['held out'])} on held-out ones (1/δ at unit RMS; mean, minimum and "
+        f"maximum over seeds), higher in {higher} of {n} seeds.",
         f"Above the first layer it was {spread(first['training'])} on training and {spread(first['held out'])} on "
         f"held-out images.",
     ]

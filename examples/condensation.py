@@ -49,11 +49,11 @@ def sentences(table):
     back = (few[last] > 1.2 * least).sum()
     end = table[table["step"] == last]
     return [
-        f"With initial weights of {number(small)} times the usual size, the 100 neurons came down to "
+        f"With initial weights of {number(small)} times the usual size, the 100 neurons fell to "
         f"{spread(least)} effective directions, from {spread(few[0])}, in "
         f"{(least < many.min(axis=1)).sum()} of {n} seeds to fewer than usual weights did at any step "
-        f"({spread(many.min(axis=1))}). They did not stay that few: at the end they had {spread(few[last])}, more than "
-        f"1.2 times their least in {back} of {n} seeds.",
+        f"({spread(many.min(axis=1))}). The number rose again: at the end it was {spread(few[last])}, more than "
+        f"1.2 times its minimum in {back} of {n} seeds.",
         f"Random directions would have {number(table['chance_directions'].mean())}, and a mean |cosine| of "
         f"{number(table['chance'].mean())}.",
         f"At step {last} the loss was {spread(end[end['size'] == small]['loss'])} from small weights, and "

@@ -55,7 +55,7 @@ def sentences(table):
         lead, n = int((by[first] < by[last]).sum()), len(by)
         ahead.append(f"{lead} of {n} seeds for {activation} at k = {k:g}")
         counts.append(
-            f"{activation}, k = {k:g}: of its way the first layer had {spread(100 * by[first])}% left, the last one "
+            f"{activation}, k = {k:g}: distance left {spread(100 * by[first])}% at the first layer, at the last one "
             f"{spread(100 * by[last])}%; final loss "
             f"{spread(part.groupby('seed')['loss'].first())}."
         )
@@ -65,10 +65,10 @@ def sentences(table):
     never = all(one.split()[0] == "0" for one in ahead)
     said = "Yes, in all of these networks" if always else "No, in none" if never else "It depends on the network"
     return [
-        f"{said}: half-way through the training the first layer had less of its way to its last weights left than the "
-        f"last layer had in {join(ahead)}.",
+        f"{said}: halfway through training the first layer had a smaller share of its way to its final weights left "
+        f"than the last layer in {join(ahead)}.",
         *counts,
-        f"A random walk would have {100 * walk:.0f}% of its way left; {100 * slower:.0f}% of all layers had more.",
+        f"A random walk would have {100 * walk:.0f}% of its distance left; {100 * slower:.0f}% of all layers had more.",
     ]
 
 

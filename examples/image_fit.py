@@ -98,7 +98,7 @@ def sentences(table):
     names = [f"{low} to {last[last['low'] == low]['high'].iloc[0]}" for low in (lowest, middle, highest)]
     return [
         f"After {step} steps, relative errors of amplitude at {join(names)} cycles per image were {join(per_band)}: "
-        f"means over {n} seeds, least and greatest.",
+        f"mean, minimum and maximum over {n} seeds.",
         f"Mean squared errors at step {step}: {join(errors)}.",
         f"Spectral bias of the error (1: only high frequencies are missing): {join(biases)}.",
     ]

@@ -61,7 +61,7 @@ def sentences(table):
         f"From clean to random labels the median frequency of what is left to learn rose at every layer in "
         f"{(random > clean).all(axis=1).sum()} of {n} seeds: above the last hidden layer from {spread(clean[last])} to "
         f"{spread(random[last])}, of the images themselves from {spread(clean[0])} to {spread(random[0])} (1/δ at unit "
-        f"RMS; mean, least and greatest over seeds).",
+        f"RMS; mean, minimum and maximum over seeds).",
         f"From one share of random labels to the next it rose in {rises(rms)} cases (a layer and seed each) at unit "
         f"RMS, and in {rises(raw)} raw.",
         f"The least fitted network had {number(100 * table['accuracy'].min(), 3)} % of the labels that it was given "

@@ -106,7 +106,7 @@ def sentences(table):
     whole = [spread(last[last["modes"] == modes].groupby("seed")["mse"].first()) for modes in kinds]
     return [
         f"No: after {step} steps, relative errors of amplitude on new fields, at {join([names[low] for low in lows])} "
-        f"cycles, were {join(errors)}: means over {n} seeds, least and greatest. All miss the high frequencies most.",
+        f"cycles, were {join(errors)}: mean, minimum and maximum over {n} seeds. All miss the high frequencies most.",
         f"Above the modes of the smallest network, errors of the one with {many} modes were smaller, of {n} seeds, in "
         f"{join(counts)} cycles.",
         f"Mean squared errors at step {step}: {join([f'{one} ({modes} modes)' for one, modes in zip(whole, kinds)])}.",

@@ -87,7 +87,7 @@ def sentences(table):
         f"the solution it was {first['values', deep][0]} and {first['values', deep][1]}, and "
         f"{first['values', other][0]} and {first['values', other][1]}. With {deep} layers, the last step at which "
         f"more than a fifth of a wave was wrong was {until['equation', deep]} on the equation, and "
-        f"{until['values', deep]} on the values (mean, least and greatest over seeds, every {steps[1]} steps).",
+        f"{until['values', deep]} on the values (mean, minimum and maximum over seeds, every {steps[1]} steps).",
         f"With {other} layers these steps are {until['equation', other]} on the equation, and {until['values', other]} "
         f"on the values.",
         f"Median frequency of the solution above the last of {deep} hidden layers, 1/δ at unit RMS: "

@@ -72,7 +72,7 @@ def sentences(table):
     return [
         f"Above the last of {last} blocks the trained residual network had a lower median frequency left to learn than "
         f"the plain one in {lower['residual']} of {n} seeds, with scaled branches in {lower['residual, scaled']} of "
-        f"{n}: {join(ends)} (1/δ at unit RMS; mean, least and greatest over seeds).",
+        f"{n}: {join(ends)} (1/δ at unit RMS; mean, minimum and maximum over seeds).",
         f"Before training: {join(starts)}.",
         f"Steps until 99 % of the images were right: {join(speeds)}.",
         f"Raw medians fall from the first block to the last by factors of {join(factors)} after training.",

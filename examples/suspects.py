@@ -59,11 +59,11 @@ def sentences(table):
     hidden = deep.loc[last].mean() < 0.5 * deep.loc[best].mean()
     said = f"{where}, {'until the network has learned them' if hidden else 'also once the network has learned them'}"
     return [
-        f"{said}: of 10% exchanged labels the pixels found {spread(by.loc['pixels'].loc[best])}%, the second hidden "
+        f"{said}: of 10% wrong labels the pixels found {spread(by.loc['pixels'].loc[best])}%, the second hidden "
         f"layer {spread(deep.loc[best])}% at step {best}, more than the pixels in {better} of {seeds} seeds, and "
-        f"{spread(deep.loc[last])}% at step {last}, when the network gave {spread(learned.loc[last])}% of the wrong "
-        f"labels as they were given.",
-        f"At step {best} the network gave {spread(learned.loc[best])}% of them as they were given.",
+        f"{spread(deep.loc[last])}% at step {last}, when the network predicted {spread(learned.loc[last])}% of the "
+        f"wrong labels.",
+        f"At step {best} the network predicted {spread(learned.loc[best])}% of them.",
         f"A random order would find 10%; the untrained second layer found {spread(deep.loc[steps[0]])}%.",
         f"The first hidden layer found {spread(by.loc['1'].loc[best])}% at step {best} and "
         f"{spread(by.loc['1'].loc[last])}% at step {number(last)}.",

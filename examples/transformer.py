@@ -86,14 +86,14 @@ def sentences(table):
     right = column("accuracy", blocks[0])
     return [
         f"At the place that the head reads, after training, the median frequency of the answer was {join(ends)} after "
-        f"blocks {join([str(b) for b in blocks])} (1/δ at unit RMS; mean, least and greatest over {n} seeds), falling "
+        f"blocks {join([str(b) for b in blocks])} (1/δ at unit RMS; mean, minimum and maximum over {n} seeds), falling "
         f"from block to block in {order} of {n} seeds; before training after the last block "
         f"{spread(column('median', blocks[-1], step=0))}.",
-        f"What these features know about the answer, as the most by which LFR exceeds chance: {join(knows)}; accuracy "
+        f"What these features say about the answer, as the largest excess of LFR over chance: {join(knows)}; accuracy "
         f"{spread(right, 3)}.",
         f"Over all places at once the answer is hidden among the other tokens: LFR exceeds chance by "
         f"{number(whole['known'].max())} at most, and the medians lie at {number(near.min())} to {number(near.max())} "
-        f"of the resolution ({unresolved} of {len(near)} beyond it), where they say nothing of the blocks.",
+        f"of the resolution ({unresolved} of {len(near)} beyond it), where they say nothing about the blocks.",
     ]
 
 

@@ -83,10 +83,10 @@ def sentences(table):
 
     ends = [f"{left(kind, 'low')} and {left(kind, 'high')} ({kind})" for kind in kinds]
     return [
-        f"After {steps[-1]} steps, relative errors of amplitude of the low and the high wave were {join(ends)}: means "
-        f"over {n} seeds, least and greatest.",
+        f"After {steps[-1]} steps, relative errors of amplitude of the low and the high wave were {join(ends)}: mean, "
+        f"minimum and maximum over {n} seeds.",
         f"Of {n} seeds, those in which the low wave was below a tenth before the high one, and those in which the "
-        f"high one was: {join([order(kind) for kind in kinds])}; looks every {steps[1]} steps.",
+        f"high one was: {join([order(kind) for kind in kinds])}; measured every {steps[1]} steps.",
         f"Mean squared errors at step {steps[-1]}: "
         + join([f"{spread(last[last['network'] == kind]['mse'])} ({kind})" for kind in kinds])
         + ".",

@@ -73,7 +73,7 @@ def sentences(table):
     return [
         f"From {depths[0]} to {most} hidden layers the median frequency above the last one, at unit RMS, was divided "
         f"by {told(deep)}, from {most} to {depths[-1]} by {told(deeper)}; from width {widths[0]} to {widths[-1]} it "
-        f"was divided by {told(wide)}; mean, least and greatest over {n} seeds and all widths, or all depths.",
+        f"was divided by {told(wide)}; mean, minimum and maximum over {n} seeds and all widths, or all depths.",
         f"From {depths[0]} to {depths[-1]} layers it was divided by {join(deepest)}; from width {widths[0]} to "
         f"{widths[-1]} by {join(wider)} hidden layers. Below 1 means that it rose.",
         f"Raw, the median was divided by {spread(raw_deep)} from {depths[0]} to {depths[-1]} layers, and by "
