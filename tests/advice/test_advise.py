@@ -1,5 +1,7 @@
 """Advice on networks whose answer is known, made by hand; costs and depth in closed form; bad input in one line."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -121,8 +123,12 @@ def test_a_training_in_which_it_is_called_ends_as_without_it():
 def test_gradients_are_on_whatever_the_caller_has(mode):
     model = by_hand()
     with mode():
-        found = advise(model, X.clone(), XOR.clone(), layers=["1"])
+        found, other = advise(model, X.clone(), XOR.clone(), layers=["1"]), by_hand()
     assert found.table["parameters"].tolist() == [0, 12]
+    if mode is torch.inference_mode:
+        with pytest.raises(InputError, match=r"made under torch.inference_mode"):
+            advise(other, X, XOR)
+        advise(copy.deepcopy(other), X, XOR, layers=["1"])
 
 
 def test_points_that_only_rounding_tells_apart_are_one_point():
@@ -141,13 +147,33 @@ def test_where_a_constant_does_as_well_it_says_so():
     found = advise(model, X, rare, layers=["1"])
     assert found.network == found.constant == 232 / 240
     assert any("A constant prediction reaches 0.967" in sentence for sentence in found.sentences)
-    assert advise(by_hand(), X, 2 * by_hand()(X).detach()).constant == 0
+    opposite = advise(by_hand(), X, 1 - XOR)
+    assert opposite.network == 0
+    assert any("more than the network; check weights and targets" in sentence for sentence in opposite.sentences)
 
 
 def test_costs_count_the_parameters_below():
     cost, whole = costs(by_hand(), X, ["1", "3"])
     assert (cost["1"].parameters, cost["3"].parameters, whole) == (12, 32, 42)
     assert all(0 < one.time <= 1 for one in cost.values())
+
+
+class Differentiating(nn.Module):
+    """A network that takes a derivative inside forward, and runs with gradients alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.Sequential(nn.Linear(2, 4), nn.Tanh()), nn.Linear(4, 2)
+
+    def forward(self, x):
+        value = self.inner(x)
+        found = self.last(value)
+        torch.autograd.grad(found.sum(), value, create_graph=True)
+        return found
+
+
+def test_a_network_that_runs_with_gradients_alone_has_a_cost():
+    assert advise(Differentiating(), X, XOR, layers=["inner"]).table["parameters"].tolist() == [0, 12]
 
 
 class Masked(nn.Module):

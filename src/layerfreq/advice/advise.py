@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -19,6 +19,7 @@ from layerfreq.advice.result import Advice
 from layerfreq.errors import InputError, shown
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.options import as_seed
+from layerfreq.network.cuts import Cut
 from layerfreq.network.find import choose_layers, unwrap
 from layerfreq.network.labelled import for_model
 from layerfreq.network.naming import Layers
@@ -91,7 +92,7 @@ def advise(
         points.features.pop(INPUTS, None)
     names, inner = list(points.features), [cut.name for cut in cuts]
     total = len(names) * (1 if other is None else 2) + 1
-    cost, parameters = _costs(model, points, inner, kept)
+    cost, parameters = _costs(model, points, cuts, kept)
     rows: list[dict[str, Any]] = []
     parts: dict[str, np.ndarray] = {}
     for done, name in enumerate(names, start=1):
@@ -121,16 +122,17 @@ def advise(
     )
 
 
-def _costs(model: nn.Module, points: Points, layers: list[str], kept: Kept) -> tuple[dict[str, Cost], int]:
+def _costs(model: nn.Module, points: Points, cuts: Sequence[Cut], kept: Kept) -> tuple[dict[str, Cost], int]:
     """Return what lies below each cut and the network's number of parameters; timed once for all calls that resume."""
 
     def timed() -> Arrays:
-        found, whole = costs(model, points.batch, layers)
+        found, whole = costs(model, points.batch, layers, gradients=any(cut.gradients for cut in cuts))
         return {
             "time": np.array([found[layer].time for layer in layers]),
             "parameters": np.array([*(found[layer].parameters for layer in layers), whole]),
         }
 
+    layers = [cut.name for cut in cuts]
     key = kept.key(layers, sum(p.numel() for p in model.parameters()), *points.features.values())
     found = kept.get("time", key, timed)
     *sizes, whole = found["parameters"].tolist()

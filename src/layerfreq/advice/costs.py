@@ -33,7 +33,9 @@ class Cost:
     parameters: int
 
 
-def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[str, Cost], int]:
+def costs(
+    model: nn.Module, inputs: Any, layers: Sequence[str], *, gradients: bool = False
+) -> tuple[dict[str, Cost], int]:
     """Return what lies below each cut, and the whole network's number of parameters.
 
     Timed are the parts that `split` makes, in turn with the whole network. A part that is no graph of its own watches
@@ -43,6 +45,7 @@ def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[st
         model: The model, unwrapped; left as it was.
         inputs: One batch of what its forward takes.
         layers: Names of cuts.
+        gradients: Whether the model runs only with them.
     """
     n = count(inputs)
     inputs = on_device(model, take(inputs, slice(0, POINTS), n))
@@ -56,7 +59,7 @@ def costs(model: nn.Module, inputs: Any, layers: Sequence[str]) -> tuple[dict[st
         seconds = dict.fromkeys(parts, float("inf"))
         for _ in range(ROUNDS):
             for name, part in parts.items():
-                seconds[name] = min(seconds[name], _timed(part, inputs))
+                seconds[name] = min(seconds[name], _timed(part, inputs, gradients))
         sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     found = {}
     for layer in layers:
@@ -77,10 +80,11 @@ class _Watched(nn.Module):
             return self.model(*args, **kwargs)
 
 
-def _timed(part: nn.Module, inputs: Any) -> float:
+def _timed(part: nn.Module, inputs: Any, gradients: bool) -> float:
     device, given = device_of(part), owned(inputs)
     start = time.perf_counter()
-    call(part, given)
+    with torch.no_grad():  # as a network that is used
+        call(part, given, gradients)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start

@@ -185,6 +185,10 @@ class Advice:
     def _trivial(self) -> list[str]:
         if self.constant < self.network - self.tolerance:
             return []
+        if self.constant > self.network:
+            return [
+                f"A constant prediction reaches {self.constant:.3f}, more than the network; check weights and targets."
+            ]
         more = ", or points with as many of each class" if self.measure == "accuracy" else ""
         return [
             f"A constant prediction reaches {self.constant:.3f}, which is within the tolerance, too, so that this says "

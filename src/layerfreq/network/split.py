@@ -59,7 +59,8 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
         with _all_trainable(model):
             value = before(*_positional(probe), **_named(probe))
             before.own(_leaves([value]))
-            after.own(_leaves(all_tensors(after(value.detach()))))
+            # Where forward differentiates by the value, it has to be differentiable in the value's place, too.
+            after.own(_leaves(all_tensors(after(value.detach().requires_grad_(chosen.gradients)))))
     return _cut_graph(model, probe, value.detach()) or (before, after)
 
 
@@ -194,6 +195,11 @@ def _other_points(probe: Any) -> Any:
 @contextmanager
 def _all_trainable(model: nn.Module) -> Iterator[None]:
     """Record what every parameter is used for, frozen ones too."""
+    if any(p.is_inference() for p in model.parameters()):
+        raise InputError(
+            "model: made under torch.inference_mode(), so that its parameters record nothing; make it outside, or pass "
+            "copy.deepcopy(model) there"
+        )
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     try:
         with torch.enable_grad():
