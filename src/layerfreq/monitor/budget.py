@@ -1,4 +1,4 @@
-"""A budget of time: what of a measurement can be paid for with a share of the training's time since the last one."""
+"""A budget of time: how much of a measurement fits into a share of the training time since the last one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LEAST, PART = 32, 0.25  # filter centres, and part of those asked for, of which 
 
 
 class Budget:
-    """A ledger of the time that measuring may take, and of what a measurement costs.
+    """Keeps track of the time that measuring may take, and of what a measurement costs.
 
-    A measurement costs something whatever its filter centres (the forward pass), and the rest by their number; both are
-    learned from the measurements made. The first one has no price yet: it is made, and paid back before the next. So is
-    what a measurement takes beyond its estimate.
+    A measurement has a fixed cost (the forward pass) and a cost per filter centre; both are learned from earlier
+    measurements. The first one has no estimate yet: it is always made, and paid back before the next, as is any time
+    beyond an estimate.
 
     Args:
-        share: Of the time between two measurements, the part that the second may take.
-        note: Gets a line about each measurement that has fewer centres than asked for, and about those left out.
-        clock: Tells the time in seconds.
+        share: The part of the time between two measurements that the second may take.
+        note: Receives a line about each measurement with fewer centres than asked for, and about skipped ones.
+        clock: Returns the time in seconds.
 
     Raises:
         InputError: If `share` is not a number above 0 and at most 1.
@@ -47,14 +47,14 @@ class Budget:
 
     @property
     def affordable(self) -> float:
-        """Seconds that a measurement may take now; below zero while an earlier one is being paid back."""
+        """Seconds that a measurement may take now; negative while an earlier one is being paid back."""
         return self._share * (self._clock() - self._last) - self._debt
 
     def rows(self, most: int, *, fewer: bool = True) -> int:
         """Return how many filter centres there is time for: `most`, fewer, or 0 for no measurement.
 
         Args:
-            most: How many are asked for.
+            most: Number asked for.
             fewer: Whether fewer can be drawn, down to a quarter.
         """
         seconds = self.affordable
@@ -66,10 +66,10 @@ class Budget:
 
     @contextmanager
     def spending(self, part: float = 1.0) -> Iterator[None]:
-        """Take the time of a measurement.
+        """Time a measurement.
 
         Args:
-            part: Of the filter centres asked for, those that it has.
+            part: The share of the filter centres asked for that it has.
         """
         affordable, begun, done = self.affordable, self._clock(), False
         try:
@@ -94,12 +94,12 @@ class Budget:
     def measurement(
         self, step: int, probes: Mapping[str, Probe], points: Mapping[str, int]
     ) -> Iterator[Mapping[str, Probe] | None]:
-        """Give what there is time to measure at a step: the probe sets, the same with fewer filter centres, or None.
+        """Return what there is time to measure at a step: the probe sets, the same with fewer filter centres, or None.
 
         Args:
             step: The step.
-            probes: What is asked for, by name.
-            points: How many points each has at the layer with fewest; nothing is known of them before the first time.
+            probes: The probe sets, by name.
+            points: Number of points of each at the layer with fewest; unknown before the first measurement.
         """
         asked = {name: probe.options.get("rows") or points.get(name, 1) for name, probe in probes.items()}
         first, most = next(iter(probes.values())), min(asked.values())
@@ -119,7 +119,7 @@ class Budget:
             yield probes
 
     def settle(self) -> None:
-        """Note which steps were left out since the last measurement."""
+        """Record which steps were skipped since the last measurement."""
         if self._left_out:
             first, last, count = self._left_out
             steps = f"step {first} was" if count == 1 else f"{count} steps from {first} to {last} were"

@@ -1,4 +1,4 @@
-"""The parts of a monitor: each target of each probe set, and what its run says of it."""
+"""The parts of a monitor: each target of each probe set, and the config of its run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_probe_sets(inputs: Any, targets: Any, probes: Any) -> dict[str, tuple[Any
     """Return name -> inputs and targets of every probe set of a `Monitor`; one not passed by name is `ALONE`.
 
     Raises:
-        InputError: If there is none, or both of them, or a name that no folder can have.
+        InputError: If neither or both are given, or a name cannot be that of a folder.
     """
     if probes is None:
         if inputs is None:
@@ -45,7 +45,7 @@ def as_probe_sets(inputs: Any, targets: Any, probes: Any) -> dict[str, tuple[Any
 
 @contextmanager
 def about_probes(name: str) -> Iterator[None]:
-    """Let an InputError raised inside say of which probe set it is, where there are several."""
+    """Add the probe set's name to an InputError raised inside, if there are several."""
     try:
         yield
     except InputError as error:
@@ -53,12 +53,12 @@ def about_probes(name: str) -> Iterator[None]:
 
 
 def name_part(place: str, target: Any) -> str:
-    """Return what a part is called: by its probe set, its target, or both where both have names."""
+    """Return a part's name: its probe set, its target, or both if both have names."""
     return "-".join(str(one) for one in (place, target) if one != ONE)
 
 
 def describe(model: nn.Module, probes: Mapping[str, Probe]) -> dict[str, dict[str, Any]]:
-    """Check all probe sets, and return for each part what its run says about itself; every rank has to call.
+    """Check all probe sets, and return the config of each part's run; every rank must call this.
 
     Raises:
         InputError: For points, targets or names that cannot be measured.
@@ -113,6 +113,6 @@ def _describe(model: nn.Module, probe: Probe, center: bool, points: int) -> dict
 
 
 def _parameters(model: nn.Module) -> int | None:
-    """Return how many numbers a network learns; None where shapes are not yet known."""
+    """Return a network's number of parameters; None if shapes are not yet known."""
     lazy = any(isinstance(one, nn.parameter.UninitializedParameter) for one in model.parameters())
     return None if lazy else sum(one.numel() for one in model.parameters())

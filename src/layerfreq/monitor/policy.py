@@ -1,4 +1,4 @@
-"""What becomes of an error in the midst of somebody's training."""
+"""How errors are handled during training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layerfreq.errors import InputError, first_line, shown
 
 
 class Policy:
-    """Errors are a warning, once a kind, or raised.
+    """Turns errors into warnings, one per kind, or raises them.
 
     Args:
         on_error: "warn" or "raise".
@@ -32,11 +32,11 @@ class Policy:
 
     @contextmanager
     def survived(self, where: str, of: Hashable = None) -> Iterator[None]:
-        """Let the training survive what goes wrong inside.
+        """Let training survive errors raised inside.
 
         Args:
             where: What is being done, for the warning.
-            of: Of which of several things; each is told of once.
+            of: Which of several things it is done to; each is reported once.
         """
         try:
             yield
@@ -46,12 +46,12 @@ class Policy:
             self.met(error, where, None if of is None else (type(error), of))
 
     def met(self, error: Exception, where: str = "", kind: Hashable = None) -> None:
-        """Raise an error or warn of it, unless one of its kind has been told before.
+        """Raise an error or warn of it, unless one of its kind was reported before.
 
         Args:
             error: The error.
             where: What was being done.
-            kind: What makes it one of a kind; None means its class.
+            kind: The kind it counts as; None means its class.
         """
         if self._raises:
             raise error

@@ -1,4 +1,4 @@
-"""A probe set, gone through once before anything is measured or written."""
+"""Checking a probe set once, before anything is measured or written."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def check_points(model: nn.Module, probe: Probe) -> tuple[int, dict[Any, bool]]:
     Functions of outputs are tried on the first batch.
 
     Args:
-        model: What the points are for, unwrapped.
-        probe: What is to be measured; layers read by positions have more rows, and targets of their own.
+        model: The model, unwrapped.
+        probe: What to measure; layers read by positions have more rows, and their own targets.
 
     Returns:
         The number of points, and for each target whether its mean is subtracted.
@@ -74,7 +74,7 @@ def check_points(model: nn.Module, probe: Probe) -> tuple[int, dict[Any, bool]]:
 
 
 def try_wanted(model: nn.Module, probe: Probe, batch: list[Any]) -> dict[Any, Tensor]:
-    """Return the targets that were passed, and what functions make of one batch.
+    """Return the targets that were passed, and what functions return for one batch.
 
     Raises:
         InputError: If one fails.

@@ -22,16 +22,16 @@ NOTES = 4096  # metrics that wait for the disk at most
 
 
 class Record:
-    """A run and trackers, each of which may be missing, and may fail without an end to the training.
+    """A run and trackers; each may be missing, and may fail without ending training.
 
     Args:
-        policy: What becomes of errors.
+        policy: How errors are handled.
         trackers: As for `Monitor`.
         checkpoints: Whether the run keeps the weights of every measured step.
 
     Attributes:
         run: The run, or None.
-        runs: Name of a part -> its run; of a monitor of one part the run itself.
+        runs: Name of a part -> its run; the run itself if there is one part.
     """
 
     def __init__(self, policy: Policy, trackers: Iterable[Any] = (), *, checkpoints: bool = False) -> None:
@@ -46,14 +46,14 @@ class Record:
             self._trackers = Trackers(trackers)
 
     def write_to(self, run: Run, about: Mapping[str, Mapping[str, Any]]) -> list[int]:
-        """Write to a run from now on, and return the steps that it, or each of its parts, holds.
+        """Write to a run from now on, and return the steps in it, or in each of its parts.
 
         Args:
             run: The run.
-            about: Name of a part -> what its run says about itself.
+            about: Name of a part -> the config of its run.
 
         Raises:
-            InputError: If it is not a run, or one with other parts.
+            InputError: If it is not a run, or has other parts.
         """
         if not isinstance(run, Run):
             raise InputError(f"run: {shown(run)} is not a Run; pass Run(path) or Run.create(path)")
@@ -62,7 +62,7 @@ class Record:
         return sorted(set.intersection(*(set(one.steps()) for one in self.runs.values())))
 
     def note(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Keep metrics in the run, or in every part of it."""
+        """Record metrics in the run, or in every part of it."""
         if self.run is None or not metrics:
             return
         kept, refused = as_metrics(metrics)
@@ -81,7 +81,7 @@ class Record:
                 self.run.note(text)
 
     def failed(self, step: int, part: str, what: str, why: str) -> None:
-        """Note in the run that a layer could not be measured, and warn of it."""
+        """Note in the run that a layer could not be measured, and warn."""
         if self.run is not None:
             self.runs[part].note(f"step {step}: {why}")
         self._policy.met(InputError(why), f"step {step}{f' of {part}' if part else ''}", (part, what))
@@ -89,7 +89,7 @@ class Record:
     def measured(
         self, step: int, found: Mapping[str, tuple[Sequence[LayerSpectra], ErrorSpectrum | None]], model: nn.Module
     ) -> None:
-        """Keep what was measured of each part, at one scale or more, and log it."""
+        """Write the measurement of each part, at one scale or more, and log it."""
         with self._policy.survived(f"step {step}"):
             if self.run is not None:
                 if self._checkpoints:
@@ -107,12 +107,12 @@ class Record:
                 self._trackers.log(step, found)
 
     def flush(self) -> None:
-        """Write the metrics noted so far."""
+        """Write the metrics recorded so far."""
         for run in self.runs.values():
             run.flush()
 
     def close(self) -> None:
-        """Close what the trackers have opened, and write the last metrics."""
+        """Close the trackers, and write the last metrics."""
         trackers, self._trackers = self._trackers, None
         if trackers is not None:
             trackers.close()

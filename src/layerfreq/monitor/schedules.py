@@ -1,4 +1,4 @@
-"""When to measure: what `when` may be, made into a function of the step."""
+"""When to measure: turns `when` into a function of the step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ When = int | np.integer | str | Iterable[Any] | Callable[[int], bool]
 
 
 class Schedule:
-    """Says at each step whether to measure there.
+    """Decides at each step whether to measure.
 
-    Counters may jump (two optimizers count twice a batch): the first call at or after a due step is due. A function of
-    the user's decides alone.
+    Counters may jump (two optimizers count twice per batch): the first call at or after a due step is due. A user's
+    function decides alone.
 
     Args:
         when: See `Monitor`.
@@ -58,12 +58,12 @@ class Schedule:
             raise InputError(f"when: the function fails at step {step} ({first_line(error, kind=True)})") from error
 
     def go_on(self, step: int) -> None:
-        """Take everything up to a step for done."""
+        """Count everything up to a step as done."""
         self._last = step
 
     @property
     def missed(self) -> list[int]:
-        """The named steps that have not come yet."""
+        """The listed steps that have not come yet."""
         return sorted(one for one in self._steps if self._last is not None and one > self._last)
 
 

@@ -1,4 +1,4 @@
-"""A run on disk: written so that a kill at any instant leaves it whole, read as data frames."""
+"""A run on disk: safe from a kill at any moment, and read as data frames."""
 
 from layerfreq.files import natural, sweep, write_whole
 from layerfreq.runs.run import Run

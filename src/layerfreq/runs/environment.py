@@ -13,7 +13,7 @@ from layerfreq._version import __version__
 
 
 def environment() -> dict[str, Any]:
-    """Return what a result has to say about where it came from: versions, machine and command."""
+    """Return where a result came from: versions, machine and command."""
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     ours = program in ("layerfreq", "layerfreq.exe", "-c", "cli.py")
     return {

@@ -19,7 +19,7 @@ TOGETHER = "all"  # the output of which rows are those of all columns of a targe
 
 
 def frame_of(step: int, error: ErrorSpectrum) -> pd.DataFrame:
-    """Return what a run keeps of one measurement, one row per band; exact ones have a stderr of 0."""
+    """Return the rows of one measurement, one per band; `stderr` is 0 if it is exact."""
     frame = error.to_frame().assign(step=step, output=TOGETHER, method=error.method)
     return frame.loc[:, ERRORS_COLUMNS]
 
@@ -27,7 +27,7 @@ def frame_of(step: int, error: ErrorSpectrum) -> pd.DataFrame:
 def read_errors(frame: pd.DataFrame) -> Iterator[tuple[int, ErrorSpectrum]]:
     """Iterate over the measurements in a run's errors by step.
 
-    What a run does not keep (n, d, columns, floor, leak) is 0 or None; e_low and e_high are those of bands that add up.
+    What a run does not keep (n, d, columns, floor, leak) is 0 or None; e_low and e_high assume that bands add up.
 
     Args:
         frame: As `Run.errors`.

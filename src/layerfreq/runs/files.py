@@ -1,4 +1,4 @@
-"""Files of a run: what they hold, and how damaged ones are told."""
+"""Files of a run: what they hold, and how damage is detected."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ TRIES = 5  # of a reader, while a run is being rewound
 
 
 def begin(path: Path, config: Mapping[str, Any], *, overwrite: bool) -> Path | None:
-    """Make a run's folder with its `config.yaml`, and return the outermost folder that was made for it.
+    """Create a run's folder with its `config.yaml`, and return the outermost folder created for it.
 
     Args:
         path: The folder, new or empty.
-        config: What `config.yaml` shall say.
-        overwrite: Remove the run that the folder holds, its files alone.
+        config: Contents of `config.yaml`.
+        overwrite: Remove an existing run in the folder; other files stay.
 
     Raises:
         InputError: If the folder holds something, cannot be written, or the disk is full.
@@ -77,14 +77,14 @@ def begin(path: Path, config: Mapping[str, Any], *, overwrite: bool) -> Path | N
 
 
 def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> dict[str, Any]:
-    """Return what a `config.yaml` says, or another file of names and values.
+    """Return the contents of a `config.yaml`, or of another file of names and values.
 
     Args:
         path: The file.
-        kinds: Of the values that others count on.
+        kinds: Required types of some values.
 
     Raises:
-        InputError: If it cannot be read, or is of another form.
+        InputError: If it cannot be read, or has another form.
     """
     remedy = "mend it, or put a copy in its place"
     try:
@@ -111,7 +111,7 @@ def unit_of(path: Path) -> str:
 
 
 def part_names(config: Mapping[str, Any]) -> list[str]:
-    """Return the names of a run's parts, as its config has them."""
+    """Return the names of a run's parts from its config."""
     names = config.get("parts")
     return [name for name in names if is_part(name)] if isinstance(names, list) else []
 
@@ -122,7 +122,7 @@ def is_part(name: Any) -> bool:
 
 
 def refuse_parts(path: Path, names: Iterable[str]) -> None:
-    """Raise an InputError where a run has parts, which have the measurements."""
+    """Raise an InputError if a run has parts, which hold the measurements."""
     for name in names:
         raise InputError(
             f"run: {str(path)!r} has parts {', '.join(names)}; take one, as run.parts[{name!r}], or its folder "
@@ -131,7 +131,7 @@ def refuse_parts(path: Path, names: Iterable[str]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as YAML can hold it; what it cannot is text."""
+    """Return a value that YAML can hold; anything else becomes text."""
     if isinstance(value, Mapping):
         return {name if isinstance(name, (int, float)) else str(name): plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -150,11 +150,11 @@ def read_frames(folder: Path, pattern: re.Pattern[str], columns: list[str]) -> l
 
     Args:
         folder: The folder, which may be missing.
-        pattern: What their names are like.
-        columns: Numbers or text that each must have; all but those in `TEXT` are numbers.
+        pattern: Pattern of their names.
+        columns: Required columns; all but those in `TEXT` are numbers.
 
     Raises:
-        InputError: For a damaged file, or one that is none of the run's, with its name.
+        InputError: For a damaged file, or one that does not belong to a run, with its name.
     """
     for left in reversed(range(TRIES)):
         try:
@@ -198,7 +198,7 @@ def read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.D
 
 
 def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return frames of a run as one, ordered by step, with what they say of themselves."""
+    """Return frames of a run as one, ordered by step, `attrs` included."""
     import pandas as pd
 
     about = {key: value for frame in frames for key, value in frame.attrs.items()}
@@ -211,13 +211,13 @@ def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """Return the steps of the measurements in a folder of a run, in order."""
+    """Return the measured steps in a folder of a run, in order."""
     names = (SPECTRA.fullmatch(part.name) for part in folder.glob("step-*.parquet"))
     return sorted(int(name[1]) for name in names if name)
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Remove from a run's folder what is of later steps."""
+    """Remove later steps from a run's folder."""
     for folder in (path / "spectra", path / "errors"):
         for later in steps_in(folder):
             if later > step:
@@ -228,7 +228,7 @@ def forget_after(path: Path, step: int) -> None:
 
 
 def _keep_metrics(part: Path, step: int, workroom: Path) -> None:
-    """Keep those of a file of metrics that are up to a step; where there are none, the file is removed."""
+    """Keep a file's metrics up to a step; remove the file if there are none."""
     frame = read_frame(part, METRICS, ["step"])
     kept = frame.loc[frame["step"] <= step, :]
     if kept.empty:
@@ -245,7 +245,7 @@ def by_step(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _about(attrs: Any) -> dict[str, Any]:
-    """Return what a measurement says of itself, as far as it is of the kinds that are written."""
+    """Return the `attrs` of a measurement that have the types that are written."""
     kinds = {"n": int, "rows": int, "floor": (int, float), "refused": dict, "failed": dict, "coincident": dict}
     items = attrs.items() if isinstance(attrs, Mapping) else ()
     return {name: value for name, value in items if name in kinds and isinstance(value, kinds[name])}
@@ -268,7 +268,7 @@ def remove_parts(path: Path) -> None:
 
 
 def remove_run(path: Path, made: Path | None) -> None:
-    """Remove a run's files, and its folder and those from `made` on, as far as nothing else is in them."""
+    """Remove a run's files, and its folder and those from `made` on if nothing else is in them."""
     remove_parts(path)
     sweep(path)
     for folder in (path, *path.parents):

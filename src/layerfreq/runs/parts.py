@@ -1,4 +1,4 @@
-"""A run of several parts: a folder with one whole run for each target and probe set of a monitor."""
+"""A run of several parts: a folder with a complete run for each target and probe set of a monitor."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from layerfreq.runs.run import Run
 
 
 def open_parts(run: Run, about: Mapping[str, Mapping[str, Any]]) -> dict[str, Run]:
-    """Return the runs of a run's parts, those that are not there yet made.
+    """Return the runs of a run's parts, creating missing ones.
 
     Args:
         run: The run that they are parts of.
-        about: Name -> what the part's `config.yaml` shall say; the single name "" means the run itself.
+        about: Name -> contents of the part's `config.yaml`; the single name "" means the run itself.
 
     Raises:
-        InputError: If the run has other parts, or measurements of its own.
+        InputError: If the run has other parts, or its own measurements.
     """
     config, names = run.config, [name for name in about if name]
     known = part_names(config)

@@ -1,4 +1,4 @@
-"""Spectra read back from a run's frame: each once, its numbers searched once for raw and rms."""
+"""Spectra read back from a run's frame; numbers of raw and rms are computed only once."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Measured:
         step: The measured step.
         layer: Its name.
         depth: Its number, input to output.
-        spectrum: As it is in the run; `d`, `spread` and `engine` are not kept there.
-        again: Whether its curves are those of the scale that came before, times a factor in 1/delta.
+        spectrum: The spectrum; runs do not keep `d`, `spread` and `engine`.
+        again: Whether its curves are those of the previous scale with 1/delta multiplied by a factor.
     """
 
     step: int
@@ -50,16 +50,16 @@ class Measured:
 
 
 def read_back(frame: Any) -> Iterator[Measured]:
-    """Iterate over the spectra in a run's frame by step, depth, layer and scale; rows of one may lie anywhere.
+    """Iterate over the spectra in a run's frame by step, depth, layer and scale; rows may be in any order.
 
-    Where the frame keeps no floor, as of runs whose measurements drew different numbers of centres, it is what shuffled
-    labels are expected to have at the widest window.
+    If the frame has no floor, because measurements drew different numbers of centres, it is estimated by chance at the
+    widest window.
 
     Args:
-        frame: As `Run.spectra`, with what the run says of all its spectra in `attrs`.
+        frame: As `Run.spectra`, with `attrs` that hold for all its spectra.
 
     Raises:
-        InputError: If it has a scale that is none.
+        InputError: If it has an unknown scale.
     """
     import pandas as pd
 
@@ -105,7 +105,7 @@ def read_back(frame: Any) -> Iterator[Measured]:
 
 
 def medians(frame: Any) -> pd.DataFrame:
-    """Return one row for each step, layer and scale in a run's frame: its numbers instead of its curves.
+    """Return one row per step, layer and scale in a run's frame, with numbers instead of curves.
 
     Args:
         frame: As `Run.spectra`.
@@ -128,7 +128,7 @@ def _numbers(one: Spectrum) -> tuple[Any, ...]:
 
 
 def _same(one: Spectrum, other: Spectrum) -> bool:
-    """Whether two spectra differ by a factor of 1/delta alone."""
+    """Whether two spectra differ only by a factor in 1/delta."""
     if len(one.lfr) != len(other.lfr):
         return False
     factors = other.inv_delta / one.inv_delta
@@ -140,7 +140,7 @@ def _same(one: Spectrum, other: Spectrum) -> bool:
 
 
 def _rescaled(known: Spectrum, to: Spectrum) -> Spectrum:
-    """Return `to` with those numbers of `known` that were asked for, times the factor between them."""
+    """Return `to` with the numbers already computed for `known`, times the factor between them."""
     factor = float(to.inv_delta[0] / known.inv_delta[0])
     for name in ("peak", "median", "resolution"):
         if name in known.__dict__:  # where cached properties keep what they found

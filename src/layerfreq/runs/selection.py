@@ -1,4 +1,4 @@
-"""Parts of a run as people ask for them: a step, some layers, a scale."""
+"""Selecting parts of a run: a step, some layers, a scale."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from layerfreq.runs.reader import read_back
 
 
 def measured_step(step: Any, steps: list[int], path: Path) -> int:
-    """Return a measured step, counted from the last one where it is negative.
+    """Return a measured step, counted from the end if negative.
 
     Args:
-        step: What was asked for.
-        steps: Those of the run, in order.
-        path: Of the run.
+        step: The requested step.
+        steps: The run's steps, in order.
+        path: The run's path.
 
     Raises:
-        InputError: If it was not measured, with those near it.
+        InputError: If it was not measured; names nearby steps.
     """
     if not steps:
         raise InputError(f"run: nothing measured yet in {str(path)!r}; measure at least one step first")
@@ -74,14 +74,14 @@ def at_scales(frame: Any, scale: Any) -> Any:
 
 
 def layers_at(frame: Any, scale: Any, options: Any) -> LayerSpectra:
-    """Return what a run's frame of one step holds at one scale, as it was measured.
+    """Return the spectra of one step in a run's frame at one scale, as measured.
 
-    Where it has raw and rms, the spectra know the factor between them, so that `to_scale` works as it did.
+    If it has raw and rms, the spectra know the factor between them, so that `to_scale` works.
 
     Args:
         frame: As `Run.spectra`, of one step.
-        scale: "raw", "rms" or "maxabs"; None means the one that the monitor was asked for first.
-        options: What the run's config says of the measurement's options.
+        scale: "raw", "rms" or "maxabs"; None means the monitor's first one.
+        options: The measurement's options from the run's config.
     """
     said: dict[str, Any] = options if isinstance(options, dict) else {}
     asked, has = said.get("scale"), in_order(frame["scale"])

@@ -1,4 +1,4 @@
-"""Several runs at once: which they are, which seeds they belong to, and what a step of them is called."""
+"""Several runs at once: which they are, their seeds, and what their steps are called."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from layerfreq.runs.run import Run
 
 
 def unit_of(runs: Sequence[Run]) -> str:
-    """Return what a step of runs is called; "step" where these differ."""
+    """Return what a step of runs is called; "step" if they differ."""
     units = {run.unit for run in runs}
     return units.pop() if len(units) == 1 else "step"
 
 
 def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
-    """Return single runs, each with the name of its cluster: its own path, or the experiment's and its seed.
+    """Return single runs, each with the name of its cluster: its path, or the experiment's path and the seed.
 
     Raises:
         InputError: If a folder holds no run, a run is given twice, or has parts.

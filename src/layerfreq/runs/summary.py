@@ -33,13 +33,13 @@ def summarise(runs: dict[int, Run]) -> pd.DataFrame:
 def layer_table(summary: Any, unit: str, *, every: bool = False) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table, one row per layer, of the first and the last measured step.
 
-    Peaks beyond the cutoffs are given as bounds; peaks and medians beyond the resolution are marked with a star. Of one
-    scale or two there is room for the resolution itself (head: limit).
+    Peaks beyond the cutoffs are given as bounds; peaks and medians beyond the resolution are marked with a star. With
+    one or two scales there is room for the resolution itself (head: limit).
 
     Args:
-        summary: As from `summarise`; of the scales that are in it, the paper's is first.
+        summary: As from `summarise`; the paper's scale is first.
         unit: What a step is called.
-        every: Whether to show all measured steps rather than the first and the last.
+        every: Whether to show all measured steps instead of the first and the last.
     """
     scales = in_order(summary["scale"])
     numbers = ("peak", "median", "limit") if len(scales) < 3 else ("peak", "median")
@@ -55,7 +55,7 @@ def layer_table(summary: Any, unit: str, *, every: bool = False) -> tuple[list[s
 
 
 def _cells(one: dict[str, Any]) -> dict[str, str]:
-    """Return what the table says of one spectrum."""
+    """Return the table's cells for one spectrum."""
     bound = ">= " if one["at_edge"] else ""
     return {
         "peak": f"{bound}{_number(one['peak'])}{_star(one, 'peak')}",

@@ -17,10 +17,10 @@ KEPT = re.compile(r"step-(\d{12})\.safetensors")
 
 
 def keep_weights(folder: Path, step: int, model: nn.Module) -> Path:
-    """Write a model's parameters and buffers, whole or not at all; the same step again replaces them.
+    """Write a model's parameters and buffers, whole or not at all, replacing earlier ones of the same step.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         step: The step they belong to.
         model: The model, not a wrapper of it.
 
@@ -44,7 +44,7 @@ def check_keeping(checkpoints: bool) -> None:
 
 
 def kept_steps(folder: Path) -> list[int]:
-    """Return the steps whose weights a run has kept, in order."""
+    """Return the steps with kept weights, in order."""
     names = (KEPT.fullmatch(part.name) for part in (folder / "checkpoints").glob("step-*.safetensors"))
     return sorted(int(name[1]) for name in names if name)
 
@@ -66,10 +66,10 @@ def read_weights(folder: Path, step: int) -> dict[str, Tensor]:
 
 
 def load_weights(folder: Path, step: int, model: nn.Module) -> None:
-    """Put the weights that a run kept at a step into a model.
+    """Load the weights that a run kept at a step into a model.
 
     Raises:
-        InputError: If there are none, they are of another model, or the file is damaged.
+        InputError: If there are none, they belong to another model, or the file is damaged.
     """
     state = read_weights(folder, step)
     try:

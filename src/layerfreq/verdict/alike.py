@@ -1,4 +1,4 @@
-"""Which runs may be judged together: trainings of one kind, that have got somewhere."""
+"""Which runs may be judged together: trainings of one kind that have made progress."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FALLEN = 0.75  # of its first loss; a training that is above has hardly begun
 
 
 def unlike(runs: Sequence[Run], same: Sequence[str] = SAME) -> str:
-    """Return what makes runs trainings of different kinds, in words; empty where nothing does.
+    """Return in words why runs are of different kinds; empty if they are not.
 
-    Runs in one experiment's folder belong together. Others do where they name the same experiment, model, data, number
-    of points, reading and centring, and share a layer. The depths of their networks may differ; those of one depth are
-    seeds of one network, and have equally many parameters.
+    Runs in one experiment's folder belong together. Others do if they name the same experiment, model, data, number of
+    points, reading and centring, and share a layer. Their networks may differ in depth; those of one depth are seeds of
+    one network, with the same number of parameters.
     """
     if len({run.path.resolve().parent for run in runs if _experiment(run)}) == 1 and all(map(_experiment, runs)):
         return ""
@@ -45,10 +45,10 @@ def unlike(runs: Sequence[Run], same: Sequence[str] = SAME) -> str:
 
 
 def hardly_trained(run: Run, step: int) -> str:
-    """Return in words that a run's loss had hardly fallen by a step; empty where it had, or nobody knows.
+    """Return in words that a run's loss had hardly fallen by a step; empty if it had, or is unknown.
 
-    Compared are the first logged loss and the median of the last tenth of those up to the step, since the loss of one
-    minibatch is noisy; a loss that begins at or below 0 tells nothing.
+    This compares the first logged loss with the median of the last tenth of those up to the step, since the loss of a
+    single minibatch is noisy; a loss that starts at or below 0 is ignored.
     """
     metrics: Any = run.metrics
     if "loss" not in metrics:
@@ -63,7 +63,7 @@ def hardly_trained(run: Run, step: int) -> str:
 
 
 def _experiment(run: Run) -> dict[str, Any]:
-    """Return what the experiment says whose folder a run is in; nothing where there is none."""
+    """Return the config of the experiment that a run belongs to; empty if there is none."""
     parent = run.path.resolve().parent
     about = Run(parent).config if (parent / "config.yaml").is_file() else {}
     return about if "experiment" in about else {}

@@ -22,11 +22,10 @@ WEAK = 0.3  # a rank correlation below this explains little
 def judge_cause(table: pd.DataFrame) -> Finding:
     """Judge the league table of heads at rms scale: within measured steps, does a higher frequency mean more steps.
 
-    "yes" where, in every table (optimizer, rule, head), the interval of the correlation lies above 0, and so does that
-    of the partial one wherever there is one; "no" where in every table the whole interval lies below `WEAK`; else
-    "undecided". There is no partial one where feature scale and dimension order the cuts just as the frequency does:
-    nothing is then left to hold fixed, but at rms scale the heads do not see the features' scale. The predictors that
-    do better are named.
+    "yes" if, in every table (optimizer, rule, head), the intervals of the correlation and of the partial correlation,
+    if any, lie above 0; "no" if in every table the whole interval lies below `WEAK`; else "undecided". There is no
+    partial correlation if feature scale and dimension order the cuts just as frequency does: nothing is then left to
+    hold fixed (at rms scale the heads do not see the features' scale). Better predictors are named.
 
     Args:
         table: As from `league`, with its standard columns.

@@ -1,9 +1,9 @@
 """Whether low frequencies are learned first: when each band of the error fell to half, against its frequency.
 
-A band's time is the first measured step at which its relative error is below `HALF`; that a spike of the loss lifts it
-again later does not count. Two bands that get there between the same two measurements, or of which neither does, have
-no known order. Over the pairs of known order, the correlation is the share in which the higher band is later minus that
-in which it is earlier (Kendall's tau where all are known).
+A band's time is the first measured step at which its relative error is below `HALF`; later spikes of the loss do not
+count. If two bands get there between the same two measurements, or neither does, their order is unknown. Over the pairs
+of known order, the correlation is the share in which the higher band is later minus the share in which it is earlier
+(Kendall's tau if all are known).
 
 Seeds are the clusters of the interval, which is never narrower than that of bands in random order: few bands can agree
 by luck in all seeds.
@@ -37,8 +37,8 @@ BAND_COLUMNS = ["k", "step", "first", "last", "runs", "never"]
 def judge_learning(runs: Sequence[tuple[Run, str]]) -> Finding:
     """Judge runs with errors by frequency: does a higher band get to half of the target's amplitude later.
 
-    "yes" where the whole interval of the mean rank correlation over seeds lies above 0, "no" where it lies below
-    `WEAK`, else "undecided", as with a single seed.
+    "yes" if the whole interval of the mean rank correlation over seeds lies above 0, "no" if it lies below `WEAK`, else
+    "undecided", as for a single seed.
 
     Args:
         runs: Runs and their clusters, as from `layerfreq.verdict.expand`.
@@ -72,9 +72,9 @@ def judge_learning(runs: Sequence[tuple[Run, str]]) -> Finding:
 
 
 def arrivals(errors: Any) -> tuple[Float64[np.ndarray, " m"], Int64[np.ndarray, " m"], Bool[np.ndarray, " m"]]:
-    """Return when each band came below `HALF`: k, steps, and whether it never did; then the step is the last measured.
+    """Return when each band fell below `HALF`: k, steps, and whether it never did; then the step is the last one.
 
-    Bands are those that say something (`ErrorSpectrum.told`) and hold a thousandth or more of what the strongest does.
+    Only bands in `ErrorSpectrum.told` with at least a thousandth of the strongest band's energy are used.
 
     Args:
         errors: As `Run.errors`, with one row or more.
@@ -89,15 +89,15 @@ def arrivals(errors: Any) -> tuple[Float64[np.ndarray, " m"], Int64[np.ndarray, 
 
 
 def bands_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
-    """Return when each band came below `HALF`, over runs with errors by frequency: one row per k, from low to high.
+    """Return when each band fell below `HALF`, over runs with errors by frequency: one row per k, from low to high.
 
     Args:
         runs: As for `judge_learning`.
 
     Returns:
-        Columns k; step, the median over runs, in which a band that never came below is later than all (NaN where that
-        is the median); first and last, the least and greatest step of those that did; runs, how many have the band;
-        never, in how many of them it did not.
+        Columns k; step, the median over runs, counting a band that never fell below as last (NaN if that is the
+        median); first and last, the minimum and maximum step of those that did; runs, the number of runs with the band;
+        never, the number in which it did not.
     """
     import pandas as pd
 
@@ -117,7 +117,7 @@ def bands_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
 
 
 def _order(k: Any, steps: Any, late: Any) -> tuple[float, float]:
-    """Return the rank correlation of steps with k in one run, and its variance were the bands in random order.
+    """Return the rank correlation of steps with k in one run, and its variance for bands in random order.
 
     Of the signs s_ij of k_i - k_j in random order, E s_ij s_ij = 1 and E s_ij s_il = 1/3, others are independent. The
     variance of sum y_ij s_ij over p pairs of known order is thus (p + sum_i (sum_j y_ij)^2) / 3: Kendall's
@@ -131,7 +131,7 @@ def _order(k: Any, steps: Any, late: Any) -> tuple[float, float]:
 
 
 def _finding(seeds: Sequence[Sequence[tuple[float, float]]], basis: str) -> Finding:
-    """Judge the rank correlations of seeds, each with its variance by luck."""
+    """Judge the rank correlations of seeds, each with its variance by chance."""
     values = np.array([np.mean([value for value, _ in runs]) for runs in seeds])
     mean, low, high = bootstrap(values)
     what = f"the step at which a band's relative error falls below {HALF} has rank correlation {mean:+.2f} with k"

@@ -1,4 +1,4 @@
-"""Slopes over depth, and how sure they are: seeds are the clusters, a single run has only its layers' scatter."""
+"""Slopes over depth with intervals: seeds are the clusters; a single run has only the scatter of its layers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Line:
 
     Attributes:
         slope: Change of the value per unit of x.
-        variance: Of the slope, from the scatter about the line, or from the values' own errors where these are larger.
-        freedom: Degrees of freedom of the scatter; 0 where two points leave none.
+        variance: Variance of the slope, from the scatter about the line, or from the values' own errors if these are
+            larger.
+        freedom: Degrees of freedom of the scatter; 0 for two points.
     """
 
     slope: float
@@ -33,9 +34,9 @@ class Effect:
 
     Attributes:
         slope: Mean over the clusters.
-        interval: That holds the true slope with probability `LEVEL`; None where nothing says how sure the slope is.
-        clusters: Number of clusters (seeds) behind it.
-        how: What the interval rests on, in words.
+        interval: Holds the true slope with probability `LEVEL`; None if it cannot be estimated.
+        clusters: Number of clusters (seeds).
+        how: What the interval is based on, in words.
     """
 
     slope: float
@@ -45,19 +46,19 @@ class Effect:
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where the whole interval lies on that side of 0, else 0."""
+        """-1 or 1 if the whole interval lies on that side of 0, else 0."""
         if self.interval is None:
             return 0
         return int(self.interval[0] > 0) - int(self.interval[1] < 0)
 
 
 def fit_line(x: Any, y: Any, errors: Any = None) -> Line | None:
-    """Fit a line through points; None where there are not two different x.
+    """Fit a line through points; None without two different x.
 
     Args:
         x: (k,) numbers.
         y: (k,) numbers.
-        errors: (k,) standard errors of y, NaN where unknown; None means unknown.
+        errors: (k,) standard errors of y, NaN if unknown; None means all unknown.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(np.unique(x)) < 2:
@@ -73,10 +74,10 @@ def fit_line(x: Any, y: Any, errors: Any = None) -> Line | None:
 
 
 def mean_slope(clusters: Sequence[Sequence[Line]]) -> Effect | None:
-    """Return the mean of the clusters' mean slopes; None where there is no line at all.
+    """Return the mean of the clusters' mean slopes; None if there is no line.
 
-    With two clusters or more, the interval is Student's, from the clusters' own slopes, whatever makes them differ.
-    With one, it is from the scatter of the points about their lines.
+    With two or more clusters, the interval is Student's, from the clusters' slopes. With one, it comes from the scatter
+    of the points about their lines.
 
     Args:
         clusters: For each cluster (seed), the lines of its runs.

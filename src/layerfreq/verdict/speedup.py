@@ -27,8 +27,8 @@ class Finding:
 
     Attributes:
         answer: "yes", "no" or "undecided".
-        sentence: The answer in plain words, with what it rests on or what is missing.
-        effect: Its size, where there is one.
+        sentence: The answer in words, with what it is based on or what is missing.
+        effect: Its size, if any.
         interval: The interval of the size.
     """
 
@@ -44,14 +44,14 @@ class Finding:
 def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None, *, together: bool = False) -> Finding:
     """Compare the steps that runs of different depth take to one training loss.
 
-    The effect is the change of log2(steps) per layer: per seed where each seed has several depths, else one line
-    through all runs. A run that does not reach the error counts with its last step, which is a bound; where there are
-    such runs the answer is "undecided" unless the deeper reach it and the shallower do not.
+    The effect is the change of log2(steps) per layer: per seed if each seed has several depths, else one line through
+    all runs. A run that does not reach the error counts with its last step, which is a bound; with such runs the answer
+    is "undecided" unless the deeper ones reach it and the shallower ones do not.
 
     Args:
         runs: Runs and their clusters, as from `layerfreq.verdict.expand`.
-        error: Training loss; None takes the experiment's own, or the lowest that all runs reached.
-        together: Compare runs of different kinds, too.
+        error: Training loss; None uses the experiment's own, or the lowest that all runs reached.
+        together: Also compare runs of different kinds.
 
     Raises:
         InputError: If the error is not a number above 0.
@@ -95,9 +95,9 @@ def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None, *, 
 
 
 def depth_of(run: Run) -> int | None:
-    """Return the depth of a run's network, which its config or its name says; None where neither does.
+    """Return the depth of a run's network from its config or name; None if neither says it.
 
-    How many layers were measured says nothing of it: they may be some of many.
+    The number of measured layers does not count: they may be some of many.
     """
     config = run.config
     for said in (config.get("depth"), config.get("hidden_layers")):
@@ -111,14 +111,14 @@ def depth_of(run: Run) -> int | None:
 
 
 def steps_to(metrics: Any, error: float) -> tuple[int, bool]:
-    """Return the first logged step with a loss of at most `error`; or the last step, and True, where there is none."""
+    """Return the first logged step with a loss of at most `error`; without one, the last step, and True."""
     step, loss = metrics["step"].to_numpy(), metrics["loss"].to_numpy()
     reached = step[loss <= error]
     return (int(reached.min()), False) if len(reached) else (int(step[~np.isnan(loss)].max()), True)
 
 
 def _own_error(runs: Sequence[Run]) -> float | None:
-    """The error at which an experiment ends its trainings, where all runs are of one that says so."""
+    """The error at which an experiment ends its trainings, if all runs belong to one that has it."""
     errors = set()
     for run in runs:
         parent = run.path.parent / "config.yaml"
