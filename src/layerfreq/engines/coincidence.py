@@ -39,7 +39,9 @@ def coincident(features: Float[Tensor, "n d"] | Tensor, squares: Float[Tensor, "
     return 1 + (found - 1) * int(alike.sum()) / len(whole)
 
 
-def fingerprints(features: Float[Tensor, "n d"] | Tensor, index: Tensor | None = None) -> Int64[Tensor, " k"]:
+def fingerprints(
+    features: Float[Tensor, "n d"] | Tensor, index: Tensor | None = None, *, most: int = NUMBERS
+) -> Int64[Tensor, " k"]:
     """Return a number for each point: the same for equal features, and another one otherwise.
 
     It is a sum of the features' bits times random odd numbers, modulo 2^64, which depends on no order of summation.
@@ -47,13 +49,14 @@ def fingerprints(features: Float[Tensor, "n d"] | Tensor, index: Tensor | None =
     Args:
         features: (n, d) floats.
         index: (k,) the points wanted; None means all.
+        most: Numbers up to which the compiled loop, which finds the same, is not worth loading.
     """
     d, device = features.shape[1], features.device
     weight = _weight(d).to(device)
     rows = torch.arange(len(features), device=device) if index is None else index
     out = torch.empty(len(rows), dtype=torch.int64, device=device)
     plain = device.type == "cpu" and features.dtype in (torch.float32, torch.float64) and features.is_contiguous()
-    if plain and index is None and features.numel() > NUMBERS:
+    if plain and index is None and features.numel() > most:
         from layerfreq.engines.cpu import kernels
 
         bits = features.detach().view(_BITS[features.element_size()]).numpy()

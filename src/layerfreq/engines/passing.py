@@ -61,7 +61,7 @@ class Passing:
         fresh = min(len(self._index) - self._met, len(block))
         if fresh:
             self._rows[self._met : self._met + fresh] = block[:fresh].numpy()
-            self._prints[numbers[:fresh]] = fingerprints(block[:fresh])
+            self._prints[numbers[:fresh]] = fingerprints(block[:fresh], most=0)
             self._met += fresh
             if self._met == len(self._index):
                 self._begin()
@@ -103,14 +103,13 @@ class Passing:
             list(run(part, parts(d, d)))
         self._shift += found[0] / r
         self._centred = np.empty_like(rows)
-        index = torch.from_numpy(self._index)
         products, sizes, total = self._look(rows)
         if not within_range(sizes):
             self._lost = True
             return
         self._total += total
         self._sizes[self._index] = self._own_sizes = sizes
-        self._add(rows, index, products, sizes)
+        self._add(rows, self._index, products, sizes)
 
     def _meet(self, block: Tensor, numbers: Tensor) -> None:
         """Let points come by the centres."""
@@ -122,22 +121,22 @@ class Passing:
             block, numbers = block[:-before], numbers[:-before]
         if not len(block):
             return
-        self._prints[numbers] = fingerprints(block)
+        self._prints[numbers] = fingerprints(block, most=0)
         x = block.numpy()
         products, sizes, total = self._look(x)
         self._total += total
-        self._sizes[numbers] = sizes
-        self._add(x, numbers, products, sizes)
+        self._sizes[numbers.numpy()] = sizes  # NumPy takes a tensor of one number for that number
+        self._add(x, numbers.numpy(), products, sizes)
 
-    def _add(self, x: np.ndarray, numbers: Tensor, products: np.ndarray, sizes: np.ndarray) -> None:
+    def _add(self, x: np.ndarray, numbers: np.ndarray, products: np.ndarray, sizes: np.ndarray) -> None:
         """Turn products of centres and points into squared distances; those of close pairs are taken directly."""
         both = self._own_sizes[:, None] + sizes
         squared = both - 2 * products
-        itself = self._index[:, None] == numbers.numpy()
+        itself = self._index[:, None] == numbers
         first, second = np.nonzero((squared < CLOSE * both) & ~itself)
         squared[first, second] = differences(self._rows, x, first, second, np.ones(x.shape[1]))
         squared[itself] = 0.0
-        self._squared[:, numbers.numpy()] = squared
+        self._squared[:, numbers] = squared
 
     def _look(self, x: np.ndarray) -> tuple[Float64[np.ndarray, "r k"], Float64[np.ndarray, " k"], np.ndarray]:
         """Return the points' products with the centres, their sizes, and their sum, (d,), about the centres' mean.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -153,7 +153,7 @@ def collect_labels(model: nn.Module, inputs: Any, targets: Any, cut: Cut) -> Ten
             model, inputs, targets, [cut], lambda name, part, n, label: labels.append(torch.as_tensor(label).clone())
         )
     else:
-        with untouched(model, inputs):
+        with while_read(model, inputs):
             labels += [Layout(count(x)).label(y)[0].clone() for x, y in batches(inputs, targets)]
     return torch.cat(labels)
 
@@ -344,5 +344,10 @@ def most_points(model: nn.Module, inputs: Any) -> int:
 
 def count_points(model: nn.Module, inputs: Any) -> int:
     """Return the number of points in the inputs; of a loader, by going through it."""
-    with untouched(model, inputs) if is_loader(inputs) else nullcontext():
+    with while_read(model, inputs):
         return sum(count(x) for x, _ in batches(inputs))
+
+
+def while_read(model: nn.Module, inputs: Any) -> AbstractContextManager[None]:
+    """Leave everything untouched while inputs are gone through; a list or points in one piece run nobody's code."""
+    return untouched(model, inputs) if is_loader(inputs) and type(inputs) is not list else nullcontext()

@@ -24,8 +24,7 @@ from layerfreq.data.inputs import (
     tensors_of,
 )
 from layerfreq.data.validation import drift
-from layerfreq.isolation.preserve import untouched
-from layerfreq.network.extract import Buffer
+from layerfreq.network.extract import Buffer, while_read
 from layerfreq.network.reading import Layout
 
 OFTEN = 64  # points after which at the latest one is run again, if batches are as small
@@ -65,7 +64,7 @@ class Pieces:
             return None
         number = length_hint(samples_of(inputs) if is_dataset(inputs) else inputs, 1)
         parts, labels, sizes, taken = [], [], [], 0
-        with untouched(model, inputs):
+        with while_read(model, inputs):
             for x, y in batches(inputs):
                 taken += sum(t.nbytes for t in tensors_of(x))
                 if y is None or not _is_plain(x) or (taken if parts else taken * number) > room:
