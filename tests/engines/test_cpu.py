@@ -12,7 +12,7 @@ from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
 from layerfreq.engines.cpu.bins import kernel_basis
 from layerfreq.engines.cpu.chebyshev import kernel_series
-from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT
+from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT, SQUARE_SHIFT
 from layerfreq.engines.threads import parts
 from layerfreq.errors import InputError
 from tests.helpers.brute import brute, one_hot
@@ -28,7 +28,7 @@ def test_basis_spans_kernel_derivative_and_square(inv_delta):
     d = np.geomspace(lowest, 4, 5000).astype(np.float32)
     pattern = d.view(np.int32) - basis.lowest
     place = (pattern >> PLACE_SHIFT) & (2**PLACE_BITS - 1)
-    moments = np.stack([np.ones(len(d)), place, place.astype(float) ** 2], axis=1)
+    moments = np.stack([np.ones(len(d)), place, place.astype(np.int64) ** 2 >> SQUARE_SHIFT], axis=1)
     functions = np.einsum("np,npr->nr", moments, basis.moments[pattern >> BIN_SHIFT])
     exact, m = np.exp(-np.outer(d.astype(float), inv_delta) / 2), len(inv_delta)
     values = functions @ basis.values

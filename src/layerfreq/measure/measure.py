@@ -65,7 +65,7 @@ def spectrum(
             (relative to 0.01 where LFR is smaller).
         engine: "auto": "cpu" on the CPU for about 300 points or more, "cuda" on an NVIDIA GPU (Ampere or later, with
             Triton) above 1,024 points, otherwise "blocked" (measured in docs/benchmarks.md). "cpu": all cutoffs from
-            one pass, LFR to 1e-5 (3e-5 where all points lie in two places). "cuda": the same on one NVIDIA GPU, 1e-6.
+            one pass, LFR to 1e-5. "cuda": the same on one NVIDIA GPU, 1e-6.
             "blocked": any device; float64 features keep float64 accuracy. "reference": float64, dense.
             `Spectrum.engine` says which one was used.
         device: Where to compute; None means where the features are.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64, Shaped
 
 from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Strays, Tile
 from layerfreq.engines.threads import scratch
@@ -20,6 +20,8 @@ from layerfreq.engines.threads import scratch
 SAMPLES = 8  # an octave, of distances and cutoffs, to find the functions
 NEAR = 1e-7  # u d / 2 below which the kernel is taken as one
 SHORTEST = 2.0**-120  # squared distance, near float32's smallest, below which points are in one place
+FEW_DISTANCES, SOME, SAME = 8, 1 << 14, 1e-5  # few, of so many at least; the relative difference that rounding makes
+NOWHERE = np.zeros(0, np.float32)
 FAR = 45.0  # u d / 2 above which it is taken as zero
 
 
@@ -27,7 +29,7 @@ FAR = 45.0  # u d / 2 above which it is taken as zero
 class Basis(Expansion):
     """Functions phi of the squared distance that span the kernels at all cutoffs.
 
-    With the moments M = (count, sum of places, sum of squared places) of the pairs in each bin,
+    With the moments M = (count, sum of places, sum of their squares without the last bits) of the pairs in each bin,
     sum over pairs of phi = sum over bins of M @ moments[bin], and sums of kernels are that times the last two.
 
     Attributes:
@@ -63,15 +65,21 @@ class Basis(Expansion):
             self.deposit(tile._replace(products=turned, rows=tile.columns, columns=tile.rows, own=nowhere), *across)
 
 
-def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, tolerance: float) -> Basis:
+def kernel_basis(
+    inv_delta: Float64[np.ndarray, " m"],
+    farthest: float,
+    tolerance: float,
+    only: Float32[np.ndarray, " k"] = NOWHERE,
+) -> Basis:
     """Find the functions for some cutoffs, and distances up to `farthest`.
 
     Args:
         inv_delta: (m,) increasing cutoffs.
         farthest: An upper bound of the squared distances, within float32's range.
         tolerance: The absolute error of a kernel that may be left by leaving functions out.
+        only: Squared distances, where all pairs have one of a few: parabolas are exact there.
     """
-    from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS
+    from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, SQUARE_SHIFT
 
     farthest = max(farthest, 2.0**-100)
     shortest = min(max(NEAR / float(inv_delta[-1]), SHORTEST), farthest / 4)
@@ -92,18 +100,34 @@ def kernel_basis(inv_delta: Float64[np.ndarray, " m"], farthest: float, toleranc
 
     # Gauss-Legendre points: what a parabola through them misses has no overlap with pairs spread smoothly in a bin.
     points, _ = np.polynomial.legendre.leggauss(3)
-    places = (points + 1) / 2
-    at = (edges[:-1, None] + np.diff(edges)[:, None] * places).reshape(-1)
-    functions = (_kernel(at, cutoffs) @ (right[:rank] / sizes[:rank, None]).T).reshape(bins, 3, rank)
-    to_parabola = np.linalg.inv(np.vander(places * 2**PLACE_BITS - 0.5, 3, increasing=True))
+    places = np.tile((points + 1) / 2, (bins, 1))
+    for distance in only.tolist():
+        k = (_bits(distance) >> BIN_SHIFT) - lowest
+        if 0 <= k < bins:
+            place = (distance - edges[k]) / (edges[k + 1] - edges[k])
+            places[k, np.abs(places[k] - place).argmin()] = place
+    inside = (edges[:-1, None] + np.diff(edges)[:, None] * places).reshape(-1)
+    functions = (_kernel(inside, cutoffs) @ (right[:rank] / sizes[:rank, None]).T).reshape(bins, 3, rank)
+    # What places and their squares are on average over all that is rounded down to them.
+    at = places * 2**PLACE_BITS
+    counted = np.stack([np.ones_like(at), at - 0.5, (at**2 - at + 1 / 3) / 2**SQUARE_SHIFT - 0.5], axis=2)
     kernel = _kernel(distances, inv_delta)
     return Basis(
         lowest=lowest << BIN_SHIFT,
         highest=((lowest + bins) << BIN_SHIFT) - 1,
-        moments=np.ascontiguousarray(np.einsum("pq,bqr->bpr", to_parabola, functions)),
+        moments=np.linalg.solve(counted, functions),
         values=left.T @ np.hstack([kernel, kernel * distances[:, None] / -2]),
         square=left.T @ _kernel(distances, 2 * inv_delta),
     )
+
+
+def few(squared: Shaped[np.ndarray, "s n"]) -> Float32[np.ndarray, " k"]:
+    """Return the squared distances that there are, up to rounding, where these are few, as of points in two places."""
+    some = np.sort(squared[:, :: 1 + squared.size // SOME].astype(np.float32), axis=None)
+    some = some[np.isfinite(some)]
+    some = some[some > SAME * some[-1:]]  # the others are of points in one place, up to rounding
+    starts = np.flatnonzero(np.diff(some, prepend=0) > SAME * some)
+    return some[starts] if len(starts) <= FEW_DISTANCES else NOWHERE
 
 
 def _kernel(distances: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from layerfreq.data.targets import Targets
 from layerfreq.engines.base import FEWEST, Engine, Points, RowCurves
-from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, kernel_basis
+from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, few, kernel_basis
 from layerfreq.engines.cpu.chebyshev import Series, kernel_series
 from layerfreq.engines.cpu.expansion import Across, Beyond, Classes, Expansion, Side, Tile, Weights
 from layerfreq.engines.cpu.folded import Folded
@@ -130,7 +130,8 @@ class Cpu(Engine[Rows, Columns]):
     @cached_property
     def _bins(self) -> Basis:
         with one_blas_thread():  # beside threads that still spin after a forward pass, more take 100 times longer
-            return kernel_basis(self._cutoffs, 4 * self._radius**2, 1e-7 / len(self.targets.energy))
+            tolerance = 1e-7 / len(self.targets.energy)
+            return kernel_basis(self._cutoffs, 4 * self._radius**2, tolerance, few(self._looked_at()))
 
     @cached_property
     def _own(self) -> Columns:

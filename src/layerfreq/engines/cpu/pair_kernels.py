@@ -12,16 +12,17 @@ import numpy as np
 
 from layerfreq.engines.compiling import loop
 
-CHUNK = 512  # pairs whose three moments fit a 64-bit word: 10 + 21 + 33 bits
+CHUNK = 512  # pairs whose three moments fit a 64-bit word: 10 + 25 + 29 bits
 FEW = 32  # pairs below which a table of bins does not pay
 MANTISSA = 23  # bits of a float32 below its exponent
 BIN_BITS = 5  # 32 bins an octave: the top bits of a float32 pattern are a logarithm
-PLACE_BITS = 12  # resolution of a distance inside its bin
+PLACE_BITS = 16  # resolution of a distance inside its bin: nearly all that float32 has
+SQUARE_SHIFT = 12  # bits that are left out of a place's square
 BIN_SHIFT = MANTISSA - BIN_BITS
 PLACE_SHIFT = BIN_SHIFT - PLACE_BITS
 _PLACES = (1 << PLACE_BITS) - 1
-_COUNT, _FIRST = np.uint64(54), np.uint64(33)
-_FIRST_MASK, _SECOND_MASK = np.uint64((1 << 21) - 1), np.uint64((1 << 33) - 1)
+_COUNT, _FIRST = np.uint64(54), np.uint64(29)
+_FIRST_MASK, _SECOND_MASK = np.uint64((1 << 25) - 1), np.uint64((1 << 29) - 1)
 CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
 
 
@@ -82,11 +83,17 @@ def _to_bins(bits, width, lowest, highest, bins, places):
 
 
 @loop()
+def _square(place):
+    """Return the square of a place as bins count it, exact in float32."""
+    return np.float64(np.uint64(place) * np.uint64(place) >> np.uint64(SQUARE_SHIFT))
+
+
+@loop()
 def _count(bins, places, width, words, counts):
     """Add count, place and squared place of every pair to its bin, in one 64-bit addition each."""
     for j in range(width):
         place = np.uint64(places[j])
-        words[j] = (np.uint64(1) << _COUNT) + (place << _FIRST) + place * place
+        words[j] = (np.uint64(1) << _COUNT) + (place << _FIRST) + (place * place >> np.uint64(SQUARE_SHIFT))
     # Neighbours in the row often share a bin: additions to two rows do not wait for each other.
     even, odd = counts[0], counts[1]
     for j in range(0, width - 1, 2):
@@ -155,8 +162,7 @@ def classes_to_bins(tile, classes, table, sums):
                 if w < FEW:
                     for j in range(w):
                         if j != mine:
-                            t = np.float64(places[j])
-                            _add(into, 1.0, t, t * t, moments[bins[j]])
+                            _add(into, 1.0, np.float64(places[j]), _square(places[j]), moments[bins[j]])
                     continue
                 _count(bins, places, w, words, counts)
                 if mine >= 0:
@@ -196,12 +202,12 @@ def vectors_to_bins(tile, targets, table, sums):
             _empty(counts, first, last, moments, sums[i, c])
             for j in range(w):
                 if j != mine:
-                    t, k = np.float32(places[j]), bins[j]
+                    t, square, k = np.float32(places[j]), np.float32(_square(places[j])), bins[j]
                     for q in range(c):
                         y = targets[a + j, q]
                         weighted[k, 0, q] += y
                         weighted[k, 1, q] += t * y
-                        weighted[k, 2, q] += t * t * y
+                        weighted[k, 2, q] += square * y
             begin, end = min(begin, first), max(end, last)
         for k in range(begin, end + 1):
             part = weighted[k]
