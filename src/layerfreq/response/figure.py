@@ -50,43 +50,20 @@ def figure_learning(measured: Sequence[tuple[int, Any]], unit: str = "step") -> 
         unit: What a step is called.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
-    from matplotlib.ticker import LogFormatter
 
     k = measured[-1][1].k
     kept = [(step, found) for step, found in measured if np.array_equal(found.k, k)]
-    steps = np.array([step for step, _ in kept], dtype=np.float64)
-    relative = np.stack([np.where(found.told, found.relative, np.nan) for _, found in kept], axis=1)
-    blind = np.where(relative >= np.stack([found.chance for _, found in kept], axis=1), 1.0, np.nan)
+    steps, spectra = np.array([step for step, _ in kept], dtype=np.float64), [found for _, found in kept]
+    relative = np.stack([np.where(found.told, found.relative, np.nan) for found in spectra], axis=1)
     seen = np.flatnonzero(np.isfinite(relative).any(axis=1))
     figure, (ax, below) = plt.subplots(
         2, 1, figsize=(7.0, 6.0), layout="constrained", sharex=True, height_ratios=(2, 1)
     )
     x, y = _edges(steps), _edges(k, log=bool(k[0] > 0))
-    ax.set_facecolor("0.9")
-    drawn = ax.pcolormesh(x, y, np.ma.masked_invalid(relative), vmin=0, vmax=1, cmap="viridis_r", rasterized=True)
-    clear = ListedColormap(["none"])
-    ax.pcolor(x, y, np.ma.masked_invalid(blind), cmap=clear, hatch="////", edgecolor="white", linewidth=0)
-    figure.colorbar(drawn, ax=ax, extend="max", label="relative error (amplitude)")
-    keys = [
-        Patch(facecolor="0.9", label="says nothing"),
-        Patch(facecolor="0.2", edgecolor="white", hatch="////", label="chance, or worse"),
-    ]
-    figure.legend(handles=keys, loc="outside upper left", ncols=2, fontsize="small", frameon=False)
-    for threshold, dash in LEARNED.items():
-        up, *around = (
-            np.minimum([np.nan if one is None else one for one in ks], k[seen[-1]] if len(seen) else np.inf)
-            for ks in zip(*[(f.learned(threshold), *f.learned_interval(threshold)) for _, f in kept], strict=True)
-        )
-        below.plot(steps, up, color="black", linestyle=dash, marker=".", label=f"under {threshold}")
-        below.fill_between(steps, around[0], around[1], color="black", alpha=0.15, lw=0)
-    below.legend(title="relative error", fontsize="small", frameon=False)
+    _draw_map(figure, ax, x, y, relative, np.stack([found.chance for found in spectra], axis=1))
+    _draw_learned(below, steps, spectra, k[seen[-1]] if len(seen) else np.inf)
     for each in (ax, below):
-        each.set_yscale(**_scale(k[seen[0] :] if len(seen) else k))
-        if each.get_yscale() == "log":
-            each.yaxis.set_major_formatter("{x:g}")
-            each.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        _show_frequencies(each, k[seen[0] :] if len(seen) else k)
         if len(seen):
             each.set_ylim(y[seen[0]], y[seen[-1] + 1])
     ax.set(ylabel=f"k ({measured[-1][1].units})")
@@ -94,6 +71,43 @@ def figure_learning(measured: Sequence[tuple[int, Any]], unit: str = "step") -> 
     if bent(steps):
         below.set_xscale("symlog", linthresh=1)
     return figure
+
+
+def _draw_map(figure: Figure, ax: Axes, x: Any, y: Any, relative: Any, chance: Any) -> None:
+    """Draw the relative error (bands, steps) in colour, hatched where it is no smaller than chance."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    ax.set_facecolor("0.9")
+    drawn = ax.pcolormesh(x, y, np.ma.masked_invalid(relative), vmin=0, vmax=1, cmap="viridis_r", rasterized=True)
+    blind = np.ma.masked_invalid(np.where(relative >= chance, 1.0, np.nan))
+    ax.pcolor(x, y, blind, cmap=ListedColormap(["none"]), hatch="////", edgecolor="white", linewidth=0)
+    figure.colorbar(drawn, ax=ax, extend="max", label="relative error (amplitude)")
+    keys = [
+        Patch(facecolor="0.9", label="says nothing"),
+        Patch(facecolor="0.2", edgecolor="white", hatch="////", label="chance, or worse"),
+    ]
+    figure.legend(handles=keys, loc="outside upper left", ncols=2, fontsize="small", frameon=False)
+
+
+def _draw_learned(ax: Axes, steps: Any, spectra: Sequence[Any], top: float) -> None:
+    """Draw up to which frequency each spectrum is learned, with two standard errors, nothing above the map's top."""
+    for threshold, dash in LEARNED.items():
+        found = [(one.learned(threshold), *one.learned_interval(threshold)) for one in spectra]
+        up, low, high = np.minimum(np.array(found, dtype=np.float64), top).T  # None is NaN
+        ax.plot(steps, up, color="black", linestyle=dash, marker=".", label=f"under {threshold}")
+        ax.fill_between(steps, low, high, color="black", alpha=0.15, lw=0)
+    ax.legend(title="relative error", fontsize="small", frameon=False)
+
+
+def _show_frequencies(ax: Axes, k: Any) -> None:
+    """Scale a vertical axis of frequencies, with ticks as plain numbers."""
+    from matplotlib.ticker import LogFormatter
+
+    ax.set_yscale(**_scale(k))
+    if ax.get_yscale() == "log":
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def _scale(k: Any) -> dict[str, Any]:

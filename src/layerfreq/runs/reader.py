@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,27 +62,14 @@ def read_back(frame: Any) -> Iterator[Measured]:
     Raises:
         InputError: If it has an unknown scale.
     """
-    import pandas as pd
-
     if len(frame) == 0:
         return
     about = frame.attrs
     for one in frame["scale"].unique():
         as_scale(one)
-    layer, names = pd.factorize(frame["layer"])
-    scale = pd.Categorical(frame["scale"], SCALES).codes
-    step, depth = (frame[name].to_numpy(dtype=np.int64) for name in ("step", "depth"))
-    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in _CURVES}
-    order = np.lexsort((columns["inv_delta"], scale, layer, depth, step))
-    step, depth, layer, scale = step[order], depth[order], layer[order], scale[order]
-    columns = {name: values[order] for name, values in columns.items()}
-    starts = np.zeros(len(order), dtype=bool)
-    starts[0] = True
-    for key in (step, layer, scale):
-        starts[1:] |= np.diff(key) != 0
-    edges = [*np.flatnonzero(starts), len(order)]
+    (step, depth, layer, scale), columns, edges = _sorted(frame)
     place, before = None, None
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
+    for first, end in pairwise(edges):
         curves = {name: values[first:end].copy() for name, values in columns.items()}
         stderr = curves.pop("stderr")
         one = Spectrum(
@@ -94,14 +82,33 @@ def read_back(frame: Any) -> Iterator[Measured]:
             floor=float(about.get("floor", curves["chance"][0])),
             spread=0.0,
             engine="",
-            coincident=coincident_at(about, step[first], SCALES[scale[first]], names[layer[first]]),
+            coincident=coincident_at(about, step[first], SCALES[scale[first]], layer[first]),
         )
         here = step[first], layer[first]
         again = before is not None and here == place and _same(before, one)
         if again and before is not None:
             one = _rescaled(before, one)
-        yield Measured(int(step[first]), str(names[layer[first]]), int(depth[first]), one, again)
+        yield Measured(int(step[first]), str(layer[first]), int(depth[first]), one, again)
         place, before = here, one
+
+
+def _sorted(frame: Any) -> tuple[tuple[Any, Any, Any, Any], dict[str, Any], list[Any]]:
+    """Return a frame's rows spectrum by spectrum: step, depth, layer and number of the scale, curves, and its edges.
+
+    An edge is the first row of a spectrum; the last one is the number of rows.
+    """
+    import pandas as pd
+
+    layer, names = pd.factorize(frame["layer"])
+    scale = pd.Categorical(frame["scale"], SCALES).codes
+    step, depth = (frame[name].to_numpy(dtype=np.int64) for name in ("step", "depth"))
+    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in _CURVES}
+    order = np.lexsort((columns["inv_delta"], scale, layer, depth, step))
+    step, depth, layer, scale = step[order], depth[order], layer[order], scale[order]
+    starts = np.ones(len(order), dtype=bool)
+    starts[1:] = (np.diff(step) != 0) | (np.diff(layer) != 0) | (np.diff(scale) != 0)
+    columns = {name: values[order] for name, values in columns.items()}
+    return (step, depth, np.asarray(names)[layer], scale), columns, [*np.flatnonzero(starts), len(order)]
 
 
 def medians(frame: Any) -> pd.DataFrame:

@@ -246,28 +246,15 @@ def _judge(table: Any, scale: str, unit: str, every: int) -> ScaleVerdict:
     """Judge the medians of one scale; `every` counts the runs of all scales."""
     import pandas as pd
 
-    columns = pd.Index(STEP_COLUMNS)
     runs = table["run"].nunique()
     shared = table.groupby("step")["run"].nunique()
     steps = [int(step) for step in shared.index[shared == runs]]
     if not steps:
         why = f"no {unit} was measured in all {runs} runs"
-        return ScaleVerdict(scale, "undecided", None, None, None, why, pd.DataFrame(columns=columns), unit)
-    seeds = table["seed"].nunique()
-    rows, last, why = [], None, ""
-    resolved = (table["median"] > 0) & (table["median"] <= table["resolution"])
-    for step in steps:
-        here = table["step"] == step
-        part, good = table[here], table[here & resolved]
-        last, why = _at(good, seeds)
-        left_out = len(part) - len(good)
-        if left_out:
-            why += f"; {left_out} of {len(part)} medians at {unit} {step} left out as beyond the resolution"
-        interval = (math.nan, math.nan) if last is None or last.interval is None else last.interval
-        slope, clusters = (math.nan, 0) if last is None else (last.slope, last.clusters)
-        answer = _answer(last)
-        rows.append([step, answer, slope, *interval, clusters, len(good), left_out])
-    frame = pd.DataFrame(rows, columns=columns)
+        return ScaleVerdict(
+            scale, "undecided", None, None, None, why, pd.DataFrame(columns=pd.Index(STEP_COLUMNS)), unit
+        )
+    frame, last, why = _by_step(table, steps, unit)
     answers = frame["answer"].tolist()
     held = 0
     while held < len(answers) and answers[-1 - held] == "yes":
@@ -286,6 +273,25 @@ def _judge(table: Any, scale: str, unit: str, every: int) -> ScaleVerdict:
         steps=frame,
         unit=unit,
     )
+
+
+def _by_step(table: Any, steps: Sequence[int], unit: str) -> tuple[pd.DataFrame, Effect | None, str]:
+    """Judge every step; return the rows, and the effect at the last step with what it rests on."""
+    import pandas as pd
+
+    rows, last, why = [], None, ""
+    resolved = (table["median"] > 0) & (table["median"] <= table["resolution"])
+    for step in steps:
+        here = table["step"] == step
+        part, good = table[here], table[here & resolved]
+        last, why = _at(good, table["seed"].nunique())
+        left_out = len(part) - len(good)
+        if left_out:
+            why += f"; {left_out} of {len(part)} medians at {unit} {step} left out as beyond the resolution"
+        interval = (math.nan, math.nan) if last is None or last.interval is None else last.interval
+        slope, clusters = (math.nan, 0) if last is None else (last.slope, last.clusters)
+        rows.append([step, _answer(last), slope, *interval, clusters, len(good), left_out])
+    return pd.DataFrame(rows, columns=pd.Index(STEP_COLUMNS)), last, why
 
 
 def _at(good: Any, seeds: int) -> tuple[Effect | None, str]:
