@@ -19,7 +19,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "api"
 PUBLIC = [path for page in sorted(PAGES.glob("*.md")) for path in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
 HOOKS = ("on_", "state_dict", "load_state_dict")  # what a framework calls, and nobody else
 NEEDS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "lightning": "lightning"}
-NEEDS |= {"transformers": "transformers", "plotly": "plotly", "deepxde": "deepxde"}
+NEEDS |= {"transformers": "transformers", "report": "plotly", "deepxde": "deepxde"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

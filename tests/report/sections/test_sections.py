@@ -157,6 +157,15 @@ def test_intervals_in_which_nothing_changed_or_weights_are_damaged_say_so(tmp_pa
     assert ["is damaged" in one for one in said] == [False, True, True]
 
 
+def test_slower_networks_have_fewer_intervals_and_then_fewer_points(tmp_path):
+    run, (x, y) = keep(tmp_path / "run", in_time(), range(9)), waves()
+    for passes, many, used in ((60, 8, "60 points"), (30, 4, "60 points"), (15, 2, "60 points"), (14.5, 2, "30 of 60")):
+        each = SECONDS / 60 / passes if passes != 14.5 else SECONDS / 30.5 / 14
+        found = changes(trained(run, in_time(), x, y, each=each))
+        assert len(rows(found.html)) == 1 + many
+        assert f"at {used}" in found.html
+
+
 def test_readings_of_some_layers_are_the_runs_own(tmp_path, images):
     run = keep(tmp_path / "run", of_images(), config={"reading": {"1": "mean"}})
     one = trained(run, of_images(), *images, layers=["1"])

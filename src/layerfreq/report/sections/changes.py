@@ -12,8 +12,9 @@ from layerfreq.related.changes import Change, run_change
 from layerfreq.report.escaping import text
 from layerfreq.report.sections.section import Section, Trained, affordable, some
 
-INTERVALS = 8  # between kept steps whose change of the outputs is shown
+INTERVALS = (8, 4, 2)  # between kept steps, whose changes are shown; fewer where more would leave few points
 POINTS = 1000  # at which outputs are compared, at most
+ENOUGH = 200
 FEWEST = 20
 PASSES = 7  # forward passes for an interval: two ends, five random steps
 
@@ -30,13 +31,12 @@ def changes(trained: Trained) -> Section:
     Raises:
         InputError: If two steps were not kept, the network is too slow, or it does not take the inputs.
     """
-    steps = some(trained.steps, INTERVALS + 1)
-    if len(steps) < 2:
+    if len(trained.steps) < 2:
         raise InputError("weights of one step only")
     if not isinstance(trained.inputs, Tensor) or not trained.inputs.is_floating_point():
         raise InputError("inputs are not coordinates of points: a tensor of floats")
     run, model = trained.run, trained.model
-    count = affordable(trained, PASSES * (len(steps) - 1), POINTS, FEWEST)
+    steps, count = _affordable(trained)
     inputs = trained.at(trained.drawn(count))
     # Low is what holds half of the variance of the outputs at the last step.
     cutoff = run_change(run, steps[-1], steps[0], model, inputs, controls=0, shuffles=1).cutoff
@@ -55,6 +55,21 @@ def changes(trained: Trained) -> Section:
         '<div class="scroll" tabindex="0" role="region" aria-label="changes of the outputs"><table class="changes">'
         f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div><p class="quiet">{NOTE}</p>'
     )
+
+
+def _affordable(trained: Trained) -> tuple[list[int], int]:
+    """Return kept steps, and the number of points.
+
+    Raises:
+        InputError: If that would be too few.
+    """
+    steps, count = trained.steps, 0
+    for intervals in INTERVALS:
+        steps, last = some(trained.steps, intervals + 1), intervals == INTERVALS[-1]
+        count = affordable(trained, PASSES * (len(steps) - 1), POINTS, FEWEST if last else 0)
+        if count >= min(ENOUGH, trained.n):
+            break
+    return steps, count
 
 
 def _row(before: int, after: int, found: Change) -> str:
