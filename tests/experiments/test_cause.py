@@ -101,17 +101,21 @@ def test_heads_on_the_inputs_are_the_same_wherever_they_are_trained(alone):
         "loky",
         pytest.param(
             "dask",
-            marks=pytest.mark.compatibility("set-up", "reproduce cause on Dask, local cluster of two workers", "works"),
+            marks=[
+                pytest.mark.compatibility("set-up", "reproduce cause on Dask, local cluster of two workers", "works"),
+                pytest.mark.needs("distributed"),
+            ],
         ),
         pytest.param(
             "ray",
-            marks=pytest.mark.compatibility("set-up", "reproduce cause on Ray, local cluster of two workers", "works"),
+            marks=[
+                pytest.mark.compatibility("set-up", "reproduce cause on Ray, local cluster of two workers", "works"),
+                pytest.mark.needs("ray"),
+            ],
         ),
     ],
 )
 def test_two_workers_give_the_numbers_of_one_process(alone, tmp_path, backend):
-    if backend != "loky":
-        pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])
     heads = "relearn", "figures", "results.parquet", "league.parquet"
     if backend != "loky":  # what is slow there is to begin: the trainings are taken over
         shutil.copytree(alone[0], tmp_path / "two", ignore=shutil.ignore_patterns(*heads))

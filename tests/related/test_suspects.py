@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from layerfreq.errors import InputError
@@ -33,8 +33,7 @@ def test_residuals_are_those_of_the_filter(seed, scale, log_cutoff, floats):
     x = rng.normal(size=(12, 3)) * [1, 2, 0.1] + 5
     y = rng.normal(size=(12, 2)) if floats else np.eye(3)[rng.integers(0, 2, 12)]
     targets = y if floats else y.argmax(axis=1)
-    if not floats and len(set(targets)) == 1:
-        return
+    assume(floats or len(set(targets)) > 1)
     found = suspects(x, targets, 10.0**log_cutoff, scale=scale)
     f = x - x.mean(axis=0)
     f = f / {"raw": 1, "rms": np.sqrt((f**2).sum(axis=1).mean()), "maxabs": abs(f).max(axis=0)}[scale]
