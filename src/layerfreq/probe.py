@@ -80,9 +80,9 @@ class Probe:
         plan: Where.
         scales: At which scales; raw and rms follow from one another.
         memory: What the features may take at a time, see `layer_spectra`.
-        options: Of `spectrum`, but for the scale.
-        error: Options of `error_spectrum`, or None where it is not asked for.
-        wanted: Name -> what is measured instead of the labels, as from `as_wanted`; None where they are.
+        options: Options of `spectrum`, but for the scale.
+        error: Options of `error_spectrum`, or None if it is not asked for.
+        wanted: Name -> what is measured instead of the labels, as from `as_wanted`; None if they are.
         told: Which warnings of drawn rows or sketches were given: each comes once, however often is measured.
         whole: Whether the model runs on batches only as they come.
         changing: Layers whose features were found to depend on which points a batch has.
@@ -349,7 +349,7 @@ def _check_wanted(found: Plan) -> None:
 
 
 def _watching(outputs: Outputs | None, wanted: Wanted | None) -> OnOutput | None:
-    """Return what the next pass shows its outputs to; None where nobody waits for them any more."""
+    """Return what the next pass shows its outputs to; None if nobody waits for them any more."""
     waiting = [one.see for one in (outputs, wanted) if one is not None and not one.seen]
 
     def see(inputs: Any, targets: Any, output: Any) -> None:

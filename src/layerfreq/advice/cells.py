@@ -25,8 +25,8 @@ def at_cut(points: Points, name: str, seed: int, kept: Kept) -> Arrays:
 
     Args:
         points: The data set.
-        name: Of the cut.
-        seed: Of folds and parts.
+        name: Name of the cut.
+        seed: Seed for folds and parts.
         kept: Where it is found, if it was found before.
 
     Returns:

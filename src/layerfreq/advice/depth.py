@@ -50,7 +50,7 @@ def judge_depth(layers: Sequence[str], medians: np.ndarray) -> Depth:
 
     Args:
         layers: (k,) names of cuts, input to output.
-        medians: (parts, k) rms median frequencies at the cuts, of disjoint parts of the points; NaN where unknown.
+        medians: (parts, k) rms median frequencies at the cuts, of disjoint parts of the points; NaN if unknown.
     """
     nothing = float("nan")
     if len(layers) < 2 or len(medians) < 2 or not np.isfinite(medians).all():
@@ -64,12 +64,12 @@ def judge_depth(layers: Sequence[str], medians: np.ndarray) -> Depth:
 
 
 def medians_of_parts(features: Tensor, targets: Tensor, seed: int, groups: Tensor | None = None) -> np.ndarray:
-    """Return the rms median of each part of the points, (parts,); NaN where there is none, empty where they are few.
+    """Return the rms median of each part of the points, (parts,); NaN if there is none, empty if they are few.
 
     Args:
         features: (n, d).
         targets: (n,) class ids, or (n,) or (n, c) floats.
-        seed: Of the parts.
+        seed: Seed for the parts.
         groups: As for `held_out`; a part has all points of some.
     """
     order = shuffled(torch.arange(len(features)) if groups is None else groups, seed)
@@ -84,12 +84,12 @@ def _median(features: Tensor, targets: Tensor) -> float:
 
 
 def drawn(n: int) -> int | None:
-    """Return how many of n points are filter centres; None where all are."""
+    """Return how many of n points are filter centres; None if all are."""
     return ROWS if n > ROWS else None
 
 
 def resolved(found: Spectrum) -> float:
-    """Return the median of a spectrum; NaN where there is none, or windows of its size hold no second point."""
+    """Return the median of a spectrum; NaN if there is none, or windows of its size hold no second point."""
     return found.median if found.median is not None and found.median <= found.resolution else float("nan")
 
 

@@ -66,7 +66,7 @@ def shuffled(groups: Int64[Tensor, " n"], seed: int) -> list[Int64[Tensor, " k"]
 
     Args:
         groups: (n,) numbers 0 .. g-1, rising.
-        seed: Of the order.
+        seed: Seed for the order.
     """
     members = torch.arange(len(groups)).split(groups.bincount().tolist())
     return [members[at] for at in torch.randperm(len(members), generator=torch.Generator().manual_seed(seed)).tolist()]
@@ -82,7 +82,7 @@ def held_out(x: Tensor, targets: Tensor, kind: str, seed: int = 0, groups: Int64
         x: (n, r) as from `coordinates`.
         targets: (n,) class ids, or (n,) or (n, c) floats.
         kind: One of `KINDS`.
-        seed: Of the folds, which all cuts share, so that differences are paired.
+        seed: Seed for the folds, which all cuts share, so that differences are paired.
         groups: (n,) numbers 0 .. g-1, rising: of points that are not told apart by heads that have seen some of them,
             such as the tokens of one text, and are held out together. None means that each point is one.
     """

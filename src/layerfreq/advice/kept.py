@@ -54,7 +54,7 @@ class Kept:
 
         Args:
             name: What kind of work it is, for the file's name.
-            key: Of what it is made from, as for `key`.
+            key: Key of what it is made from, as for `key`.
             make: Does it.
         """
         if self._folder is None:

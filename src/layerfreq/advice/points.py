@@ -151,8 +151,8 @@ class _Seen:
         own: As for `see`.
 
     Attributes:
-        groups: Of each batch, (k,) number of the input that a point belongs to.
-        given: Of each batch, (k, d) its inputs as features, where they are one floating tensor.
+        groups: For each batch, (k,) number of the input that a point belongs to.
+        given: For each batch, (k, d) its inputs as features, if they are one floating-point tensor.
         batch: The inputs of the first batch.
     """
 
@@ -236,7 +236,7 @@ class _Seen:
         return likely if likely in fitting else fitting[0]
 
     def _rows(self, x: Tensor, positions: tuple[int, ...]) -> Tensor | None:
-        """Return an input's own features (k, d) of each point; None where it has other positions than the output."""
+        """Return an input's own features (k, d) of each point; None if it has other positions than the output."""
         if self._axis is None:
             return x.flatten(1)
         if tuple(x.shape[1:]) == positions:

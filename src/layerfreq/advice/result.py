@@ -29,8 +29,8 @@ class Gap:
 
     Attributes:
         value: The mean.
-        low: Of its 95% interval.
-        high: Of its 95% interval.
+        low: Lower end of its 95% interval.
+        high: Upper end of its 95% interval.
     """
 
     value: float

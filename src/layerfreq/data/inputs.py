@@ -55,7 +55,7 @@ def is_shuffled(inputs: Any) -> bool:
 
 
 def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterator[tuple[Any, Any]]:
-    """Iterate over (inputs, targets) batches; targets are None where none were given.
+    """Iterate over (inputs, targets) batches; targets are None if none were given.
 
     Args:
         inputs: A tensor or array (n, ...), a dict or tuple of them as the model's forward takes, or an

@@ -47,7 +47,7 @@ def sketch(take: Callable[[slice], Tensor], n: int, width: int, seed: int) -> Sk
         take: Returns some of the columns, (n, k) floats.
         n: Number of points.
         width: Number of columns.
-        seed: Of the signs. The global random state is not touched.
+        seed: Seed for the signs. The global random state is not touched.
     """
     signs = _signs(width, seed)
     sums, along, energy = torch.zeros(n, COLUMNS, dtype=torch.float64), *torch.zeros(2, n, dtype=torch.float64)
@@ -82,7 +82,7 @@ def sketch_classes(labels: Int64[Tensor, " n"], classes: int, seed: int) -> Sket
     Args:
         labels: (n,) class indices 0..classes-1, each of which occurs.
         classes: Number of classes.
-        seed: Of the signs. The global random state is not touched.
+        seed: Seed for the signs. The global random state is not touched.
     """
     signs = _signs(classes, seed)
     share = torch.bincount(labels, minlength=classes).double() / len(labels)

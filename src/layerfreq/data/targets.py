@@ -29,14 +29,14 @@ class Targets:
     and a large mean does not drown the variation.
 
     Attributes:
-        labels: (n,) class indices 0..classes-1, or None where targets are vectors.
-        vectors: (n, c) float64 with column means zero, or None where targets are classes.
+        labels: (n,) class indices 0..classes-1, or None if targets are vectors.
+        vectors: (n, c) float64 with column means zero, or None if targets are classes.
         offset: (c,) float64, added to what the filter returns.
         energy: (n,) float64, |y_i|^2 after centring, if they are centred.
         mean_energy: |mean y|^2 after centring.
         centered: Whether the mean target was subtracted.
         rest: Where `vectors` are one exact column and then random-sign sums (see `sketch`), (n,) the energy that the
-            sums stand for; None where all is exact.
+            sums stand for; None if all is exact.
     """
 
     labels: Int64[Tensor, " n"] | None
@@ -102,7 +102,7 @@ def as_targets(targets: Any, n: int, *, center: bool | None = None, seed: int = 
         targets: (n,) integer class ids, or (n,) or (n, c) floats; tensor, array or list.
         n: Number of points they belong to.
         center: Whether to subtract the mean target first; None does so for floats.
-        seed: Of the random signs, where targets are so wide that they are sketched.
+        seed: Seed for the random signs, where targets are so wide that they are sketched.
 
     Raises:
         InputError: On a wrong length or shape, negative class ids, NaN or infinity, or targets without energy.
@@ -175,7 +175,7 @@ def prepare_targets(y: Tensor, shards: Shards, *, center: bool | None, seed: int
         y: From `read_targets`, of this rank's points.
         shards: The ranks, all of which get the same.
         center: Whether to subtract the mean target first; None does so for floats.
-        seed: Of the random signs of wide targets.
+        seed: Seed for the random signs of wide targets.
 
     Raises:
         InputError: If the targets have no energy.

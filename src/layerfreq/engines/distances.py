@@ -62,7 +62,7 @@ def look(features: Tensor, index: Int64[Tensor, " r"], scale: Scale) -> Distance
         scale: "maxabs" scales every dimension by itself.
 
     Returns:
-        The distances; None where the features are so large or small that they have to be scaled before.
+        The distances; None if the features are so large or small that they have to be scaled before.
     """
     x, n, d = features.numpy(), len(features), features.shape[1]
     centres = None if len(index) == n else index.numpy()

@@ -70,7 +70,7 @@ class Passing:
             self._meet(rest, numbers)
 
     def distances(self) -> Distances | None:
-        """Return what was found; None where features have to be scaled before, or digits were lost."""
+        """Return what was found; None if features have to be scaled before, or digits were lost."""
         if self._lost or not within_range(self._sizes):
             return None
         away, size = self._total / self._n, float(self._sizes.mean())

@@ -28,7 +28,7 @@ def read_points(source: Source, scale: Scale = "raw", *others: See) -> Points:
     """Find the centre and the size of a source's features, in one pass over them.
 
     Args:
-        source: Of the features; the points of all its ranks are one set.
+        source: Source of the features; the points of all its ranks are one set.
         scale: "maxabs" scales every dimension by itself; "raw" and "rms" keep their proportions.
         others: Who else wants to see this rank's blocks meanwhile.
 
@@ -157,10 +157,10 @@ def gains(largest: Float[Tensor, " d"], dtype: torch.dtype, scale: Scale, limit:
 
     Args:
         largest: (d,) the largest absolute value of each centred dimension.
-        dtype: Of the features.
+        dtype: dtype of the features.
         scale: "maxabs" brings every dimension that varies to a largest absolute value of one; the others bring the
             largest of all dimensions near one, by a power of two.
-        limit: Of that power.
+        limit: Limit of that power.
 
     Raises:
         InputError: If differences of the features overflow.

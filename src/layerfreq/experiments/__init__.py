@@ -42,7 +42,7 @@ class Request:
 
     Attributes:
         out: The folder that it fills.
-        seeds: Of its trainings.
+        seeds: Seeds of its trainings.
         preset: Name of the config.
         device: As PyTorch names it, or "auto".
         resume: Whether the folder may hold what was stopped or killed.
@@ -60,7 +60,7 @@ class Request:
         """Begin the experiment's folder, or resume it.
 
         Args:
-            name: Of the experiment.
+            name: Name of the experiment.
             unit: What a step is called.
             config: A dataclass; its values are noted, and a folder with others is refused.
             without: Names of values that do not decide what the folder is.

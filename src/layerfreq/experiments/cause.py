@@ -58,7 +58,7 @@ class Part:
         study: What is put in one table, such as "mnist-mlp".
         folder: Its name in the experiment's folder.
         kind: "mlp" or "resnet".
-        config: Of that experiment.
+        config: Config of that experiment.
     """
 
     study: str

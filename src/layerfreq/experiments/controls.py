@@ -48,10 +48,10 @@ class Config:
     Attributes:
         data: Where the images come from, as in `load_images`.
         images: Number of them.
-        width: Of each hidden layer of the network.
+        width: Width of each hidden layer of the network.
         hidden: Number of hidden layers.
         rate: Learning rate of the network.
-        epochs: Of the network's training.
+        epochs: Number of epochs of the network's training.
         cuts: 0 for the inputs, else a hidden layer.
         heads: Fresh heads of each kind.
         budget: Steps after which a head is given up.

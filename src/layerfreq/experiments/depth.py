@@ -33,7 +33,7 @@ class Config:
         frequencies: k of the targets cos(kx) of the companion figure.
         fixed: Number of hidden layers in the companion figure.
         points: Number of training points.
-        width: Of each hidden layer.
+        width: Width of each hidden layer.
         rate: Learning rate.
         error: Mean squared training error at which a training ends.
         steps: Steps after which it is given up.

@@ -36,8 +36,8 @@ class Task:
     """One classifier to train by Adam (0.9, 0.999, 1e-7) on cross-entropy.
 
     Attributes:
-        name: Of the training, as shown.
-        seed: Of the order of the images and of dropout.
+        name: Name of the training, as shown.
+        seed: Seed for the order of the images and of dropout.
         network: The model, initialised.
         layers: Modules whose outputs are measured, input to output.
         output: The module that puts out what is trained.
@@ -50,7 +50,7 @@ class Task:
         epochs: Number of epochs.
         measure_at: Epochs at which the layers are measured.
         checkpoint_every: Steps between checkpoints.
-        options: Of `spectrum`, for each scale that is measured.
+        options: Options of `spectrum`, for each scale that is measured.
     """
 
     name: str

@@ -48,7 +48,7 @@ class Recipe:
         rate: Learning rate; a config may have its own.
         decay: By which the rate falls each epoch, as a share of itself.
         batch: Images in a step; None for all of them.
-        loss: Of outputs and class ids.
+        loss: Function of outputs and class ids.
         stop_below: Training error at which it stops; None for never.
         fill: Initialises the network; None leaves PyTorch's default.
     """
@@ -102,7 +102,7 @@ class Config:
     Attributes:
         data: Where the images come from, as in `load_images`.
         images: Number of training images; the spectra are measured on the same.
-        width: Of each hidden layer.
+        width: Width of each hidden layer.
         hidden: Number of hidden layers.
         epochs: Epochs to measure at; the last one ends the training, which may stop earlier: see `Recipe`.
         rows: Filter centres of each measurement; None for all images.

@@ -30,12 +30,12 @@ class Training:
     """One network to train by gradient descent; a step is one pass over all points.
 
     Attributes:
-        name: Of the folder it is kept in.
-        seed: Of its initialisation.
+        name: Name of the folder it is kept in.
+        seed: Seed for its initialisation.
         build: Makes the model and its optimizer, under the seed.
         inputs: (n, ...) tensor.
         targets: (n,) class ids or (n, c) floats.
-        loss: Of outputs and targets, a mean over points.
+        loss: Function of outputs and targets, a mean over points.
         steps: Number of steps.
         stop_below: Training error at which it stops early; None for never.
         batch: Points in an update of the parameters, drawn anew in every step; None for one update with all points.
@@ -43,7 +43,7 @@ class Training:
         measure_at: Steps at which all hidden layers are measured; if there are any, so is the last step.
         metrics: More numbers of outputs and targets.
         log_every: Steps between two logged metrics.
-        options: Of `Monitor`.
+        options: Options of `Monitor`.
     """
 
     name: str

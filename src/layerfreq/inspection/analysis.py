@@ -33,7 +33,7 @@ class Analysis:
     Attributes:
         run: The run that holds it.
         refused: name -> reason, for activations and blocks that are not cuts.
-        told: Where the steps come from; empty where there were no checkpoints.
+        told: Where the steps come from; empty if there were no checkpoints.
     """
 
     run: Run
@@ -76,7 +76,7 @@ def analyze(
         reading: One name, as for `layer_spectra`.
         memory: As for `layer_spectra`.
         batch: Points in one forward pass.
-        seed: Of the draw of rows.
+        seed: Seed for the draw of rows.
         device: Where to compute.
         tell: Is told how many measurements of layers are done, of how many in all (0 where that is not known yet), and
             what is being done.

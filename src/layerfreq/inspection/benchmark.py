@@ -103,7 +103,7 @@ def measure(
 
     Returns:
         One row per way: way, seconds, ratio (to the bare product), memory (bytes that its first call added at most,
-        None where the system does not tell), lfr_error, rdf_error.
+        None if the system does not tell), lfr_error, rdf_error.
     """
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) / d**0.5
     labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(1))
@@ -196,7 +196,7 @@ def _processor() -> str:
 
 
 def added_memory(call: Callable[[], Any]) -> tuple[int | None, Any]:
-    """Call, and tell by how many bytes the process grew at most meanwhile; None where the system does not tell.
+    """Call, and tell by how many bytes the process grew at most meanwhile; None if the system does not tell.
 
     Returns:
         The bytes, and what the call returned.

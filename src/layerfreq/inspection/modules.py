@@ -35,9 +35,9 @@ class ModuleReport:
     Attributes:
         name: As `layers` takes it.
         kind: The class of the module, or "function".
-        refusal: Why it is not measured; None where it is.
-        twin: Of `Refusal.SAME_AS`, the other layer's name.
-        shape: Of the output for one point; None where there is no sample axis.
+        refusal: Why it is not measured; None if it is.
+        twin: For `Refusal.SAME_AS`, the other layer's name.
+        shape: Shape of the output for one point; None if there is no sample axis.
         d: Number of features, as they are read; None likewise, or where it cannot be read so.
         memory: Bytes of the features of all points; None likewise.
         seconds: An estimate of the time that measuring it takes; None likewise.
@@ -56,7 +56,7 @@ class ModuleReport:
 
     @property
     def reason(self) -> str:
-        """Why it is not measured, in a few words; empty where it is."""
+        """Why it is not measured, in a few words; empty if it is."""
         return "" if self.refusal is None else f"{self.refusal.short} {self.twin}".strip()
 
 

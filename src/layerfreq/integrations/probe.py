@@ -30,7 +30,7 @@ def probe_set(
 
     Args:
         inputs: What a model's forward takes, or a loader or data set of (input, target) pairs or of dicts.
-        targets: The targets, or None where the inputs bring their own; in dicts, they are what `LABELS` names. Or
+        targets: The targets, or None if the inputs bring their own; in dicts, they are what `LABELS` names. Or
             functions, or several by name, as for `layer_spectra`.
         rank: Whose part.
         ranks: Number of parts.
@@ -39,7 +39,7 @@ def probe_set(
         whole: Make one batch of a data set's part; a loader's batches stay as they are.
 
     Returns:
-        Inputs and targets, the latter None where the former are a loader that was given none.
+        Inputs and targets, the latter None if the former are a loader that was given none.
 
     Raises:
         InputError: If there are no targets, fewer points than ranks, or a shuffled loader, or arrays with a loader, for

@@ -86,7 +86,7 @@ def _warn(model: nn.Module, owner: str, what: set[str]) -> None:
 
 
 def _note(value: Any, sharded: bool) -> Any:
-    """Remember one object; None where there is nothing that could change."""
+    """Remember one object; None if there is nothing that could change."""
     if isinstance(value, Tensor):
         skip = is_lazy(value) or (sharded and isinstance(value, nn.Parameter))
         return None if skip else Numbers(value, hide=not sharded)

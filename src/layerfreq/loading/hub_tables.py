@@ -43,7 +43,7 @@ def open_table(source: str, n: int, split: str = "train") -> Any:
 
 
 def pictures(table: Any) -> list[Any] | None:
-    """Return the pictures of a table as PIL images, or None where it has no column of them."""
+    """Return the pictures of a table as PIL images, or None if it has no column of them."""
     import datasets
 
     name = next((c for c, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
@@ -57,7 +57,7 @@ def pixels(images: list[Any]) -> Float32[np.ndarray, "n ..."]:
 
 
 def texts(table: Any) -> list[str] | None:
-    """Return the texts of a table: its column "text", else its only column of strings; None where there is none."""
+    """Return the texts of a table: its column "text", else its only column of strings; None if there is none."""
     names = [name for name, kind in table.features.items() if getattr(kind, "dtype", "") in ("string", "large_string")]
     if "text" in names:
         names = ["text"]

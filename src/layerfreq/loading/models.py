@@ -40,7 +40,7 @@ def find_model(name: str, seed: int = 0) -> Source:
     Args:
         name: MODULE:FACTORY, where the factory takes no arguments and returns a module, or is one; or a local folder
             with a `config.json`, or a hub id, of a model of `transformers`.
-        seed: Of the weights that a factory draws. The global random state is not touched.
+        seed: Seed for the weights that a factory draws. The global random state is not touched.
 
     Raises:
         InputError: If there is no such model, or it cannot be made.
@@ -65,7 +65,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
     Args:
         name: A dotted module, a colon, and a dotted name in it.
         argument: What to blame in a message.
-        seed: Of PyTorch's random state before the call, which importing may have moved; None leaves it.
+        seed: Seed for PyTorch's random state before the call, which importing may have changed; None leaves it.
 
     Raises:
         InputError: If it cannot be imported, or called without arguments.

@@ -41,7 +41,7 @@ class Known:
     """Does what `Meeting` does, where distances are known.
 
     Args:
-        distances: Of the filter centres, and of the few points that say how far apart points are.
+        distances: Distances of the filter centres, and of the few points that say how far apart points are.
         targets: The targets of all points.
         centres: The filter centres.
     """
@@ -62,10 +62,10 @@ class Known:
         room: int | None,
         own_grid: bool,
     ) -> Known | None:
-        """Look at the features that a source holds; None where another way is quicker, or this one does not do.
+        """Look at the features that a source holds; None if another way is quicker, or this one does not do.
 
         Args:
-            source: Of the features.
+            source: Source of the features.
             make_engine: The engine asked for.
             targets: As of the class.
             scale: As in `look`.
@@ -145,12 +145,12 @@ def seen(
 
     Args:
         features: (n, d) of all points; nothing of them is kept.
-        targets: Of the points, as for `spectrum`; None where they are not known yet.
+        targets: Targets of the points, as for `spectrum`; None if they are not known yet.
         scales: At which to measure.
         inv_delta: As for `spectrum`, like all that follows.
 
     Returns:
-        What `measure_source` takes for them; None where they have to be held, also where they are bad input, of which
+        What `measure_source` takes for them; None if they have to be held, also where they are bad input, of which
         one is told when they are measured.
     """
     n, d = features.shape
@@ -204,7 +204,7 @@ def in_pieces(
         scale: At which to measure.
         budget: Bytes for features.
         changing: Layers whose features were found to depend on which points a batch has; added to.
-        options: Of `spectrum`, checked.
+        options: Options of `spectrum`, checked.
 
     Returns:
         Layers, their features or what was seen of them, and targets in the order of these. Layers that are left out are
@@ -242,7 +242,7 @@ def in_pieces(
 
 
 def _drawn(points: Pieces, options: Mapping[str, Any]) -> Tensor | None:
-    """Return the filter centres, and those an own grid asks for, in order; None where they are most of the points."""
+    """Return the filter centres, and those an own grid asks for, in order; None if they are most of the points."""
     n, rows, seed = points.n, options["rows"], options.get("seed", 0)
     y = prepare_targets(read_targets(points.targets, n), Shards(count=n), center=options.get("center"), seed=seed)
     index = _centres(torch.empty(n, 0), draw(y, n, rows, None, seed).order, own_grid=options.get("inv_delta") is None)

@@ -139,7 +139,7 @@ def measure_source(
     """Measure features wherever they come from.
 
     Args:
-        source: Of the features.
+        source: Source of the features.
         targets: As for `spectrum`, of this rank's points.
         inv_delta: As for `spectrum`, like all that is not named here.
         room: Bytes for copies of features.

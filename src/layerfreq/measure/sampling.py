@@ -63,7 +63,7 @@ def draw(targets: Targets, n: int, rows: int | None, rtol: float | None, seed: i
         n: Number of points.
         rows: How many centres; None means all points.
         rtol: Instead, the relative standard error of LFR to reach.
-        seed: Of the draw.
+        seed: Seed for the draw.
 
     Raises:
         InputError: If `rows` or `rtol` is out of range.

@@ -207,7 +207,7 @@ def count_passes(points: int, rows: int | None, kind: Tensor, room: int, columns
         rows: Filter centres; None means all points.
         kind: (0, d) features of that width, dtype and device.
         room: Bytes, as for `Meeting`.
-        columns: Of the targets.
+        columns: Number of columns of the targets.
     """
     _, engine = pick_engine("auto", kind.device, points)
     each = kind.shape[1] * engine.bytes_each(kind.element_size()) + 8 * _sums(CUTOFFS, columns)
@@ -221,7 +221,7 @@ def work_on(size: int, points: int, options: Mapping[str, Any]) -> int:
     Args:
         size: Bytes of the features.
         points: How many there are.
-        options: Of `spectrum`.
+        options: Options of `spectrum`.
     """
     rows = options.get("rows")
     if isinstance(rows, int):

@@ -108,7 +108,7 @@ class _ForModel:
 
     Args:
         loader: The loader.
-        start: Makes the decoder's input of labels; None where it is there already, or there is no decoder.
+        start: Makes the decoder's input of labels; None if it is there already, or there is no decoder.
         shifted: Whether each token's target is the next one's label.
     """
 
@@ -141,7 +141,7 @@ def _tensor(labels: Any) -> Tensor | None:
 
 
 def _decoder_start(model: Any, batch: Mapping[str, Any]) -> Any:
-    """Return what makes a decoder's input of labels; None where it is there already, or there is no decoder."""
+    """Return what makes a decoder's input of labels; None if it is there already, or there is no decoder."""
     config = getattr(model, "config", None)
     if "decoder_input_ids" in batch or "decoder_inputs_embeds" in batch:
         return None

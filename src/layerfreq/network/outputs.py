@@ -115,8 +115,8 @@ def as_wanted(inputs: Any, targets: Any) -> tuple[Any, dict[Any, Any] | None]:
         targets: As for `layer_spectra`.
 
     Returns:
-        The labels that go with the inputs, None where the inputs bring their own or there are none; and name -> what is
-        measured: a function, (n, ...) targets, or None for the labels of batches. The latter is None where labels are.
+        The labels that go with the inputs, None if the inputs bring their own or there are none; and name -> what is
+        measured: a function, (n, ...) targets, or None for the labels of batches. The latter is None if labels are.
 
     Raises:
         InputError: If there are no targets in a mapping, or some that the inputs do not bring.

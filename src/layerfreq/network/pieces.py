@@ -35,7 +35,7 @@ class Pieces:
     """Points that can be run in any order.
 
     Attributes:
-        inputs: Of all n points, as the model's forward takes them.
+        inputs: All n points, as the model's forward takes them.
         targets: Theirs.
         n: How many.
         size: Points of a batch.
@@ -136,7 +136,7 @@ def _is_plain(x: Any) -> bool:
 
 
 def _joined(parts: list[Any], sizes: list[int]) -> Any:
-    """Put batches of plain inputs one under the other; None where they are not alike."""
+    """Put batches of plain inputs one under the other; None if they are not alike."""
     each = [tensors_of(x) for x in parts]
     kinds = {tuple((t.shape[1:], t.dtype, t.device) for t in tensors) for tensors in each}
     if len(kinds) > 1 or len({_names(x) for x in parts}) > 1:

@@ -76,7 +76,7 @@ class Reading:
         """Return the same reading with the axis of the features found, for outputs of some shape.
 
         Args:
-            shape: Of the layer's output.
+            shape: Shape of the layer's output.
             made_by: The modules that returned so far, the layer itself last.
 
         Raises:
@@ -102,8 +102,8 @@ class Reading:
         """Settle the reading, and return with it the features that it makes of an output of zeros.
 
         Args:
-            shape: Of the layer's output.
-            dtype: Of its numbers.
+            shape: Shape of the layer's output.
+            dtype: dtype of its numbers.
             made_by: See `settle`.
 
         Returns:

@@ -225,7 +225,7 @@ def _leaves(tensors: list[Tensor]) -> set[int]:
 
 
 def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, nn.Module] | None:
-    """Cut at the first node that computes the layer's value; None where there is no such graph."""
+    """Cut at the first node that computes the layer's value; None if there is no such graph."""
     try:
         graph = fx.Tracer().trace(model, _absent_arguments(model, probe))
         with untouched(model):

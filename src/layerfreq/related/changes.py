@@ -173,7 +173,7 @@ def output_change(
     Args:
         inputs: (n, ...) tensor or array: where the points are, as for `error_spectrum`.
         before: (n,) or (n, c) floats, outputs of one state.
-        after: Of the same shape, outputs of the other.
+        after: Outputs of the other state, in the same shape.
         cutoff: The k (radians per unit of the inputs) at or below which frequencies count as low; None takes the
             lowest band at or below which half of the variance of `before` lies.
         others: Further outputs of the same shape, such as those after random parameter steps, as a control.

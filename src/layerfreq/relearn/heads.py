@@ -56,7 +56,7 @@ def fixed_head(kind: str, d: int, outputs: int, seed: int, std: float) -> nn.Mod
         kind: One of `DEPTHS`.
         d: Number of inputs.
         outputs: Number of outputs.
-        seed: Of the weights.
+        seed: Seed for the weights.
         std: Of the first layer's weights: d^-1/2 for features as they are; 1 for features with mean |f|^2 = 1, so
             that what enters the first activation is of order 1 whatever d is.
     """
@@ -243,7 +243,7 @@ def _stack(heads: Sequence[nn.Module], rates: int) -> tuple[nn.Module, dict[str,
 
 
 def _stay(last: np.ndarray, arrived: np.ndarray, rates: int, keep: int | None) -> np.ndarray:
-    """Which of all heads continue, after their last losses (NaN where they have left) and whether they have arrived."""
+    """Which of all heads continue, after their last losses (NaN if they have left) and whether they have arrived."""
     going = np.isfinite(last) & ~arrived
     if keep is not None and arrived.reshape(-1, rates).all(axis=0).any():
         going &= np.arange(len(last)) % rates == keep

@@ -82,7 +82,7 @@ def energy_above_chance(spectrum: Spectrum) -> float:
 def predictors(
     features: Tensor, targets: Tensor, scale: Scale, *, depth: int, found: Spectrum, paper: Spectrum
 ) -> dict[str, float]:
-    """Return every predictor of one cut, by name; NaN where there is none.
+    """Return every predictor of one cut, by name; NaN if there is none.
 
     Args:
         features: (n, d), as they are.

@@ -72,8 +72,8 @@ class Shown:
         rows: Number of filter centres, 0 if the run does not say.
         metrics: name -> (k,) values, "step" among them.
         thinned: Whether only some of the metrics' rows are there.
-        errors: The error by frequency, None where it was not measured.
-        weights: What became of its weights, None where it kept none.
+        errors: The error by frequency, None if it was not measured.
+        weights: What became of its weights, None if it kept none.
         sections: What its network shows, by kind.
     """
 

@@ -28,7 +28,7 @@ class ErrorMap:
         cells: (m, s) uint8, hundredths of the relative error, `NOTHING` in bands that say nothing.
         blind: (m, s) uint8, 1 where the error is no smaller than that of shuffled outputs.
         learned: (2, 3, s) for each threshold of `layerfreq.response.figure.LEARNED` the k up to which the relative
-            error is below it, and that with every error two standard errors higher and lower; NaN where nowhere.
+            error is below it, and that with every error two standard errors higher and lower; NaN if nowhere.
         bands: (b,) angular frequencies of the energies.
         target: (s, b) energy of the target, or (1, b) where it is the same at every step.
         error: (s, b) energy of the error.
@@ -47,7 +47,7 @@ class ErrorMap:
 
 
 def error_map(run: Run) -> ErrorMap | None:
-    """Return what the page shows of a run; None where no error by frequency was measured, or no band says anything."""
+    """Return what the page shows of a run; None if no error by frequency was measured, or no band says anything."""
     measured = list(read_errors(run.errors))
     if not measured:
         return None

@@ -61,7 +61,7 @@ def headline(found: Collection, sources: Sequence[Run], unit: str) -> str:
 
 
 def _speed(sources: Sequence[Run]) -> str:
-    """Return what runs of different depth say of speed, as HTML; nothing where some have parts, which are no seeds."""
+    """Return what runs of different depth say of speed, as HTML; nothing if some have parts, which are no seeds."""
     if any(run.parts for run in sources):
         return ""
     return f'<p class="lede">{escape(judge_speed(expand(sources)).sentence)}</p>'

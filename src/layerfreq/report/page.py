@@ -252,7 +252,7 @@ def _config(what: str, config: Any) -> str:
 
 
 def _refused(runs: Sequence[Shown]) -> str:
-    """Return the layers that could not be measured, each with its reason, as HTML; nothing where there are none."""
+    """Return the layers that could not be measured, each with its reason, as HTML; nothing if there are none."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for shown in runs:
         for layer, why in shown.refused.items():

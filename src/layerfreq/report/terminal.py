@@ -35,11 +35,11 @@ def view(runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = 
     Args:
         runs: What to call a run -> its `spectra` data frame.
         unit: What a step is called.
-        encoding: Of the output; one that has no block characters gets ASCII.
+        encoding: Encoding of the output; one that has no block characters gets ASCII.
         width: Columns at most.
 
     Returns:
-        Lines without colour; nothing where there are no spectra.
+        Lines without colour; nothing if there are no spectra.
     """
     plain = not _carries(encoding, BLOCKS + "│·δ…")
     runs = {name: frame for name, frame in runs.items() if len(frame)}
@@ -64,11 +64,11 @@ def view_errors(
     Args:
         runs: What to call a run -> its `errors` data frame.
         unit: What a step is called.
-        encoding: Of the output; one that has no block characters gets ASCII.
+        encoding: Encoding of the output; one that has no block characters gets ASCII.
         width: Columns at most.
 
     Returns:
-        Lines without colour; nothing where there are no errors, or none in a band that says something.
+        Lines without colour; nothing if there are no errors, or none in a band that says something.
     """
     plain = not _carries(encoding, BLOCKS + "·…")
     most = STEPS if len(runs) == 1 else STEPS // 2
@@ -88,7 +88,7 @@ def view_of(out: Path, unit: str, encoding: str | None) -> str:
     Args:
         out: The folder.
         unit: What a step is called.
-        encoding: Of the output.
+        encoding: Encoding of the output.
     """
     from layerfreq.runs.run import Run
 
@@ -155,7 +155,7 @@ def _block(name: str, frame: Any, scales: list[str], unit: str, plain: bool, wid
 
 
 def _errors(name: str, frame: Any, unit: str, most: int, plain: bool, width: int) -> str:
-    """Return the lines of one run's error, step under step; nothing where no band says anything."""
+    """Return the lines of one run's error, step under step; nothing if no band says anything."""
     measured = list(read_errors(frame))
     some = [measured[i] for i in np.unique(np.linspace(0, len(measured) - 1, most).round().astype(int))]
     seen = np.concatenate([found.k[found.told & (found.k > 0)] for _, found in some])

@@ -16,7 +16,7 @@ from layerfreq.verdict.regression import LEVEL
 
 
 def versus(found: Collection, unit: str) -> str:
-    """Return the comparison of two kinds of run as HTML; nothing where there are not two, or they share no layer."""
+    """Return the comparison of two kinds of run as HTML; nothing if there are not two, or they share no layer."""
     cases: dict[str, list[Run]] = {}
     for shown in found.runs:
         if shown.steps:

@@ -32,7 +32,7 @@ class WeightMap:
         distance: (l, s) distance to the weights of the last step, as a share of the first step's; NaN of those that
             never moved.
         walk: (s,) what it is for a random walk.
-        similarity: (l, s) mean |cosine| of neurons' input weights; NaN where a layer has none, or a step was left out.
+        similarity: (l, s) mean |cosine| of neurons' input weights; NaN if a layer has none, or a step was left out.
         chance: (l,) what it is for random directions.
     """
 
@@ -45,7 +45,7 @@ class WeightMap:
 
 
 def weight_map(run: Run) -> WeightMap | None:
-    """Return what the page shows of a run's weights; None where it kept fewer than three steps or cannot be read."""
+    """Return what the page shows of a run's weights; None if it kept fewer than three steps or cannot be read."""
     if len(kept_steps(run.path)) < 3:
         return None
     try:

@@ -18,7 +18,7 @@ def groups(n: int, seed: int) -> list[np.ndarray]:
 
 
 def standard_error(relative: Curve, without: Iterable[Float64[np.ndarray, "2 m c"]], sampled: float = 1.0) -> Curve:
-    """Return the standard error of relative errors; NaN where they are.
+    """Return the standard error of relative errors; NaN if they are.
 
     That of their squares, the ratios of energies, is the jackknife's: too large, by up to a half, where only noise is
     left, and widened as Student's t is next to the normal. The root's is by the derivative, 1 / (2 root); near zero,

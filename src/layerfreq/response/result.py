@@ -37,7 +37,7 @@ class ErrorSpectrum(ReadOnly):
         target_energy: (m,) float64, each band's share of the mean squared target.
         error_energy: (m,) float64, each band's share of the mean squared error. If noise was subtracted ("scattered")
             or filters differ ("filter"), it may be slightly negative.
-        relative: (m,) float64, sqrt(error_energy / target_energy); NaN where the target in the band cannot be
+        relative: (m,) float64, sqrt(error_energy / target_energy); NaN if the target in the band cannot be
             distinguished from rounding or from the noise of n points.
         chance: (m,) float64, `relative` expected if the outputs were shuffled over the points.
         stderr: (m,) float64, the standard error of `relative`; None if nothing is a sample ("grid", and "filter"
@@ -197,7 +197,7 @@ def _number(value: float | None) -> str:
 
 
 def amplitude_ratio(error: Curve, target: Curve, least: Curve | float) -> Curve:
-    """Return sqrt(error / target), NaN where the target's energy is not above `least`."""
+    """Return sqrt(error / target), NaN if the target's energy is not above `least`."""
     fine = target > least
     with np.errstate(all="ignore"):
         return np.where(fine, np.sqrt(np.maximum(error, 0) / np.where(fine, target, 1.0)), np.nan)

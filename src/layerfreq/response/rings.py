@@ -44,7 +44,7 @@ class Rings:
 
         Args:
             axes: The modes' frequencies along each axis; the last runs fastest.
-            frequencies: Of the rings; None for multiples of `step`.
+            frequencies: Frequencies of the rings; None for multiples of `step`.
             step: The lowest frequency along any axis.
             top: Modes above it are in no ring.
             times: How many modes each stands for.

@@ -118,8 +118,8 @@ def medians(frame: Any) -> pd.DataFrame:
         frame: As `Run.spectra`.
 
     Returns:
-        Columns step, layer, depth, scale; median (1/delta, NaN where the cutoffs do not reach it), error (standard
-        error of log2 of the median, NaN where LFR has none), peak (NaN where the RDF is nowhere positive), at_edge
+        Columns step, layer, depth, scale; median (1/delta, NaN if the cutoffs do not reach it), error (standard
+        error of log2 of the median, NaN if LFR has none), peak (NaN if the RDF is nowhere positive), at_edge
         (whether the peak is at the first or last cutoff, and so a bound), resolution, and resolved (whether the median
         is within the resolution). Ordered by step, depth, layer and scale.
     """

@@ -18,7 +18,7 @@ SOUGHT = 8  # rows that are looked for among the others
 
 
 def unmeasurable(value: Tensor | None, n: int) -> Refused | None:
-    """Return why a layer's output cannot be features of n points; None where it can."""
+    """Return why a layer's output cannot be features of n points; None if it can."""
     if value is None:
         return Refusal.NO_FLOATS.of()
     if torch._C._functorch.is_batchedtensor(value):  # pyright: ignore[reportAttributeAccessIssue]
@@ -53,7 +53,7 @@ def fault_of_rows(
 
     Args:
         before: (n, c) sample of a layer's rows.
-        shape: Of the output.
+        shape: Shape of the output.
         after: (k, c) sample of its rows when points `again` went in; None if there is not one row for each.
         then: Shape of that output.
         again: Which points those were.

@@ -35,8 +35,8 @@ class Value:
         node: Its node in the graph; -1 where it is no floats.
         started: The first node that may be its own.
         ended: The first node after its own.
-        shape: Of all points.
-        dtype: Of its numbers.
+        shape: Shape of all points.
+        dtype: dtype of its numbers.
         refused: Why its rows cannot be points' features, or None.
         sample: (n, at most `row_order.COLUMNS`) some of each point's numbers.
     """

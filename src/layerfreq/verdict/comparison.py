@@ -130,7 +130,7 @@ def _difference(a: Any, b: Any) -> tuple[Any, ...]:
 
 
 def _half(logs: Sequence[Any], errors: Sequence[Any]) -> float:
-    """Return half the interval of the difference of two means, NaN where nothing says how sure they are."""
+    """Return half the interval of the difference of two means, NaN if nothing says how sure they are."""
     if all(len(one) > 1 for one in logs):
         from scipy.special import stdtrit
 

@@ -200,8 +200,8 @@ def verdict(
 def medians_of(runs: Sequence[tuple[Run, str]]) -> pd.DataFrame:
     """Return a row for each run, step, layer and scale.
 
-    Columns run, seed (the cluster), step, layer, depth, scale, median (1/delta, NaN where the cutoffs do not reach it),
-    error (standard error of log2 median, NaN where unknown), resolution.
+    Columns run, seed (the cluster), step, layer, depth, scale, median (1/delta, NaN if the cutoffs do not reach it),
+    error (standard error of log2 median, NaN if unknown), resolution.
     """
     import pandas as pd
 

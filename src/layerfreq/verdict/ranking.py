@@ -187,13 +187,13 @@ def known_pairs(steps: np.ndarray, censored: np.ndarray) -> tuple[np.ndarray, np
 
 
 def correlation(y: np.ndarray, x: np.ndarray) -> float:
-    """Return agreeing minus disagreeing pairs, as a share of all; NaN where there are none or the predictor lacks."""
+    """Return agreeing minus disagreeing pairs, as a share of all; NaN if there are none or the predictor lacks."""
     good = np.isfinite(x)
     return float(np.mean(y[good] * x[good])) if good.any() else float("nan")
 
 
 def partial_correlation(y: np.ndarray, x: np.ndarray, others: Sequence[np.ndarray]) -> float:
-    """Return the correlation of pair signs with other signs regressed out of both; NaN where nothing is left."""
+    """Return the correlation of pair signs with other signs regressed out of both; NaN if nothing is left."""
     good = np.isfinite(x) & np.isfinite(y)
     for other in others:
         good &= np.isfinite(other)

@@ -30,9 +30,9 @@ class Series(Expansion):
     Attributes:
         lowest: The shortest squared distance that it holds for.
         highest: The longest one.
-        centre: Of the map from squared distances d to t.
-        offset: Of the map.
-        slope: Of the map.
+        centre: Centre of the map from squared distances d to t.
+        offset: Offset of the map.
+        slope: Slope of the map.
         values: (r, 2 m) turns sums of polynomials to sums of the kernel, and of its derivative in 1/delta.
         square: (r, m) turns them to sums of its square.
     """
@@ -90,7 +90,7 @@ def kernel_series(
         tolerance: The absolute error that a kernel may have.
 
     Returns:
-        The series, or None where it would take more than `MOST` polynomials.
+        The series, or None if it would take more than `MOST` polynomials.
     """
     from layerfreq.engines.cpu.series_kernels import FIRST, STEP
 

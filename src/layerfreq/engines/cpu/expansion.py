@@ -99,7 +99,7 @@ class Expansion(ABC):
 
         Args:
             tile: The pairs.
-            targets: Of its columns, as `ready` returned them.
+            targets: Targets of its columns, as `ready` returned them.
             sums: For every class or target column; then, for target columns, those of the weight one.
             across: Where no point is on both sides of it, and every pair is to serve its column, too.
 

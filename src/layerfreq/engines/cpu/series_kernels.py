@@ -131,7 +131,7 @@ def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
         t: Flat float32, the places of the pairs, each point's centres side by side.
         stride: From a point to the next.
         start: The number of the first of these points in `runs`.
-        count: Of points.
+        count: Number of points.
         centres: Their number.
         at: The first centre's place in `sums`.
         runs: The points' `Runs`.

@@ -22,7 +22,7 @@ def densities(groups: Sequence[Sequence[Comparison]], names: Mapping[str, str], 
     Args:
         groups: For each panel the comparisons of all seeds, of which mean and range are drawn.
         names: Published curve -> what the legend calls it.
-        title: Of the figure.
+        title: Title of the figure.
     """
     top = {name: place for place, name in enumerate(names, start=1)}
     figure, grid = _grid(2, len(groups))
@@ -57,8 +57,8 @@ def courses(
     Args:
         panels: Title, published curves, and ours: curve -> x (m,) and values (seeds, m).
         names: Published curve -> what the legend calls it.
-        labels: Of both axes.
-        title: Of the figure.
+        labels: Labels of both axes.
+        title: Title of the figure.
     """
     figure, grid = _grid(1, len(panels))
     for ax, (name, theirs, ours) in zip(grid[0], panels, strict=True):

@@ -74,7 +74,7 @@ class Panel:
         figure: The figure it belongs to.
         name: Its name there.
         lines: Curves by name.
-        edges: (m + 1,) float64, the cutoffs between which difference quotients were taken; None where none were.
+        edges: (m + 1,) float64, the cutoffs between which difference quotients were taken; None if none were.
         relative: Whether each curve was divided by its maximum and drawn at the upper ends of its cells.
     """
 
@@ -96,7 +96,7 @@ def panel(figure: str, name: str) -> Panel:
 
     Args:
         figure: "mnist_rdf", "r18_rdf", "r18_acc", "fig_sin" or "fig1a".
-        name: Of its panels: "epoch0" ..; "train" or "val"; "LFR" or "RDF"; "steps_vs_depth".
+        name: Name of its panels: "epoch0" ..; "train" or "val"; "LFR" or "RDF"; "steps_vs_depth".
 
     Raises:
         InputError: If there is none of that name.

@@ -49,7 +49,7 @@ def frames(runs: Runs) -> tuple[Any, Any]:
 
 
 def fitted_at(metrics: Any) -> float | None:
-    """Return the first epoch trained at 99 % accuracy, the mean over seeds; None where one never gets there."""
+    """Return the first epoch trained at 99 % accuracy, the mean over seeds; None if one never gets there."""
     firsts = []
     for _, part in metrics.groupby("seed"):
         there = part.loc[part["running_accuracy"] >= FITTED, "step"]

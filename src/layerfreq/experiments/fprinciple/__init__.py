@@ -37,8 +37,8 @@ class Config:
         parts: Which of `PARTS` to run.
         data: Where the images come from, as in `load_images`.
         images: Number of them, the first of the training split.
-        epochs: Of their network.
-        channels: Of its convolutions.
+        epochs: Number of epochs of their network.
+        channels: Numbers of channels of its convolutions.
         dense: Width of its hidden layer.
         widths: Hidden layers of the networks for one variable.
         steps: Steps on 101 points.

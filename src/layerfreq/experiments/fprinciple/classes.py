@@ -24,9 +24,9 @@ def image_network(shape: tuple[int, ...], classes: int, channels: tuple[int, int
     """Return the published network: two 3 x 3 convolutions, a maximum over 2 x 2, and a hidden layer, ReLU.
 
     Args:
-        shape: Of an image, channels first.
+        shape: Shape of an image, channels first.
         classes: Number of outputs.
-        channels: Of the convolutions; 32 and 64.
+        channels: Numbers of channels of the convolutions; 32 and 64.
         dense: Width of the hidden layer; 400.
     """
     places = ((shape[1] - 4) // 2) * ((shape[2] - 4) // 2)

@@ -41,7 +41,7 @@ def fully_connected(
     """Return a network of one input and one output.
 
     Args:
-        widths: Of the hidden layers.
+        widths: Widths of the hidden layers.
         activation: Makes one.
         glorot: Uniform weights of Glorot's range and zero biases, the default of the framework of the authors' code;
             else PyTorch's own.

@@ -47,7 +47,7 @@ def rows(budget: float, seed: int, progress: Progress) -> Iterator[Row]:
 
     Args:
         budget: Share of the steps.
-        seed: Of the initialisation, and of the swarm.
+        seed: Seed for the initialisation, and for the swarm.
         progress: Told of each optimizer.
     """
     x = torch.linspace(-END, END, 101, dtype=torch.float64)[:, None]

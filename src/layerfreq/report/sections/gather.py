@@ -50,7 +50,7 @@ def add_sections(
 
     Args:
         runs: The trainings; their `sections` are filled.
-        origin_of: Run -> `Origin`; None where there is none.
+        origin_of: Run -> `Origin`; None if there is none.
         unit: What a step is called.
         tell: Is told before every section.
     """
@@ -109,10 +109,10 @@ class Given:
     """A user's network and points.
 
     Args:
-        model: Of the runs' kind.
+        model: A module with the runs' architecture.
         inputs: What its forward takes, or an iterable of (inputs, targets) batches.
         targets: One per point, or None.
-        runs: Of which it shall fit one.
+        runs: Runs, one of which it must fit.
 
     Raises:
         InputError: If they are no inputs or targets, the network does not take them, or all runs kept the weights of

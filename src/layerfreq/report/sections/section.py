@@ -48,7 +48,7 @@ class Trained:
         steps: The kept steps, in order.
         model: The module, with the weights of the last step; a copy that is nobody else's.
         inputs: What its forward takes, for n points.
-        targets: (n,) class ids or (n,) or (n, c) floats; None where there are none.
+        targets: (n,) class ids or (n,) or (n, c) floats; None if there are none.
         n: Number of points.
         costs: Seconds that a forward pass takes, and those per point that it takes more.
     """
