@@ -56,7 +56,7 @@ def often(wrong):
 
 def counted(layers):
     """Layers, each with how often it was taken, where that is more than once."""
-    return ", ".join(f"`{one}`" + (f" x {n}" if n > 1 else "") for one, n in layers.value_counts().items())
+    return ", ".join(f"`{one}`" + (f" × {n}" if n > 1 else "") for one, n in layers.value_counts().items())
 
 
 def markdown(table):
