@@ -21,10 +21,10 @@ NAMES = ("depth", "sine", "mlp", "resnet", "cause", "controls", "fprinciple")
 
 
 class Progress:
-    """What an experiment tells while it works; this one says nothing."""
+    """What an experiment reports while it runs; this one is silent."""
 
     def start(self, name: str, total: int, done: int) -> None:
-        """A training of `total` steps begins, `done` of them behind it."""
+        """A training of `total` steps begins, with `done` already completed."""
 
     def step(self, step: int, loss: float | None = None) -> None:
         """A step is done."""
@@ -38,15 +38,15 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked of an experiment, besides its config.
+    """What is asked of an experiment, in addition to its config.
 
     Attributes:
-        out: The folder that it fills.
+        out: The output folder.
         seeds: Seeds of its trainings.
         preset: Name of the config.
         device: As PyTorch names it, or "auto".
-        resume: Whether the folder may hold what was stopped or killed.
-        progress: Is told how far it is.
+        resume: Whether to resume a stopped or killed run in the folder.
+        progress: Gets progress reports.
     """
 
     out: Path
@@ -57,17 +57,17 @@ class Request:
     progress: Progress = field(default_factory=Progress)
 
     def open(self, name: str, unit: str, config: Any, *, without: Collection[str] = (), **more: Any) -> Run:
-        """Begin the experiment's folder, or resume it.
+        """Create the experiment's folder, or resume it.
 
         Args:
             name: Name of the experiment.
             unit: What a step is called.
-            config: A dataclass; its values are noted, and a folder with others is refused.
-            without: Names of values that do not decide what the folder is.
-            more: Other values that do.
+            config: A dataclass; its values are recorded, and a folder with other values is refused.
+            without: Names of values that may differ on resuming.
+            more: Other values that may not.
 
         Raises:
-            InputError: If the folder holds a run and `resume` is False, or a run of another plan.
+            InputError: If the folder holds a run and `resume` is False, or a run with another config.
         """
         values = {key: value for key, value in asdict(config).items() if key not in without}
         plan = {"experiment": name, "preset": self.preset, "seeds": self.seeds, **plain({**values, **more})}
@@ -86,13 +86,13 @@ class Request:
 
 
 class Table(NamedTuple):
-    """What is printed and written of an experiment.
+    """The results of an experiment, as printed and written.
 
     Attributes:
         head: Titles of the columns.
         rows: Cells.
-        files: What was written.
-        notes: Lines under the table.
+        files: Files written.
+        notes: Lines below the table.
     """
 
     head: list[str]
@@ -103,11 +103,11 @@ class Table(NamedTuple):
 
 @runtime_checkable
 class Experiment(Protocol):
-    """What an experiment's module has.
+    """The protocol of an experiment's module.
 
     Attributes:
         UNIT: What a step is called.
-        SEEDS: How many seeds it has where none are asked for.
+        SEEDS: Default number of seeds.
         PRESETS: Name -> config, a frozen dataclass. A field `data` may be replaced by `--data`, and so on.
     """
 
@@ -116,24 +116,24 @@ class Experiment(Protocol):
     PRESETS: dict[str, Any]
 
     def run(self, config: Any, request: Request) -> None:
-        """Do what is not done yet, and leave it in the request's folder.
+        """Do everything not done yet, and write it to the request's folder.
 
         Raises:
-            InputError: On a config, data or a folder that cannot be used, before anything is written.
+            InputError: For a config, data or folder that cannot be used, before anything is written.
         """
         ...
 
     def present(self, out: Path, seeds: list[int]) -> Table:
-        """Draw what the folder holds, and say what came out."""
+        """Draw what the folder holds, and return the results."""
         ...
 
 
 @runtime_checkable
 class Compared(Experiment, Protocol):
-    """One whose outcome was published as numbers or curves."""
+    """An experiment with published numbers or curves."""
 
     def beside(self, out: Path, seeds: list[int]) -> Table:
-        """Compare what the folder holds with what was published."""
+        """Compare the folder's results with the published ones."""
         ...
 
 
@@ -150,7 +150,7 @@ def experiment(name: str) -> Experiment:
     """Return an experiment.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If the name is unknown.
     """
     if name not in NAMES:
         raise InputError(f"experiment: unknown {name!r}; {did_you_mean(name, NAMES)}")
@@ -162,7 +162,7 @@ def source_of(run: Run) -> Source:
     """Build the source of an experiment's run from the experiment's config.
 
     Raises:
-        InputError: If the run is no experiment's, or of one that keeps no weights.
+        InputError: If the run does not belong to an experiment, or to one that keeps no weights.
     """
     parent = run.path.resolve().parent
     config = type(run)(parent).config if (parent / "config.yaml").is_file() else {}

@@ -1,7 +1,7 @@
 """Does frequency explain the steps? Networks of several depths, retrained above every cut, on several data sets.
 
-Every training is a run of the experiments `mlp` or `resnet` in a folder of its own, and what is trained above its cuts
-is in that run, as `layerfreq relearn` leaves it. Both stages are spread over processes by joblib.
+Every training is a run of the experiments `mlp` or `resnet` in its own folder, which also holds what is trained above
+its cuts, as written by `layerfreq relearn`. joblib spreads both stages over processes.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Config:
     """Chosen values; docs/cause.md says why.
 
     Attributes:
-        mlps: Fully connected networks, one entry a data set; `layers` replaces their number of hidden layers.
+        mlps: Fully connected networks, one entry per data set; `layers` replaces their number of hidden layers.
         layers: Numbers of hidden layers.
         resnet: Residual networks and their variants.
         design: What is trained above the cuts of all of them.
-        data: Folder with one folder a data set, in the hub's layout; None for the hub itself.
-        backend: What spreads the jobs, as in `pool`.
+        data: Folder with one folder per data set, in the hub's layout; None for the hub itself.
+        backend: Where jobs run, as in `pool`.
         workers: Number of processes; None means one per core.
     """
 
@@ -55,7 +55,7 @@ class Part:
     """One folder of trainings: one network on one data set, every seed.
 
     Attributes:
-        study: What is put in one table, such as "mnist-mlp".
+        study: The table it belongs to, such as "mnist-mlp".
         folder: Its name in the experiment's folder.
         kind: "mlp" or "resnet".
         config: Config of that experiment.
@@ -132,10 +132,10 @@ PRESETS = {
 
 
 def run(config: Config, request: Request) -> None:
-    """Train all networks, and then fresh heads above all their cuts; what is there already is not done again.
+    """Train all networks, and then fresh heads above all their cuts, skipping what is already there.
 
     Raises:
-        InputError: On data that cannot be found, a back end that cannot be had, or a folder that cannot be used.
+        InputError: For data that cannot be found, a back end that is not available, or a folder that cannot be used.
     """
     check_backend(config.backend, config.workers)
     config = placed(config)
@@ -215,7 +215,8 @@ def relearn_step(folder: str, design: Design, step: int, cuts: list[int]) -> str
 def gather(out: Path, seeds: list[int]) -> pd.DataFrame:
     """Return what was trained above all cuts, as `relearn`'s `results`, with a column study; clusters are the seeds.
 
-    The heads on the inputs were trained once a study, and stand in every run and step, where they would be the same.
+    The heads on the inputs were trained once per study, and are repeated for every run and step, where they would be
+    the same.
     """
     import pandas as pd
 
@@ -231,7 +232,7 @@ def gather(out: Path, seeds: list[int]) -> pd.DataFrame:
 
 
 def present(out: Path, seeds: list[int]) -> Table:
-    """Write the table of results and the league, draw the figures, and return what the paper's question comes to.
+    """Write the table of results and the league, draw the figures, and return the answer to the paper's question.
 
     The table has one row per study, rule, and pairs.
     """

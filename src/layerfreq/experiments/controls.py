@@ -1,7 +1,7 @@
-"""Controls of the study of cause: set-ups whose outcome is known, which must come out as they have to.
+"""Controls of the study of causes: set-ups with a known outcome.
 
-Labels that are shuffled after training, a frozen random network, features that are rotated and rescaled, and waves of
-known frequency on inputs of known density. What is expected, and whether it was found: `controls_summary`.
+Labels shuffled after training, a frozen random network, rotated and rescaled features, and waves of known frequency on
+inputs of known density. `controls_summary` says what is expected, and whether it was found.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Config:
         epochs: Number of epochs of the network's training.
         cuts: 0 for the inputs, else a hidden layer.
         heads: Fresh heads of each kind.
-        budget: Steps after which a head is given up.
+        budget: Maximum number of steps per head.
         waves: Frequencies k of sin(k w.x), |w| = 1, x from N(0, I_2).
         points: Number of points x.
-        wave_budget: Steps after which a head is given up on a wave.
+        wave_budget: Maximum number of steps per head on a wave.
     """
 
     data: str = "digits"
@@ -95,10 +95,10 @@ Row = dict[str, Any]
 
 
 def run(config: Config, request: Request) -> None:
-    """Train a network for each seed, and then the heads of every control, each kept as it is done.
+    """Train a network for each seed, and then the heads of every control, saving each when done.
 
     Raises:
-        InputError: On data that cannot be loaded, or an output folder that cannot be used.
+        InputError: For data that cannot be loaded, or an output folder that cannot be used.
     """
     out, progress = request.out, request.progress
     sizes: dict[str, Any] = {name: getattr(config, name) for name in ("data", "images", "width", "hidden", "rate")}
@@ -275,7 +275,7 @@ def _features(folder: Path, model: nn.Module, x: Tensor, cut: int, step: int) ->
 
 
 def _chance(found: Spectrum) -> float:
-    """1/delta at which shuffled labels are expected to be half-way from the floor to 1."""
+    """1/delta at which shuffled labels are expected to be halfway from the floor to 1."""
     return float(np.exp(np.interp((1 + found.floor) / 2, found.chance, np.log(found.inv_delta))))
 
 

@@ -1,9 +1,9 @@
 """Depth and speed: steps to a training error, for 3 to 7 hidden layers, and for targets of rising frequency.
 
-Experiment 1 of the paper: target cos(3x) + cos(5x), equal-width layers. It is the one whose settings are still
-unknown: width, samples, optimizer, initialisation, rate and threshold are neither in the paper nor in the authors'
-repository, Johnzhx/DeepFrequencyPrinciple (2020). They are chosen here because they show the published order. Which
-others do and do not is in docs/depth.md.
+Experiment 1 of the paper: target cos(3x) + cos(5x), equal-width layers. Its settings are unknown: width, samples,
+optimizer, initialisation, rate and threshold are neither in the paper nor in the authors' repository,
+Johnzhx/DeepFrequencyPrinciple (2020). Those chosen here show the published order; docs/depth.md says which others do
+and do not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Config:
         width: Width of each hidden layer.
         rate: Learning rate.
         error: Mean squared training error at which a training ends.
-        steps: Steps after which it is given up.
+        steps: Maximum number of steps.
         init: Initialisation and activation, one of `INITS`.
     """
 
@@ -69,7 +69,7 @@ SEEDS = 3
 
 
 def run(config: Config, request: Request) -> None:
-    """Train every network of both figures for each seed; finished ones are not done again on resuming."""
+    """Train every network of both figures for each seed; resuming skips finished ones."""
     request.open("depth", UNIT, config)
     for seed in request.seeds:
         for name, hidden, target in _cases(config):

@@ -1,8 +1,8 @@
 """Minibatch training of one image classifier, on any number of devices: measured every few epochs, safe from kills.
 
 What is random in an epoch (the order of the images, and the seeds of each step's dropout) comes from a generator seeded
-by the run's seed and the epoch, and a checkpoint holds the step inside the epoch, so that a killed training goes on as
-if nothing had been.
+by the run's seed and the epoch, and a checkpoint holds the step inside the epoch, so that a killed training resumes as
+if nothing had happened.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Task:
         seed: Seed for the order of the images and of dropout.
         network: The model, initialised.
         layers: Modules whose outputs are measured, input to output.
-        output: The module that puts out what is trained.
+        output: The module whose output is trained.
         images: (n, 3, h, w) training images; all of them are measured, in eval mode.
         labels: (n,) their class ids.
-        validation: Images and labels that are not trained on.
-        batch: Images in a step, over all devices; an epoch's last batch holds what is left.
+        validation: Images and labels not used for training.
+        batch: Images per step, over all devices; an epoch's last batch may be smaller.
         rate: Learning rate of the first epoch.
-        restarts: Epochs after which it falls to a tenth, and Adam forgets what it has averaged.
+        restarts: Epochs after which it falls to a tenth, and Adam's state is reset.
         epochs: Number of epochs.
         measure_at: Epochs at which the layers are measured.
         checkpoint_every: Steps between checkpoints.
@@ -71,7 +71,7 @@ class Task:
 
 
 def launch(device: str) -> Any:
-    """Return Fabric, started: on one device, or on those that `fabric run --devices N` started us on."""
+    """Return Fabric, launched on one device, or on the devices of `fabric run --devices N`."""
     fabric_of = needs("lightning_fabric", "layerfreq[experiments]", "experiments").Fabric
     many = os.environ.get("LT_CLI_USED") == "1"
     accelerator = "auto" if many else device
@@ -92,7 +92,7 @@ def train(task: Task, folder: Path, fabric: Any, progress: Progress) -> None:
     time of both); and where the layers are measured, train_accuracy (eval mode) and measuring_seconds.
 
     Raises:
-        InputError: If a batch cannot be split evenly over the devices, or the loss diverges.
+        InputError: If a batch cannot be split evenly over devices, or the loss diverges.
     """
     n, devices = len(task.images), fabric.world_size
     if task.batch > n or task.batch % devices or n % task.batch % devices:
@@ -122,7 +122,7 @@ class _Trainer:
         self.checkpoint = folder / "checkpoints" / "last.ckpt"
 
     def fit(self) -> None:
-        """Do all epochs that are left."""
+        """Run all remaining epochs."""
         task, state, resumed = self.task, self.state, self.checkpoint.exists()
         if resumed:
             self.fabric.load(self.checkpoint, state)
@@ -146,7 +146,7 @@ class _Trainer:
         self.progress.finish()
 
     def epoch(self, epoch: int) -> tuple[float, float]:
-        """Do what is left of an epoch; return accuracy and mean loss while it was trained."""
+        """Run the rest of an epoch; return accuracy and mean loss during training."""
         task, state, begun = self.task, self.state, time.perf_counter()
         if state["step"] == 0:
             restart(self.adam, task, epoch)
@@ -167,7 +167,7 @@ class _Trainer:
         return right / count, loss / count
 
     def step(self, at: Int64[Tensor, " b"]) -> None:
-        """Descend on this device's images of a batch."""
+        """Take a step on this device's images of a batch."""
         x, y = self.images[at], self.labels[at]
         outputs = self.model(x.contiguous(memory_format=torch.channels_last))
         loss = nn.functional.cross_entropy(outputs, y)
@@ -188,7 +188,7 @@ class _Trainer:
         write_whole(self.checkpoint, lambda at: self.fabric.save(at, self.state))
 
     def note(self, epoch: int, accuracy: float, loss: float) -> None:
-        """Note an epoch's metrics, and the spectra if it is their turn."""
+        """Record an epoch's metrics, and the spectra if they are due."""
         if self.run is None:
             return
         noted, begun = {}, time.perf_counter()
@@ -227,13 +227,13 @@ class _Trainer:
 def compiled(network: nn.Module, device: torch.device) -> Any:
     """Return a network to train, compiled on a GPU: compiling takes a minute, and an epoch has hundreds of steps.
 
-    An epoch's last batch is compiled by itself, so that the smaller one makes the others no slower.
+    An epoch's last batch is compiled separately, so that its smaller size does not slow down the others.
     """
     return torch.compile(network, dynamic=False) if device.type == "cuda" else network
 
 
 def restart(adam: torch.optim.Adam, task: Task, epoch: int) -> None:
-    """Set the rate of an epoch (its first is 1); where the rate falls, Adam begins with a new state."""
+    """Set the rate of an epoch (the first is 1); where the rate falls, Adam starts with a new state."""
     adam.param_groups[0]["lr"] = task.rate * 0.1 ** sum(epoch > end for end in task.restarts)
     if epoch - 1 in task.restarts:
         adam.state.clear()
@@ -249,7 +249,7 @@ def draw(task: Task, epoch: int, devices: int) -> tuple[Int64[Tensor, " n"], Int
 
 @torch.no_grad()
 def evaluate(network: nn.Module, fabric: Any, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return accuracy and mean loss of a network in eval mode, which then goes on in training mode."""
+    """Return accuracy and mean loss of a network in eval mode; it is put back into training mode."""
     network.eval()
     outputs = []
     for x in images.split(PIECE):

@@ -44,10 +44,10 @@ class Recipe:
     """How the network is trained.
 
     Attributes:
-        optimizer: Made of parameters and `lr`.
-        rate: Learning rate; a config may have its own.
-        decay: By which the rate falls each epoch, as a share of itself.
-        batch: Images in a step; None for all of them.
+        optimizer: Function of parameters and `lr`.
+        rate: Learning rate; a config may override it.
+        decay: Share by which the rate falls each epoch.
+        batch: Images per step; None for all of them.
         loss: Function of outputs and class ids.
         stop_below: Training error at which it stops; None for never.
         fill: Initialises the network; None leaves PyTorch's default.
@@ -104,10 +104,10 @@ class Config:
         images: Number of training images; the spectra are measured on the same.
         width: Width of each hidden layer.
         hidden: Number of hidden layers.
-        epochs: Epochs to measure at; the last one ends the training, which may stop earlier: see `Recipe`.
+        epochs: Epochs to measure at; training ends at the last one, or earlier: see `Recipe`.
         rows: Filter centres of each measurement; None for all images.
         recipe: One of `RECIPES`.
-        rate: Learning rate in the place of the recipe's.
+        rate: Learning rate in place of the recipe's.
     """
 
     data: str
@@ -136,7 +136,7 @@ def run(config: Config, request: Request) -> None:
     """Train a network for each seed, measuring it at the config's epochs and at the end.
 
     Raises:
-        InputError: On an unknown recipe, data that cannot be loaded, or an output folder that cannot be used.
+        InputError: For an unknown recipe, data that cannot be loaded, or an output folder that cannot be used.
     """
     inputs, labels = images_of(config)
     trainings = [training(config, inputs, labels, seed) for seed in request.seeds]
@@ -198,7 +198,7 @@ def network(
 
 
 def rebuild(run: Run, config: Mapping[str, Any]) -> Source:
-    """Build a run's data and networks anew, for `layerfreq relearn`."""
+    """Rebuild a run's data and networks, for `layerfreq relearn`."""
     known = {key: config[key] for key in ("data", "images", "width", "hidden")}
     made = Config(epochs=(0,), recipe=config.get("recipe", "sgd"), **known)  # runs of version 0.1 name none
     inputs, labels = images_of(made)

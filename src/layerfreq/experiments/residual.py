@@ -1,9 +1,9 @@
 """The paper's four residual networks for small images: from three stages of blocks down to none, under one head.
 
-As in the authors' repository, Johnzhx/DeepFrequencyPrinciple (2020). That is written in Keras; what its code leaves to
-Keras is inferred: biases begin at zero, and the constants of batch normalisation. Two details are not carried over:
-convolutions have no biases, which the batch normalisation after each would subtract again, and those of stride 2 are
-padded alike on both sides.
+As in the authors' repository, Johnzhx/DeepFrequencyPrinciple (2020), which uses Keras; what its code leaves to Keras is
+inferred: zero initial biases, and the constants of batch normalisation. Two details are not carried over: convolutions
+have no biases, which the following batch normalisation would cancel, and those of stride 2 are padded equally on both
+sides.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def network(variant: int, width: int, head: int, classes: int, size: tuple[int, 
     """Return a variant: stem, stages of two residual blocks, and the fully connected head of three layers.
 
     Variant 1 has three stages (width, 2 and 4 x width channels, each after the first at half the resolution). Each
-    next variant lacks one more of the last: 6, 4, 2 and 0 blocks. The head is the same but for its inputs: 16, 32, 64
-    and 64 x width numbers from images of 32 x 32 pixels.
+    further variant drops one more of the last stages: 6, 4, 2 and 0 blocks. Only the number of inputs of the head
+    differs: 16, 32, 64 and 64 x width for images of 32 x 32 pixels.
 
     Args:
         variant: 1 to 4; the paper calls them -1 to -4.

@@ -1,8 +1,8 @@
-"""Residual networks with ever fewer blocks: what the same head still has to learn above each.
+"""Residual networks with fewer and fewer blocks: what the same head still has to learn above each.
 
 Experiment 3 of the paper. Networks, split and training are those of the authors' repository,
-Johnzhx/DeepFrequencyPrinciple (2020), whole in the preset `paper`; the others scale width, images and epochs down.
-`residual` says what is inferred.
+Johnzhx/DeepFrequencyPrinciple (2020), at full size in the preset `paper`; the others scale down width, images and
+epochs. `residual` says what is inferred.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Config:
     Attributes:
         data: Where the images come from, as in `load_images`.
         images: Number of images, the first of the training split; the seed permutes them.
-        validation: How many of them, the last, are not trained on.
+        validation: How many of them, the last ones, are not used for training.
         width: Channels of stem and first stage.
         head: Width of the head's two hidden layers.
         epochs: Number of epochs; the rate falls to a tenth after half and after three quarters of them.
         measure: Epochs at which the spectra are measured.
         panels: Those of them that the figure of densities shows.
-        batch: Images in a step.
+        batch: Images per step.
         rate: Learning rate of the first half.
         checkpoint_every: Steps between checkpoints.
         variants: Which of 1 to 4 to train.
@@ -104,12 +104,12 @@ SEEDS = 1
 
 
 def run(config: Config, request: Request) -> None:
-    """Train every variant for each seed; finished ones are not done again on resuming.
+    """Train every variant for each seed; resuming skips finished ones.
 
-    Variants are no part of what a folder is: one more may be added to it with `resume`.
+    Further variants may be added to a folder with `resume`.
 
     Raises:
-        InputError: On an unknown variant, data that cannot be loaded, or an output folder that cannot be used.
+        InputError: For an unknown variant, data that cannot be loaded, or an output folder that cannot be used.
     """
     unknown = [v for v in config.variants if v not in VARIANTS]
     if unknown:
@@ -154,14 +154,14 @@ def restarts(epochs: int) -> tuple[int, int]:
 def split(
     images: Tensor, labels: Tensor, validation: int, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Permute images and labels under the seed; return those to train on, and the last ones to validate on."""
+    """Permute images and labels by the seed; return training data, and the last ones for validation."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     first, last = order[: len(order) - validation], order[len(order) - validation :]
     return (images[first], labels[first]), (images[last], labels[last])
 
 
 def rebuild(run: Run, config: Mapping[str, Any]) -> Source:
-    """Build a run's data and networks anew, for `layerfreq relearn`; the inputs are the images that were measured."""
+    """Rebuild a run's data and networks, for `layerfreq relearn`; the inputs are the measured images."""
     known: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in config.items()
@@ -196,7 +196,7 @@ def beside(out: Path, seeds: list[int]) -> Table:
 
 
 def _runs(out: Path, seeds: list[int]) -> dict[tuple[int, int], Run]:
-    """Return the finished runs that the folder holds, by variant and seed; another process may be at work on others."""
+    """Return the finished runs in the folder, by variant and seed; another process may be working on others."""
     found = {
         (variant, seed): Run(out / folder(variant, seed))
         for variant in VARIANTS
@@ -207,7 +207,7 @@ def _runs(out: Path, seeds: list[int]) -> dict[tuple[int, int], Run]:
 
 
 def _network(config: Config, variant: int, seed: int, images: Tensor, labels: Tensor) -> nn.Sequential:
-    """Return a network for images and labels, initialised under the seed."""
+    """Return a network for images and labels, initialised from the seed."""
     height, width = images.shape[-2:]
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -32,16 +32,16 @@ class Training:
     Attributes:
         name: Name of the folder it is kept in.
         seed: Seed for its initialisation.
-        build: Makes the model and its optimizer, under the seed.
+        build: Returns the model and its optimizer, initialised from the seed.
         inputs: (n, ...) tensor.
         targets: (n,) class ids or (n, c) floats.
         loss: Function of outputs and targets, a mean over points.
         steps: Number of steps.
         stop_below: Training error at which it stops early; None for never.
-        batch: Points in an update of the parameters, drawn anew in every step; None for one update with all points.
+        batch: Points per parameter update, drawn in every step; None for one update with all points.
         rate: Learning rate of a step; None leaves the optimizer's.
-        measure_at: Steps at which all hidden layers are measured; if there are any, so is the last step.
-        metrics: More numbers of outputs and targets.
+        measure_at: Steps at which all hidden layers are measured; if there are any, the last step is measured too.
+        metrics: Further metrics of outputs and targets.
         log_every: Steps between two logged metrics.
         options: Options of `Monitor`.
     """
@@ -65,8 +65,8 @@ class Training:
 def train(training: Training, folder: Path, *, device: str, progress: Progress, checkpoint_every: int = 500) -> int:
     """Train one network, or resume its training; return the number of steps it took.
 
-    A checkpoint follows every measurement, and the weights that were measured stay. What was written after the last
-    checkpoint is done again after a kill, with the same outcome.
+    A checkpoint follows every measurement, and the measured weights are kept. After a kill, everything since the last
+    checkpoint is repeated, with the same outcome.
     """
     fabric = needs("lightning_fabric", "layerfreq[experiments]", "experiments").Fabric(accelerator=device, devices=1)
     return _Descent(training, folder, fabric, progress).fit(checkpoint_every)
@@ -92,7 +92,7 @@ class _Descent:
         self.run.rewind(self.resumed_at)
 
     def fit(self, checkpoint_every: int) -> int:
-        """Do all steps that are left; return their number, those of before included."""
+        """Run all remaining steps; return the total number of steps."""
         training, state = self.training, self.state
         if state["finished"]:
             return state["step"]
@@ -121,7 +121,7 @@ class _Descent:
         return state["step"]
 
     def monitor(self) -> Monitor | None:
-        """Return what measures the network, if anything is to be measured."""
+        """Return the monitor of the network, if anything is to be measured."""
         if not self.training.measure_at:
             return None
         plain = self.model.module if hasattr(self.model, "module") else self.model
@@ -131,7 +131,7 @@ class _Descent:
         return monitor
 
     def over(self, step: int, error: float) -> bool:
-        """Tell whether this step is the last."""
+        """Return whether this step is the last."""
         stop = self.training.stop_below
         return step >= self.training.steps or (stop is not None and error < stop)
 
@@ -145,7 +145,7 @@ class _Descent:
         write_whole(self.checkpoint, lambda at: at.write_bytes(packed.getbuffer()))
 
     def look(self) -> tuple[float, Tensor]:
-        """Return the error over all points and their outputs; gradients stay where one update takes all points."""
+        """Return the error over all points and their outputs; gradients are kept if one update takes all points."""
         training, whole = self.training, self.training.batch is None
         error, outputs = 0.0, []
         self.optimizer.zero_grad()
@@ -162,7 +162,7 @@ class _Descent:
     def update(self, step: int) -> None:
         """Update the parameters: once with the gradients that `look` left, or once for each whole batch.
 
-        The order of the batches hangs on seed and step alone, so that a resumed training has the same.
+        The order of the batches depends only on seed and step, so that a resumed training has the same.
         """
         training, n = self.training, len(self.inputs)
         if training.rate is not None:

@@ -1,4 +1,4 @@
-"""What LFR and RDF look like: sin(k pi x) for k = 1, 5, 9, 13, beside the closed form.
+"""What LFR and RDF look like: sin(k pi x) for k = 1, 5, 9, 13, compared with the closed form.
 
 Experiment 2 of the method. With delta the variance, LFR = exp(-(k pi)^2 delta), and the RDF peaks at
 1/delta = (k pi)^2 / 2.
@@ -65,7 +65,7 @@ def run(config: Config, request: Request) -> None:
 
 
 def present(out: Path, seeds: list[int]) -> Table:
-    """Draw LFR and RDF as published, and put each peak beside its closed form."""
+    """Draw LFR and RDF as published, and compare each peak with its closed form."""
     from matplotlib import pyplot as plt
 
     from layerfreq import plots

@@ -1,7 +1,7 @@
 """Jobs of a study spread over processes by joblib: on this machine, or on the workers of Dask or Ray.
 
-A job is a function of a module and its arguments, and leaves its outcome in files. Workers on other machines therefore
-need the same file system and the same layerfreq.
+A job is a module-level function with its arguments, and writes its results to files. Workers on other machines
+therefore need the same file system and the same version of layerfreq.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Sweep = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 
 @contextmanager
 def pool(backend: str = "loky", workers: int | None = None) -> Iterator[Sweep]:
-    """Give a function that calls another one with the arguments of every job, and yields what that returns.
+    """Provide a function that calls another one with the arguments of every job, and yields the results.
 
-    The function must be one of a module, not a local one. Results come as jobs end, in any order; from Ray when all
-    have ended. Each worker computes on one thread, so that how many there are changes no number.
+    The function must be defined in a module, not locally. Results come as jobs end, in any order; from Ray when all
+    have ended. Each worker computes on one thread, so that results do not depend on their number.
 
     Args:
         backend: "loky" (processes of this machine), "dask" (the scheduler that `DASK_SCHEDULER_ADDRESS` names, or a
@@ -69,7 +69,7 @@ def _sweep(backend: str, workers: int, function: Callable[..., Any], jobs: Seque
 
 
 def check_backend(backend: str, workers: int | None) -> None:
-    """Refuse what `pool` cannot do, before anything is done.
+    """Refuse what `pool` cannot do, before starting anything.
 
     Raises:
         InputError: If the back end is unknown, its package is missing, or the number of workers is below 1.
@@ -84,7 +84,7 @@ def check_backend(backend: str, workers: int | None) -> None:
 
 
 def _alone(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
-    """Call on one thread, whatever the worker's default is, and leave that as it was."""
+    """Call on one thread, whatever the worker's default is, and restore the default."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -99,7 +99,7 @@ def _alone(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
 
 @contextmanager
 def _cluster(backend: str, workers: int) -> Iterator[None]:
-    """Start, or connect to, what the back end needs; a cluster that was started here ends here."""
+    """Start what the back end needs, or connect to it; a cluster started here is also stopped here."""
     if backend == "dask":
         with _dask(workers):
             yield

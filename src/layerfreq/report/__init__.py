@@ -1,4 +1,4 @@
-"""The report of one run or several: one HTML file that opens from disk, without a network."""
+"""The report of one or several runs: one HTML file that works offline."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ def write_report(
     rebuild: Callable[[Run], Any] | None = None,
     tell: Callable[[int, int, str], None] | None = None,
 ) -> Path:
-    """Write the report of runs, side by side.
+    """Write the report of one or several runs, side by side.
 
-    Of runs that kept their weights, with their network and points, it also has what changed in the outputs between
-    kept steps, by frequency; frequencies along an axis, of layers that have one; image frequency, of classifiers of
-    images; and the points whose targets disagree with those around them. Each takes some seconds at most, of as many
-    points as that allows; what cannot be made is named on the page, with the reason.
+    For runs that kept their weights, given their network and points, it also shows how the outputs changed between kept
+    steps, by frequency; frequencies along an axis, for layers that have one; image frequency, for image classifiers;
+    and the points whose targets disagree with those of their neighbours. Each takes a few seconds at most, using as
+    many points as that allows; whatever cannot be computed is listed on the page with the reason.
 
     Args:
         runs: Runs or their folders, or experiments with their trainings in folders.
-        path: Where it goes; None means `report.html` in the first run's folder.
-        model: Of runs that kept their weights, a module of their kind; it is left as it was.
-        inputs: (n, ...) tensor or array, or what else its forward takes, for n points; or an iterable of
-            (inputs, targets) batches.
+        path: The file; None means `report.html` in the first run's folder.
+        model: For runs that kept their weights, a module with their architecture; it is left unchanged.
+        inputs: (n, ...) tensor or array, or whatever its forward takes, for n points; or an iterable of (inputs,
+            targets) batches.
         targets: (n,) class ids or floats of these points; None for none.
         rebuild: In place of the three, a function of a run that returns its network and points:
             `layerfreq.experiments.source_of` for those of experiments.
-        tell: Called with the number of sections done, of all, and the one that is begun.
+        tell: Called with the number of sections done, the total, and the next one.
 
     Returns:
-        Where it is.
+        The path.
 
     Raises:
-        InputError: If nothing was measured yet, plotly is not installed, or the place cannot be used; if a model comes
-            without inputs, does not take them, or is of another kind.
+        InputError: If nothing was measured yet, plotly is not installed, or the path cannot be used; if a model comes
+            without inputs, does not accept them, or has another architecture.
 
     Example:
         >>> x = torch.linspace(-1, 1, 40)[:, None]

@@ -1,4 +1,4 @@
-"""What a report shows of runs: every spectrum once, its numbers in every measured scale, and the metrics."""
+"""What a report shows about runs: every spectrum once, its numbers at every measured scale, and the metrics."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Collection:
 
 
 def collect(runs: Sequence[Run], names: Sequence[str], cases: Sequence[str]) -> Collection:
-    """Read runs from disk, each as far as it is written."""
+    """Read runs from disk, as far as they are written."""
     found = Collection()
     for run, name, case in zip(runs, names, cases, strict=True):
         shown = Shown(run, name, case)

@@ -1,7 +1,7 @@
-"""The page: template, style and script put together with the data, so that nothing is left to fetch.
+"""The page: template, style and script combined with the data, so that nothing has to be downloaded.
 
-Names come from other people's runs: in the HTML they are escaped, the script only ever sets them as text, and a
-content security policy allows no script but those of the page, by their hashes, and no request to anywhere.
+Names in runs are untrusted: they are escaped in the HTML, the script only sets them as text, and a content security
+policy allows only the page's own scripts, by hash, and no requests.
 """
 
 from __future__ import annotations
