@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerfreq import Monitor, Run, hidden_layers, layer_features, layer_spectra, split
+from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra, split
 from layerfreq.errors import InputError
 from layerfreq.isolation.rng import random_state_kept
 
@@ -231,46 +231,6 @@ def test_pythons_random_state_is_put_back():
     with kept([]):
         random.random()
     assert before == random.getstate()
-
-
-def trained(monitored, folder):
-    torch.manual_seed(0)
-    model, x, y = mlp(), torch.randn(64, 8), torch.arange(64) % 3
-    loader = DataLoader(TensorDataset(x, y), 16, shuffle=True)
-    optimizer = torch.optim.Adam(model.parameters())
-    monitor = Monitor(model, loader, run=folder, when=2) if monitored else None
-    for step in range(6):
-        for inputs, targets in loader:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(inputs), targets)
-            loss.backward()
-            optimizer.step()
-        if monitor:
-            assert (monitor.measure(step, loss=float(loss.detach())) is None) == (step % 2 == 1)
-    return model
-
-
-def test_training_is_bit_identical_with_and_without_a_monitor(tmp_path):
-    a, b = trained(True, tmp_path / "run"), trained(False, None)
-    assert all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-    run = Run(tmp_path / "run")
-    assert list(run.spectra.columns) == [
-        "step",
-        "layer",
-        "depth",
-        "scale",
-        "inv_delta",
-        "lfr",
-        "rdf",
-        "chance",
-        "neighbours",
-        "stderr",
-    ]
-    assert run.steps() == [0, 2, 4]
-    assert set(run.spectra["scale"]) == {"raw", "rms"}
-    assert len(run.metrics) >= 5
-    with pytest.raises(InputError, match="another run"):
-        Monitor(a, torch.randn(9, 8), torch.arange(9), run=tmp_path / "run")
 
 
 @pytest.mark.parametrize("when", ["often", 0, -3])
