@@ -104,3 +104,10 @@ def test_what_is_no_classification_of_images_is_one_line(arguments, options, wor
 def test_the_default_blocks_fit_the_images(side, patch):
     model, labels = nn.Sequential(nn.Flatten(), nn.Linear(side * side, 2)).double(), np.arange(8) % 2
     assert image_frequency(model, RNG.normal(size=(8, side, side)), labels, controls=1).patch == patch
+
+
+def test_a_network_that_answers_nan_is_refused():
+    model = classifier()
+    model[1].weight.data[0] = torch.nan
+    with pytest.raises(InputError, match="model: its outputs are NaN"):
+        image_frequency(model, RNG.normal(size=(8, 16, 16)), np.arange(8) % 2)

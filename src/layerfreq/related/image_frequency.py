@@ -246,6 +246,8 @@ def _losses(outputs: np.ndarray, y: np.ndarray, ids: np.ndarray) -> tuple[np.nda
         raise InputError(
             f"labels: class id {y.max()} for a model with {outputs.shape[1]} outputs; pass columns of its output"
         )
+    if not np.isfinite(outputs).all():
+        raise InputError("model: its outputs are NaN or infinite; pass one from before the training diverged")
     loss = nn.functional.cross_entropy(torch.from_numpy(outputs), torch.from_numpy(y), reduction="none").numpy()
     right = outputs.argmax(axis=1) == y
     return np.array([loss[y == one].mean() for one in ids]), np.array([right[y == one].mean() for one in ids])

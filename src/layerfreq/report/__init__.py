@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, shown
 from layerfreq.files import as_path, write_whole
 from layerfreq.report.collect import collect, title_of
 from layerfreq.runs.run import Run
@@ -64,6 +64,8 @@ def write_report(
     several = given if isinstance(given, (list, tuple)) else [given]
     if (model is None) != (inputs is None) or (targets is not None and model is None):
         raise InputError("model: given without inputs, or inputs or targets without a model; pass all, or none of them")
+    if rebuild is not None and (model is not None or not callable(rebuild)):
+        raise InputError(f"rebuild: {shown(rebuild)} together with a model, or no function; pass one that takes a run")
     runs = [one if isinstance(one, Run) else Run(one) for one in several]
     if not runs:
         raise InputError("runs: none given; name at least one run's folder")

@@ -13,7 +13,7 @@ pytest.importorskip("safetensors")
 from layerfreq.errors import InputError
 from layerfreq.report import write_report
 from layerfreq.report.sections import gather
-from layerfreq.runs.weights import weights_at
+from layerfreq.runs.weights import keep_weights, weights_at
 
 from ..conftest import make, until
 from .conftest import in_time, keep, of_images, waves
@@ -86,6 +86,12 @@ def test_damaged_weights_end_no_report(tmp_path):
     weights_at(run.path, 20).write_bytes(b"half")
     with pytest.warns(UserWarning, match="the report leaves out the weights"):
         assert kinds(write_report(run, model=in_time(), inputs=x, targets=y)) == []
+    diverged = in_time()
+    diverged[0].bias.data[0] = torch.nan
+    keep_weights(run.path, 30, diverged)
+    with pytest.warns(UserWarning, match="the report leaves out the weights"):
+        page = write_report(run, model=in_time(), inputs=x, targets=y)
+    assert "(run: '0.bias' is NaN or infinite in the weights" in missing(page)
 
 
 def test_a_network_that_is_not_the_runs_or_takes_other_inputs_is_refused(tmp_path):
@@ -96,6 +102,9 @@ def test_a_network_that_is_not_the_runs_or_takes_other_inputs_is_refused(tmp_pat
         ({"model": in_time(), "inputs": x, "targets": y[:5]}, "targets: 5 entries for 60 inputs"),
         ({"model": in_time()}, "model: given without inputs"),
         ({"targets": y}, "model: given without inputs"),
+        ({"model": in_time(), "inputs": x, "targets": ["a"] * 60}, "targets: "),
+        ({"model": in_time(), "inputs": x, "rebuild": print}, "rebuild: .* together with a model"),
+        ({"rebuild": 3}, "rebuild: 3"),
     ):
         with pytest.raises(InputError, match=words):
             write_report(run, **options)

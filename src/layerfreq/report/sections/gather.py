@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.inputs import batches, count
+from layerfreq.data.targets import as_numbers
 from layerfreq.errors import InputError, first_line
 from layerfreq.network.find import unwrap
+from layerfreq.related.kept import load_kept
 from layerfreq.report.collect import Shown
 from layerfreq.report.sections.axis import axis
 from layerfreq.report.sections.changes import changes
@@ -99,7 +101,7 @@ def _sections(
 
 def _trained(shown: Shown, origin: Origin, unit: str) -> Trained:
     steps, model = kept_steps(shown.run.path), copy.deepcopy(unwrap(origin.fresh(0)))
-    load_weights(shown.run.path, steps[-1], model)
+    load_kept(shown.run, steps[-1], model)
     inputs, targets = origin.inputs, origin.targets
     n = count(inputs)
     return Trained(shown.run, shown.layers, unit, steps, model, inputs, targets, n, costs_of(model, inputs, n))
@@ -125,7 +127,7 @@ class Given:
             raise InputError("inputs: batches of dicts or tuples; pass one dict or tuple of all points")
         self.inputs = parts[0][0] if len(parts) == 1 else torch.cat([x for x, _ in parts])
         known = all(y is not None for _, y in parts)
-        self.targets: Any = torch.cat([torch.as_tensor(y) for _, y in parts]) if known else None
+        self.targets: Any = torch.cat([as_numbers(y) for _, y in parts]) if known else None
         self._model = copy.deepcopy(unwrap(model))
         _refuse_other(self._model, runs)
         costs_of(self._model, self.inputs, count(self.inputs))
