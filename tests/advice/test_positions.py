@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from layerfreq import advise
-from layerfreq.advice import heads
+from layerfreq.advice import heads, points
 from layerfreq.advice.heads import coordinates, held_out, shuffled
 from layerfreq.advice.result import Gap
 from layerfreq.errors import InputError
@@ -123,6 +123,12 @@ def test_what_only_tells_texts_apart_tells_nothing_of_texts_that_were_held_out()
     by_token = held_out(coordinates(x), y, "linear", 0).scores.mean()
     assert by_text < 0.65
     assert by_token > 0.9
+
+
+def test_more_than_memory_holds_is_said_before_it_is_tried(monkeypatch):
+    monkeypatch.setattr(points, "free_memory", lambda: 5000)  # of 40 texts, 7 tokens, 6 features, 4 bytes: 6720
+    with pytest.raises(InputError, match=r"features of 40 at 1 layers take 6.72e-06 GB, of 5e-06"):
+        advise(Tagger(), IDS, IDS % 2, reading="positions")
 
 
 def test_groups_stay_together_and_singles_are_as_without_groups():

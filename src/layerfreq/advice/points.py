@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from layerfreq.data.inputs import count, is_loader, tensors_of
 from layerfreq.data.targets import as_numbers
 from layerfreq.errors import InputError
+from layerfreq.isolation.memory import free_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut
-from layerfreq.network.extract import collect
+from layerfreq.network.extract import collect, most_points
 from layerfreq.network.find import reject_one_pass
 from layerfreq.network.labelled import for_model
 from layerfreq.network.outputs import tensor_of
@@ -80,8 +81,14 @@ def see(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], *, own
         InputError: If targets are missing, few, all equal or not finite, or do not fit the outputs or the features.
     """
     reject_one_pass(inputs)
-    seen = _Seen(cuts, own)
-    features, labels = collect(model, inputs, targets, cuts, None, seen.see)
+    points, seen = most_points(model, inputs), _Seen(cuts, own)
+    need, free = points * sum(cut.each for cut in cuts), free_memory()
+    if need > free:
+        raise InputError(
+            f"inputs: features of {points} at {len(cuts)} layers take {need / 1e9:.3g} GB, of {free / 1e9:.3g} that "
+            "are free; pass fewer, or name layers"
+        )
+    features, labels = collect(model, inputs, targets, cuts, points, seen.see)
     if not labels:
         raise InputError("targets: none, and heads need them; pass one for each input")
     groups = torch.unique(torch.cat(seen.groups), return_inverse=True)[1]  # but for inputs that lost all positions
