@@ -14,10 +14,12 @@ from layerfreq.data.source import See, Source
 from layerfreq.data.validation import Scale, as_features
 from layerfreq.engines.base import Points, chunks
 from layerfreq.engines.coincidence import coincident, fingerprints, mean_count
-from layerfreq.engines.threads import parts, threads
+from layerfreq.engines.threads import hands, parts, threads
 from layerfreq.errors import InputError
 
 COMPILED = 1 << 20  # numbers from which compiled loops look at features on the CPU
+ENOUGH = 400  # points from which they do so, too: for these, "auto" loads the loops in any case
+WORK = 8  # operations that a number takes there
 CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
 LAUNCHED = 1 << 24  # on an accelerator: a dozen launches for each piece must cost less than its bytes
 LARGEST, CAUTIOUS = 1022, 500  # powers of two that features are scaled by at most: when all are known, and before
@@ -192,8 +194,9 @@ def extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             kernels.extent(features[at].numpy(), origin.numpy(), found[0], found[1], found[2])
             return found
 
-        with threads() as run:
-            found = np.array(list(run(part, parts(len(features), len(features)))))
+        count = hands(WORK * features.numel())
+        with threads(count) as run:
+            found = np.array(list(run(part, parts(len(features), len(features), count=count))))
         total, low, high = torch.from_numpy(np.array([found[:, 0].sum(0), found[:, 1].min(0), found[:, 2].max(0)]))
         return total, low, high
     for s in chunks(len(features), features.shape[1], _piece(features)):
@@ -210,8 +213,9 @@ def sizes(points: Points) -> Float[Tensor, " n"]:
         from layerfreq.engines.cpu import kernels
 
         x, shift, gain, out = (t.numpy() for t in (points.features, points.shift, points.gain, squares))
-        with threads() as run:
-            list(run(lambda s: kernels.sizes(x[s], shift, gain, out[s]), parts(len(x), len(x))))
+        count = hands(WORK * x.size)
+        with threads(count) as run:
+            list(run(lambda s: kernels.sizes(x[s], shift, gain, out[s]), parts(len(x), len(x), count=count)))
         return squares
     for s in chunks(len(points), points.features.shape[1], _piece(points.features)):
         squares[s] = points.block(s).square_().sum(dim=1)
@@ -225,4 +229,4 @@ def _piece(features: Tensor) -> int:
 def _compiled(features: Tensor) -> bool:
     """Whether compiled loops can read the features and are worth their import."""
     plain = features.device.type == "cpu" and features.dtype in (torch.float32, torch.float64)
-    return plain and features.is_contiguous() and features.numel() > COMPILED
+    return plain and features.is_contiguous() and (features.numel() > COMPILED or len(features) > ENOUGH)
