@@ -315,10 +315,11 @@ def axes_for(ax: Any, width: float = 6.5, height: float = 4.2) -> Axes:
     Raises:
         InputError: If something else was given.
     """
-    from matplotlib import pyplot as plt
     from matplotlib.axes import Axes
 
     if ax is None:
+        from matplotlib import pyplot as plt  # not where axes are given: trackers draw without pyplot
+
         return plt.subplots(figsize=(width, height), layout="constrained")[1]
     if not isinstance(ax, Axes):
         raise InputError(f"ax: {shown(ax)} is not Matplotlib's Axes; pass one, as of plt.subplots(), or None")

@@ -58,7 +58,7 @@ COMPANY = pytest.mark.filterwarnings("ignore:layer '[a-z0-9]+'.* its features of
 @pytest.mark.parametrize("name", HELD)
 def test_state_of_every_kind_is_put_back_without_a_word(name):
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", ".*cannot put back")
+        warnings.filterwarnings("error", ".*cannot restore")
         assert train(HELD[name], True) == train(HELD[name], False)
 
 
@@ -70,9 +70,9 @@ def test_state_of_every_kind_is_put_back_without_a_word(name):
 )
 @pytest.mark.parametrize("name", LOST)
 def test_what_cannot_be_put_back_is_said_once_by_the_name_of_the_module(name):
-    with pytest.warns(UserWarning, match="cannot put back") as said:
+    with pytest.warns(UserWarning, match="cannot restore") as said:
         train(LOST[name], True)
-    texts = [str(one.message) for one in said if "put back" in str(one.message)]
+    texts = [str(one.message) for one in said if "cannot restore" in str(one.message)]
     assert len(texts) == len(set(texts)) == 1
     assert name in texts[0] or "'stem'" in texts[0]
 

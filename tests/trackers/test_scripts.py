@@ -42,7 +42,7 @@ print("matplotlib.pyplot" in sys.modules)
 print([one["layerfreq/step"] for one in run.logged])
 print(all(isinstance(one["layerfreq/floor/1"], float) for one in run.logged))
 print(["layerfreq/layers" in one for one in run.logged])
-print(sum("WandB gets no figure (no fonts), but numbers" in str(one.message) for one in said))
+print(sum("WandB gets only numbers, no figure (no fonts)" in str(one.message) for one in said))
 """
 
 

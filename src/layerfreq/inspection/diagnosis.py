@@ -141,15 +141,15 @@ class Diagnosis:
                 lines.append(f"{why.short}: {why.long}")
         if any(one.passes > 1 for one in shown):
             runs = max(one.passes for one in shown)
-            lines.append(f"*: more than fits; instead the model is run up to {runs} times for a layer.")
+            lines.append(f"*: features do not fit into memory; the model is run up to {runs} times for such a layer.")
         if self.shown is not None and len(shown) < len(self.modules):
             lines.append(f"{len(shown)} of {len(self.modules)} modules are shown.")
         centres = "" if self.rows is None else f", {min(self.rows, self.points)} filter centres"
         lines.append(
-            f"{len(self.measured)} of {len(self.modules)} are measured by default: about {duration(self.seconds)} for "
-            f"{self.points} points{centres} at {' and '.join(in_order(self.scales))} scale, the features of as many "
-            f"layers at a time as fit into {decimal(self.budget)}. Times are estimates from small measurements on this "
-            "machine; others that have a size can be measured by name (layers=, --layers)."
+            f"{len(self.measured)} of {len(self.modules)} are measured by default, in about {duration(self.seconds)} "
+            f"for {self.points} points{centres} at {' and '.join(in_order(self.scales))} scale, holding the features "
+            f"of as many layers as fit into {decimal(self.budget)}. Times are estimated from small measurements on "
+            "this machine; others with a size can be measured by name (layers=, --layers)."
         )
         return lines
 

@@ -79,8 +79,8 @@ def _warn(model: nn.Module, owner: str, what: set[str]) -> None:
     kind = type(model.get_submodule(owner)).__name__ if owner in dict(model.named_modules()) else ""
     where = f"model: {owner!r}{f' ({kind})' if kind else ''}" if owner else "inputs: the loader"
     warnings.warn(
-        f"{where} changes {', '.join(new[:3])} as it runs, which a measurement cannot put back; training may differ "
-        "from one that is not measured. Keep such state in attributes of the module",
+        f"{where} changes {', '.join(new[:3])} when it runs, which a measurement cannot restore, so training may "
+        "differ from an unmeasured one; keep such state in attributes of the module",
         stacklevel=2,
     )
 

@@ -132,8 +132,8 @@ class Budget:
         if not self._told:
             self._told = True
             warn_caller(
-                f"step {step}: not measured, it would take more than budget={self._share:g} of the time since the last "
-                "measurement; the run's notes tell which steps are left out, this warning does not come again"
+                f"step {step}: skipped, since it would take more than budget={self._share:g} of the time since the "
+                "last measurement; the run's notes list skipped steps, and this warning is shown only once"
             )
 
     def _say(self, text: str) -> None:

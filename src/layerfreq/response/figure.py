@@ -84,7 +84,7 @@ def _draw_map(figure: Figure, ax: Axes, x: Any, y: Any, relative: Any, chance: A
     ax.pcolor(x, y, blind, cmap=ListedColormap(["none"]), hatch="////", edgecolor="white", linewidth=0)
     figure.colorbar(drawn, ax=ax, extend="max", label="relative error (amplitude)")
     keys = [
-        Patch(facecolor="0.9", label="says nothing"),
+        Patch(facecolor="0.9", label="undefined"),
         Patch(facecolor="0.2", edgecolor="white", hatch="////", label="chance, or worse"),
     ]
     figure.legend(handles=keys, loc="outside upper left", ncols=2, fontsize="small", frameon=False)

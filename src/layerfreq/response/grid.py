@@ -214,5 +214,5 @@ def _said(window: Any, center: bool, phase_blind: bool) -> list[str]:
     if center:
         said.append("the means were subtracted")
     if phase_blind:
-        said.append("phase-blind: magnitudes alone are compared, so bands do not add up to the error")
+        said.append("phase-blind: only magnitudes are compared, so bands do not add up to the error")
     return said

@@ -130,7 +130,7 @@ def error_spectrum(
         found = on_filter(given, k, rows=rows, engine=engine, seed=seed)
     notes = (*((why,) if why else ()), *found.notes)
     if not np.isfinite(found.relative).any():
-        notes += ("no band holds target that can be told from rounding or noise: its relative error is undefined",)
+        notes += ("no band's target can be distinguished from rounding or noise: the relative error is undefined",)
     return replace(found, notes=notes)
 
 

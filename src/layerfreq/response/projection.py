@@ -43,7 +43,7 @@ def on_projection(
         stderr = standard_error(amplitude_ratio(e, t, least), others)
     notes = [*given.notes, said]
     if phase_blind:
-        notes.append("phase-blind: magnitudes alone are compared")
+        notes.append("phase-blind: only magnitudes are compared")
     return of_bands(
         k,
         found,

@@ -57,7 +57,7 @@ class WandB:
             return {"layerfreq/layers": self._wandb.Image(Image.open(pixels))}
         except Exception as error:  # the numbers are worth more
             if self._drawn:
-                warnings.warn(f"trackers: WandB gets no figure ({first_line(error)}), but numbers", stacklevel=5)
+                warnings.warn(f"trackers: WandB gets only numbers, no figure ({first_line(error)})", stacklevel=5)
             self._drawn = False
             return {}
 

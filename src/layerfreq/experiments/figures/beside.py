@@ -80,7 +80,7 @@ def compare_resnet(
     notes = [*_unlike(config, paper, RESNET), *_missing(ours, wanted)]
     moved = [f"{ours} for {theirs}" for theirs, ours in wanted.items() if theirs != ours]
     if moved:
-        notes.append(f"Our epochs in the place of theirs: {', '.join(moved)}.")
+        notes.append(f"Our epochs in place of theirs: {', '.join(moved)}.")
         title += f"; our epochs {', '.join(moved)}"
     table = _densities(out, published.RESNET, ours, names, title, notes)
     files, notes = _accuracies(out, runs, names, config["epochs"], title)
@@ -170,7 +170,7 @@ def _densities(out: Path, figure: str, ours: Ours, names: Mapping[str, str], tit
     groups, refused = _groups(figure, ours)
     notes = [*refused, *notes]
     if not groups:
-        return Table(HEAD, [], [], [*notes, "Not next to the published curves: nothing comparable was measured."])
+        return Table(HEAD, [], [], [*notes, "Not compared with the published curves: nothing comparable was measured."])
     parts = [one.peaks.assign(seed=seed) for group in groups for seed, one in group.items()]
     peaks: Any = pd.concat(parts, ignore_index=True)
     drawn = comparison_figures.densities([list(group.values()) for group in groups], names, title)
