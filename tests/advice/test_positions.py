@@ -150,6 +150,20 @@ def test_intervals_are_those_of_the_texts_means():
     assert Gap.of(scores, zero, own) == Gap.of(scores, zero)
 
 
+def test_intervals_hold_the_truth_where_tokens_of_a_text_err_together():
+    """Of texts of unequal lengths; counting tokens as if they were drawn one by one holds it far too rarely."""
+    draw = np.random.default_rng(0)
+    clustered = single = 0
+    for _ in range(400):
+        groups = np.repeat(np.arange(40), draw.integers(3, 12, 40))
+        apart = (draw.normal(size=40)[groups] + draw.normal(size=len(groups))) / 2
+        one, other = Gap.of(apart, 0 * apart, groups), Gap.of(apart, 0 * apart)
+        clustered += one.low <= 0 <= one.high
+        single += other.low <= 0 <= other.high
+    assert 0.92 < clustered / 400 < 0.98
+    assert single / 400 < 0.75
+
+
 class Pooled(Tagger):
     """One answer for each text."""
 
