@@ -85,7 +85,7 @@ def test_a_single_measurement_and_no_metrics(see, tmp_path):
     page = see(make(tmp_path / "run", steps=(7,), metrics=False).report())
     assert page.locator("#play").is_disabled()
     assert page.locator("#step").is_disabled()
-    assert "One measurement" in page.locator("#status").inner_text()
+    assert "Only one measurement" in page.locator("#status").inner_text()
     assert plotted(page, "history")
     assert page.locator("#page").inner_text() == "6 rows, page 1 of 1"
 
@@ -159,7 +159,7 @@ def test_trainings_without_spectra_are_compared_by_their_steps(see, tmp_path):
         run.flush()
     page = see(top.report())
     assert page.locator("#part-spectra").is_hidden()
-    assert "training curves only" in page.locator("#status").inner_text()
+    assert "only training curves" in page.locator("#status").inner_text()
     assert "depth" in plotted(page, "compare")
     assert page.evaluate("document.getElementById('compare').data[0].x") == [3, 10]
     assert "Does depth shorten training" in page.locator(".lede").last.inner_text()
