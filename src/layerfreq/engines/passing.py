@@ -1,8 +1,9 @@
 """Squared distances of points that pass by once, some of them at a time, the filter centres before all others.
 
-What is kept of the features are those of the centres, as they came and centred. As other points come by, their products
-with the centres and their sizes are added up as in `distances`, about the centres' mean, which is known by then; the
-mean of all points, which their spread needs, follows from float64 sums at the end.
+What is kept of the features are those of the centres. As other points come by, their products with the centres and
+their sizes are added up as in `distances`, about the centres' mean s, which is known by then. Points are centred while
+they are in the cache, centres by algebra, (c - s) (x - s) = c (x - s) - s (x - s), unless s is so large that this
+cancels. The mean of all points, which their spread needs, follows from float64 sums at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from layerfreq.engines.distances import CACHED, CLOSE, Distances, differences, u
 from layerfreq.engines.threads import hands, parts, threads
 from layerfreq.isolation.memory import reserve
 
+FAR = 3.0  # |s|^2 of the centres' mean size about s, beyond which products of centres as they came lose digits
 CANCELS = 1e-6  # of the points' mean size about the centres' mean, a spread below which has lost digits
 
 
@@ -38,6 +40,7 @@ class Passing:
         self._index, self._n, self._met = index.numpy(), n, 0
         self._squared, self._sizes = np.empty((len(index), n)), np.full(n, np.nan)
         self._prints = torch.zeros(n, dtype=torch.int64)
+        self._centred: np.ndarray | None = None  # the centres, where their own features will not do
         self._lost = False  # features that are not finite, or beyond float32's range
 
     def see(self, numbers: Int64[Tensor, " k"], block: Float[Tensor, "k d"]) -> None:
@@ -71,7 +74,7 @@ class Passing:
 
     def distances(self) -> Distances | None:
         """Return what was found; None if features have to be scaled before, or digits were lost."""
-        if self._lost or not within_range(self._sizes):
+        if self._lost or (self._sizes.any() and not within_range(self._sizes)):
             return None
         away, size = self._total / self._n, float(self._sizes.mean())
         spread = size - float(away @ away)
@@ -102,13 +105,11 @@ class Passing:
         with threads(hands(4 * r * d)) as run:
             list(run(part, parts(d, d)))
         self._shift += found[0] / r
-        self._centred = np.empty_like(rows)
         products, sizes, total = self._look(rows)
-        if not within_range(sizes):
-            self._lost = True
-            return
         self._total += total
         self._sizes[self._index] = self._own_sizes = sizes
+        if float(self._shift @ self._shift) > FAR * float(sizes.mean()):
+            self._centred = np.subtract(rows, self._shift, out=np.empty_like(rows), casting="same_kind")
         self._add(rows, self._index, products, sizes)
 
     def _meet(self, block: Tensor, numbers: Tensor) -> None:
@@ -139,31 +140,27 @@ class Passing:
         self._squared[:, numbers] = squared
 
     def _look(self, x: np.ndarray) -> tuple[Float64[np.ndarray, "r k"], Float64[np.ndarray, " k"], np.ndarray]:
-        """Return the points' products with the centres, their sizes, and their sum, (d,), about the centres' mean.
-
-        Some columns at a time are centred, while they are in the cache; the centres', which come first, are kept.
-        """
+        """Return the points' products with the centres, their sizes, and their sum, (d,), about the centres' mean."""
         from layerfreq.engines.cpu import kernels
 
-        centred, shift, (k, d), r = self._centred, self._shift, x.shape, len(self._index)
-        total, first = np.zeros(d), x is self._rows
+        centres, shift, (k, d), r = self._centred, self._shift, x.shape, len(self._index)
+        total, raw = np.zeros(d), x is not self._rows and centres is None
         width = max(256, min(4096, CACHED // (r + k)))
 
-        def part(columns: slice) -> tuple[np.ndarray, np.ndarray]:
-            products, sizes, product = np.zeros((r, k)), np.zeros(k), np.empty((r, k), x.dtype)
+        def part(columns: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            products, sizes, across, product = np.zeros((r, k)), np.zeros(k), np.zeros(k), np.empty((r, k), x.dtype)
             room = np.empty(k * width, x.dtype)
             for start in range(columns.start, columns.stop, width):
                 at = slice(start, min(start + width, columns.stop))
                 block = room[: k * (at.stop - start)].reshape(k, -1)
-                kernels.centre_and_add(x, start, shift[at], block, sizes, total[at])
-                if first:
-                    centred[:, at] = block
-                np.matmul(centred[:, at], block.T, out=product)
+                kernels.centre_and_add(x, start, shift[at], block, sizes, across, total[at])
+                ours = block if x is self._rows else self._rows[:, at] if centres is None else centres[:, at]
+                np.matmul(ours, block.T, out=product)
                 np.add(products, product, out=products)
-            return products, sizes
+            return products, sizes, across
 
         count = hands(2 * r * k * d)
         with threads(count) as run, np.errstate(all="ignore"):
             found = list(run(part, parts(d, d, count=count)))
-        products, sizes = (np.sum(one, axis=0) for one in zip(*found, strict=True))
-        return products, sizes, total
+        products, sizes, across = (np.sum(one, axis=0) for one in zip(*found, strict=True))
+        return products - across if raw else products, sizes, total

@@ -26,6 +26,7 @@ from layerfreq.engines.distances import BYTES, WIDE, Distances, can_look, look
 from layerfreq.engines.passing import Passing
 from layerfreq.errors import InputError
 from layerfreq.isolation.memory import group_by_memory
+from layerfreq.isolation.preserve import sharded_modules
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.grid import a_few, covering
 from layerfreq.measure.sampling import draw
@@ -215,7 +216,7 @@ def in_pieces(
     read = any(cut.reading.name == "positions" for cut in cuts)
     if not drawn or not here or read or not changing.isdisjoint(cut.name for cut in cuts):
         return
-    if not any(cut.each >= WIDE * 4 for cut in cuts):  # of float32
+    if not any(cut.each >= WIDE * 4 for cut in cuts) or sharded_modules(model):  # of float32; whose ranks run alike
         return
     try:
         points = Pieces.of(model, inputs, targets, budget // 4)

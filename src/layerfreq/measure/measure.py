@@ -52,7 +52,8 @@ def spectrum(
         features: (n, ...) tensor or array, finite, flattened to (n, d).
         targets: (n,) integer class ids (taken as one-hot), or (n,) or (n, c) floats. More than 128 float columns or
             1024 distinct ids are reduced to random-sign sums; `stderr` then includes the resulting error.
-        inv_delta: (m,) increasing, > 0; None picks a logarithmic grid that covers the data's own distances.
+        inv_delta: (m,) increasing, > 0; None picks a logarithmic grid that covers the data's own distances,
+            or those of the filter centres if they are drawn.
         scale: "raw" uses features as they are; "rms" uses (f - mean f) / sqrt(mean |f - mean f|^2), so that 1/delta is
             dimensionless; "maxabs", the paper's, centres every dimension and divides it by its largest absolute value
             (constant dimensions stay 0). The authors' code adds 1e-9 to that value; here nothing is added.

@@ -141,16 +141,28 @@ def centre_of(x, start, shift, gain, out, sizes):
 
 
 @loop(fastmath=FINITE)
-def centre_and_add(x, start, shift, out, sizes, total):
-    """Do what `centre_of` does at a gain of one, and add the centred columns up in `total` (w,), in float64."""
+def centre_and_add(x, start, shift, out, sizes, across, total):
+    """Do what `centre_of` does at a gain of one, and add up, in float64, what centring an other point takes.
+
+    Args:
+        x: (n, d) features as they came.
+        start: The first of some columns.
+        shift: (w,) float64, subtracted.
+        out: (n, w) takes the centred columns.
+        sizes: (n,) gets their squares added.
+        across: (n,) gets their products with the shift added.
+        total: (w,) gets the sum of the points added.
+    """
     for i in range(x.shape[0]):
-        point, row, size = x[i, start : start + shift.shape[0]], out[i], 0.0
+        point, row, size, product = x[i, start : start + shift.shape[0]], out[i], 0.0, 0.0
         for k in range(point.shape[0]):
             value = np.float64(point[k]) - shift[k]
             row[k] = value
             size += value * value
+            product += value * shift[k]
             total[k] += value
         sizes[i] += size
+        across[i] += product
 
 
 @loop()
