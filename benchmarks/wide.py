@@ -3,9 +3,10 @@
     python benchmarks/wide.py [--model resnet18|convolutions] [--images 600] [--batch 128] [--rows 120] [--repeats 3]
                               [--threads 1] [--width 64]
 
-Prints a Markdown table: processor time (all threads) and clock time, the least of the repeats, as ratios to the bare
-pass (eval mode, no gradients), and by how much the process grew at most, over what the bare pass takes. "Held" is drawn
-centres with `whole=True`, which keeps the batches as they come and so holds the features.
+Prints a Markdown table: processor time (all threads), the least of the repeats; its ratio to that of the bare pass
+(eval mode, no gradients), and the median of the ratios in each turn; the least clock time; and by how much the process
+grew at most, the median of the repeats, over the bare pass. "Held" is drawn centres with `whole=True`, which keeps the
+batches as they come and so holds the features.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -107,13 +109,15 @@ def main() -> None:
     print(f"{machine()}; threads: {options.threads}\n")
     of = f"{options.images} images in batches of {options.batch}"
     print(f"{options.model}, width {options.width}, {of}; cuts: {len(layers)}\n")
-    print("| filter centres | processor, s | ratio | clock, s | ratio | memory over the bare pass |")
+    print("| filter centres | processor, s | : bare | median of turns | clock, s | memory over the bare pass |")
     print("|---|---:|---:|---:|---:|---:|")
-    least = {name: [min(column) for column in zip(*each, strict=True)] for name, each in found.items()}
-    for name, (work, clock, grown) in least.items():
-        base = least["bare pass"]
-        over = f"{(grown - base[2]) >> 20} MiB"
-        print(f"| {name} | {work:.2f} | {work / base[0]:.2f} | {clock:.2f} | {clock / base[1]:.2f} | {over} |")
+    base = found["bare pass"]
+    for name, each in found.items():
+        work, clock = (min(column) for column in list(zip(*each, strict=True))[:2])
+        turns = median(one[0] / two[0] for one, two in zip(each, base, strict=True))
+        grown = median(one[2] for one in each) - median(one[2] for one in base)
+        least = work / min(one[0] for one in base)
+        print(f"| {name} | {work:.2f} | {least:.2f} | {turns:.2f} | {clock:.2f} | {int(grown) >> 20} MiB |")
 
 
 if __name__ == "__main__":
