@@ -1,4 +1,4 @@
-"""Engines: interchangeable ways to compute the filter's sums, held to the reference by one shared test."""
+"""Engines: interchangeable ways to compute the filter's sums, checked against the reference by one shared test."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SMALL_ON_GPU = 1024  # points up to which "cuda" was no faster than "blocked", w
 
 
 def pick_engine(name: str, device: torch.device, n: int, d: int = 0, cutoffs: int = USUAL) -> tuple[str, type[Engine]]:
-    """Return the engine of that name, or for "auto" the fastest one for the device and the work.
+    """Return the engine with that name, or for "auto" the fastest one for the device and the work.
 
     Args:
         name: One of `ENGINES`, or "auto".
         device: Where the features are.
         n: Number of points.
         d: Number of features.
-        cutoffs: How many.
+        cutoffs: Number of cutoffs.
 
     Raises:
         InputError: If no engine has that name.

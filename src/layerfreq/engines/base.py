@@ -1,4 +1,4 @@
-"""What every engine is given and what it returns: the seam between the measure and how its sums are computed."""
+"""What every engine gets and returns: the interface between the measure and how its sums are computed."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Points:
     """Features as an engine sees them: centred, and scaled to a size near one.
 
     All dimensions are scaled by one power of two, or, at scale "maxabs", each by its own largest absolute value. The
-    features themselves stay as they came; blocks are converted when they are used. Centring happens in float64, so
-    that features far from the origin keep their differences.
+    features themselves are not changed; blocks are converted when used. Centring is done in float64, so that features
+    far from the origin keep their differences.
 
     Attributes:
-        features: (n, d), any real dtype, any device; where points are spread over ranks, those of this rank.
-        shift: (d,) the mean of the features of all ranks, as the numbers below are of all ranks' points.
-        gain: (d,) what the centred features are multiplied by.
+        features: (n, d), any real dtype, any device; if points are spread over ranks, those of this rank.
+        shift: (d,) the mean of the features over all ranks; so are the numbers below.
+        gain: (d,) the factor for the centred features.
         spread: mean |x|^2 of the centred and scaled points; 0.0 at scale "maxabs", where nothing needs it.
         radius: Largest |x| of the centred and scaled points.
-        first: Index of the first of these points among all points, where they are a part of them.
-        index: (n,) the index of each among all points, where they are not neighbours.
-        coincident: Mean number of points in a point's own place, itself included.
+        first: Index of the first of these points among all points, if they are a part of them.
+        index: (n,) the index of each among all points, if they are not consecutive.
+        coincident: Mean number of points at a point's place, itself included.
     """
 
     features: Tensor
@@ -52,7 +52,7 @@ class Points:
 
     @property
     def wide(self) -> torch.dtype:
-        """The widest float of the device, in which differences are taken."""
+        """The widest float type of the device, used for differences."""
         return self.shift.dtype
 
     @property
@@ -64,23 +64,23 @@ class Points:
         return self.features.shape[0]
 
     def block(self, at: slice | Tensor) -> Float[Tensor, "k d"]:
-        """Return some of the points, centred and scaled, in the widest float of the device."""
+        """Return some of the points, centred and scaled, in the widest float type of the device."""
         return (self.features[at].to(self.wide) - self.shift).mul_(self.gain)
 
     def difference(self, one: Tensor, other: Tensor) -> Float[Tensor, "k d"]:
-        """Return scaled differences of features as they came: centring would take digits of close pairs."""
+        """Return scaled differences of the original features: centring would cost digits for close pairs."""
         return (one.to(self.wide) - other.to(self.wide)).mul_(self.gain)
 
 
 def chunks(n: int, width: int, numbers: int = 1 << 22) -> Iterator[slice]:
-    """Cut n rows of some width into slices of at most about `numbers` numbers each."""
+    """Split n rows of some width into slices of at most about `numbers` numbers each."""
     step = max(1, numbers // max(1, width))
     return (slice(start, min(n, start + step)) for start in range(0, n, step))
 
 
 @dataclass(frozen=True)
 class RowCurves:
-    """What an engine finds out about some filter centres, on its device where that knows float64, else on the CPU.
+    """An engine's results for some filter centres, on its device if that supports float64, else on the CPU.
 
     Attributes:
         rows: (r,) the centres' indices among all points, on the CPU.
@@ -105,12 +105,12 @@ Columns = TypeVar("Columns")
 class Engine(ABC, Generic[Rows, Columns]):
     """A way to compute the filter's sums. To add one: write its file, and register it in `engines/__init__.py`.
 
-    Filter centres stay, and points come to them block by block: `begin` makes rows of some centres, `prepare` makes
-    columns of a block of points, `add` adds what these mean for the centres, and `finish` makes curves of the sums.
-    Blocks may come from elsewhere. What rows and columns are is the engine's own business.
+    Filter centres stay, and points come to them block by block: `begin` turns some centres into rows, `prepare` turns a
+    block of points into columns, `add` adds their contribution to the centres, and `finish` turns the sums into curves.
+    Blocks may come from elsewhere. The form of rows and columns is up to the engine.
 
     Args:
-        points: The features at hand, all points or a part of them; distances are those of the scaled points.
+        points: The available features, all points or a part; distances are those of the scaled points.
         targets: The targets of all points.
         inv_delta: (m,) float64, values of 1/delta for the scaled points, on the CPU.
     """
@@ -130,22 +130,22 @@ class Engine(ABC, Generic[Rows, Columns]):
 
     @abstractmethod
     def begin(self, index: Int64[Tensor, " r"]) -> Rows:
-        """Begin the sums of filter centres: (r,) indices into the points at hand."""
+        """Start the sums of filter centres: (r,) indices into the available points."""
 
     @abstractmethod
     def prepare(self, points: Points) -> Columns:
-        """Prepare a block of points, of which `points.first` says where it stands among all points."""
+        """Prepare a block of points; `points.first` is its position among all points."""
 
     @abstractmethod
     def add(self, rows: Rows, columns: Columns) -> None:
-        """Add what a block of columns means for the rows; a point does not miss itself among the columns."""
+        """Add the contribution of a block of columns to the rows; a point itself is among the columns."""
 
     @abstractmethod
     def finish(self, rows: Rows) -> RowCurves:
         """Turn the sums over all columns into curves."""
 
     def run(self, index: Int64[Tensor, " r"]) -> Iterator[RowCurves]:
-        """Compute the curves of filter centres against all the points at hand, some centres at a time.
+        """Compute the curves of filter centres against all available points, some centres at a time.
 
         Raises:
             InputError: If memory does not suffice for a few centres at a time.
@@ -173,7 +173,7 @@ class Engine(ABC, Generic[Rows, Columns]):
 
 @contextmanager
 def enough_memory(n: int, d: int) -> Iterator[None]:
-    """Turn memory that runs out inside into one clear line.
+    """Turn running out of memory inside into a one-line error.
 
     Raises:
         InputError: If it does.

@@ -21,9 +21,9 @@ MOST_IN_FLOAT32 = 1e30  # cutoffs above see distances that float32 has no expone
 class Blocked(Engine[Centres, Points]):
     """Sums computed tile by tile on the features' device.
 
-    Squared distances are taken in float64 by a matrix product on centred points, and directly where that
-    product cancels; kernels and sums run in float32 unless the features are float64 or the
-    cutoffs need its range. Memory beyond the features is bounded by the tile, whatever n.
+    Squared distances are computed in float64 by a matrix product on centred points, and directly where that product
+    cancels; kernels and sums use float32 unless the features are float64 or the cutoffs need its range. Memory beyond
+    the features is bounded by the tile size, independent of n.
     """
 
     @property

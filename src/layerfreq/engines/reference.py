@@ -1,4 +1,4 @@
-"""The oracle: float64, dense, differences taken before they are squared. Slow, and as plain as the formula."""
+"""The oracle: float64, dense, differences taken before squaring. Slow, and as simple as the formula."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Centres:
     Attributes:
         place: (r,) where they are among the points at hand.
         x: (r, d) their features.
-        sums: What columns meant for them so far.
+        sums: The columns' contributions so far.
     """
 
     place: Tensor

@@ -1,1 +1,1 @@
-"""What measuring must not disturb: a model and what it reaches, random numbers, settings of PyTorch, memory."""
+"""What measuring must not disturb: a model and what it refers to, random state, PyTorch settings, memory."""

@@ -1,4 +1,4 @@
-"""How much memory features may take, and which layers' features fit into it together."""
+"""How much memory features may take, and which layers fit into it together."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def read_memory(memory: Any = None) -> int:
     """Return a budget in bytes.
 
     Args:
-        memory: Bytes, or text such as "500MB", "2GB" or "1.5GiB"; None means a quarter of the memory that is free,
-            and no more than 4 GiB.
+        memory: Bytes, or text such as "500MB", "2GB" or "1.5GiB"; None means a quarter of the free memory, and at most
+            4 GiB.
 
     Raises:
         InputError: If it is neither.
@@ -48,7 +48,7 @@ def read_memory(memory: Any = None) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process could still take: what the system has available, or less where a container ends."""
+    """Bytes that this process could still take: those available in the system, or fewer within a container's limit."""
     free = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -67,9 +67,10 @@ def free_memory() -> int:
 
 
 def group_by_memory(sizes: Sequence[tuple[Item, int, int]], memory: int) -> list[tuple[list[Item], bool]]:
-    """Cut a sequence of layers into groups whose features fit into the budget together.
+    """Split a sequence of layers into groups whose features fit into the budget together.
 
-    Groups are filled from the output's end: the pass for the deepest layers is the dearest, and should serve most.
+    Groups are filled from the output's end: the pass for the deepest layers costs most, and should serve the most
+    layers.
 
     Args:
         sizes: (layer, bytes of its features, bytes of work on them), input to output.
@@ -94,7 +95,7 @@ def group_by_memory(sizes: Sequence[tuple[Item, int, int]], memory: int) -> list
 def reserve(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return an uninitialised (rows, width) tensor.
 
-    In the host's memory NumPy asks for it, because the system gives it large pages: these come three times faster.
+    In host memory NumPy allocates it, because it gets large pages from the system, which are three times faster.
     """
     if device.type != "cpu" or rows * width == 0:
         return torch.empty(rows, width, dtype=dtype, device=device)

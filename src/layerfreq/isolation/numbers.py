@@ -1,4 +1,4 @@
-"""Remembering the numbers of tensors, and putting them back."""
+"""Saving the numbers of tensors, and restoring them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Numbers:
     """A tensor: its memory, the numbers there, whether it is trained, its gradient.
 
-    The gradient is hidden meanwhile, so that nothing is added to it.
+    The gradient is hidden in the meantime, so that nothing is added to it.
     """
 
     def __init__(self, value: Tensor, *, hide: bool) -> None:
@@ -33,12 +33,12 @@ class Numbers:
         self._gradient = value.grad if self._leaf else None
 
     def hide(self) -> None:
-        """Take the gradient away."""
+        """Hide the gradient."""
         if self._gradient is not None:
             self._value.grad = None
 
     def show(self) -> None:
-        """Put gradient and flag back."""
+        """Restore gradient and flag."""
         if self._leaf:
             if self._value.requires_grad != self._trained:
                 self._value.requires_grad_(self._trained)
@@ -46,7 +46,7 @@ class Numbers:
                 self._value.grad = self._gradient
 
     def copy(self) -> bool:
-        """Remember the numbers."""
+        """Save the numbers."""
         if self._memory is None:
             return False
         home = self._memory.device
@@ -71,7 +71,7 @@ class Numbers:
         return f"a tensor of {self.size >> 20} MiB" if moved or written else ""
 
     def put_back(self) -> bool:
-        """Put the numbers back where they were, if they were copied."""
+        """Restore the numbers, if they were copied."""
         value, memory, before = self._value, self._memory, self._before
         assert memory is not None
         if not _same_memory(value, memory):
@@ -100,14 +100,14 @@ class Numbers:
         return now.view(whole).reshape(-1), before.view(whole).reshape(-1)
 
     def known(self) -> None:
-        """Take it that the numbers are as they were."""
+        """Record that the numbers are unchanged."""
         self._same = True
 
 
 def compare(notes: Iterable[Numbers]) -> None:
-    """Find out on an accelerator, for many tensors at once, that their numbers are as they were.
+    """Check on an accelerator, for many tensors at once, whether their numbers are unchanged.
 
-    One by one each comparison would wait for the device.
+    One by one, each comparison would wait for the device.
     """
     kinds: dict[tuple[torch.device, torch.dtype], list[tuple[Numbers, Tensor, Tensor]]] = defaultdict(list)
     for note in notes:
@@ -129,7 +129,7 @@ def compare(notes: Iterable[Numbers]) -> None:
 
 
 def _copied(memory: Tensor, home: torch.device) -> Tensor:
-    """Return a copy; a large one of the host's lies in memory of NumPy's, which asks the system for large pages.
+    """Return a copy; a large one in host memory is allocated by NumPy, which gets large pages from the system.
 
     Touching fresh memory page by page takes several times as long as copying.
     """
@@ -166,7 +166,7 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Bit for bit."""
+    """Whether two tensors are equal bit for bit."""
     b = b.to(a.device)
     if a.is_quantized:
         a, b = a.int_repr(), b.int_repr()

@@ -1,4 +1,4 @@
-"""Looking at a model and a loader without leaving a trace: what measuring must put back."""
+"""Evaluating a model on a loader without side effects: what measuring must restore."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _one_at_a_time = threading.RLock()  # random state and modes are one for all thr
 
 @contextmanager
 def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
-    """Evaluate a model in eval mode without gradients, and leave everything bit for bit as it was.
+    """Evaluate a model in eval mode without gradients, and leave everything unchanged, bit for bit.
 
-    Put back is what the model's modules and the loader hold: train/eval mode, parameters, gradients and which
-    parameters are trained, buffers and other attributes; containers, arrays, tensors and plain objects in them, however
-    deep; the random state (see `random_state_kept`; inside the block it starts from one fixed seed, so that a loader
+    This restores what the model's modules and the loader hold: train/eval mode, parameters, gradients and which
+    parameters are trained, buffers and other attributes; containers, arrays, tensors and plain objects in them, at any
+    depth; the random state (see `random_state_kept`; inside the block it starts from one fixed seed, so that a loader
     that shuffles gives the same points every time); workers of loaders that keep them; PyTorch's settings, such as its
-    default dtype, number of threads and deterministic algorithms. Structure is kept by reference,
-    numbers by copy. What is compiled runs eagerly. Under the caller's autocast the model runs as it trains, but leaves
-    nothing in the cache of cast weights, which would have no gradient.
+    default dtype, number of threads and deterministic algorithms. Structure is kept by reference, numbers by copy.
+    Compiled code runs eagerly. Under the caller's autocast the model runs as in training, but leaves nothing in the
+    cache of cast weights, which would have no gradient.
 
-    What functions close over, globals, attributes of classes, open files, iterators and cached results cannot be put
-    back: where they change, a warning names the module. Not looked at are containers in containers of more than 1024
-    entries, data sets' numbers beyond 64 MiB, and what is not Python's: files by path, other programs.
+    Closures, globals, class attributes, open files, iterators and cached results cannot be restored: if they change, a
+    warning names the module. Nested containers of more than 1024 entries, a data set's numbers beyond 64 MiB, and
+    anything outside Python (files by path, other programs) are not checked.
 
     Args:
         model: The model that is evaluated inside the block.
-        loader: What batches come from, if it has generators, state or workers of its own.
+        loader: Where batches come from, if it has its own generators, state or workers.
     """
     with _one_at_a_time, ExitStack() as stack:
         found = list(reached(model, loader))
@@ -61,7 +61,7 @@ def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
 
 @contextmanager
 def _state_kept(model: nn.Module, found: list[Found]) -> Iterator[None]:
-    """Put back what a forward pass may change; what it leaves alone is not written."""
+    """Restore what a forward pass changed; what it left alone is not written."""
     modes = [(module, module.training) for module in model.modules()]
     kept = Kept(found, sharded=bool(sharded_modules(model)))
     try:
@@ -78,7 +78,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def sharded_modules(model: nn.Module) -> list[nn.Module]:
-    """Return the modules whose parameters are shared out over ranks, by FullyShardedDataParallel or fully_shard."""
+    """Return the modules whose parameters are sharded over ranks, by FullyShardedDataParallel or fully_shard."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     kinds = tuple(getattr(fsdp, name) for name in ("FullyShardedDataParallel", "FSDPModule") if hasattr(fsdp, name))
     return [module for module in model.modules() if isinstance(module, kinds)]
@@ -86,7 +86,7 @@ def sharded_modules(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _shards_kept(model: nn.Module) -> Iterator[None]:
-    """Let no rank keep whole parameters, which an optimizer's next step would leave as they are."""
+    """Prevent ranks from keeping unsharded parameters, which an optimizer's next step would not update."""
     failed = True
     try:
         yield
@@ -101,7 +101,7 @@ def _shards_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _workers_kept(found: list[Found]) -> Iterator[None]:
-    """Leave the workers that loaders keep to the loop that goes through them now, and start others, for this once."""
+    """Leave a loader's persistent workers to the loop that uses them, and start others for this time."""
     loaders = [one.value for one in found if isinstance(one.value, DataLoader)]
     kept = [loader._iterator for loader in loaders]
     try:
@@ -117,7 +117,7 @@ def _workers_kept(found: list[Found]) -> Iterator[None]:
 
 @contextmanager
 def _nothing_compiled() -> Iterator[None]:
-    """Run what `torch.compile` has compiled eagerly, so that layers are seen and nothing is compiled anew."""
+    """Run compiled code eagerly, so that layers are visible and nothing is recompiled."""
     # Before something is compiled, this module has not been imported; doing so takes seconds.
     stance = getattr(torch.compiler, "set_stance", None) if "torch._dynamo" in sys.modules else None
     if stance is None:

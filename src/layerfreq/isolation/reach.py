@@ -1,4 +1,4 @@
-"""What a model and a loader hold: every object that their attributes, containers and functions lead to."""
+"""What a model and a loader hold: every object reachable through attributes, containers and functions."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Found:
 
     Attributes:
         value: The object.
-        owner: The name of the module that leads to it; empty for the loader.
-        inside: Whether it belongs to model or loader alone: it is not reached through the names that a function uses.
-        data: Whether the loader leads to it.
+        owner: The name of the module it is reached from; empty for the loader.
+        inside: Whether it belongs only to model or loader: it is not reached through names that a function uses.
+        data: Whether it is reached from the loader.
     """
 
     value: Any
@@ -62,14 +62,14 @@ class Found:
 
 
 def reached(model: nn.Module, loader: Any = None) -> Iterator[Found]:
-    """Iterate over what a model's modules and a loader lead to, each object once, the nearest first.
+    """Iterate over all objects reachable from a model's modules and a loader, each once, the nearest first.
 
-    Followed are attributes, containers of at most `LONG` entries, and what functions close over or name globally; not
-    the machinery of libraries.
+    This follows attributes, containers of at most `LONG` entries, and closures and globals of functions, but not the
+    internals of libraries.
 
     Args:
         model: The model.
-        loader: What batches come from; None for nothing.
+        loader: Where batches come from, or None.
     """
     near = deque(Found(module, name or type(module).__name__, True, False) for name, module in model.named_modules())
     if loader is not None:
@@ -129,7 +129,7 @@ def slots(value: Any) -> dict[str, Any]:
 
 
 def named_by(value: Any) -> dict[str, Any]:
-    """Return what lies outside of an object, but is named by it: by a function, or in its class."""
+    """Return what lies outside an object but is named by it: by a function, or in its class."""
     found: dict[str, Any] = {}
     if isinstance(value, functools._lru_cache_wrapper):
         found["its function"] = value.__wrapped__
@@ -151,7 +151,7 @@ def named_by(value: Any) -> dict[str, Any]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether an object's attributes are its state, rather than a library's machinery."""
+    """Whether an object's attributes are its state, rather than a library's internals."""
     if isinstance(value, (type, types.ModuleType, Tensor, np.ndarray, np.generic, Enum, PurePath, *FUNCTIONS)):
         return False
     if isinstance(value, KINDS):
@@ -168,7 +168,7 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 def _of_library(value: Any) -> bool:
-    """Whether a class or function is an installed one, whose globals are nobody's training."""
+    """Whether a class or function is from an installed library, whose globals do not belong to the training."""
     home = getattr(value, "__module__", None) or ""
     if home.split(".")[0] in LIBRARIES:
         return True

@@ -1,4 +1,4 @@
-"""The random state that a measurement starts from, and puts back."""
+"""The random state that a measurement starts from, and restores."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _kept: ContextVar[Sequence[Any]] = ContextVar("generators that are kept now", de
 
 @contextmanager
 def random_state_kept(found: Iterable[Found]) -> Iterator[None]:
-    """Seed every random generator within reach, and put its state back afterwards.
+    """Seed every reachable random generator, and restore its state afterwards.
 
-    These are the global ones of PyTorch (CPU and CUDA), NumPy and Python, and those that model and loader lead to,
-    through the functions that they call too.
+    These are the global ones of PyTorch (CPU and CUDA), NumPy and Python, and those reachable from model and loader,
+    including through the functions that they call.
 
     Args:
-        found: What model and loader lead to.
+        found: Objects reachable from model and loader.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's global state
     generators = [one.value for one in found if isinstance(one.value, KINDS)]
@@ -49,7 +49,7 @@ def random_state_kept(found: Iterable[Found]) -> Iterator[None]:
 
 
 def seed_all() -> None:
-    """Seed every random generator within reach with one fixed seed; call it inside `random_state_kept`."""
+    """Seed every reachable random generator with one fixed seed; call it inside `random_state_kept`."""
     torch.default_generator.manual_seed(SEED)
     for generator in _gpus():
         # Another state in its place: seeding it would make the next training step of a recurrent network on a GPU draw

@@ -1,4 +1,4 @@
-"""Remembering what objects hold, and putting it back; what cannot be put back is at least noticed."""
+"""Saving what objects hold, and restoring it; what cannot be restored is at least noticed."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _said: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionar
 
 
 class Kept:
-    """What some objects hold now.
+    """The saved contents of some objects.
 
     Args:
         found: The objects, as from `reached`.
-        sharded: Parameters are shared out over ranks, which move them about themselves: leave them alone.
+        sharded: Parameters are sharded over ranks, which move them themselves: leave them alone.
     """
 
     def __init__(self, found: Iterable[Found], *, sharded: bool = False) -> None:
@@ -53,10 +53,10 @@ class Kept:
             note.hide()
 
     def put_back(self, model: nn.Module) -> None:
-        """Put back what has changed inside of model and loader; warn, once a model, of what else has.
+        """Restore what has changed inside model and loader; warn, once per model, about anything else.
 
         Args:
-            model: Whose forward pass it was.
+            model: The model that was run.
         """
         for note in self._tensors:
             note.show()
@@ -86,7 +86,7 @@ def _warn(model: nn.Module, owner: str, what: set[str]) -> None:
 
 
 def _note(value: Any, sharded: bool) -> Any:
-    """Remember one object; None if there is nothing that could change."""
+    """Save one object; None if nothing in it could change."""
     if isinstance(value, Tensor):
         skip = is_lazy(value) or (sharded and isinstance(value, nn.Parameter))
         return None if skip else Numbers(value, hide=not sharded)
@@ -211,7 +211,7 @@ def _bytes(value: np.ndarray) -> Any:
 
 
 class _Opaque:
-    """Something that shows how far it has come, but cannot be set back: a file, an iterator, a cache of results."""
+    """Something whose progress can be seen but not reset: a file, an iterator, a cache of results."""
 
     def __init__(self, value: Any, mark: Any) -> None:
         self._value, self._before = value, mark
@@ -242,7 +242,7 @@ def _mark(value: Any) -> Any:
 
 
 class _Names:
-    """What the names mean that a function or a class uses."""
+    """The meaning of the names that a function or a class uses."""
 
     def __init__(self, value: Any, names: dict[str, Any]) -> None:
         self._value, self._before = value, names

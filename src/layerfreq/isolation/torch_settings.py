@@ -1,4 +1,4 @@
-"""Settings of PyTorch: the caller's, kept away from our sums, and those that the user's own functions change."""
+"""PyTorch settings: the caller's, kept away from our sums, and those that the user's functions change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.autograd import set_detect_anomaly
 
 
 class Flag:
-    """A setting of the whole process, which several threads want otherwise for a while: the last one out restores it.
+    """A process-wide setting that several threads change for a while: the last one to finish restores it.
 
     Args:
         get: Returns it.
@@ -27,7 +27,7 @@ class Flag:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Put back what is set inside, by whoever does not know of this; other threads' `at` stays theirs."""
+        """Restore the setting if code inside changes it directly; `at` in other threads is not affected."""
         with self._lock:
             nested, now = self._inside > 0, self._get()
             before = self._before if nested else now
@@ -43,7 +43,7 @@ class Flag:
 
     @contextmanager
     def at(self, value: Any) -> Iterator[None]:
-        """Set it to a value; all who do so at a time have to want the same."""
+        """Set it to a value; all concurrent users must want the same one."""
         with self._lock:
             if not self._inside:
                 self._before = self._get()
@@ -109,7 +109,7 @@ _OTHERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Put back settings of PyTorch and NumPy that a function of the user's own changes; also a decorator."""
+    """Restore PyTorch and NumPy settings that a user's function changes; also a decorator."""
     before = [(get(), get, put) for get, put in _OTHERS]
     with plain_products.kept(), fused_encoders.kept(), default_dtype.kept():
         try:
@@ -134,7 +134,7 @@ def own_settings() -> Iterator[None]:
 
 
 class CallersSettings:
-    """The settings as they are now, to run the caller's model under them inside `own_settings`."""
+    """The current settings, to run the caller's model under them inside `own_settings`."""
 
     def __init__(self) -> None:
         self._dtype, self._device = torch.get_default_dtype(), torch.get_default_device()
