@@ -73,7 +73,7 @@ def sentences(table):
 
 
 def figure(table):
-    """What is left of the way to the last weights, half-way through the training, by depth."""
+    """What is left of the way to the last weights, halfway through the training, by depth."""
     drawing, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained", sharey=True)
     table = table.assign(remaining=100 * table["remaining"])
     for ax, (k, some) in zip(axes, table.groupby("k", sort=False)):

@@ -1,4 +1,4 @@
-"""What people hold their numbers in, as arrays that PyTorch takes: data frames, odd strides and byte orders."""
+"""Users' containers of numbers as arrays that PyTorch accepts: data frames, unusual strides and byte orders."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def as_array(value: Any, argument: str) -> Any:
         argument: What to blame in a message.
 
     Raises:
-        InputError: For masked entries, and tables of something else than numbers.
+        InputError: For masked entries, and tables of anything but numbers.
     """
     if is_table(value):
         try:

@@ -1,7 +1,7 @@
 """Points spread over the ranks of a process group: what the ranks agree on, and how features travel between them.
 
-Everything that is small (targets, sums, decisions) is made the same on all ranks; features stay where they are, and
-visit the other ranks in blocks. One process alone takes the same path, with nobody to ask.
+Everything small (targets, sums, decisions) is made equal on all ranks; features stay where they are, and visit the
+other ranks in blocks. A single process takes the same path, with no communication.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Shards:
     """The ranks of a group, and how many of all points each of them holds.
 
     Attributes:
-        rank: This process's place in the group.
+        rank: This process's rank in the group.
         ranks: Number of processes.
-        counts: Points of each rank; the points are numbered through in the order of the ranks.
+        counts: Number of points of each rank; points are numbered in the order of the ranks.
 
     Args:
         group: A `torch.distributed` process group, or None for this process alone.
@@ -53,7 +53,7 @@ class Shards:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other rank."""
+        """Whether this is the only rank."""
         return self.ranks == 1
 
     @property
@@ -72,12 +72,12 @@ class Shards:
         return [index[(index >= start) & (index < stop)] for start, stop in pairwise(edges)]
 
     def meet(self, features: Tensor, targets: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Take in this rank's points, and make sure that the ranks' parts are parts of one whole.
+        """Register this rank's points, and check that the ranks' parts fit together.
 
         Args:
             features: (count, d) checked features.
             targets: (count,) class ids or (count, c) floats.
-            options: What every rank must have been called with alike, plain and comparable.
+            options: Options that must be equal on all ranks, plain and comparable.
 
         Returns:
             Features and targets; a rank without points gets empty ones of the others' kind.
@@ -115,9 +115,9 @@ class Shards:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Let all ranks leave a piece of work together: where one of them fails in it, all of them raise.
+        """Let all ranks leave a piece of work together: if one of them fails in it, all raise.
 
-        What is done inside must not itself talk to other ranks.
+        The work inside must not communicate with other ranks.
 
         Raises:
             InputError: The same on all ranks, if the input of a rank is bad.
@@ -143,7 +143,7 @@ class Shards:
         raise (InputError if ours else RuntimeError)(f"{text.splitlines()[0]}{where}") from None
 
     def gather(self, thing: Any) -> list[Any]:
-        """Return what each rank has to say, a small object of plain Python, in the order of the ranks."""
+        """Return each rank's small plain Python object, in the order of the ranks."""
         if self.alone:
             return [thing]
         said: list[Any] = [None] * self.ranks
@@ -167,7 +167,7 @@ class Shards:
         return number if self.alone else float(self.max(torch.tensor(number, dtype=torch.float64)))
 
     def join(self, part: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Return every rank's rows one under the other, on the device where this rank's are.
+        """Return the concatenated rows of all ranks, on the device of this rank's.
 
         Args:
             part: (k, ...) this rank's rows, of one dtype and width on all ranks.

@@ -1,4 +1,4 @@
-"""Inputs in the shapes that people hold them in: a tensor, an array, a dict, a tuple, or a loader of batches."""
+"""Inputs in any supported form: a tensor, an array, a dict, a tuple, or a loader of batches."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterato
         inputs: A tensor or array (n, ...), a dict or tuple of them as the model's forward takes, or an
             iterable of (inputs, targets) batches.
         targets: (n, ...) or None; must be None for an iterable of batches.
-        whole: Take what is in one piece as one batch, however many points it has.
+        whole: Use inputs held in one piece as one batch, however many points they have.
 
     Raises:
-        InputError: On empty data, or on batches that are not pairs.
+        InputError: For empty data, or on batches that are not pairs.
     """
     if is_loader(inputs):
         if targets is not None:
@@ -105,7 +105,7 @@ def samples_of(dataset: Any) -> DataLoader:
 
 
 def stacked(samples: list[Any]) -> Any:
-    """Make a batch of samples as PyTorch does, but for lists of numbers, which it would turn round: they are rows."""
+    """Make a batch of samples as PyTorch does, except that lists of numbers become rows instead of columns."""
     return default_collate([_rows(sample) for sample in samples])
 
 
@@ -124,7 +124,7 @@ def _rows(sample: Any) -> Any:
 
 
 def collated(loader: Any) -> Iterator[Any]:
-    """Iterate over a loader; samples of one's own that cannot be made a batch of are one line."""
+    """Iterate over a loader; samples that cannot be collated raise a one-line error."""
     batches = iter(loader)
     while True:
         try:
@@ -191,12 +191,12 @@ def count(inputs: Any) -> int:
 
 
 def take(inputs: Any, at: slice | Tensor, n: int) -> Any:
-    """Take some of n points: every tensor with n in front is cut, everything else is handed on."""
+    """Take some of n points: every tensor with first dimension n is indexed, everything else is passed on."""
     return map_tensors(lambda t: t[at] if t.ndim and t.shape[0] == n else t, inputs)
 
 
 def map_tensors(change: Callable[[Tensor], Any], inputs: Any, other: Callable[[Any], Any] = lambda value: value) -> Any:
-    """Apply a function to every tensor in a tensor, dict, tuple or list, and another to what is none of them."""
+    """Apply a function to every tensor in a tensor, dict, tuple or list, and another to anything else."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     if isinstance(inputs, Mapping):
@@ -256,7 +256,7 @@ def _differentiable(x: Tensor) -> Tensor:
 
 
 def on_device(model: nn.Module, inputs: Any) -> Any:
-    """Return the inputs on the device of the model's parameters; what is there already is not copied."""
+    """Return the inputs on the device of the model's parameters, copying only what is elsewhere."""
     tensor = _any_tensor(model)
     return inputs if tensor is None else map_tensors(lambda t: t.to(tensor.device), inputs)
 

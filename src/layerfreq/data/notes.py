@@ -1,4 +1,4 @@
-"""Steps and metrics as they come in from a training loop, checked before they are kept."""
+"""Steps and metrics from a training loop, checked before they are stored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def as_step(step: Any) -> int:
 
 
 def as_metrics(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the metrics that can be kept, as floats, and of the others why not.
+    """Return the metrics that can be stored, as floats, and the reasons for the others.
 
     Raises:
         InputError: If they have no names.

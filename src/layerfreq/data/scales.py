@@ -20,7 +20,7 @@ def in_order(scales: Iterable[str]) -> list[str]:
 
 
 def explained(scale: str) -> str:
-    """Return what a scale is, as a line."""
+    """Return a line that explains a scale."""
     return f"{scale}: {SENTENCES[scale]}."
 
 

@@ -1,4 +1,4 @@
-"""Where features come from: held in memory, spread over the memories of several processes, or computed anew."""
+"""Where features come from: held in memory, spread over several processes, or recomputed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Source(ABC):
     Attributes:
         device: Where the blocks are.
         shards: The ranks that the points are spread over.
-        features: (count, d) this process's, where it holds them; else None, and every pass computes them.
+        features: (count, d) this process's, if it holds them; else None, and every pass computes them.
     """
 
     def __init__(self, device: torch.device, shards: Shards, features: Tensor | None = None) -> None:
@@ -28,7 +28,7 @@ class Source(ABC):
 
     @abstractmethod
     def visit(self, see: See) -> None:
-        """Show all points once, in the same order every time; every rank has to take part."""
+        """Show all points once, in the same order every time; every rank must take part."""
 
     def visit_own(self, see: See) -> None:
         """Show this process's points once, without the other ranks."""

@@ -105,7 +105,7 @@ def as_targets(targets: Any, n: int, *, center: bool | None = None, seed: int = 
         seed: Seed for the random signs, where targets are so wide that they are sketched.
 
     Raises:
-        InputError: On a wrong length or shape, negative class ids, NaN or infinity, or targets without energy.
+        InputError: For a wrong length or shape, negative class ids, NaN or infinity, or targets without energy.
     """
     return prepare_targets(read_targets(targets, n), Shards(count=n), center=center, seed=seed)
 

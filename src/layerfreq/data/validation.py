@@ -1,4 +1,4 @@
-"""What comes from the user, checked and brought into one form."""
+"""User input, checked and converted to one form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_scale(scale: Any) -> Scale:
     """Check a scale.
 
     Raises:
-        InputError: If it is none of `SCALES`.
+        InputError: If it is not one of `SCALES`.
     """
     if scale not in SCALES:
         raise InputError(f"scale: {scale!r} is none of 'raw', 'rms' and 'maxabs'; choose one of them")
@@ -31,7 +31,7 @@ def as_scale(scale: Any) -> Scale:
 
 
 def as_scales(scale: Any) -> tuple[Scale, ...]:
-    """Return the scales to measure at, the first as asked; of raw and rms one is enough.
+    """Return the scales to measure at, the first one first; one of raw and rms is enough.
 
     Raises:
         InputError: If one is unknown, or there is none.
@@ -50,11 +50,11 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
 
     Args:
         features: (n, ...) tensor or array.
-        device: Where they shall be; None means where they are.
-        empty: Whether there may be no points at all.
+        device: Target device; None leaves them where they are.
+        empty: Whether there may be no points.
 
     Raises:
-        InputError: On anything that is not n > 0 points of finite numbers.
+        InputError: For anything but n > 0 points of finite numbers.
     """
     try:
         x = torch.as_tensor(as_array(features, "features")).detach()

@@ -155,7 +155,7 @@ def training(config: Config, inputs: Tensor, labels: Tensor, seed: int) -> Train
     """Return the training of one network on flattened images.
 
     Raises:
-        InputError: On an unknown recipe.
+        InputError: For an unknown recipe.
     """
     if config.recipe not in RECIPES:
         raise InputError(f"recipe: unknown {config.recipe!r}; {did_you_mean(config.recipe, list(RECIPES))}")

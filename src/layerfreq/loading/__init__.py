@@ -1,1 +1,1 @@
-"""Other people's models, weights, data sets and files, loaded safely."""
+"""Loading models, weights, data sets and files safely."""

@@ -1,4 +1,4 @@
-"""Arrays in files, read without running anything that they bring along."""
+"""Arrays in files, read without running code from them."""
 
 from __future__ import annotations
 

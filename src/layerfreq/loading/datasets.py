@@ -27,18 +27,18 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
 
     Args:
         name: One of: a `.npz` or `.safetensors` file with `targets` and `inputs`, or several arrays by the names of
-            forward's arguments; MODULE:FACTORY, which gives (inputs, targets) or a loader of such batches; "digits";
-            a local folder in the hub's layout or a hub id, of images or texts with labels. A language model gets
-            windows of the texts, and the tokens that follow as targets.
-        source: The model, whose tokenizer or image processor is used where it has one.
-        points: How many points, at most.
-        reading: How sequences are read; with "positions", a language model's targets are one for each token.
+            forward's arguments; MODULE:FACTORY, which returns (inputs, targets) or a loader of such batches; "digits";
+            a local folder in the hub's layout or a hub id, with labelled images or texts. A language model gets windows
+            of the texts, with the next tokens as targets.
+        source: The model, whose tokenizer or image processor is used if it has one.
+        points: Maximum number of points.
+        reading: How sequences are read; with "positions", a language model has a target for each token.
 
     Returns:
         Inputs and targets, or a list of (inputs, targets) batches and None.
 
     Raises:
-        InputError: If the data cannot be read or is not of a kind that the model takes.
+        InputError: If the data cannot be read, or is of a kind that the model does not take.
     """
     path = as_path(name, "data")
     if path.suffix in SUFFIXES:
@@ -71,7 +71,7 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
 
 
 def in_batches(inputs: Any, targets: Any, size: int) -> Any:
-    """Cut inputs and targets into a list of batches; a list of them stays as it is."""
+    """Split inputs and targets into a list of batches; a list of batches is returned unchanged."""
     if targets is None:
         return inputs
     n = count(inputs)

@@ -1,4 +1,4 @@
-"""Inputs made up for a model, to look at its structure where there are no data."""
+"""Made-up inputs for a model, to examine its structure without data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of a hub, or of a local folder in its layout: images, labels and texts as arrays."""
+"""Tables from a hub, or from a local folder in its layout: images, labels and texts as arrays."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def class_ids(table: Any, source: str) -> Int64[np.ndarray, " n"]:
 
 @contextmanager
 def readable(source: str) -> Iterator[None]:
-    """Turn what goes wrong with a table inside into one line: damaged files, missing splits, unreachable hubs."""
+    """Turn errors with a table inside into one line: damaged files, missing splits, unreachable hubs."""
     try:
         yield
     except InputError:

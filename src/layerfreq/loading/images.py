@@ -1,4 +1,4 @@
-"""Images and labels, from a hub or a local folder in its layout."""
+"""Images and labels from a hub or from a local folder in its layout."""
 
 from __future__ import annotations
 

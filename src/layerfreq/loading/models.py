@@ -35,7 +35,7 @@ class Source:
 
 
 def find_model(name: str, seed: int = 0) -> Source:
-    """Return the model that a name stands for.
+    """Return the model with a given name.
 
     Args:
         name: MODULE:FACTORY, where the factory takes no arguments and returns a module, or is one; or a local folder
@@ -43,7 +43,7 @@ def find_model(name: str, seed: int = 0) -> Source:
         seed: Seed for the weights that a factory draws. The global random state is not touched.
 
     Raises:
-        InputError: If there is no such model, or it cannot be made.
+        InputError: If the model does not exist or cannot be created.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -60,7 +60,7 @@ def find_model(name: str, seed: int = 0) -> Source:
 
 
 def make(name: str, argument: str, seed: int | None = None) -> Any:
-    """Import `MODULE:ATTRIBUTE`, from the current directory too, and call it if it is not a module itself.
+    """Import `MODULE:ATTRIBUTE`, also from the current directory, and call it unless it is a module.
 
     Args:
         name: A dotted module, a colon, and a dotted name in it.
@@ -109,8 +109,8 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
 def pretrained(name: str) -> nn.Module:
     """Load a model of `transformers` from a local folder, the local cache, or the hub; its own code is never run.
 
-    The class is the one that its configuration names. Its forward returns the main output alone (the logits, else
-    the last hidden state), so that a cut need not determine caches and intermediate results too.
+    The class is the one named in its configuration. Its forward returns only the main output (the logits, else the last
+    hidden state), so that a cut need not determine caches and intermediate results.
 
     Raises:
         InputError: If there is none, the hub cannot be reached, or it lacks weights.
@@ -145,7 +145,7 @@ def pretrained(name: str) -> nn.Module:
 
 
 def load_checkpoint(source: Source, path: str | Path) -> Checkpoint:
-    """Put a checkpoint into a model; folders of `transformers` are read as it reads them.
+    """Load a checkpoint into a model; folders of `transformers` are read by `transformers`.
 
     Returns:
         The checkpoint; where `transformers` has read it, with an empty state.
@@ -165,7 +165,7 @@ def load_checkpoint(source: Source, path: str | Path) -> Checkpoint:
 
 
 def processor(source: Source, kind: str) -> Any | None:
-    """Return the AutoTokenizer, AutoImageProcessor, ... that lies next to a model's weights, or None."""
+    """Return the AutoTokenizer, AutoImageProcessor, ... stored with a model's weights, or None."""
     if source.pretrained is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints, read without running anything that they bring along, and fitted to a model."""
+"""Checkpoints, read without running code from them, and fitted to a model."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Checkpoint:
     Attributes:
         path: Its file or folder.
         state: name -> tensor, on the CPU.
-        counter: The name of the entry that says the training step (or epoch), or None.
-        count: What that entry says.
+        counter: The name of the entry that holds the training step (or epoch), or None.
+        count: The value of that entry.
     """
 
     path: Path
@@ -79,13 +79,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's weights into a model, all of them or none.
+    """Load a checkpoint's weights into a model, all of them or none.
 
-    What wrappers put before the names (`module.`, `_orig_mod.`, Lightning's `model.`, ...) is taken off where this,
-    and only one way of doing it, makes the names those of the model.
+    Prefixes of wrappers (`module.`, `_orig_mod.`, Lightning's `model.`, ...) are removed if exactly one way of doing so
+    gives the names of the model.
 
     Raises:
-        InputError: If names or shapes are not those of the model; the first of them are named.
+        InputError: If names or shapes differ from the model's; the message names the first ones.
     """
     wanted = model.state_dict()
     state = fit(wanted, checkpoint.state, f"checkpoint: {str(checkpoint.path)!r}", type(model).__name__)
@@ -93,12 +93,12 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def fit(wanted: Mapping[str, Any], state: Mapping[str, Tensor], what: str, model: str) -> dict[str, Tensor]:
-    """Return a state dict under the names that a model wants.
+    """Return a state dict under a model's own names.
 
     Args:
         wanted: The model's own state dict.
-        state: The weights that were found.
-        what: What to blame them on, at the start of a message.
+        state: The weights found.
+        what: What to blame at the start of a message.
         model: What to call the model in a message.
 
     Raises:
@@ -167,9 +167,9 @@ def _place(value: Any) -> Any:
 def steps_of(checkpoints: Sequence[Checkpoint]) -> tuple[list[int], str]:
     """Return the training step of each checkpoint, and where the steps come from.
 
-    The first of these that says one for each: the checkpoints' own counters; the number after "step", then after
-    "epoch", in the file's name (the folder's, where all files are called the same); the last number there, but no
-    digits after a decimal point (a loss) nor a version ("-v1"); their places in the order given.
+    It is the first of these that gives one for each: the checkpoints' own counters; the number after "step", then after
+    "epoch", in the file's name (the folder's, if all files have the same name); the last number there, except digits
+    after a decimal point (a loss) or a version ("-v1"); the order given.
 
     Raises:
         InputError: If two of them have the same.

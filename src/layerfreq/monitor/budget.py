@@ -79,7 +79,7 @@ class Budget:
             self._last = self._clock()
             taken = self._last - begun
             self._debt = max(0.0, taken - affordable)
-            if done:  # one that failed half-way says nothing of the price
+            if done:  # one that failed halfway says nothing of the price
                 self._learn(part, taken)
 
     def _learn(self, part: float, taken: float) -> None:

@@ -201,7 +201,7 @@ def _run_batch(
 ) -> None:
     wanted, n = {cut.name: cut for cut in cuts}, count(x)
     there = tokens_there(model, x, n)
-    # A pass that is left half-way leaves parameters that are sharded over ranks whole.
+    # A pass that is left halfway leaves parameters that are sharded over ranks whole.
     stops = on_output is None and not sharded_modules(model)
     last: list[tuple[str, Tensor, int, Tensor | None]] = []  # what the pass was left with
 

@@ -80,7 +80,7 @@ class Rings:
 
 
 def nearest(k: Curve, size: np.ndarray) -> Int64[np.ndarray, " modes"]:
-    """Return which of some frequencies is nearest to each size; the lower one half-way, up to rounding."""
+    """Return which of some frequencies is nearest to each size; the lower one halfway, up to rounding."""
     return np.searchsorted((k[1:] + k[:-1]) / 2 * (1 + 1e-12), size)
 
 

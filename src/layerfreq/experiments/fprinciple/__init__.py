@@ -151,7 +151,7 @@ def run(config: Config, request: Request) -> None:
     Parts are not part of what a folder is: more may be added to it with `resume`. All run on the CPU.
 
     Raises:
-        InputError: On an unknown part, data that cannot be loaded, or an output folder that cannot be used.
+        InputError: For an unknown part, data that cannot be loaded, or an output folder that cannot be used.
     """
     for part in config.parts:
         if part not in PARTS:
