@@ -10,6 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
+from layerfreq.engines.cpu import kernels
 from layerfreq.engines.cpu.bins import kernel_basis
 from layerfreq.engines.cpu.chebyshev import kernel_series
 from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT, SQUARE_SHIFT
@@ -94,6 +95,17 @@ def test_many_classes_of_few_points_in_a_series(stray):
     assert np.abs(s.lfr - exact.lfr).max() < 1e-6
     assert np.abs(s.rdf - exact.rdf).max() < 1e-5 * exact.rdf.max()
     np.testing.assert_allclose(s.neighbours, exact.neighbours, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(500, 500, 64), (417, 416, 130), (123, 457, 77), (16, 49, 300), (8, 99, 3)])
+def test_products_of_points(shape):
+    """Numbers of points that are none of whole tiles, features that are none of whole lanes."""
+    h, w, d = shape
+    x, y = cloud(h, d, 2)[0], cloud(w, d, 2, seed=1)[0]
+    out = np.full((h, w), np.nan, np.float32)
+    kernels.multiply(x, y, out)
+    exact = x.astype(np.float64) @ y.astype(np.float64).T
+    assert np.abs(out - exact).max() < 1e-6 * d
 
 
 @pytest.mark.parametrize("reach", [0.0, 0.3, 1.2])

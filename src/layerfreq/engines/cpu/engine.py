@@ -167,6 +167,8 @@ class Cpu(Engine[Rows, Columns]):
 
     def _folded(self, index: Tensor) -> RowCurves:
         """Compute the curves of some centres, so few at a time that the sums of all classes stay in the cache."""
+        from layerfreq.engines.cpu import kernels
+
         columns, rows, targets = self._own, self._centres(index), self.targets
         assert targets.labels is not None
         n, c, r = len(columns.x), targets.width, len(self._functions.square)
@@ -178,7 +180,7 @@ class Cpu(Engine[Rows, Columns]):
 
         def strip(at: slice) -> None:
             products = scratch(at.stop - at.start, n, columns.x.dtype)
-            np.matmul(rows.x[at], columns.x.T, out=products)
+            kernels.multiply(rows.x[at], columns.x, products)
             for start in range(at.start, at.stop, TOGETHER):
                 some = slice(start, min(start + TOGETHER, at.stop))
                 sums = scratch((some.stop - start) * (c + 1), r, np.float64, 1).reshape(-1, c + 1, r)
@@ -226,6 +228,8 @@ class Cpu(Engine[Rows, Columns]):
 
     def add(self, rows: Rows, columns: Columns) -> None:
         """See `Engine.add`."""
+        from layerfreq.engines.cpu import kernels
+
         count = hands(len(rows.x) * len(columns.x) * (columns.x.shape[1] + PAIR))
         with threads(count) as run:
             if rows.every and columns is self._own:
@@ -237,13 +241,15 @@ class Cpu(Engine[Rows, Columns]):
             def strip(at: slice) -> None:
                 for block in blocks:
                     tile = scratch(at.stop - at.start, len(block.side.sizes), columns.x.dtype)
-                    np.matmul(rows.x[at], columns.x[block.at].T, out=tile)
+                    kernels.multiply(rows.x[at], columns.x[block.at], tile)
                     self._deposit(rows, at, tile, columns, block)
 
             list(run(strip, parts(len(rows.x), STRIP, count=count)))
 
     def _add_square(self, rows: Rows, columns: Columns, count: int, run: Callable[..., Any]) -> None:
         """Add the points to each other, a product of two blocks serving both; every block is in one tile at a time."""
+        from layerfreq.engines.cpu import kernels
+
         x, most = columns.x, SQUARE if self._series else STRIP
         # Where one tile takes all, runs of a class are longer, which saves more than a product that serves twice.
         cuts = parts(len(x), most, 1 if count == 1 and len(x) <= most else 2, count)
@@ -252,7 +258,7 @@ class Cpu(Engine[Rows, Columns]):
         def pair(two: tuple[int, int]) -> None:
             one, other = blocks[two[0]], blocks[two[1]]
             products = scratch(len(one.side.sizes), len(other.side.sizes), x.dtype)
-            np.matmul(x[one.at], x[other.at].T, out=products)
+            kernels.multiply(x[one.at], x[other.at], products)
             own = np.arange(len(products)) if one is other else np.full(len(products), -1)
             tile = Tile(products, one.side, other.side, own, self._gain_of_pairs)
             self._deposit_tile(rows, one.at, tile, other, None if one is other else one)

@@ -174,6 +174,54 @@ def keep(typingctx: Any, array: Any, at: Any, sums: Any) -> Any:
 
 
 @_builtin
+def add_outer(typingctx: Any, sums: Any, numbers: Any, at: Any, some: Any) -> Any:
+    """Add to a tuple of sums, row by row, the products of numbers, from an index on, with each of some lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums, numbers, at, some = args
+        data = context.make_array(signature.args[1])(context, builder, numbers).data
+        first, empty = builder.gep(data, [at]), ir.Constant(_VECTOR, ir.Undefined)
+        for k in range(signature.args[0].count):
+            row, column = divmod(k, signature.args[3].count)
+            number = builder.load(builder.gep(first, [ir.Constant(_INDEX, row)]))
+            one = builder.insert_element(empty, number, ir.Constant(_INDEX, 0))
+            factor = builder.shuffle_vector(one, empty, _places([0] * LANES))
+            product = builder.fmul(factor, builder.extract_value(some, column), flags=("contract",))
+            total = builder.fadd(builder.extract_value(sums, k), product, flags=("contract", "nsz"))
+            sums = builder.insert_value(sums, total, k)
+        return sums
+
+    return sums(sums, numbers, types.intp, some), generate
+
+
+def _rows(how: str, text: str) -> Any:
+    def rows(typingctx: Any, array: Any, at: Any, stride: Any, sums: Any, each: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array, at, stride, sums, _ = args
+            for k in range(signature.args[3].count):
+                row, column = divmod(k, signature.args[4].count)
+                place = builder.add(at, builder.mul(stride, ir.Constant(stride.type, row)))
+                place = builder.add(place, ir.Constant(at.type, column * LANES))
+                to, value = _pointer(context, builder, signature.args[0], array, place), builder.extract_value(sums, k)
+                if how == "add":
+                    value = builder.fadd(builder.load(to, align=4), value)
+                builder.store(value, to, align=4)
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.intp, sums, each), generate
+
+    rows.__doc__ = text
+    return _builtin(rows)
+
+
+write_rows = _rows(
+    "write",
+    "Write the sums of `add_outer` to a flat matrix: where they begin there, its stride, and a tuple as long as a row.",
+)
+keep_rows = _rows("add", "Add them to it.")
+
+
+@_builtin
 def outside(typingctx: Any, number: Any, lowest: Any, highest: Any) -> Any:
     """Return whether any lane is not between two others."""
 
