@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import reprlib
 import sys
 import warnings
@@ -132,22 +133,126 @@ class Refused:
         return self.text
 
 
+class Code(Enum):
+    """What is wrong with an argument.
+
+    Example:
+        >>> from layerfreq.errors import Code
+        >>> Code.SHAPE("targets: 3 entries for 4 points; pass one for each").argument
+        'targets'
+    """
+
+    VALUE = "its type or its size is not what the argument takes"
+    UNKNOWN = "a name that is not among those known"
+    SHAPE = "a shape or a length that does not fit"
+    NOT_FINITE = "NaN or infinite values"
+    EMPTY = "nothing, or too little, is given"
+    CONSTANT = "values do not vary, so that there is nothing to measure"
+    CONFLICT = "arguments, passes over the data or processes contradict one another"
+    UNSUPPORTED = "of a kind that cannot be measured, such as complex features or a refused layer"
+    MEMORY = "memory does not suffice"
+    FAILED = "the model, the data's code or another program fails"
+    MISSING = "a file, folder, step or column that is not there"
+    DAMAGED = "a file does not hold what it should"
+    EXISTS = "a place that already holds something else"
+    PACKAGE = "an optional package is needed"
+
+    def __call__(self, said: str) -> InputError:
+        """Return an error of this kind."""
+        return InputError(said, self)
+
+
 class InputError(ValueError):
     """An argument, a file or a folder that cannot be used as given; the message is one line.
 
     Attributes:
+        argument: The name that the message begins with; of `layer '2': features: ...` it is `features`.
+        code: What is wrong with it.
         refused: Why a layer cannot be measured, where that is the reason.
 
     Example:
-        >>> spectrum(torch.tensor([[0.0], [float("nan")]]), torch.tensor([0, 1]))
-        Traceback (most recent call last):
-            ...
-        layerfreq.errors.InputError: features: ...
+        >>> try:
+        ...     spectrum(torch.tensor([[0.0], [float("nan")]]), torch.tensor([0, 1]))
+        ... except InputError as error:
+        ...     print(error.argument, error.code.name)
+        features NOT_FINITE
     """
 
-    def __init__(self, said: str | Refused) -> None:
+    def __init__(self, said: str | Refused, code: Code | None = None) -> None:
         super().__init__(str(said))
+        named = _ARGUMENT.match(str(said))
+        self.argument = named[1] if named else None
         self.refused = said if isinstance(said, Refused) else None
+        self.code = code or (Code.UNSUPPORTED if self.refused else Code.VALUE)
+
+
+_PLACE = r"(?:\[[^]]*\]| '[^']*')?: "
+_ARGUMENT = re.compile(rf"(?:(?:layer|probes){_PLACE}(?=[\w-]+{_PLACE}))?([\w-]+){_PLACE}")
+
+
+def under(error: InputError, place: str) -> InputError:
+    """Return the same error, of the same argument, with the place where it was met before its message."""
+    found = type(error)(f"{place}: {error}", error.code)
+    found.argument, found.refused = error.argument or found.argument, error.refused
+    return found
+
+
+def alone(error: InputError) -> InputError:
+    """Return the same error without the frames that it came through, which hold what was measured."""
+    return type(error)(str(error), error.code)
+
+
+def is_not(argument: str, value: Any, wanted: str, remedy: str) -> InputError:
+    """Return the error for a value of the wrong type or size."""
+    return InputError(f"{argument}: {shown(value)} is not {wanted}; pass {remedy}")
+
+
+def unknown(argument: str, value: Any, known: Iterable[Any]) -> InputError:
+    """Return the error for a name that is not among those known, with those nearest to it."""
+    name = repr(value) if isinstance(value, str) else shown(value)
+    return Code.UNKNOWN(f"{argument}: unknown {name}; {did_you_mean(str(value), map(str, known))}")
+
+
+def none_given(argument: str, remedy: str) -> InputError:
+    """Return the error for an argument that is empty, None or left out, but needed."""
+    return Code.EMPTY(f"{argument}: none given; pass {remedy}")
+
+
+def not_finite(argument: str, bad: int, n: int) -> InputError:
+    """Return the error for NaN or infinite values in some of n points."""
+    return Code.NOT_FINITE(f"{argument}: NaN or infinite in {bad} of {n} points; clean or drop them")
+
+
+def wrong_length(argument: str, given: int | str, n: int, of: str = "inputs") -> InputError:
+    """Return the error for a number of entries (or what is said of it) that is not that of something else."""
+    entries = f"{given} entries" if isinstance(given, int) else given
+    return Code.SHAPE(f"{argument}: {entries} for {n} {of}; pass one for each")
+
+
+def together(argument: str, other: str, remedy: str) -> InputError:
+    """Return the error for an argument given along with another that rules it out."""
+    return Code.CONFLICT(f"{argument}: given together with {other}; {remedy}")
+
+
+def unsupported(argument: str, what: Any, remedy: str) -> InputError:
+    """Return the error for a type or dtype that cannot be measured."""
+    return Code.UNSUPPORTED(f"{argument}: {what} is not supported; pass {remedy}")
+
+
+def failed(argument: str, what: str, error: BaseException, remedy: str = "mend it") -> InputError:
+    """Return the error for what raises in code that is not ours."""
+    return Code.FAILED(f"{argument}: {what} ({first_line(error, kind=True)}); {remedy}")
+
+
+def no_such(argument: str, kind: str, name: Any, remedy: str = "check the path") -> InputError:
+    """Return the error for a file, folder, step or column that is not there."""
+    return Code.MISSING(f"{argument}: no {kind} {str(name)!r}; {remedy}")
+
+
+def damaged(argument: str, path: Path, error: BaseException | None, remedy: str, what: str = "damaged") -> InputError:
+    """Return the error for a file that cannot be read, with what the reader says."""
+    said = f" ({first_line(error)})" if error else ""
+    return Code.DAMAGED(f"{argument}: {str(path)!r} is {what}{said}; {remedy}")
 
 
 @contextmanager
@@ -156,7 +261,28 @@ def blame(layer: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"layer {layer!r}: {error}") from None
+        raise under(error, f"layer {layer!r}") from None
+
+
+@contextmanager
+def converting(argument: str, remedy: str) -> Iterator[None]:
+    """Let a conversion to numbers that fails inside name the argument."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
+        said = f"{argument}: cannot be read as numbers ({first_line(error)}); pass {remedy}"
+        raise InputError(said) from None
+
+
+@contextmanager
+def naming(argument: str) -> Iterator[None]:
+    """Let an InputError raised inside name another argument than it does, as where a checker is used for that one."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(re.sub(rf"\b{error.argument}\b", argument, str(error)), error.code) from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -214,7 +340,7 @@ def listed(values: Any, argument: str, what: str) -> list[Any]:
     try:
         return list(values)
     except TypeError:
-        raise InputError(f"{argument}: {shown(values)} is not a list; pass {what}, such as [...]") from None
+        raise is_not(argument, values, "a list", f"{what}, such as [...]") from None
 
 
 T = TypeVar("T")
@@ -239,7 +365,7 @@ class Named(dict[str, T]):
         self._what = what
 
     def __missing__(self, name: Any) -> T:
-        raise UnknownName(f"{self._what}: no {shown(name)}; {did_you_mean(str(name), self)}")
+        raise UnknownName(str(unknown(self._what, name, self)), Code.UNKNOWN)
 
 
 class LayerWarning(UserWarning):

@@ -6,7 +6,7 @@ import shlex
 from importlib import import_module
 from typing import Any
 
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, InputError, first_line
 
 
 class MissingPackage(InputError, ImportError):
@@ -38,5 +38,5 @@ def needs(module: str, package: str, argument: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        why = first_line(error)
-        raise MissingPackage(f"{argument}: needs {module} ({why}); pip install {shlex.quote(package)}") from None
+        said = f"{argument}: needs {module} ({first_line(error)}); pip install {shlex.quote(package)}"
+        raise MissingPackage(said, Code.PACKAGE) from None

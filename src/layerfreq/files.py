@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import Code, InputError, is_not, shown
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -29,7 +29,7 @@ def as_path(path: Any, argument: str) -> Path:
         InputError: If it is a URL, or no path at all.
     """
     if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise InputError(f"{argument}: {shown(path)} is not a valid path; pass a local folder or file")
+        raise is_not(argument, path, "a valid path", "a local folder or file")
     if "\0" in str(path):
         raise InputError(f"{argument}: {shown(path)} has a null character; pass another path")
     if URL.match(str(path)):
@@ -37,7 +37,7 @@ def as_path(path: Any, argument: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise InputError(f"{argument}: no home folder for {str(path)!r}; write it out") from None
+        raise Code.MISSING(f"{argument}: no home folder for {str(path)!r}; write it out") from None
 
 
 def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None = None) -> None:
@@ -55,7 +55,7 @@ def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None 
         OSError: If it cannot be written, with the file's name.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"out: {str(path)!r} is not a regular file and is not replaced; choose another place")
+        raise Code.EXISTS(f"out: {str(path)!r} is not a regular file and is not replaced; choose another place")
     room = workroom or path.parent
     partial = room / f".partial-{HOST}-{os.getpid()}-{secrets.token_hex(8)}{path.suffix}"
     try:

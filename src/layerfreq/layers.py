@@ -48,10 +48,10 @@ class LayerSpectra(Mapping[str, Spectrum]):
         self,
         spectra: Mapping[str, Spectrum],
         refused: Mapping[str, str] | None = None,
-        failed: Mapping[str, str] | None = None,
+        failed: Mapping[str, object] | None = None,
     ) -> None:
         self._spectra = Named("layer", spectra)
-        self.refused, self.failed = dict(refused or {}), dict(failed or {})
+        self.refused, self.failed = dict(refused or {}), {name: str(why) for name, why in (failed or {}).items()}
         self.depths = {name: depth for depth, name in enumerate(self._spectra, start=1)}
 
     def __getitem__(self, name: str) -> Spectrum:

@@ -13,7 +13,7 @@ import numpy as np
 
 from layerfreq.data.arraylike import as_frame
 from layerfreq.data.curves import coincident_at, per_octave, resolution
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import is_not, none_given
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def plot_spectrum(spectrum: Any, ax: Axes | None = None) -> Axes:
         ax: Axes to draw on; None makes a new figure.
     """
     if not hasattr(spectrum, "inv_delta"):
-        raise InputError(f"spectrum: {shown(spectrum)} is not one; pass what layerfreq.spectrum returns")
+        raise is_not("spectrum", spectrum, "one", "what layerfreq.spectrum returns")
     ax, u = axes_for(ax), spectrum.inv_delta
     ax.set_xscale("log")
     ax.plot(u, spectrum.lfr, color="black", label="LFR")
@@ -98,9 +98,9 @@ def plot_layers(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
         ax: Axes to draw on; None makes a new figure.
     """
     if not isinstance(spectra, Mapping) or not all(hasattr(one, "inv_delta") for one in spectra.values()):
-        raise InputError(f"spectra: {shown(spectra)} is not a mapping of spectra; pass what layer_spectra returns")
+        raise is_not("spectra", spectra, "a mapping of spectra", "what layer_spectra returns")
     if not spectra:
-        raise InputError("spectra: none, so there is nothing to draw; of a LayerSpectra, `failed` has the reasons")
+        raise none_given("spectra", "some; of a LayerSpectra, `failed` has the reasons")
     ours = ax is None
     ax = axes_for(ax, width=8.0)
     ax.set_xscale("log")
@@ -322,7 +322,7 @@ def axes_for(ax: Any, width: float = 6.5, height: float = 4.2) -> Axes:
 
         return plt.subplots(figsize=(width, height), layout="constrained")[1]
     if not isinstance(ax, Axes):
-        raise InputError(f"ax: {shown(ax)} is not Matplotlib's Axes; pass one, as of plt.subplots(), or None")
+        raise is_not("ax", ax, "Matplotlib's Axes", "one, as of plt.subplots(), or None")
     return ax
 
 

@@ -14,7 +14,7 @@ from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, device_of, is_loader
 from layerfreq.data.targets import lots, read_targets
 from layerfreq.data.validation import Scale, as_scales
-from layerfreq.errors import InputError, blame, shown
+from layerfreq.errors import Code, InputError, alone, blame, is_not, none_given, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
 from layerfreq.measure.known import Seen, in_pieces, seen
 from layerfreq.measure.measure import measure, measure_several, measure_source
@@ -53,7 +53,7 @@ class Measured:
     """
 
     spectra: list[dict[str, Spectrum]]
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, InputError] = field(default_factory=dict)
     error: ErrorSpectrum | None = None
 
 
@@ -65,7 +65,7 @@ class _Now:
     points: int
     budget: int
     on_layer: Callable[[str], Any]
-    failed: Mapping[Any, dict[str, str] | None]
+    failed: Mapping[Any, dict[str, InputError] | None]
     outputs: Outputs | None
     wanted: Wanted | None
 
@@ -126,15 +126,13 @@ class Probe:
             asked = as_scales(scales)
             targets, wanted = as_wanted(inputs, targets)
             if targets is None and wanted is None and not is_loader(inputs):
-                raise InputError(
-                    "targets: None; pass one target for each input, or an iterable of (inputs, targets) batches"
-                )
+                raise none_given("targets", "one for each input, or an iterable of (inputs, targets) batches")
             read_memory(memory)
             if whole and not is_loader(inputs):
                 inputs, targets = list(batches(inputs, targets, whole=True)), None
             inputs = for_model(module, inputs)
             if isinstance(module, Function) and layers not in (None, []):
-                raise InputError(f"layers: {shown(layers)} of a function, which has none; leave layers out")
+                raise Code.CONFLICT(f"layers: {shown(layers)} of a function, which has none; leave layers out")
         if isinstance(module, Function):
             found = Plan([], {}, 0)
         else:
@@ -171,7 +169,7 @@ class Probe:
             InputError: For bad input, or where passes over the inputs see different numbers of points.
         """
         names = [ONE] if self.wanted is None else list(self.wanted)
-        failed: dict[Any, dict[str, str] | None] = {name: None if strict else {} for name in names}
+        failed: dict[Any, dict[str, InputError] | None] = {name: None if strict else {} for name in names}
         with self.shards.together():
             points, budget = most_points(model, self.inputs), read_memory(self.memory)
         # All ranks plan alike: for the largest part, and the least memory.
@@ -193,7 +191,7 @@ class Probe:
             }
             if len(set(counted.values())) > 1:
                 counts = ", ".join(f"{n} at {name!r}" for name, n in counted.items())
-                raise InputError(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
+                raise Code.CONFLICT(f"inputs: the number of points changed between passes ({counts}); pass a fixed set")
         error = None if outputs is None else self._error(model, outputs, failed[names[0]])
         for name, why in {} if wanted is None else wanted.failed.items():
             failed[name] = {**(failed[name] or {}), TARGETS: why}
@@ -206,7 +204,7 @@ class Probe:
             for name in names
         }
 
-    def _error(self, model: nn.Module, outputs: Outputs, failed: dict[str, str] | None) -> ErrorSpectrum | None:
+    def _error(self, model: nn.Module, outputs: Outputs, failed: dict[str, InputError] | None) -> ErrorSpectrum | None:
         """Measure the error by frequency, with outputs from the pass that read the layers if there was one."""
         with self.shards.together():
             if not outputs.seen:
@@ -265,7 +263,7 @@ class Probe:
         for target, y in targets.items():
             with _noting(now.failed[target], name), blame(name), about_target(target):
                 if self.options.get("group") is None and len(one) == 0:
-                    raise InputError("targets: -100 at every position, so that none is left; label some")
+                    raise Code.EMPTY("targets: -100 at every position, so that none is left; label some")
                 spectra = together.get(target) or [find(one, y, scale=s, **ours) for s in self.scales]
                 yield target, name, spectra
 
@@ -329,7 +327,7 @@ def as_module(model: Any, error: Any = None) -> nn.Module:
         return unwrap(model)
     if error is not None and callable(model) and not isinstance(model, type):
         return Function(model)
-    raise InputError(f"model: a {type(model).__name__} is not a torch.nn.Module; pass the module itself")
+    raise is_not("model", type(model), "a torch.nn.Module", "the module itself")
 
 
 def _ignore(*_: Any) -> None:
@@ -339,10 +337,10 @@ def _ignore(*_: Any) -> None:
 def _check_wanted(found: Plan) -> None:
     """Raise an InputError where targets that are not simply labels cannot be measured."""
     if not found.layers:
-        raise InputError("layers: none, and several targets or functions of outputs are measured at layers; name some")
+        raise Code.EMPTY("layers: none, and several targets or functions of outputs are measured at layers; name some")
     read = next((cut.name for cut in found.layers if cut.reading.name == "positions"), None)
     if read is not None:
-        raise InputError(
+        raise Code.UNSUPPORTED(
             f"targets: several, or functions of outputs, at {read!r}, where each position has a target of its own; "
             "pass one array, or read the layer in another way"
         )
@@ -360,14 +358,14 @@ def _watching(outputs: Outputs | None, wanted: Wanted | None) -> OnOutput | None
 
 
 @contextmanager
-def _noting(failed: dict[str, str] | None, name: str) -> Iterator[None]:
+def _noting(failed: dict[str, InputError] | None, name: str) -> Iterator[None]:
     """Note that a layer cannot be measured, and why, instead of raising; without a dict to note it in, raise."""
     try:
         yield
     except InputError as error:
         if failed is None:
             raise
-        failed[name] = str(error)
+        failed[name] = alone(error)
 
 
 def _for_layer(cut: Cut, n: int, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,11 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
-from layerfreq.errors import InputError, Refusal
+from layerfreq.errors import Refusal
 from layerfreq.inspection.modules import REPEATS, inspect_model
 from layerfreq.loading.example_inputs import example_inputs
 from layerfreq.loading.models import Source
 from layerfreq.measure import costs
+from tests.helpers.refusals import Code, refuses
 
 
 class Kinds(nn.Module):
@@ -186,10 +187,10 @@ def test_inputs_are_made_up_from_the_first_layer(model, shape):
 
 def test_inputs_that_cannot_be_made_up():
     flat = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 26 * 26, 3))
-    with pytest.raises(InputError, match=r"does not run on random inputs .*--input-shape 3,32,32, or --data"):
+    with refuses("input-shape", Code.FAILED):
         example_inputs(Source(flat, "flat"), 3)
     assert example_inputs(Source(flat, "flat"), 3, (1, 28, 28)).shape == (3, 1, 28, 28)
-    with pytest.raises(InputError, match="a Bilinear first"):
+    with refuses("input-shape", Code.EMPTY):
         example_inputs(Source(nn.Sequential(nn.Bilinear(2, 2, 2)), "pair"), 3)
 
 
@@ -247,13 +248,13 @@ def test_bad_input_is_one_line(cli, tmp_path, monkeypatch):
     for options, words in (
         (["--input-shape", "3,8,-8"], ["input-shape", "'3,8,-8' is not a valid shape"]),
         (["--input-shape", "large"], ["input-shape", "'large' is not a valid shape"]),
-        (["--input-shape", "4,8,8"], ["input-shape", "does not run", "4,8,8"]),
+        (["--input-shape", "4,8,8"], ["input-shape", "4,8,8"]),
         (["--input-shape", "3,8,8", "--data", "x.npz"], ["leave one out"]),
         (["--data", "x.npz"], ["no file"]),
         (["--device", "tpu"], ["unknown 'tpu'"]),
         (["--memory", "much"], ["memory: 'much'"]),
-        (["--reading", "median"], ["reading: 'median'"]),
-        (["--scale", "max"], ["scale: 'max' is none of"]),
+        (["--reading", "median"], ["unknown 'median'"]),
+        (["--scale", "max"], ["scale: unknown 'max'"]),
     ):
         status, _, error = cli("doctor", "doctored2:Kinds", *options)
         assert (status, len(error.strip().splitlines())) == (2, 1)
@@ -300,7 +301,7 @@ def test_an_axis_that_cannot_be_told_is_said():
 
     found = {one.name: one for one in inspect_model(Mixed(), torch.randn(5, 4, 4), 10, reading="mean")}
     assert found["head.relu"].reason == "axis unclear"
-    with pytest.raises(InputError, match="cannot tell which axis"):
+    with refuses("reading", Code.UNSUPPORTED):
         layer_spectra(Mixed(), torch.randn(5, 4, 4), torch.arange(5), "head.relu", reading="mean")
 
 

@@ -72,8 +72,8 @@ def test_spectrum_of_a_file_at_a_scale(cli, tmp_path, scale):
     [
         (np.full((4, 2), np.nan), np.arange(4), ["features", "NaN"]),
         (np.full((4, 2), np.inf), np.arange(4), ["features", "infinite"]),
-        (np.ones((4, 2)), np.arange(5), ["targets", "length"]),
-        (np.ones((4, 2)), np.arange(4) - 1, ["targets", "negative"]),
+        (np.ones((4, 2)), np.arange(5), ["targets", "5 entries for 4"]),
+        (np.ones((4, 2)), np.arange(4) - 1, ["targets", "class id -1"]),
         (np.ones((0, 2)), np.arange(0), ["features", "no data"]),
     ],
 )

@@ -105,11 +105,11 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing_behind(cli, home, tm
         ("run", net, "model: given without --data"),
         ("run", points, "data: given without --model"),
         ("none", (*net, *points), "no run at 'none'"),
-        ("bare", (*net, *points), "kept no weights; train anew"),
+        ("bare", (*net, *points), "run: no weights in"),
         ("run", ("--model", f"{home}:wider", *points), "holds the weights of another model"),
         ("run", (*net, *points, "--step", 3), "no weights of step 3 in 'run'; it has [0, 5]"),
         ("run", (*net, *points, "--cut", 3), "no cut 3; choose among 0 (inputs) .. 2 (3)"),
-        ("run", (*net, "--data", f"{home}:named"), "inputs: dicts and tuples are not supported here"),
+        ("run", (*net, "--data", f"{home}:named"), "inputs: a dict or tuple is not supported"),
         ("run", (*net, "--data", f"{home}:nothing"), "has no 'nothing'"),
         ("run", ("--model", f"{home}:nothing", *points), "has no 'nothing'"),
     ):

@@ -13,9 +13,9 @@ import torch
 from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
 from layerfreq.engines import pick_engine
-from layerfreq.errors import InputError
 from tests.helpers.brute import brute, one_hot
 from tests.helpers.points import points_of
+from tests.helpers.refusals import Code, refuses
 
 GPU = torch.cuda.is_available()
 if not GPU:  # before Triton is imported: its kernels are then interpreted
@@ -183,7 +183,7 @@ def test_auto_takes_it_where_it_is_known_to_pay(monkeypatch, n, capability, amd,
 
 def test_features_on_the_cpu(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(InputError, match=r"'cuda' needs features on a CUDA device; pass device='cuda'"):
+    with refuses("engine", Code.UNSUPPORTED, "'cuda'", "'cuda'"):
         spectrum(*cloud(20, 3, 2), engine="cuda")
 
 

@@ -132,4 +132,4 @@ def test_a_preset_that_there_is_not_is_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "layerfreq: preset: controls has no 'paper'; choose among smoke, small\n"
+    assert capsys.readouterr().err == "layerfreq: preset: unknown 'paper'; known are: smoke, small\n"

@@ -9,8 +9,8 @@ import torch
 pytest.importorskip("lightning_fabric")
 
 from layerfreq import Run
-from layerfreq.errors import InputError
 from layerfreq.experiments import Request, mlp
+from tests.helpers.refusals import Code, refuses
 
 
 def test_the_published_network():
@@ -53,7 +53,7 @@ def test_every_recipe_trains_and_is_measured_at_three_scales(tmp_path, recipe):
     assert run.steps() == [0, 3]
     loss = run.metrics["loss"]
     assert loss.iloc[-1] < loss.iloc[0]
-    with pytest.raises(InputError, match=r"recipe: unknown 'coed'; .*code"):
+    with refuses("recipe", Code.UNKNOWN, "'coed'"):
         mlp.run(replace(config, recipe="coed"), Request(out=tmp_path / "f", seeds=[0]))
     assert not (tmp_path / "f").exists()
 

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("lightning_fabric")
 
-from layerfreq.errors import InputError
 from layerfreq.experiments import NAMES, Compared, Experiment, Rebuildable, experiment
+from tests.helpers.refusals import Code, refuses
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,5 +33,5 @@ def test_what_is_compared_and_what_is_built_anew():
 
 
 def test_an_unknown_experiment_is_one_line():
-    with pytest.raises(InputError, match=r"experiment: unknown 'slp'; .*mlp"):
+    with refuses("experiment", Code.UNKNOWN, "'slp'"):
         experiment("slp")

@@ -25,6 +25,7 @@ from layerfreq.experiments.figures import resnet_figures
 from layerfreq.experiments.residual import CUTS, VARIANTS, Block, network
 from layerfreq.runs.run import Run
 from tests.helpers.forked import context
+from tests.helpers.refusals import Code, refuses
 
 CLOCKS = ["epoch_seconds", "measuring_seconds", "measuring_share"]
 
@@ -336,13 +337,13 @@ def test_training_leaves_the_random_state_as_it_was(smoke, tmp_path):
 
 
 def test_bad_input_is_refused_before_anything_is_written(smoke, folder, tmp_path):
-    with pytest.raises(InputError, match="variant"):
+    with refuses("variant", Code.UNKNOWN):
         run(replace(smoke, variants=(5,)), tmp_path / "o")
-    with pytest.raises(InputError, match="201 are needed"):
+    with refuses("data", Code.EMPTY):
         run(replace(smoke, images=201), tmp_path / "o")
     assert not (tmp_path / "o").exists()
     run(replace(smoke, variants=(4,), epochs=1), tmp_path / "o")
-    with pytest.raises(InputError, match="holds another run"):
+    with refuses("out", Code.EXISTS):
         run(replace(smoke, variants=(4,), epochs=1, rate=0.1), tmp_path / "o", resume=True)
 
 
@@ -355,7 +356,7 @@ def test_options_out_of_place_are_refused(words, tmp_path):
 
 
 def test_diverging_training_is_one_error(smoke, tmp_path):
-    with pytest.raises(InputError, match="the loss is"):
+    with refuses("rate", Code.FAILED):
         run(replace(smoke, variants=(4,), rate=1e9), tmp_path / "o")
 
 

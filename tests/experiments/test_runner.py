@@ -14,9 +14,9 @@ from torch import nn
 pytest.importorskip("lightning_fabric")
 
 from layerfreq import Run
-from layerfreq.errors import InputError
 from layerfreq.experiments import Progress, Request, runner
 from layerfreq.experiments.runner import Training, train
+from tests.helpers.refusals import Code, refuses
 
 POINTS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 
@@ -121,9 +121,8 @@ def test_the_seed_decides_and_the_random_state_stays(tmp_path):
 
 
 def test_a_diverging_loss_is_one_line(tmp_path):
-    with pytest.raises(InputError) as caught:
+    with refuses("halving", Code.VALUE) as caught:
         run(halving(lr=1e9), tmp_path / "a")
-    assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in ("halving", "inf at step 3", "smaller learning rate"))
 
 
@@ -146,7 +145,6 @@ def test_a_disk_that_fills_up_keeps_what_was_measured(tmp_path, monkeypatch, wri
         with pytest.raises(OSError, match="No space left") as caught:
             run(learning(), tmp_path / "full")
     assert caught.value.filename.startswith(str(tmp_path / "full"))
-    assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob(".partial-*"))
     assert len(Run(tmp_path / "full").steps()) == (write >= 3) + (write >= 8) + (write >= 13)
     frames(tmp_path / "full")
@@ -173,14 +171,13 @@ def test_an_experiment_is_gone_on_with_by_the_same_plan_only(tmp_path):
     before = (tmp_path / "o" / "config.yaml").read_bytes()
     assert begin(request, config=Plan(workers=8)).path == tmp_path / "o"
     for other, options, words in (
-        (request, {"config": Plan(rate=0.1)}, "rate is 0.5 there, 0.1 here"),
-        (replace(request, seeds=[0]), {"config": Plan()}, "seeds is"),
-        (request, {"config": Plan(), "width": 3}, "width is None there, 3 here"),
+        (request, {"config": Plan(rate=0.1)}, ("out", Code.EXISTS)),
+        (replace(request, seeds=[0]), {"config": Plan()}, ("out", Code.EXISTS)),
+        (request, {"config": Plan(), "width": 3}, ("out", Code.EXISTS)),
     ):
-        with pytest.raises(InputError, match=words) as caught:
+        with refuses(*words):
             begin(other, **options)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="holds another run"):
+    with refuses("run", Code.EXISTS):
         begin(replace(request, resume=False), config=Plan())
     assert [p.name for p in Path(tmp_path / "o").iterdir()] == ["config.yaml"]
     assert (tmp_path / "o" / "config.yaml").read_bytes() == before

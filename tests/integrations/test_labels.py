@@ -7,13 +7,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from layerfreq import Run, hidden_layers, layer_spectra
-from layerfreq.errors import InputError
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.labelled import following, shifts
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 from layerfreq.integrations.transformers import LayerSpectraCallback  # noqa: E402
+from tests.helpers.refusals import Code, refuses  # noqa: E402
 from tests.integrations.test_transformers import fit  # noqa: E402
 
 WORDS = 12
@@ -175,7 +175,7 @@ def test_the_callback_measures_the_labels_that_the_trainer_compares(name, tmp_pa
     assert list(kept["layer"].unique()) == list(expected)
     for layer, one in expected.items():
         np.testing.assert_allclose(kept[kept["layer"] == layer]["lfr"], one.lfr, rtol=1e-5)
-    with pytest.raises(InputError, match="for a label at each position pass reading='positions'"):
+    with refuses("targets", Code.SHAPE, "'positions'"):
         fit(tmp_path, [LayerSpectraCallback(data, inv_delta=GRID)], model=model, data=data, max_steps=1)
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from layerfreq import Run, layer_spectra
-from layerfreq.errors import InputError
 from layerfreq.trackers.trackers import TensorBoard
 from tests.integrations.training import GRID, X, Y, assert_same_run
 
@@ -21,6 +20,7 @@ pytest.importorskip("accelerate")
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from layerfreq.integrations.transformers import LayerSpectraCallback
+from tests.helpers.refusals import Code, refuses
 
 works = pytest.mark.compatibility("framework", "Hugging Face Trainer", "works")
 
@@ -185,10 +185,10 @@ def test_a_new_training_does_not_touch_another_ones_run(tmp_path):
     trainer = fit(tmp_path, [one], max_steps=4)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     for again in (trainer.train, lambda: fit(tmp_path, [callback(tmp_path)], max_steps=4)):
-        with pytest.raises(InputError, match="holds another run; choose another directory, or resume that one"):
+        with refuses("run", Code.EXISTS):
             again()
     fit(tmp_path / "other", [callback(tmp_path / "other")], max_steps=2, save_strategy="steps", save_steps=2)
-    with pytest.raises(InputError, match="is not the checkpoint's run"):
+    with refuses("run", Code.CONFLICT):
         fit(tmp_path, [callback(tmp_path)], resume=str(tmp_path / "other" / "checkpoint-2"))
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
@@ -221,20 +221,19 @@ def test_a_probe_set_may_be_a_data_set_of_dicts_and_trackers_are_told(tmp_path):
 def test_bad_input_is_one_line(tmp_path):
     unlabelled = [{"x": x} for x in X]
     for options, words in (
-        ({"when": "never"}, "when: 'never' is not a valid schedule"),
-        ({"targets": None}, "targets: None; pass one for each input, or a loader or data set"),
-        ({"layers": "net.22"}, "no layer 'net.22'"),
-        ({"inputs": torch.utils.data.DataLoader(unlabelled), "targets": None}, "a batch has 'x', but none of labels"),
+        ({"when": "never"}, ("when", Code.VALUE)),
+        ({"targets": None}, ("targets", Code.EMPTY)),
+        ({"layers": "net.22"}, ("layers", Code.UNKNOWN)),
+        ({"inputs": torch.utils.data.DataLoader(unlabelled), "targets": None}, ("inputs", Code.MISSING)),
         (
             {"inputs": [{"x": X[0], "labels": 1}, {"x": X[1], "labels": 0}], "targets": None},
-            "'labels' of a batch is one",
+            ("inputs", Code.SHAPE),
         ),
     ):
-        with pytest.raises(InputError, match=words) as caught:
+        with refuses(*words):
             fit(
                 tmp_path, [LayerSpectraCallback(**{"inputs": {"x": X}, "targets": Y, "run": tmp_path / "r", **options})]
             )
-        assert "\n" not in str(caught.value)
     assert not (tmp_path / "r").exists()
 
 

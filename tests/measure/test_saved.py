@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from layerfreq import InputError, LayerSpectra, Spectrum, spectrum
+from layerfreq import LayerSpectra, Spectrum, spectrum
+from tests.helpers.refusals import Code, refuses
 
 X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -41,21 +42,21 @@ def test_a_written_copy_is_the_callers_own():
 
 def test_what_holds_no_spectrum_is_one_line(tmp_path):
     one = spectrum(X, Y, [1.0, 2.0], engine="reference")
-    with pytest.raises(InputError, match="path: no file"):
+    with refuses("path", Code.MISSING):
         Spectrum.load(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("text")
-    with pytest.raises(InputError, match="is not a Parquet file of a spectrum"):
+    with refuses("path", Code.DAMAGED):
         Spectrum.load(tmp_path / "text.parquet")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match=r"holds no spectrum .*no column 'inv_delta'"):
+    with refuses("path", Code.DAMAGED, "'inv_delta'"):
         Spectrum.load(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="is not a place for a file"):
+    with refuses("path", Code.VALUE):
         one.save(tmp_path)
-    with pytest.raises(InputError, match="is not a place for a file"):
+    with refuses("path", Code.VALUE):
         one.save(tmp_path / "nowhere" / "one.parquet")
     one.to_frame().to_csv(tmp_path / "one.csv", index=False)
-    with pytest.raises(InputError, match="attrs do not say 'n'"):
+    with refuses("frame", Code.MISSING, "'n'"):
         Spectrum.from_frame(pd.read_csv(tmp_path / "one.csv"))
     backwards = one.to_frame().iloc[::-1]
-    with pytest.raises(InputError, match="inv_delta"):
+    with refuses("inv_delta", Code.VALUE):
         Spectrum.from_frame(backwards)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from layerfreq import Monitor, Run
-from layerfreq.errors import InputError
 from layerfreq.integrations.shell import Shell
 from layerfreq.monitor.budget import LEAST, PART, Budget
+from tests.helpers.refusals import Code, refuses
 
 X = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -161,5 +161,5 @@ def test_what_is_no_share_is_one_line(share):
         lambda: Monitor(net(), X, Y, budget=share),
         lambda: Shell(X, Y, None, None, 1, {"budget": share}),
     ):
-        with pytest.raises(InputError, match=r"^budget: .* is not a share of the time; pass [^\n]*$"):
+        with refuses("budget", Code.VALUE):
             make()

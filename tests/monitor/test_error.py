@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from layerfreq import Monitor, Run, error_spectrum, layer_spectra
-from layerfreq.errors import InputError
 from layerfreq.integrations.shell import Shell
 from layerfreq.runs.errors import ERRORS_COLUMNS, read_errors
 from tests.helpers.forked import context
+from tests.helpers.refusals import Code, refuses
 
 T = (torch.arange(64) / 64)[:, None]
 Y = torch.sin(2 * torch.pi * T) + 0.5 * torch.sin(2 * torch.pi * 6 * T)
@@ -268,15 +268,15 @@ HOLE = torch.cat([T[:20], T[23:]])
 @pytest.mark.parametrize(
     ("inputs", "error", "words"),
     [
-        (T, "fft", "error: no method 'fft'; known are: auto, grid"),
-        (T, 3, "error: 3 is neither a method nor options; pass 'auto', 'grid'"),
-        (T, {"windows": "hann"}, "error: no option 'windows'; did you mean 'window'"),
-        (T, {"method": "filter", "window": "hann"}, "window: method 'filter' has no such option"),
-        (T, {"frequencies": [3, 1]}, "frequencies: 3 is followed by 1"),
-        (T, {"frequencies": [1e6]}, "frequencies: 1e\\+06 is beyond"),
-        (HOLE, "grid", "inputs: no regular grid"),
-        (T[:1].expand(64, 1), "auto", "inputs: all 64 points are in one place"),
-        ((T, T), "auto", "error: inputs are 2 tensors, and frequencies are those over one"),
+        (T, "fft", ("error", Code.UNKNOWN)),
+        (T, 3, ("error", Code.VALUE)),
+        (T, {"windows": "hann"}, ("error", Code.UNKNOWN)),
+        (T, {"method": "filter", "window": "hann"}, ("window", Code.CONFLICT)),
+        (T, {"frequencies": [3, 1]}, ("frequencies", Code.VALUE)),
+        (T, {"frequencies": [1e6]}, ("frequencies", Code.VALUE)),
+        (HOLE, "grid", ("inputs", Code.VALUE)),
+        (T[:1].expand(64, 1), "auto", ("inputs", Code.CONSTANT)),
+        ((T, T), "auto", ("error", Code.UNSUPPORTED)),
     ],
 )
 def test_bad_options_are_refused_before_the_training(inputs, error, words, tmp_path):
@@ -289,25 +289,24 @@ def test_bad_options_are_refused_before_the_training(inputs, error, words, tmp_p
             return self.net(x)
 
     n = len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
-    with pytest.raises(InputError, match=words) as caught:
+    with refuses(*words):
         Monitor(Net(), inputs, Y[:n], run=tmp_path / "run", error=error)
-    assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_a_function_cannot_be_asked_for():
-    with pytest.raises(InputError, match=r"layers: '1' of a function, which has none"):
+    with refuses("layers", Code.CONFLICT, "'1'"):
         Monitor(half, T, Y, layers="1", error="auto")
-    with pytest.raises(InputError, match=r"model: a function is not a torch\.nn\.Module"):
+    with refuses("model", Code.VALUE):
         Monitor(half, T, Y)
-    with pytest.raises(InputError, match=r"error: the model returns \(1,\) for 64 points"):
+    with refuses("error", Code.SHAPE):
         Monitor(lambda x: torch.zeros(1), T, Y, error="auto", on_error="raise").measure(0)
-    with pytest.raises(InputError, match="model: no hidden layer found"):
+    with refuses("model", Code.UNSUPPORTED):
         Monitor(nn.Linear(1, 1), T, Y)
 
 
 def test_both_callbacks_share_it(tmp_path):
-    with pytest.raises(InputError, match="error: no method 'fft'"):
+    with refuses("error", Code.UNKNOWN, "'fft'"):
         Shell(T, Y, None, tmp_path / "bad", 1, {"error": "fft"})
     model = net()
     shell = Shell(T, Y, None, tmp_path / "run", 1, {"error": "grid", "inv_delta": GRID})

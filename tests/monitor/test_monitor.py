@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from layerfreq import Monitor, Run, layer_features, layer_spectra, spectrum
-from layerfreq.errors import InputError
 from layerfreq.monitor.monitor import schedule
+from tests.helpers.refusals import Code, refuses
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -46,10 +46,9 @@ def test_the_logarithmic_schedule_has_every_early_step_then_eight_an_octave():
 
 @pytest.mark.parametrize("when", ["often", 0, -1, True])
 def test_bad_schedules_are_one_line(when):
-    with pytest.raises(InputError) as caught:
+    with refuses("when", Code.VALUE) as caught:
         schedule(when)
     assert str(caught.value).startswith(f"when: {when!r} is not a valid schedule; pass")
-    assert "\n" not in str(caught.value)
 
 
 def test_what_is_measured_is_what_layer_spectra_says_and_metrics_are_kept_at_every_step(tmp_path):
@@ -125,14 +124,13 @@ def test_nothing_is_written_without_a_run_or_for_bad_input(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert Monitor(net(), X, Y).measure(0, loss=1.0) is not None
     for options, words in (
-        ({"layers": "11"}, "no layer '11'"),
-        ({"when": "never"}, "when"),
-        ({"targets": None}, "targets: None"),
+        ({"layers": "11"}, ("layers", Code.UNKNOWN)),
+        ({"when": "never"}, ("when", Code.VALUE)),
+        ({"targets": None}, ("targets", Code.EMPTY)),
     ):
-        with pytest.raises(InputError, match=words) as caught:
+        with refuses(*words):
             Monitor(net(), X, **{"targets": Y, "run": tmp_path / "run", **options})
-        assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match=r"inv_delta: 1 is followed by 0\.5"):
+    with refuses("inv_delta", Code.VALUE):
         Monitor(net(), X, Y, inv_delta=[1.0, 0.5]).measure(0)
     assert not list(tmp_path.iterdir())
 
@@ -141,7 +139,7 @@ def test_an_unknown_option_is_said_before_the_training():
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     x, y = torch.randn(6, 2), torch.arange(6) % 2
     for measure in (Monitor, layer_spectra):
-        with pytest.raises(InputError, match="options: no 'row'; did you mean 'rows'"):
+        with refuses("options", Code.UNKNOWN, "'row'", "'rows'"):
             measure(model, x, y, row=3)
 
 
@@ -162,7 +160,7 @@ def test_points_that_depend_on_one_another_are_run_at_once_however_many_they_are
             return self.head(torch.relu(x - x.mean(dim=0)))
 
     model, options = Graph(), {"inv_delta": [0.5, 2.0], "rows": 20}
-    with pytest.raises(InputError, match="does not run on"):
+    with refuses("inputs", Code.FAILED):
         Monitor(model, x, y, layers="head", **options)
     expected = spectrum(model.head(torch.relu(x - x.mean(dim=0))).detach(), y, **options)
     with Monitor(model, x, y, layers="head", whole=True, **options) as monitor:
@@ -170,5 +168,5 @@ def test_points_that_depend_on_one_another_are_run_at_once_however_many_they_are
     spectra = layer_spectra(model, x, y, "head", whole=True, **options)["head"]
     for one in (found, spectra):
         np.testing.assert_allclose(one.lfr, expected.lfr, rtol=1e-5)
-    with pytest.raises(InputError, match=rf"^targets: 3 entries for {n} inputs"):
+    with refuses("targets", Code.SHAPE):
         Monitor(model, x, y[:3], whole=True, **options)

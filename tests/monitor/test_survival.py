@@ -19,6 +19,7 @@ from layerfreq.errors import InputError
 from layerfreq.measure.measure import spectrum
 from layerfreq.measure.options import OPTIONS
 from layerfreq.monitor.schedules import Schedule
+from tests.helpers.refusals import Code, refuses
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -120,7 +121,7 @@ def test_a_metric_that_is_no_number_is_told_once_and_the_others_are_kept(name, t
     watched.close()
     kept = Run(tmp_path / "run").metrics
     assert kept[["step", "accuracy", "self", "name"]].to_numpy().tolist() == [[k, 0.5, 1, 2] for k in range(3)]
-    with pytest.raises(InputError, match="metric"):
+    with refuses("metric", Code.VALUE):
         monitor(run=tmp_path / "other", on_error="raise").measure(0, **METRICS[name])
 
 
@@ -133,7 +134,7 @@ def test_a_step_that_is_none_is_told_once_and_spoils_nothing(step, tmp_path):
     watched.measure(1, loss=2.0)
     watched.close()
     assert Run(tmp_path / "run").metrics.to_numpy().tolist() == [[1, 2.0]]
-    with pytest.raises(InputError, match="step"):
+    with refuses("step", Code.VALUE):
         Run(tmp_path / "run").log(step, loss=1.0)
 
 
@@ -177,6 +178,7 @@ def test_bad_arguments_are_one_line_and_leave_nothing(name, value, tmp_path, mon
         monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(InputError) as caught:
         Monitor(net(), X, **options)
+    assert caught.value.argument == {"row": "options"}.get(name, name)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -208,14 +210,14 @@ class Endless:
 
 
 def test_a_loader_without_end_is_a_line_and_empty_batches_are_left_out(tmp_path):
-    with pytest.raises(InputError, match=r"inputs: .* batches and no end"):
+    with refuses("inputs", Code.UNSUPPORTED):
         Monitor(net(), Endless(), run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     some = [(X[:0], Y[:0]), (X, Y), (X[:0], Y[:0])]
     expected = Monitor(net(), X, Y, inv_delta=GRID).measure(0)
     found = Monitor(net(), some, inv_delta=GRID).measure(0)
     np.testing.assert_array_equal(found["3"].lfr, expected["3"].lfr)
-    with pytest.raises(InputError, match="empty"):
+    with refuses("inputs", Code.EMPTY):
         Monitor(net(), some[:1])
 
 
@@ -283,7 +285,7 @@ def test_a_second_run_in_one_place_is_told_how(tmp_path, monkeypatch):
     monitor(run="~/run").measure(0)
     assert Run("~/run").steps() == [0]
     (tmp_path / "run" / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"choose another.*run=Run\(.*overwrite=True"):
+    with refuses("run", Code.EXISTS):
         monitor(run="~/run")
     assert Run("~/run").steps() == [0]
     monitor(run=Run("~/run")).measure(5)

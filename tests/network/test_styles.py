@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from layerfreq import hidden_layers, layer_features, split
-from layerfreq.errors import InputError
 from layerfreq.inspection.modules import inspect_model
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.find import find_cuts
 from tests.helpers import styles, styles_text
+from tests.helpers.refusals import Code, refuses
 from tests.helpers.styles import D, N, Net, fc, flat, mlp
 
 ALL = [*styles.STYLES, *styles_text.STYLES]
@@ -39,7 +39,7 @@ def test_the_table_is_long_and_names_are_told_apart():
 def test_what_a_person_would_name(style):
     model, inputs = drawn(style)
     if isinstance(style.cuts, str):
-        with pytest.raises(InputError, match="no hidden layer found") as caught:
+        with refuses("model", Code.UNSUPPORTED) as caught:
             found(model, inputs)
         assert style.cuts in str(caught.value)
         return
@@ -98,7 +98,7 @@ def test_a_model_that_takes_its_points_together_says_so():
 
     model = Net(run, a=fc(), head=fc(D, 2))
     assert hidden_layers(model, torch.randn(12, D)) == ["a.tanh"]
-    with pytest.raises(InputError, match=r"does not run on float32 \(9, 8\), nor on the first 4 of these points"):
+    with refuses("inputs", Code.FAILED):
         hidden_layers(model, flat())
 
 

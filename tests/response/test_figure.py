@@ -4,8 +4,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from layerfreq import InputError, Run, error_spectrum
+from layerfreq import Run, error_spectrum
 from layerfreq.response.figure import _edges, figure_learning
+from tests.helpers.refusals import Code, refuses
 
 T = np.arange(64, dtype=np.float32) / 64
 SLOW, FAST = (np.sin(2 * np.pi * c * T) for c in (1, 5))
@@ -50,7 +51,7 @@ def test_one_measurement_and_one_band_are_drawn(tmp_path, frequencies):
 
 
 def test_a_run_without_errors_says_how_to_measure_them(tmp_path):
-    with pytest.raises(InputError, match="Monitor"):
+    with refuses("run", Code.MISSING):
         Run.create(tmp_path / "a").plot_errors()
 
 

@@ -16,6 +16,7 @@ from layerfreq import Monitor, Run
 from layerfreq.cli.program import main
 from layerfreq.errors import InputError
 from layerfreq.files import HOST, write_whole
+from tests.helpers.refusals import Code, refuses
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 STEP = "spectra/step-000000000003.parquet"
@@ -139,7 +140,7 @@ def test_what_does_no_harm_is_passed_over(case, healthy, tmp_path, monkeypatch, 
 
 
 def test_a_run_without_measurements_has_no_plot(tmp_path):
-    with pytest.raises(InputError, match="nothing measured yet"):
+    with refuses("run", Code.MISSING):
         Run.create(tmp_path / "run").plot()
 
 
@@ -169,7 +170,7 @@ def test_what_is_no_regular_file_is_never_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for place in (pipe, tmp_path):
-        with pytest.raises(InputError, match="not a regular file"):
+        with refuses("out", Code.EXISTS):
             write_whole(place, lambda at: at.write_text("x"))
     assert pipe.is_fifo()
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfreq import Run
-from layerfreq.errors import InputError
 from layerfreq.files import write_whole
 from tests.helpers.forked import context
+from tests.helpers.refusals import Code, refuses
 
 COLUMNS = ["step", "layer", "depth", "scale", "inv_delta", "lfr", "rdf", "chance", "neighbours", "stderr"]
 LAYERS, SCALES, GRID = [f"layer{i}" for i in range(5)], ["raw", "rms"], np.geomspace(1e-3, 1e3, 200)
@@ -109,7 +109,7 @@ def test_only_a_new_or_empty_directory_takes_a_run(tmp_path):
     Run.create(tmp_path / "full" / "inner")
     before = files(tmp_path)
     for name, why in (("run", "another run"), ("full", "not an empty directory")):
-        with pytest.raises(InputError) as caught:
+        with refuses("run", Code.EXISTS) as caught:
             Run.create(tmp_path / name)
         assert_one_line(caught, "run:", name, why, "choose another")
     assert files(tmp_path) == before
@@ -118,7 +118,7 @@ def test_only_a_new_or_empty_directory_takes_a_run(tmp_path):
 
 
 def test_no_run_is_one_line(tmp_path):
-    with pytest.raises(InputError) as caught:
+    with refuses("run", Code.MISSING) as caught:
         Run(tmp_path / "none")
     assert_one_line(caught, "run:", "none", "check the path")
 
@@ -126,7 +126,7 @@ def test_no_run_is_one_line(tmp_path):
 def test_a_refused_directory_is_left_as_it_was(tmp_path):
     half_written = Run.create(tmp_path / "runs" / "a").path / ".partial-x.parquet"  # by another process, just now
     half_written.write_bytes(b"PAR1")
-    with pytest.raises(InputError):
+    with refuses("run", Code.EXISTS):
         Run.create(tmp_path / "runs")
     assert half_written.exists()
 
@@ -135,7 +135,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=1 << 40, used=1 << 40, free=0))
     (tmp_path / "empty").mkdir()
     for name in ("new/deep/run", "empty"):
-        with pytest.raises(InputError) as caught:
+        with refuses("run", Code.FAILED) as caught:
             Run.create(tmp_path / name)
         assert_one_line(caught, "run:", name, "free", "choose another place")
     assert [p.name for p in tmp_path.rglob("*")] == ["empty"]

@@ -16,7 +16,7 @@ from layerfreq.advice.depth import judge_depth
 from layerfreq.advice.kept import Arrays, Kept
 from layerfreq.advice.points import INPUTS, Points, see, see_other
 from layerfreq.advice.result import Advice
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import is_not
 from layerfreq.isolation.preserve import untouched
 from layerfreq.measure.options import as_seed
 from layerfreq.network.cuts import Cut
@@ -77,9 +77,9 @@ def advise(
         ('inputs', ['inputs', '1'])
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 <= tolerance < 1:
-        raise InputError(f"tolerance: {shown(tolerance)} is not at least 0 and below 1; pass such as 0.02")
+        raise is_not("tolerance", tolerance, "at least 0 and below 1", "such as 0.02")
     if tell is not None and not callable(tell):
-        raise InputError(f"tell: {shown(tell)} is not a function; pass tell(done, total, what), or None")
+        raise is_not("tell", tell, "a function", "tell(done, total, what), or None")
     seed, model, kept = as_seed(seed), unwrap(model), Kept(out)
     tell = tell or (lambda done, total, what: None)
     tell(0, 0, "looking at the layers")

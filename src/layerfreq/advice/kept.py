@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from layerfreq._version import __version__
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.files import as_path, write_whole
 
 Arrays = Mapping[str, Any]  # of NumPy
@@ -35,7 +35,7 @@ class Kept:
             return
         self._folder = as_path(folder, "out")
         if self._folder.exists() and not self._folder.is_dir():
-            raise InputError(f"out: {str(folder)!r} is not a folder; choose another place")
+            raise Code.EXISTS(f"out: {str(folder)!r} is not a folder; choose another place")
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def key(self, *parts: Any) -> str:

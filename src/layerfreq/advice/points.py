@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.inputs import count, is_loader, tensors_of
 from layerfreq.data.targets import as_numbers
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError, none_given, not_finite, under, unsupported
 from layerfreq.isolation.memory import free_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut
@@ -84,13 +84,13 @@ def see(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], *, own
     points, seen = most_points(model, inputs), _Seen(cuts, own)
     need, free = points * sum(cut.each for cut in cuts), free_memory()
     if need > free:
-        raise InputError(
+        raise Code.MEMORY(
             f"inputs: features of {points} at {len(cuts)} layers take {need / 1e9:.3g} GB, of {free / 1e9:.3g} that "
             "are free; pass fewer, or name layers"
         )
     features, labels = collect(model, inputs, targets, cuts, points, seen.see)
     if not labels:
-        raise InputError("targets: none, and heads need them; pass one for each input")
+        raise none_given("targets", "one for each input")
     groups = torch.unique(torch.cat(seen.groups), return_inverse=True)[1]  # but for inputs that lost all positions
     other = next((cut.name for cut in cuts if len(labels[cut.name]) != len(groups)), None)
     if other is not None:
@@ -102,7 +102,7 @@ def see(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], *, own
     first = {INPUTS: torch.cat(seen.given)} if len({part.shape[1:] for part in seen.given}) == 1 else {}
     wrong = sum(int((~part.isfinite()).any(dim=1).sum()) for part in seen.given)
     if wrong:
-        raise InputError(f"inputs: NaN or infinite in {wrong} of {len(y)} points; clean or drop them")
+        raise not_finite("inputs", wrong, len(y))
     scores = seen.scores(y) if own else np.zeros(len(y))
     found = {**first, **{cut.name: features[cut.name].cpu() for cut in cuts}}
     return Points({name: _told(one) for name, one in found.items()}, y, scores, groups, seen.batch)
@@ -131,22 +131,22 @@ def see_other(model: nn.Module, transfer: Any, cuts: Sequence[Cut]) -> Points:
             trace(model, inputs)  # which says so where the model does not run on them
         return see(model, inputs, targets, cuts, own=False)
     except InputError as error:
-        raise InputError(f"transfer: {error}") from None
+        raise under(error, "transfer") from None
 
 
 def _checked(y: Tensor, inputs: int) -> Tensor:
     """Return targets that heads can learn; class ids are numbered anew, without those that do not occur."""
     if inputs < LEAST:
-        raise InputError(f"inputs: {inputs} are too few to hold some out; pass {LEAST} or more")
+        raise Code.EMPTY(f"inputs: {inputs} are too few to hold some out; pass {LEAST} or more")
     if y.is_floating_point():
         if not bool(y.isfinite().all()):
-            raise InputError("targets: not all finite; pass numbers")
+            raise Code.NOT_FINITE("targets: not all finite; pass numbers")
     elif int(y.min()) < 0:
         raise InputError(f"targets: class id {int(y.min())}; drop points without a class")
     else:
         y = torch.unique(y, return_inverse=True)[1]
     if constant_loss(y) <= 0:
-        raise InputError("targets: all equal, so that there is nothing to learn; pass targets that vary")
+        raise Code.CONSTANT("targets: all equal, so that there is nothing to learn; pass targets that vary")
     return y
 
 
@@ -180,7 +180,7 @@ class _Seen:
         n, y = count(x), as_numbers(y)
         self.batch = x if self.batch is None else self.batch
         if y.is_complex():
-            raise InputError(f"targets: {y.dtype} is not supported; pass real and imaginary part as two columns")
+            raise unsupported("targets", y.dtype, "real and imaginary part as two columns")
         value = tensor_of(output, "model", "return the predictions").detach().cpu()
         shape, positions = tuple(value.shape), ()
         if self._axis is not None:
@@ -210,7 +210,7 @@ class _Seen:
             InputError: If outputs are not finite, or those of logits where scores are R^2.
         """
         if not self._finite:
-            raise InputError("model: its outputs are not all finite; pass a trained network that works")
+            raise Code.NOT_FINITE("model: its outputs are not all finite; pass a trained network that works")
         judged = np.concatenate(self._judged)
         if not y.is_floating_point():
             return judged
@@ -239,7 +239,7 @@ class _Seen:
             return likely
         fitting = [axis for axis in (1, -1) if tuple(value.movedim(axis, -1).shape[1:-1]) == tuple(y.shape[1:])]
         if not fitting:
-            raise InputError(f"targets: {tuple(y.shape)} class ids, but the model returns {shape}; pass one each")
+            raise Code.SHAPE(f"targets: {tuple(y.shape)} class ids, but the model returns {shape}; pass one each")
         return likely if likely in fitting else fitting[0]
 
     def _rows(self, x: Tensor, positions: tuple[int, ...]) -> Tensor | None:
@@ -255,13 +255,13 @@ class _Seen:
         self._finite &= bool(value.isfinite().all())
         if y.is_floating_point():
             if value.numel() != y.numel():
-                raise InputError(f"targets: {targets} floats, but the model returns {shape}; pass targets like these")
+                raise Code.SHAPE(f"targets: {targets} floats, but the model returns {shape}; pass targets like these")
         elif value.ndim != 2 or value.shape[1] <= int(y.max()):
             alone = value.numel() == len(y) and int(y.max()) < 2
             remedy = (
                 "pass them as floats, and a model that ends in a sigmoid" if alone else "it needs one output per class"
             )
-            raise InputError(f"targets: class ids up to {int(y.max())}, but the model returns {shape}; {remedy}")
+            raise Code.SHAPE(f"targets: class ids up to {int(y.max())}, but the model returns {shape}; {remedy}")
         if y.is_floating_point():
             self._judged.append(point_losses(value.double(), y.double()).numpy())
             self._range = min(self._range[0], float(value.min())), max(self._range[1], float(value.max()))

@@ -9,7 +9,7 @@ import typer
 
 from layerfreq.cli.analyze import DataHelp, ReadingOption, SeedOption
 from layerfreq.cli.terminal import JsonOption, again, console, counting, print_json, show_table, stoppable
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError, no_such, none_given
 from layerfreq.files import as_path
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _other(transfer: str, source: Any, points: int, reading: Any) -> Any:
     try:
         return load_data(transfer, source, points, reading)
     except InputError as error:
-        raise InputError(f"transfer: {str(error).removeprefix('data: ')}") from None
+        raise InputError(f"transfer: {str(error).removeprefix('data: ')}", error.code) from None
 
 
 def _networks(
@@ -113,7 +113,7 @@ def _networks(
         source = None if model is None else find_model(model, seed)
         runs = [run for run, _ in expand(what)]
         if source is not None and data is None:
-            raise InputError("data: none for --model; name points that the network was not trained on with --data")
+            raise none_given("data", "--data along with --model, points that the network was not trained on")
         for run, at in [(run, _kept_step(run, step)) for run in runs]:  # before the first of them takes its time
             yield _of_run(run, source, data, at, points, reading)
         return
@@ -138,9 +138,9 @@ def _kept_step(run: Any, step: int | None) -> int:
 
     kept = kept_steps(run.path)
     if not kept:
-        raise InputError(f"run: {str(run.path)!r} kept no weights; train anew, a Monitor with checkpoints=True")
+        raise no_such("run", "weights in", run.path, "train anew, a Monitor with checkpoints=True")
     if step is not None and step not in kept:
-        raise InputError(f"step: {str(run.path)!r} kept no weights at step {step}; it has {kept}")
+        raise Code.MISSING(f"step: {str(run.path)!r} kept no weights at step {step}; it has {kept}")
     return kept[-1] if step is None else step
 
 

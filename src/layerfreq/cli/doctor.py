@@ -8,7 +8,7 @@ import typer
 
 from layerfreq.cli.analyze import DataHelp, MemoryOption, ModelArgument, ReadingOption, ScalesOption, SeedOption
 from layerfreq.cli.terminal import JsonOption, console, pick_device, pick_scales, print_json
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, together
 
 CLASSES = 10  # that targets are taken to have where they are unknown
 
@@ -48,7 +48,7 @@ def doctor(
     read_memory(memory)
     device, scales = pick_device(device), pick_scales(scale)
     if data is not None and input_shape is not None:
-        raise InputError(f"input-shape: {input_shape!r} given together with --data, which has its own; leave one out")
+        raise together("input-shape", "--data, which has its own", "leave one out")
     source = find_model(model, seed)
     if data is None:
         inputs, classes = example_inputs(source, min(points, TIMED), _shape(input_shape)), CLASSES

@@ -23,7 +23,7 @@ from layerfreq.cli.reproduce import demo, reproduce
 from layerfreq.cli.spectrum import errors, spectrum
 from layerfreq.cli.terminal import Stopped
 from layerfreq.cli.verdict import verdict
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, InputError, first_line
 
 INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -92,7 +92,9 @@ def _run() -> int:
             raise error.__context__ from None
         if "_LAYERFREQ_COMPLETE" in os.environ or any(word.endswith("-completion") for word in sys.argv[1:2]):
             raise  # Typer answers the shell, and ends
-        raise InputError(f"model or data: its code ended the program (sys.exit({error.code!r})); mend it") from None
+        raise Code.FAILED(
+            f"model: its code, or the data's, ended the program (sys.exit({error.code!r})); mend it"
+        ) from None
 
 
 class _Over(SystemExit):

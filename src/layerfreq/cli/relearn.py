@@ -9,7 +9,7 @@ import typer
 
 from layerfreq.cli.analyze import DataHelp
 from layerfreq.cli.terminal import JsonOption, again, counting, print_json, show_table, stoppable
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +93,7 @@ def own_network(model: str | None, data: str | None, points: int) -> tuple[Any, 
         return None, None, None
     if model is None or data is None:
         given, other = ("data", "--model MODULE:FACTORY") if model is None else ("model", "--data")
-        raise InputError(f"{given}: given without {other}; name both, or neither for an experiment's run")
+        raise Code.CONFLICT(f"{given}: given without {other}; name both, or neither for an experiment's run")
     from layerfreq.loading.datasets import load_data
     from layerfreq.loading.models import find_model
 

@@ -26,7 +26,7 @@ from layerfreq.cli.terminal import (
     show_table,
     stoppable,
 )
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError, unknown
 from layerfreq.experiments import NAMES, Compared, Experiment, Progress, Request, Table, experiment
 from layerfreq.files import as_path
 from layerfreq.report.terminal import view_of
@@ -207,13 +207,13 @@ def _nothing_left(place: Path) -> Iterator[None]:
 def _configured(name: str, asked: Experiment, preset: str, changes: dict[str, Any]) -> Any:
     """Return the config of a preset, with fields that options replace."""
     if preset not in asked.PRESETS:
-        raise InputError(f"preset: {name} has no {preset!r}; choose among {', '.join(asked.PRESETS)}")
+        raise unknown("preset", preset, asked.PRESETS)
     config = asked.PRESETS[preset]
     for field in changes:
         if not hasattr(config, field):
             option = {"variants": "variant", "parts": "part"}.get(field, field)
             none = f"{changes[field]!r} given, but {name} makes its own data" if field == "data" else f"{name} has none"
-            raise InputError(f"{option}: {none}; leave --{option} out")
+            raise Code.CONFLICT(f"{option}: {none}; leave --{option} out")
     return replace(config, **changes)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from layerfreq.cli.terminal import JsonOption, console, list_files, print_json
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.files import as_path
 from layerfreq.loading.array_files import SUFFIXES, read_arrays
 
@@ -97,10 +97,10 @@ def arrays_of(file: Path, *wanted: str) -> list[Any]:
     """
     if file.is_file() and file.suffix not in SUFFIXES:
         names = ", ".join(f"`{name}`" for name in wanted)
-        raise InputError(f"file: {file.name!r} is neither .npz nor .safetensors; save arrays {names}")
+        raise Code.UNSUPPORTED(f"file: {file.name!r} is neither .npz nor .safetensors; save arrays {names}")
     arrays = read_arrays(file, "file")
     for name in wanted:
         if name not in arrays:
             has = ", ".join(arrays) or "none"
-            raise InputError(f"file: no array {name!r} in {str(file)!r} (it has {has}); add it")
+            raise Code.MISSING(f"file: no array {name!r} in {str(file)!r} (it has {has}); add it")
     return [arrays[name] for name in wanted]

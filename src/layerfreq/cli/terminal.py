@@ -20,7 +20,7 @@ from rich.table import Table
 
 from layerfreq.data.scales import explained, in_order
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, unknown
 
 # Names of layers, files and users' own words are printed as they are: none of them is markup.
 console = Console(markup=False, highlight=False, emoji=False)
@@ -143,12 +143,12 @@ def say_units(head: list[str], scales: Iterable[str] = ()) -> None:
 def check_device(device: str) -> None:
     """Raise an InputError for a device that is unknown or not on this machine."""
     if device not in ("cpu", "cuda", "mps", "auto"):
-        raise InputError(f"device: unknown {device!r}; choose cpu, cuda, mps or auto")
+        raise unknown("device", device, ("cpu", "cuda", "mps", "auto"))
     if device in ("cuda", "mps"):
         import torch
 
         if not getattr(torch, device).is_available():
-            raise InputError(f"device: no {device} device on this machine; choose cpu or auto")
+            raise Code.MISSING(f"device: no {device} device on this machine; choose cpu or auto")
 
 
 def pick_device(device: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import Code, InputError, first_line, is_not, no_such, none_given
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,11 +35,11 @@ def as_frame(value: Any, argument: str, columns: Iterable[str], source: str) -> 
     import pandas as pd
 
     if not isinstance(value, pd.DataFrame):
-        raise InputError(f"{argument}: {shown(value)} is not a data frame; pass {source}")
+        raise is_not(argument, value, "a data frame", source)
     if missing := [name for name in columns if name not in value]:
-        raise InputError(f"{argument}: no column {missing[0]!r}; pass {source}")
+        raise no_such(argument, "column", missing[0], f"pass {source}")
     if not len(value):
-        raise InputError(f"{argument}: no rows; pass {source} of a run with measurements")
+        raise none_given(argument, f"{source} of a run with measurements")
     return value
 
 
@@ -66,14 +66,12 @@ def as_array(value: Any, argument: str) -> Any:
         kind = next((name for name, is_so in kinds.items() if is_so), None)
         if kind is not None:
             remedy = {"sparse": "pass its .to_dense()", "quantized": "pass its .dequantize()"}.get(kind, "pass numbers")
-            raise InputError(f"{argument}: a {kind} tensor; {remedy}")
+            raise Code.UNSUPPORTED(f"{argument}: a {kind} tensor; {remedy}")
     if not isinstance(value, np.ndarray):
         return value
     masked = int(np.ma.count_masked(value)) if isinstance(value, np.ma.MaskedArray) else 0
     if masked:  # under which any number may stand
-        raise InputError(
-            f"{argument}: {masked} masked entries; drop these points, or fill them with what they shall be"
-        )
+        raise InputError(f"{argument}: {masked} masked entries; fill in what they shall be, or drop these points")
     value = np.asarray(value)
     if value.dtype.kind == "f" and value.dtype.itemsize > 8:
         return value.astype(np.float64)

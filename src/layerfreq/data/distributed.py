@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError, is_not, none_given
 
 BLOCK = 1 << 22  # numbers in a block of features that travels; two of them are in memory at a time
 
@@ -42,7 +42,7 @@ class Shards:
         if group is None:
             return
         if not dist.is_available() or not isinstance(group, dist.ProcessGroup):
-            raise InputError(f"group: {group!r} is not a torch.distributed group that this process belongs to")
+            raise is_not("group", group, "a torch.distributed group that this process belongs to", "one, or None")
         self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
         self.counts = [count] * self.ranks
         self._global = [dist.get_global_rank(group, rank) for rank in range(self.ranks)]
@@ -98,13 +98,13 @@ class Shards:
         self.counts = [count for count, *_ in said]
         holders = [rank for rank, count in enumerate(self.counts) if count]
         if not holders:
-            raise InputError("features: no rank holds any points; pass (n, ...) with n > 0 points to some")
+            raise none_given("features", "(n, ...) with n > 0 points on some rank")
         for what, ranks in ((1, holders), (2, range(self.ranks))):
             first = said[ranks[0]][what]
             for rank in ranks:
                 for name, value in first.items():
                     if said[rank][what][name] != value:
-                        raise InputError(
+                        raise Code.CONFLICT(
                             f"{name}: {value} on rank {ranks[0]}, but {said[rank][what][name]} on rank {rank}; "
                             "every rank must pass the same" + (" kind" if what == 1 else "")
                         )
@@ -131,16 +131,18 @@ class Shards:
             failure = error
         if self.alone:
             return
-        said = self.gather(failure and (isinstance(failure, InputError), str(failure) or type(failure).__name__))
+        code = failure.code if isinstance(failure, InputError) else None
+        said = self.gather(failure and (code, str(failure) or type(failure).__name__))
         if failure is not None and not isinstance(failure, InputError):
             raise failure
         faults = [(rank, *one) for rank, one in enumerate(said) if one]
         if not faults:
             return
-        rank, ours, text = next((fault for fault in faults if not fault[1]), faults[0])
+        rank, code, text = next((fault for fault in faults if not fault[1]), faults[0])
         everywhere = len(faults) == self.ranks and len({text for _, _, text in faults}) == 1
         where = "" if everywhere else f" (on rank {rank})"
-        raise (InputError if ours else RuntimeError)(f"{text.splitlines()[0]}{where}") from None
+        text = f"{text.splitlines()[0]}{where}"
+        raise (InputError(text, code) if code else RuntimeError(text)) from None
 
     def gather(self, thing: Any) -> list[Any]:
         """Return each rank's small plain Python object, in the order of the ranks."""

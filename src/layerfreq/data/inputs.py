@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 from layerfreq.data.arraylike import as_array, is_table
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import Code, InputError, failed, none_given, shown, together, wrong_length
 
 MOST = 10_000  # batches of a loader that does not say how many it has
 SAMPLES = 256  # points in one batch of a data set
@@ -68,14 +68,12 @@ def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterato
     """
     if is_loader(inputs):
         if targets is not None:
-            raise InputError("targets: given together with an iterable of batches, which brings its own; pass None")
+            raise together("targets", "an iterable of batches, which brings its own", "pass None")
         inputs = samples_of(inputs) if is_dataset(inputs) else inputs
         empty, endless = True, not hasattr(inputs, "__len__") or isinstance(inputs, DataLoader)
         for number, batch in enumerate(collated(inputs)):
             if endless and number == MOST:
-                raise InputError(
-                    f"inputs: {MOST} batches and no end; pass some of them: list(itertools.islice(loader, 100))"
-                )
+                raise Code.UNSUPPORTED(f"inputs: {MOST} batches and no end; pass list(itertools.islice(loader, 100))")
             x, y = pair_of(batch)
             x = _as_tensors(x)
             if count(x) == 0:
@@ -83,16 +81,16 @@ def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterato
             empty = False
             yield x, y
         if empty:
-            raise InputError("inputs: no batches; the loader is empty, or was used up by an earlier pass")
+            raise Code.EMPTY("inputs: no batches; the loader is empty or used up by an earlier pass")
         return
     inputs, targets = _as_tensors(inputs), as_array(targets, "targets")
     n = count(inputs)
     if n == 0:
-        raise InputError("inputs: 0 points; pass at least one")
+        raise none_given("inputs", "at least one point")
     if targets is not None and (not hasattr(targets, "__len__") or getattr(targets, "ndim", 1) == 0):
-        raise InputError(f"targets: {shown(targets)} is one thing; pass one target for each of {n} inputs")
+        raise wrong_length("targets", f"{shown(targets)}, one thing,", n)
     if targets is not None and len(targets) != n:
-        raise InputError(f"targets: {len(targets)} entries for {n} inputs; they need the same length")
+        raise wrong_length("targets", len(targets), n)
     size = n if whole else BATCH
     for start in range(0, n, size):
         at = slice(start, start + size)
@@ -134,10 +132,13 @@ def collated(loader: Any) -> Iterator[Any]:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # of anybody's data sets
-            raise InputError(
-                f"inputs: the loader fails ({first_line(error, kind=True)}); mend it, or pad its samples to one size"
-            ) from error
+            raise failed("inputs", "the loader fails", error, "mend it, or pad its samples to one size") from error
         yield batch
+
+
+def one_pass() -> InputError:
+    """Return the error for inputs that can be gone through only once."""
+    return Code.UNSUPPORTED("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")
 
 
 def pair_of(batch: Any) -> tuple[Any, Any]:
@@ -151,25 +152,17 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, Mapping):
         name = next((name for name in LABELS if batch.get(name) is not None), None)
         if name is None:
-            raise InputError(f"inputs: a batch has {', '.join(map(repr, batch))}, but none of {', '.join(LABELS)}")
+            raise Code.MISSING(f"inputs: a batch has {', '.join(map(repr, batch))}, but none of {', '.join(LABELS)}")
         if isinstance(batch[name], Number) or getattr(batch[name], "ndim", 1) == 0:
-            raise InputError(
-                f"inputs: {name!r} of a batch is one number, {shown(batch[name])}, as of a sample; pass "
-                "DataLoader(samples, 32), or a data set"
-            )
+            said = f"inputs: {name!r} of a batch is {shown(batch[name])}, as of one sample"
+            raise Code.SHAPE(f"{said}; pass DataLoader(samples, 32), or a data set")
         inputs = {key: value for key, value in batch.items() if key != name}
         return {key: value for key, value in inputs.items() if not _is_text(value)} or inputs, batch[name]
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-        raise InputError(
-            f"inputs: a batch is a {type(batch).__name__}, inputs without targets; pass pairs, as in "
-            "list(zip(loader, y.split(batch_size))) for targets y in the loader's order"
-        )
-    raise InputError(
-        f"inputs: a batch is a {type(batch).__name__} of {len(batch)}, not a pair; batches must be (inputs, targets), "
-        "as in [((x, mask), y) for x, y, mask in loader]"
-    )
+        raise Code.EMPTY(f"inputs: {type(batch).__name__} batches without targets; pass list(zip(loader, y.split(n)))")
+    raise Code.SHAPE(f"inputs: a batch of {len(batch)}; pass pairs, as in [((x, mask), y) for x, y, mask in loader]")
 
 
 def _is_text(value: Any) -> bool:
@@ -285,9 +278,7 @@ def blaming_inputs(model: nn.Module, inputs: Any, also: str = "") -> Iterator[No
         own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         other = own is not None and floats and floats != {own}
         remedy = f"its parameters are {own}, convert the inputs" if other else "pass what its forward takes"
-        raise InputError(
-            f"inputs: {type(model).__name__} does not run on {kinds}{also} ({first_line(error, kind=True)}); {remedy}"
-        ) from error
+        raise failed("inputs", f"{type(model).__name__} does not run on {kinds}{also}", error, remedy) from error
 
 
 def _as_tensors(inputs: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import InputError, is_not, shown
 
 LARGEST = 2**1023  # about the largest float
 MOST = 10**12  # steps; their files have so many digits
@@ -24,7 +24,7 @@ def as_step(step: Any) -> int:
     number: Any = _plain(step)
     whole = isinstance(number, Integral) or (isinstance(number, Real) and float(number).is_integer())
     if not whole or isinstance(number, (bool, np.bool_)) or not 0 <= number < MOST:  # pyright: ignore[reportOperatorIssue]
-        raise InputError(f"step: {shown(step)} is not a whole number >= 0; pass how many training steps are done")
+        raise is_not("step", step, "a whole number >= 0", "how many training steps are done")
     return int(number)  # pyright: ignore[reportArgumentType]
 
 

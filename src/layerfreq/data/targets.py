@@ -14,7 +14,7 @@ from torch import Tensor
 from layerfreq.data.arraylike import as_array
 from layerfreq.data.distributed import Shards
 from layerfreq.data.sketch import Sketched, sketch, sketch_classes
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, InputError, converting, not_finite, unsupported, wrong_length
 
 EXACT = 128  # float columns up to which each is summed by itself; a sketch of half as many hardly pays below that
 CLASSES = 1024  # distinct class ids up to which each is summed by itself: about where a sketch becomes quicker
@@ -116,12 +116,8 @@ def as_numbers(targets: Any) -> Tensor:
     Raises:
         InputError: If they are not numbers.
     """
-    try:
+    with converting("targets", "ids or floats"):
         return torch.as_tensor(as_array(targets, "targets")).detach().cpu()
-    except InputError:
-        raise
-    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"targets: cannot be read as numbers ({first_line(error)}); pass ids or floats") from None
 
 
 def read_targets(targets: Any, n: int) -> Tensor:
@@ -132,28 +128,19 @@ def read_targets(targets: Any, n: int) -> Tensor:
     """
     y = as_numbers(targets)
     if y.ndim == 0 or y.shape[0] != n:
-        got = "a single number" if y.ndim == 0 else f"{y.shape[0]} entries"
-        raise InputError(f"targets: {got} for {n} points; features and targets need the same length")
+        raise wrong_length("targets", y.shape[0] if y.ndim else "a single number", n, "points")
     if y.is_complex():
-        raise InputError(f"targets: {y.dtype} is not supported; pass real and imaginary part as two columns")
+        raise unsupported("targets", y.dtype, "real and imaginary part as two columns")
     if y.is_floating_point():
         return _read_vectors(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        raise InputError(
-            f"targets: integers of shape {tuple(y.shape)}; class ids are one per point, (n,): pass y.squeeze(1) "
-            "(or floats for regression)"
-        )
     if y.ndim != 1:
-        raise InputError(
-            f"targets: integers of shape {tuple(y.shape)}; class ids are one per point, (n,): "
-            "convert one-hot or vector targets to float"
+        remedy = (
+            "y.squeeze(1), or floats for regression" if y.shape[1:] == (1,) else "one-hot or vector targets as floats"
         )
+        raise Code.SHAPE(f"targets: integers of shape {tuple(y.shape)}, but class ids are (n,); pass {remedy}")
     y = y.long()
     if n and int(y.min()) < 0:
-        raise InputError(
-            f"targets: negative class id {int(y.min())}; class ids start at 0 (drop ignored points, "
-            "or pass floats for regression)"
-        )
+        raise InputError(f"targets: class id {int(y.min())} < 0; drop ignored points, or pass floats for regression")
     return y
 
 
@@ -161,10 +148,10 @@ def _read_vectors(y: Tensor) -> Tensor:
     shape = tuple(y.shape)
     y = y.reshape(len(y), math.prod(shape[1:]))
     if y.shape[1] == 0:
-        raise InputError(f"targets: shape {shape} has no columns; pass (n,) or (n, c)")
+        raise Code.SHAPE(f"targets: shape {shape} has no columns; pass (n,) or (n, c)")
     bad = sum(int((~torch.isfinite(part)).any(dim=1).sum()) for part in _pieces(y))
     if bad:
-        raise InputError(f"targets: NaN or infinite in {bad} of {len(y)} points; clean or drop them")
+        raise not_finite("targets", bad, len(y))
     return y
 
 
@@ -269,5 +256,5 @@ def _checked(targets: Targets) -> Targets:
         what, remedy = "all zero", "pass targets that vary"
         if targets.centered:
             what, remedy = "all equal, so that centring leaves nothing", "pass targets that vary, or center=False"
-        raise InputError(f"targets: {what}, and a ratio of energies is undefined; {remedy}")
+        raise Code.CONSTANT(f"targets: {what}, and a ratio of energies is undefined; {remedy}")
     return targets

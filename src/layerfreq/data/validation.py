@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from layerfreq.data.arraylike import as_array
-from layerfreq.errors import InputError, first_line, listed
+from layerfreq.errors import Code, InputError, converting, is_not, listed, none_given, not_finite, unknown, unsupported
 
 Curve = Float64[np.ndarray, " m"]
 Scale = Literal["raw", "rms", "maxabs"]
@@ -26,7 +26,7 @@ def as_scale(scale: Any) -> Scale:
         InputError: If it is not one of `SCALES`.
     """
     if scale not in SCALES:
-        raise InputError(f"scale: {scale!r} is none of 'raw', 'rms' and 'maxabs'; choose one of them")
+        raise unknown("scale", scale, SCALES)
     return scale
 
 
@@ -40,7 +40,7 @@ def as_scales(scale: Any) -> tuple[Scale, ...]:
     given = listed(scale, "scale", "'raw', 'rms', 'maxabs' or several of them") if several else [scale]
     asked: list[Scale] = [as_scale(one) for one in given]
     if not asked:
-        raise InputError("scale: none given; pass 'raw', 'rms', 'maxabs' or several of them")
+        raise none_given("scale", "'raw', 'rms', 'maxabs' or several of them")
     kinds = {one == "maxabs": one for one in reversed(asked)}
     return tuple(one for one in asked if kinds.pop(one == "maxabs", None))
 
@@ -56,20 +56,15 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
     Raises:
         InputError: For anything but n > 0 points of finite numbers.
     """
-    try:
+    with converting("features", "a numeric tensor or array (n, ...)"):
         x = torch.as_tensor(as_array(features, "features")).detach()
         x = x if device is None else x.to(device)
-    except InputError:
-        raise
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        first = first_line(error)
-        raise InputError(f"features: cannot be used ({first}); pass a numeric tensor or array (n, ...)") from None
     if empty and x.ndim and x.shape[0] == 0:
         return x.new_empty(0, math.prod(x.shape[1:]))
     if x.ndim == 0 or x.shape[0] == 0 or x.numel() == 0:
-        raise InputError(f"features: shape {tuple(x.shape)} holds no data; pass (n, ...) with n > 0 points")
+        raise Code.EMPTY(f"features: shape {tuple(x.shape)} holds no data; pass (n, ...) with n > 0 points")
     if x.is_complex():
-        raise InputError(f"features: {x.dtype} is not supported; pass torch.view_as_real(features)")
+        raise unsupported("features", x.dtype, "torch.view_as_real(features)")
     x = x.reshape(x.shape[0], -1)
     if not x.is_floating_point():
         x = x.to(torch.float32 if x.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16) else torch.float64)
@@ -80,7 +75,7 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
         finite = bool(np.isfinite(x.numpy().sum()) if plain else torch.isfinite(x.sum()))
     bad = 0 if finite else int((~torch.isfinite(x)).any(dim=1).sum())
     if bad:
-        raise InputError(f"features: NaN or infinite in {bad} of {len(x)} points; clean or drop them")
+        raise not_finite("features", bad, len(x))
     return x
 
 
@@ -90,23 +85,26 @@ def as_cutoffs(inv_delta: Any) -> Curve:
     Raises:
         InputError: If they are not finite, positive and strictly increasing.
     """
-    try:
+    with converting("inv_delta", "increasing floats > 0"):
         if isinstance(inv_delta, Tensor):
             inv_delta = inv_delta.detach().cpu().double().numpy()
         grid = np.array(as_array(inv_delta, "inv_delta"), dtype=np.float64).reshape(-1)
-    except InputError:
-        raise
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"inv_delta: cannot be read as numbers ({error}); pass increasing floats > 0") from None
+    return increasing(grid, "inv_delta", grid > 0, "> 0")
+
+
+def increasing(grid: Curve, argument: str, allowed: np.ndarray, range_: str) -> Curve:
+    """Return a grid, checked.
+
+    Raises:
+        InputError: If it is empty, not finite, has a number that is not allowed, or does not increase.
+    """
     if len(grid) == 0:
-        raise InputError("inv_delta: empty; pass increasing floats > 0, or None for a grid of its own")
-    if not np.isfinite(grid).all() or (grid <= 0).any():
-        worst = grid[~(np.isfinite(grid) & (grid > 0))][0]
-        raise InputError(f"inv_delta: {worst:g} is not a positive finite number; every cutoff must be > 0")
-    falls = np.flatnonzero(np.diff(grid) <= 0)
-    if len(falls):
-        at = int(falls[0])
-        raise InputError(f"inv_delta: {grid[at]:g} is followed by {grid[at + 1]:g}; sort it, without duplicates")
+        raise none_given(argument, f"increasing floats {range_}, or None for the data's own")
+    if not (good := np.isfinite(grid) & allowed).all():
+        raise is_not(argument, float(grid[~good][0]), f"a finite number {range_}", f"increasing floats {range_}")
+    if len(falls := np.flatnonzero(np.diff(grid) <= 0)):
+        a, b = grid[falls[0] :][:2]
+        raise InputError(f"{argument}: {a:g} is followed by {b:g}; sort them, without duplicates")
     return grid
 
 

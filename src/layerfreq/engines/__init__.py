@@ -12,7 +12,7 @@ from layerfreq.engines.cpu.engine import Cpu
 from layerfreq.engines.cuda.engine import Cuda, can_run
 from layerfreq.engines.reference import Reference
 from layerfreq.engines.statistics import read_points
-from layerfreq.errors import InputError, did_you_mean, shown
+from layerfreq.errors import unknown
 
 ENGINES: dict[str, type[Engine[Any, Any]]] = {
     "reference": Reference,
@@ -48,7 +48,7 @@ def pick_engine(name: str, device: torch.device, n: int, d: int = 0, cutoffs: in
         elif n > SMALL_ON_GPU and can_run(device):
             name = "cuda"
     if not isinstance(name, str) or name not in ENGINES:
-        raise InputError(f"engine: unknown {shown(name)}; {did_you_mean(str(name), ['auto', *ENGINES])}")
+        raise unknown("engine", name, ["auto", *ENGINES])
     return name, ENGINES[name]
 
 

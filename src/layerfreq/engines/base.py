@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from layerfreq.data.targets import Targets
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 
 FEWEST = 16  # filter centres at a time, below which running out of memory is an error
 
@@ -161,7 +161,7 @@ class Engine(ABC, Generic[Rows, Columns]):
                 if not out_of_memory(error):
                     raise
                 if len(some) <= FEWEST:
-                    raise InputError(
+                    raise Code.MEMORY(
                         f"engine: memory does not suffice even for {FEWEST} filter centres at a time; "
                         "pass fewer cutoffs, fewer target columns or fewer points"
                     ) from None
@@ -183,7 +183,7 @@ def enough_memory(n: int, d: int) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        raise InputError(
+        raise Code.MEMORY(
             f"features: memory does not suffice to prepare {n} points of {d} features; pass fewer points or features, "
             "or spread them over processes (group)"
         ) from None

@@ -15,7 +15,7 @@ from layerfreq.data.validation import Scale, as_features
 from layerfreq.engines.base import Points, chunks
 from layerfreq.engines.coincidence import coincident, fingerprints, mean_count
 from layerfreq.engines.threads import hands, parts, threads
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError
 
 COMPILED = 1 << 20  # numbers from which compiled loops look at features on the CPU
 ENOUGH = 400  # points from which they do so, too: for these, "auto" loads the loops in any case
@@ -50,8 +50,8 @@ def read_points(source: Source, scale: Scale = "raw", *others: See) -> Points:
     source.visit_own(see)
     expected = source.shards.counts[source.shards.rank]
     if statistics.n != expected:
-        raise InputError(
-            f"inputs: {statistics.n} points in one pass, but {expected} targets; pass a probe set that stays as it is"
+        raise Code.CONFLICT(
+            f"inputs: {statistics.n} points in one pass, but {expected} targets; pass a fixed probe set"
         )
     return statistics.points()
 

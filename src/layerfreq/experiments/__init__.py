@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from layerfreq import files
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import Code, InputError, unknown
 from layerfreq.runs.environment import environment
 from layerfreq.runs.files import plain
 from layerfreq.runs.run import Run
@@ -78,10 +78,8 @@ class Request:
         before = {key: value for key, value in run.config.items() if key not in ("unit", "environment")}
         for key in {**before, **plan}:
             if before.get(key) != plan.get(key):
-                raise InputError(
-                    f"out: {str(self.out)!r} holds another run ({key} is {before.get(key)!r} there, {plan.get(key)!r} "
-                    "here); choose another --out"
-                )
+                other = f"{key} is {before.get(key)!r} there, {plan.get(key)!r} here"
+                raise Code.EXISTS(f"out: {str(self.out)!r} holds another run ({other}); choose another --out")
         return run
 
 
@@ -153,7 +151,7 @@ def experiment(name: str) -> Experiment:
         InputError: If the name is unknown.
     """
     if name not in NAMES:
-        raise InputError(f"experiment: unknown {name!r}; {did_you_mean(name, NAMES)}")
+        raise unknown("experiment", name, NAMES)
     module: Any = importlib.import_module(f"layerfreq.experiments.{name}")
     return module
 
@@ -168,11 +166,9 @@ def source_of(run: Run) -> Source:
     config = type(run)(parent).config if (parent / "config.yaml").is_file() else {}
     name = str(config.get("experiment"))
     if name not in NAMES:
-        raise InputError(
-            f"model: {str(run.path)!r} is not a run of an experiment; name its --model and --data, or pass its "
-            "model, inputs and targets"
-        )
+        remedy = "name its --model and --data, or pass its model, inputs and targets"
+        raise InputError(f"model: {str(run.path)!r} is not a run of an experiment; {remedy}")
     found = experiment(name)
     if not isinstance(found, Rebuildable):
-        raise InputError(f"run: experiment {name!r} keeps no weights of measured layers; choose mlp or resnet")
+        raise Code.UNSUPPORTED(f"run: experiment {name!r} keeps no weights of measured layers; choose mlp or resnet")
     return found.rebuild(run, config)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerfreq.errors import InputError
+from layerfreq.errors import no_such
 from layerfreq.experiments import Progress, Request, Table, experiment, mlp, resnet, source_of
 from layerfreq.experiments.sweep import Sweep, check_backend, pool
 from layerfreq.files import as_path, write_whole
@@ -184,7 +184,7 @@ def placed(config: Config) -> Config:
         folder = as_path(str(config.data), "data") / FOLDERS[name]
         if not folder.is_dir():
             need = " and ".join(sorted(FOLDERS.values()))
-            raise InputError(f"data: no folder {str(folder)!r}; pass one that holds {need}, or leave --data out")
+            raise no_such("data", "folder", folder, f"pass one that holds {need}, or leave --data out")
         return str(folder)
 
     mlps = tuple(replace(one, data=place(one.data)) for one in config.mlps)

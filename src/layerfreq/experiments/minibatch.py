@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError
 from layerfreq.experiments import Progress
 from layerfreq.extras import needs
 from layerfreq.files import write_whole
@@ -163,7 +163,7 @@ class _Trainer:
         loss, right, count = self.fabric.all_reduce(self.totals.clone(), reduce_op="sum").tolist()
         state["seconds"] += time.perf_counter() - begun
         if not loss < float("inf"):
-            raise InputError(f"{task.name}: the loss is {loss / count} in epoch {epoch}; choose a smaller rate")
+            raise Code.FAILED(f"rate: the loss of {task.name} is {loss / count} in epoch {epoch}; choose a smaller one")
         return right / count, loss / count
 
     def step(self, at: Int64[Tensor, " b"]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import unknown
 from layerfreq.experiments import Request, Table
 from layerfreq.experiments.figures import save_titled
 from layerfreq.experiments.figures.beside import compare_mlp
@@ -158,7 +158,7 @@ def training(config: Config, inputs: Tensor, labels: Tensor, seed: int) -> Train
         InputError: For an unknown recipe.
     """
     if config.recipe not in RECIPES:
-        raise InputError(f"recipe: unknown {config.recipe!r}; {did_you_mean(config.recipe, list(RECIPES))}")
+        raise unknown("recipe", config.recipe, RECIPES)
     recipe = RECIPES[config.recipe]
     rate = recipe.rate if config.rate is None else config.rate
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, unknown
 from layerfreq.experiments import Progress, Request, Table
 from layerfreq.experiments.figures import resnet_figures
 from layerfreq.experiments.figures.beside import compare_resnet
@@ -111,9 +111,9 @@ def run(config: Config, request: Request) -> None:
     Raises:
         InputError: For an unknown variant, data that cannot be loaded, or an output folder that cannot be used.
     """
-    unknown = [v for v in config.variants if v not in VARIANTS]
-    if unknown:
-        raise InputError(f"variant: unknown {unknown[0]}; choose among -1, -2, -3 and -4")
+    others = [v for v in config.variants if v not in VARIANTS]
+    if others:
+        raise unknown("variant", others[0], VARIANTS)
     images, labels = _data(config)
     fabric = launch(request.device)
     request = replace(request, out=Path(fabric.broadcast(str(request.out))))
@@ -223,7 +223,5 @@ def _data(config: Config) -> tuple[Tensor, Tensor]:
         x = x[..., None].expand(*x.shape, 3)
     if x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < SMALLEST or any(side % 4 for side in x.shape[1:3]):
         shape = tuple(x.shape[1:])
-        raise InputError(
-            f"data: {config.data!r} holds images of shape {shape}; RGB is needed, of at least 16 x 16, multiples of 4"
-        )
+        raise Code.SHAPE(f"data: {config.data!r} has images {shape}; pass RGB of at least 16 x 16, multiples of 4")
     return x.permute(0, 3, 1, 2), labels

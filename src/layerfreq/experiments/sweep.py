@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, failed, unknown
 from layerfreq.extras import needs
 
 BACKENDS = ("loky", "dask", "ray")
@@ -75,7 +75,7 @@ def check_backend(backend: str, workers: int | None) -> None:
         InputError: If the back end is unknown, its package is missing, or the number of workers is below 1.
     """
     if backend not in BACKENDS:
-        raise InputError(f"backend: unknown {backend!r}; choose among {', '.join(BACKENDS)}")
+        raise unknown("backend", backend, BACKENDS)
     if workers is not None and workers < 1:
         raise InputError(f"workers: {workers} is below 1; pass a number of processes, or leave it out")
     package, extra = NEEDS[backend]
@@ -121,7 +121,7 @@ def _dask(workers: int) -> Iterator[None]:
         cluster = address or LocalCluster(n_workers=workers, **options)
         client = Client(cluster)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"backend: Dask does not start ({_first(error)}); use --backend loky") from None
+        raise failed("backend", "Dask does not start", error, "use --backend loky") from None
     with client:
         try:
             yield
@@ -142,14 +142,10 @@ def _ray(workers: int) -> Iterator[None]:
             options: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
             ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, **options)
     except (OSError, RuntimeError, ValueError, ConnectionError) as error:
-        raise InputError(f"backend: Ray does not start ({_first(error)}); use --backend loky") from None
+        raise failed("backend", "Ray does not start", error, "use --backend loky") from None
     register_ray()
     try:
         yield
     finally:
         if own:
             ray.shutdown()
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

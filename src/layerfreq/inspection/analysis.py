@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerfreq.data.inputs import count
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError, LayerWarning, Refused
+from layerfreq.errors import InputError, LayerWarning, Refused, no_such
 from layerfreq.files import as_path
 from layerfreq.isolation.memory import read_memory
 from layerfreq.loading.datasets import in_batches, load_data
@@ -111,7 +111,7 @@ def analyze(
     try:
         _measure(monitor, source, by_step, tell)
         if not run.steps():
-            raise InputError(f"model: {name!r} has no layer that can be measured there; see layerfreq doctor")
+            raise no_such("model", "layer can be measured in", name, "see layerfreq doctor")
     finally:
         if not run.steps():  # the corrected command wants the same place
             run.remove()

@@ -15,7 +15,7 @@ from torch import nn
 from layerfreq.data.inputs import batches, count, is_loader
 from layerfreq.data.scales import in_order
 from layerfreq.data.validation import Scale, as_scale
-from layerfreq.errors import InputError, Refusal, did_you_mean
+from layerfreq.errors import InputError, Refusal, unknown
 from layerfreq.inspection.modules import ModuleReport, inspect_model
 from layerfreq.isolation.memory import read_memory
 
@@ -79,11 +79,11 @@ class Diagnosis:
             InputError: If a pattern matches no module, or `show` is not one of these.
         """
         if show not in ("all", "measured", "refused"):
-            raise InputError(f"show: {show!r} is not valid; choose all, measured or refused")
+            raise unknown("show", show, ("all", "measured", "refused"))
         known = [one.name for one in self.modules]
         for pattern in names:
             if not any(fnmatchcase(name, pattern) or name == pattern for name in known):
-                raise InputError(f"layers: no module {pattern!r}; {did_you_mean(pattern, known)}")
+                raise unknown("layers", pattern, known)
         chosen = frozenset(
             one.name
             for one in self.modules

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.extras import needs
 from layerfreq.integrations.shell import Shell
 from layerfreq.monitor.monitor import Monitor
@@ -19,7 +19,7 @@ from layerfreq.runs.run import Run
 def _base() -> Any:
     backend = needs("deepxde.backend", "deepxde", __name__).backend_name
     if backend != "pytorch":
-        raise InputError(f"deepxde: its backend is {backend!r}; set DDE_BACKEND=pytorch before it is imported")
+        raise Code.UNSUPPORTED(f"deepxde: its backend is {backend!r}; set DDE_BACKEND=pytorch before it is imported")
     return needs("deepxde.callbacks", "deepxde", __name__).Callback
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerfreq.data.notes import as_metrics
-from layerfreq.errors import InputError, did_you_mean, listed, shown
+from layerfreq.errors import InputError, is_not, listed, unknown
 from layerfreq.extras import needs
 from layerfreq.integrations.shell import Shell
 from layerfreq.layers import LayerSpectra
@@ -109,7 +109,7 @@ class LayerSpectraCallback(Callback):
     ) -> None:
         super().__init__()
         if module is not None and not isinstance(module, str):
-            raise InputError(f"module: {shown(module)} is not a name; pass one such as 'net', or None for all")
+            raise is_not("module", module, "a name", "one such as 'net', or None for all")
         self._shell = Shell(inputs, targets, layers, run, when, options)
         self._module, self._trackers = module, None if trackers is None else listed(trackers, "trackers", "trackers")
         self._resumed: dict[str, Any] | None = None
@@ -135,8 +135,7 @@ class LayerSpectraCallback(Callback):
         if self._module is not None:
             known = dict(pl_module.named_modules())
             if self._module not in known:
-                near = did_you_mean(self._module, [name for name in known if name])
-                raise InputError(f"module: no {self._module!r} in {type(pl_module).__name__}; {near}")
+                raise unknown("module", self._module, filter(None, known))
             model = known[self._module]
         trackers = [TrainerLoggers(trainer)] if self._trackers is None else self._trackers
         convert = trainer.precision_plugin.convert_input  # as a training in "bf16-true" does with its batches

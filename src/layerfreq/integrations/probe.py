@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, Subset
 
-from layerfreq.data.inputs import BATCH, LABELS, count, is_dataset, is_loader, pair_of, stacked, take
-from layerfreq.errors import InputError
+from layerfreq.data.inputs import BATCH, LABELS, count, is_dataset, is_loader, one_pass, pair_of, stacked, take
+from layerfreq.errors import Code, none_given, together
 from layerfreq.network.outputs import as_wanted
 
 
@@ -51,9 +51,7 @@ def probe_set(
             return _part(inputs, targets, rank, ranks, convert)
         _, wanted = as_wanted(inputs, targets)
         if ranks > 1 and any(one is not None and not callable(one) for one in (wanted or {}).values()):
-            raise InputError(
-                "targets: arrays together with a loader, of which each rank has other batches; let it bring them"
-            )
+            raise together("targets", "a loader, whose batches differ by rank", "let the loader bring them")
         return probe_set(inputs, None, rank, ranks, collate, convert, whole=whole)[0], targets
     if targets is None and dataset and not isinstance(inputs, IterableDataset):
         at = _run(len(inputs), rank, ranks)  # pyright: ignore[reportArgumentType]
@@ -65,12 +63,10 @@ def probe_set(
             inputs = DataLoader(inputs, BATCH, collate_fn=collate)
         whole = ranks == 1 or isinstance(getattr(inputs, "sampler", None), DistributedSampler)
         if not whole and isinstance(getattr(inputs, "sampler", None), RandomSampler):
-            raise InputError(
-                "inputs: a shuffled loader, of which every rank would draw other parts; pass shuffle=False"
-            )
+            raise Code.CONFLICT("inputs: a shuffled loader, which differs from rank to rank; pass shuffle=False")
         return (Batches(inputs, convert) if whole else Batches(inputs, convert, rank, ranks)), None
     if targets is None:
-        raise InputError("targets: None; pass one for each input, or a loader or data set that has both")
+        raise none_given("targets", "one for each input, or a loader or data set that has both")
     return _part(inputs, targets, rank, ranks, convert)
 
 
@@ -88,7 +84,7 @@ def _part(inputs: Any, targets: Any, rank: int, ranks: int, convert: Callable[[A
 
 def _run(n: int, rank: int, ranks: int) -> slice:
     if n < ranks:
-        raise InputError(f"inputs: {n} points for {ranks} ranks; pass at least one for each")
+        raise Code.EMPTY(f"inputs: {n} points for {ranks} ranks; pass at least one for each")
     return slice(n * rank // ranks, n * (rank + 1) // ranks)
 
 
@@ -116,13 +112,13 @@ class Batches:
 
     def __iter__(self) -> Iterator[Any]:
         if iter(self.loader) is self.loader:
-            raise InputError("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")
+            raise one_pass()
         some = False
         for batch in islice(self.loader, self._first, None, self._every):
             some = True
             yield _converted(batch, self._convert)
         if not some and self._first:
-            raise InputError(f"inputs: fewer batches than the {self._every} ranks; pass smaller batches")
+            raise Code.EMPTY(f"inputs: fewer batches than the {self._every} ranks; pass smaller batches")
 
 
 def _converted(batch: Any, convert: Callable[[Any], Any] | None) -> Any:

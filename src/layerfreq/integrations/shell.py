@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from layerfreq.data.distributed import Shards
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.files import as_path
 from layerfreq.integrations.probe import probe_set
 from layerfreq.measure.options import check_options
@@ -126,7 +126,7 @@ class Shell:
             run = self._run if isinstance(self._run, Run) else Run(path)
             theirs, ours = resumed.get(KEY), run.config.get(KEY)
             if theirs and theirs != ours:
-                raise InputError(f"run: {str(path)!r} is not the checkpoint's run; choose that one, or a new one")
+                raise Code.CONFLICT(f"run: {str(path)!r} is not the checkpoint's run; choose that one, or a new one")
             run.rewind(step)
             return run, True
         if isinstance(self._run, Run):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import is_not
 
 SHARE = 4  # without a stated budget, features get one part in so many of what is free
 MOST = 4 << 30  # bytes, and no more than this
@@ -41,9 +41,7 @@ def read_memory(memory: Any = None) -> int:
     elif isinstance(memory, (int, float)) and not isinstance(memory, bool):
         found = memory
     if found is None or not 1 <= found < float("inf"):
-        raise InputError(
-            f"memory: {shown(memory)} is not a valid amount; pass bytes, or text such as '500MB' or '2GiB'"
-        )
+        raise is_not("memory", memory, "a valid amount", "bytes, or text such as '500MB' or '2GiB'")
     return min(int(found), 1 << 60)  # more than any machine has, and what a float and an int64 hold
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, InputError, damaged, first_line, no_such
 from layerfreq.extras import needs
 from layerfreq.files import as_path
 
@@ -24,7 +24,7 @@ def read_arrays(path: str | Path, argument: str) -> dict[str, Any]:
     """
     path = as_path(path, argument)
     if not path.is_file():
-        raise InputError(f"{argument}: no file {str(path)!r}; check the path")
+        raise no_such(argument, "file", path)
     try:
         if path.suffix == ".npz":
             import numpy as np
@@ -40,7 +40,5 @@ def read_arrays(path: str | Path, argument: str) -> dict[str, Any]:
     except Exception as error:  # damaged files raise what their formats please
         said = first_line(error)
         if "allow_pickle" in said:
-            raise InputError(f"{argument}: {str(path)!r} holds Python objects; save arrays of numbers") from None
-        raise InputError(
-            f"{argument}: {str(path)!r} is damaged or not a {path.suffix} file ({said}); save it again"
-        ) from None
+            raise Code.UNSUPPORTED(f"{argument}: {str(path)!r} holds Python objects; save arrays of numbers") from None
+        raise damaged(argument, path, error, "save it again", f"damaged or not a {path.suffix} file") from None

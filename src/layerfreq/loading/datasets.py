@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerfreq.data.arraylike import as_array
 from layerfreq.data.inputs import batches, count, is_loader, take
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import Code, InputError, converting, shown, wrong_length
 from layerfreq.files import as_path
 from layerfreq.loading.array_files import SUFFIXES, read_arrays
 from layerfreq.loading.hub_tables import class_ids, open_table, pictures, pixels, readable, texts
@@ -49,7 +49,7 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
             return _first_batches(for_model(source.model, found), points), None
         if not isinstance(found, (tuple, list)) or len(found) != 2:
             raise InputError(
-                f"data: {name!r} gives a {type(found).__name__}; it must give (inputs, targets) or a loader of them"
+                f"data: {name!r} gives a {type(found).__name__}; let it give (inputs, targets) or a loader"
             )
         inputs, targets = _as_tensors(found[0]), as_array(found[1], "data")
     elif name == "digits":
@@ -62,11 +62,11 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
     if isinstance(targets, Mapping):
         raise InputError(f"data: {name!r} names several targets, {shown(list(targets))}; give one, as an array")
     if not hasattr(targets, "__len__") or getattr(targets, "ndim", 1) == 0:
-        raise InputError(f"data: {name!r} has {shown(targets)} for targets; give one for each of {n} inputs")
+        raise Code.SHAPE(f"data: {name!r} has {shown(targets)} for targets; give one for each of {n} inputs")
     if len(targets) != n:
-        raise InputError(f"data: {name!r} has {len(targets)} targets for {n} inputs; they need the same length")
+        raise wrong_length("data", f"{name!r} has {len(targets)} targets", n)
     if n == 0:
-        raise InputError(f"data: {name!r} holds no points; pass data with at least one")
+        raise Code.EMPTY(f"data: {name!r} holds no points; pass data with at least one")
     return take(inputs, slice(0, points), n), targets[:points]
 
 
@@ -83,7 +83,7 @@ def _from_file(path: Any) -> tuple[Any, Any]:
     arrays = _as_tensors(read_arrays(path, "data"))
     if "targets" not in arrays or len(arrays) < 2:
         held = ", ".join(arrays) or "none"
-        raise InputError(f"data: {str(path)!r} has arrays {held}; it needs `targets`, and `inputs` or forward's own")
+        raise Code.MISSING(f"data: {str(path)!r} has arrays {held}; it needs `targets`, and `inputs` or forward's own")
     targets = arrays.pop("targets")
     return arrays["inputs"] if list(arrays) == ["inputs"] else arrays, targets
 
@@ -105,10 +105,8 @@ def _as_tensors(inputs: Any) -> Any:
     if isinstance(inputs, tuple):
         return tuple(map(_as_tensors, inputs))
     inputs = as_array(inputs, "data")
-    try:
+    with converting("data", "tensors"):
         return torch.as_tensor(inputs) if isinstance(inputs, (np.ndarray, list)) else inputs
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"data: arrays cannot be read as numbers ({first_line(error)}); pass tensors") from None
 
 
 def _from_table(name: str, source: Source, points: int, reading: str) -> tuple[Any, Any]:
@@ -118,14 +116,14 @@ def _from_table(name: str, source: Source, points: int, reading: str) -> tuple[A
         images = None if language else pictures(table)
         written = texts(table) if images is None else None
         if images is None and written is None:
-            raise InputError(
+            raise Code.MISSING(
                 f"data: {name!r} has columns {table.column_names}, neither images nor texts; write a function that "
                 "gives (inputs, targets) and pass it as MODULE:FUNCTION, or save both as .npz"
             )
         if language:
             return _windows(written or [], source, points, reading)
         if "label" not in table.column_names:
-            raise InputError(f"data: {name!r} has columns {table.column_names}; a column `label` is needed")
+            raise Code.MISSING(f"data: {name!r} has columns {table.column_names}; a column `label` is needed")
         targets = torch.from_numpy(class_ids(table, name))
         inputs = _tokens(written or [], source) if images is None else _pictures(images, source)
         return inputs, targets
@@ -156,7 +154,7 @@ def _windows(written: list[str], source: Source, points: int, reading: str) -> t
     length = min(LENGTH, _context(source), max(1, len(ids) - 1))
     n = min(points, (len(ids) - 1) // length)
     if n < 2:
-        raise InputError(f"data: {len(ids)} tokens, too few for windows of {length}; pass more texts")
+        raise Code.EMPTY(f"data: {len(ids)} tokens, too few for windows of {length}; pass more texts")
     every = torch.tensor(ids[: n * length + 1])
     following = every[1:].reshape(n, length)
     inputs = _known(source, {"input_ids": every[:-1].reshape(n, length)})
@@ -166,7 +164,7 @@ def _windows(written: list[str], source: Source, points: int, reading: str) -> t
 def _tokenizer(source: Source) -> Any:
     tokenizer = processor(source, "AutoTokenizer")
     if tokenizer is None:
-        raise InputError(
+        raise Code.MISSING(
             "data: texts need a tokenizer, and the model has none next to it; save it there (save_pretrained), "
             "or pass data as a file of token ids or as MODULE:FUNCTION"
         )

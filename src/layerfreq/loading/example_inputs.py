@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.inputs import call, map_tensors, owned
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, failed
 from layerfreq.isolation.preserve import untouched
 from layerfreq.loading.models import Source
 
 TOKENS = 16  # tokens of a made-up text
 SIDE = 32  # pixels of a made-up image, where the model does not say
 SAMPLES = 16000  # of made-up sound
+REMEDY = "pass the shape of one point, as in --input-shape 3,32,32, or --data"
 
 
 def example_inputs(source: Source, n: int, shape: Sequence[int] | None = None) -> Any:
@@ -48,11 +49,7 @@ def example_inputs(source: Source, n: int, shape: Sequence[int] | None = None) -
             call(model, owned(inputs))
     except Exception as error:  # whatever a model raises for inputs that are not its own
         made = "" if shape is None else f" of shape {','.join(map(str, shape))}"
-        said = first_line(error)
-        raise InputError(
-            f"input-shape: {type(model).__name__} does not run on random inputs{made} ({said}); "
-            "pass the shape of one point, as in --input-shape 3,32,32, or --data"
-        ) from None
+        raise failed("input-shape", f"{type(model).__name__} fails on random inputs{made}", error, REMEDY) from None
     return inputs
 
 
@@ -72,10 +69,7 @@ def _for_first_layer(first: nn.Module | None, n: int, generator: torch.Generator
         width = first.in_features if isinstance(first, nn.Linear) else first.num_features
         return torch.randn(n, width, generator=generator)
     kind = "no layers with parameters" if first is None else f"a {type(first).__name__} first"
-    raise InputError(
-        f"input-shape: the model has {kind}, which does not say what it takes; "
-        "pass the shape of one point, as in --input-shape 3,32,32, or --data"
-    )
+    raise Code.EMPTY(f"input-shape: the model has {kind}, which does not say what it takes; {REMEDY}")
 
 
 def _from_configuration(model: Any, n: int, generator: torch.Generator) -> dict[str, Tensor]:

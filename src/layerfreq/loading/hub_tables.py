@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, InputError, first_line, no_such
 from layerfreq.extras import needs
 from layerfreq.files import as_path
 
@@ -30,11 +30,9 @@ def open_table(source: str, n: int, split: str = "train") -> Any:
     looks_local = Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1
     folder = as_path(source, "data")
     if looks_local and not folder.is_dir():
-        raise InputError(
-            f"data: no folder {source!r}; pass a folder in the hub's layout, or a hub id like 'ylecun/mnist'"
-        )
+        raise no_such("data", "folder", source, "pass a folder in the hub's layout, or a hub id like 'ylecun/mnist'")
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
-        raise InputError(f"data: no Parquet file in {source!r}; pass a folder in the hub's layout")
+        raise no_such("data", "Parquet file in", source, "pass a folder in the hub's layout")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     with readable(source):
@@ -85,4 +83,4 @@ def readable(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # the library raises dozens of types
         first = first_line(error.__cause__ or error)
-        raise InputError(f"data: cannot load {source!r} ({first}); check the folder or the hub id") from None
+        raise Code.FAILED(f"data: cannot load {source!r} ({first}); check the folder or the hub id") from None

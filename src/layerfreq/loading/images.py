@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.extras import needs
 from layerfreq.loading.hub_tables import class_ids, open_table, pictures, pixels, readable
 
@@ -29,7 +29,7 @@ def load_images(source: str, n: int, split: str = "train") -> tuple[Float32[Tens
     else:
         x, y = _from_datasets(source, n, split)
     if len(x) < n:
-        raise InputError(f"data: {source!r} holds {len(x)} images, {n} are needed; choose a smaller preset")
+        raise Code.EMPTY(f"data: {source!r} holds {len(x)} images, {n} are needed; choose a smaller preset")
     return x[:n], y[:n]
 
 
@@ -38,6 +38,6 @@ def _from_datasets(source: str, n: int, split: str) -> tuple[Tensor, Tensor]:
     with readable(source):
         images = pictures(table)
         if images is None or "label" not in table.column_names:
-            raise InputError(f"data: {source!r} has columns {table.column_names}; an image and a label are needed")
+            raise Code.MISSING(f"data: {source!r} has columns {table.column_names}; an image and a label are needed")
         values, labels = pixels(images), class_ids(table, source)
     return torch.from_numpy(values / 255), torch.from_numpy(labels)

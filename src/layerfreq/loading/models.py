@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerfreq.errors import InputError, did_you_mean, first_line
+from layerfreq.errors import Code, InputError, did_you_mean, failed, is_not, no_such
 from layerfreq.extras import needs
 from layerfreq.files import as_path
 from layerfreq.loading.state_dicts import Checkpoint, fit, load_into, read_checkpoint
@@ -50,7 +50,7 @@ def find_model(name: str, seed: int = 0) -> Source:
         folder = as_path(name, "model")
         if folder.is_dir() or ":" not in name:
             if not folder.is_dir() and (folder.is_absolute() or name[0] in ".~" or name.count("/") > 1):
-                raise InputError(f"model: no folder {name!r}; pass one, a hub id, or MODULE:FACTORY")
+                raise no_such("model", "folder", name, "pass one, a hub id, or MODULE:FACTORY")
             where = str(folder) if folder.is_dir() else name
             return Source(pretrained(where), folder.resolve().name if folder.is_dir() else Path(name).name, where)
         model = make(name, "model", seed)
@@ -72,7 +72,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
     """
     home, _, attribute = name.partition(":")
     if not home or not attribute:
-        raise InputError(f"{argument}: {name!r} is not MODULE:FACTORY; pass both, as in package.module:factory")
+        raise is_not(argument, name, "MODULE:FACTORY", "both, as in package.module:factory")
     if home.endswith(".py") or os.sep in home:
         better = home.removesuffix(".py").strip("./").replace(os.sep, ".")
         raise InputError(f"{argument}: {home!r} is a file; name the module as Python imports it: {better}:{attribute}")
@@ -81,15 +81,13 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
     try:
         found = importlib.import_module(home)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{argument}: no module {error.name!r} for {name!r}; start in the folder that holds it, or install it"
-        ) from None
+        raise no_such(argument, f"module {error.name!r} for", name, "start in its folder, or install it") from None
     except (Exception, SystemExit) as error:
-        raise InputError(f"{argument}: importing {home!r} failed ({first_line(error, kind=True)}); mend it") from None
+        raise failed(argument, f"importing {home!r} failed", error) from None
     for part in attribute.split("."):
         if not hasattr(found, part):
             known = [key for key in vars(found) if not key.startswith("_")] if hasattr(found, "__dict__") else []
-            raise InputError(f"{argument}: {home!r} has no {attribute!r}; {did_you_mean(part, known)}")
+            raise Code.UNKNOWN(f"{argument}: {home!r} has no {attribute!r}; {did_you_mean(part, known)}")
         found = getattr(found, part)
     if isinstance(found, nn.Module) or not callable(found):
         return found
@@ -100,10 +98,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(
-            f"{argument}: calling {name!r} without arguments failed ({first_line(error, kind=True)}); "
-            "name one that needs none and works"
-        ) from None
+        raise failed(argument, f"calling {name!r} failed", error, "name one that works without arguments") from None
 
 
 def pretrained(name: str) -> nn.Module:
@@ -117,13 +112,13 @@ def pretrained(name: str) -> nn.Module:
     """
     transformers = _transformers()
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise InputError(f"model: no config.json in {name!r}; pass a folder of save_pretrained, or MODULE:FACTORY")
+        raise no_such("model", "config.json in", name, "pass a folder of save_pretrained, or MODULE:FACTORY")
     local = {"trust_remote_code": False, "local_files_only": True}
     try:
         config = transformers.AutoConfig.from_pretrained(name, **local)
     except OSError as error:
         if Path(name).is_dir():
-            raise InputError(f"model: cannot read {name!r} ({first_line(error, kind=True)}); save it again") from None
+            raise failed("model", f"cannot read {name!r}", error, "save it again") from None
         _on_the_hub(name)
         local["local_files_only"] = False
         config = _loaded(name, lambda: transformers.AutoConfig.from_pretrained(name, **local))
@@ -133,13 +128,13 @@ def pretrained(name: str) -> nn.Module:
     name_of_kind = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else "AutoModel"
     kind = getattr(transformers, name_of_kind, transformers.AutoModel)
     if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
-        raise InputError(f"model: {name!r} says its architecture is {name_of_kind!r}, which is none; mend config.json")
+        raise Code.DAMAGED(f"model: {name!r} has no known architecture ({name_of_kind!r}); mend config.json")
     model, info = _loaded(
         name, lambda: kind.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **local)
     )
     if info["missing_keys"]:
         lacking = ", ".join(sorted(info["missing_keys"])[:3])
-        raise InputError(f"model: {name!r} lacks weights for {lacking}; save it whole")
+        raise Code.DAMAGED(f"model: {name!r} lacks weights for {lacking}; save it whole")
     model.register_forward_hook(_main_output)
     return model
 
@@ -182,7 +177,7 @@ def _main_output(_: nn.Module, __: Any, output: Any) -> Any:
 
 
 def _transformers() -> Any:
-    transformers = needs("transformers", "layerfreq[transformers]", "model (not MODULE:FACTORY)")
+    transformers = needs("transformers", "layerfreq[transformers]", "model")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers
@@ -199,10 +194,10 @@ def _on_the_hub(name: str) -> None:
     except HFValidationError:
         raise InputError(f"model: {name!r} is neither a folder nor a hub id; pass one, or MODULE:FACTORY") from None
     except HfHubHTTPError:
-        raise InputError(f"model: the hub has no model {name!r} that is open to you; {hint}") from None
+        raise Code.MISSING(f"model: the hub has no model {name!r} that is open to you; {hint}") from None
     except Exception:  # of the HTTP client's types, which change with its version
-        raise InputError(
-            f"model: {name!r} is not in the local cache and the hub cannot be reached; download it first ({hint})"
+        raise no_such(
+            "model", "local copy, nor a connection to the hub, for", name, f"download it first ({hint})"
         ) from None
 
 
@@ -214,7 +209,6 @@ def _loaded(name: str, load: Any) -> Any:
 
 
 def _refusal(name: str, error: Exception) -> InputError:
-    first = first_line(error, kind=True)
     if "trust_remote_code" in str(error):
-        return InputError(f"model: {name!r} wants to run code of its own, which is not run; pass it as MODULE:FACTORY")
-    return InputError(f"model: cannot load {name!r} ({first}); check it, or your version of transformers")
+        return Code.UNSUPPORTED(f"model: {name!r} wants to run its own code, which is not run; pass MODULE:FACTORY")
+    return failed("model", f"cannot load {name!r}", error, "check it, or your version of transformers")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, damaged, no_such
 from layerfreq.files import as_path
 from layerfreq.loading.array_files import read_arrays
 
@@ -59,18 +59,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if path.is_dir():
         return Checkpoint(path, _read_folder(path))
     if not path.is_file():
-        raise InputError(f"checkpoint: no file {str(path)!r}; check the path")
+        raise no_such("checkpoint", "file", path)
     if path.suffix == ".safetensors":
         return Checkpoint(path, read_arrays(path, "checkpoint"))
     if not path.name.endswith(PICKLES):
-        raise InputError(f"checkpoint: {path.name!r} is neither .safetensors nor {', '.join(PICKLES)}; convert it")
+        raise Code.UNSUPPORTED(f"checkpoint: {path.name!r} is not {' or '.join(PICKLES)} or .safetensors; convert it")
     packed = _read_pickle(path)
     state = _find_state(packed)
     if state is None:
         held = f"a {type(packed).__name__}"
         if isinstance(packed, Mapping):
             held = f"{', '.join(map(str, list(packed)[:8])) or 'nothing'}"
-        raise InputError(f"checkpoint: no weights in {str(path)!r} (it holds {held}); save model.state_dict()")
+        raise Code.MISSING(f"checkpoint: no weights in {str(path)!r} (it holds {held}); save model.state_dict()")
     for counter in COUNTERS:
         count = packed.get(counter) if isinstance(packed, Mapping) else None
         if isinstance(count, int) and not isinstance(count, bool):
@@ -107,14 +107,14 @@ def fit(wanted: Mapping[str, Any], state: Mapping[str, Tensor], what: str, model
     for name, value in state.items():
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             kind = "on meta" if value.is_meta else "quantized" if value.is_quantized else "sparse"
-            raise InputError(f"{what} has {name} {kind}; save plain numbers")
+            raise Code.UNSUPPORTED(f"{what} has {name} {kind}; save plain numbers")
     plain = {".".join(part for part in name.split(".") if part != "_orig_mod"): value for name, value in state.items()}
     places = {name: _place(value) for name, value in wanted.items()}
     ways = _without_prefixes(plain)
     fitting = [way for way in ways if not any(_misfits(wanted, places, way[1]))]
     if len(fitting) > 1 and fitting[0][0]:
         names = " and ".join(repr(prefix) for prefix, _ in fitting[:3])
-        raise InputError(f"{what} holds weights for {model} under {names}; save the one that is meant by itself")
+        raise Code.CONFLICT(f"{what} holds weights for {model} under {names}; save the one that is meant by itself")
     if not fitting:
         _, nearest = max(ways, key=lambda way: sum(name in wanted for name in way[1]))
         missing, extra, other = (
@@ -123,7 +123,7 @@ def fit(wanted: Mapping[str, Any], state: Mapping[str, Tensor], what: str, model
         parts = [f"missing: {missing}"] if missing else []
         parts += [f"not in the model: {extra}"] if extra else []
         parts += [other] if other else []
-        raise InputError(f"{what} does not fit {model} ({'; '.join(parts)}); pass the factory of its architecture")
+        raise Code.SHAPE(f"{what} does not fit {model} ({'; '.join(parts)}); pass the factory of its architecture")
     return {name: value for name, value in fitting[0][1].items() if name in wanted}
 
 
@@ -191,7 +191,7 @@ def steps_of(checkpoints: Sequence[Checkpoint]) -> tuple[list[int], str]:
     for i, step in enumerate(steps):
         if step in steps[:i]:
             first, second = (str(checkpoints[k].path) for k in (steps.index(step), i))
-            raise InputError(f"checkpoint: {first!r} and {second!r} are both step {step} ({source}); rename one")
+            raise Code.CONFLICT(f"checkpoint: {first!r} and {second!r} are both step {step} ({source}); rename one")
     return steps, source
 
 
@@ -220,13 +220,13 @@ def fingerprint(path: Path) -> str:
 def _read_folder(folder: Path) -> dict[str, Tensor]:
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if file is None:
-        raise InputError(f"checkpoint: no weights in {str(folder)!r} (none of {', '.join(WEIGHTS)}); name a file")
+        raise Code.MISSING(f"checkpoint: no weights in {str(folder)!r} (none of {', '.join(WEIGHTS)}); name a file")
     if file.suffix != ".json":
         return read_checkpoint(file).state
     try:
         parts = sorted({Path(part) for part in json.loads(file.read_text())["weight_map"].values()})
     except (ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError):
-        raise InputError(f"checkpoint: {str(file)!r} is damaged; save the checkpoint again") from None
+        raise damaged("checkpoint", file, None, "save the checkpoint again") from None
     state: dict[str, Tensor] = {}
     for part in parts:
         state |= read_checkpoint(folder / part.name).state
@@ -244,12 +244,12 @@ def _read_pickle(path: Path) -> Any:
         what = str(error).strip() or type(error).__name__
     if "weights only" not in what.lower():
         first = what.splitlines()[0][:120]
-        raise InputError(f"checkpoint: {str(path)!r} is damaged or no PyTorch file ({first}); save it again")
+        raise Code.DAMAGED(f"checkpoint: {str(path)!r} is damaged or no PyTorch file ({first}); save it again")
     code = re.search(r"GLOBAL ([\w.]+)", what)
     allow = ""
     if code and "allowed global by default" in what:
         allow = f", or, if you trust it, call torch.serialization.add_safe_globals([{code[1]}]) in the factory's module"
-    raise InputError(
+    raise Code.UNSUPPORTED(
         f"checkpoint: {str(path)!r} is a pickle that wants code ({code[1] if code else 'not said which'}), which is "
         f"not run; save the weights by safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'){allow}"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from layerfreq.data.targets import Targets
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 
 ROUNDING = 1e-4  # of a bound, by which an engine's rounding may leave it
 
@@ -35,7 +35,7 @@ def within_bounds(found: dict[str, Any], targets: Targets, target: float, engine
         if curve is None:
             continue
         if not np.isfinite(curve).all() or curve.min() < least - off or curve.max() > most + off:
-            raise InputError(
+            raise Code.UNSUPPORTED(
                 f"engine: {engine!r} found {name} {curve.min():.4g} .. {curve.max():.4g}, of which "
                 f"{least:.4g} .. {most:.4g} is possible: it cannot take these features; pass engine='reference'"
             )

@@ -321,7 +321,6 @@ class Unit:
             grid = meeting.own_grid() * self.factors[0] * self.factors[1]
         if grid[0] < 1e-300 or grid[-1] > 1e300:
             raise InputError(
-                f"features: they differ by about {1 / self.factors[0]:.1g}, for which 1/delta leaves float64's range; "
-                "scale them, or pass scale='rms'"
+                f"features: they differ by {1 / self.factors[0]:.1g}, out of float64's range; pass scale='rms'"
             )
         return grid

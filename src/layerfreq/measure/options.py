@@ -15,7 +15,7 @@ from layerfreq.data.distributed import Shards
 from layerfreq.data.validation import as_cutoffs, as_scale
 from layerfreq.engines import pick_engine
 from layerfreq.engines.cuda.engine import check_device
-from layerfreq.errors import InputError, did_you_mean, first_line, shown
+from layerfreq.errors import InputError, first_line, is_not, shown, together, unknown
 
 OPTIONS = ("inv_delta", "scale", "center", "rows", "rtol", "engine", "device", "seed", "group")
 
@@ -30,9 +30,9 @@ def check_options(options: Mapping[str, Any], n: int | None = None) -> dict[str,
     Raises:
         InputError: For an option that `spectrum` has not, or a value that it would refuse.
     """
-    unknown = next((name for name in options if name not in OPTIONS), None)
-    if unknown is not None:
-        raise InputError(f"options: no {unknown!r}; {did_you_mean(unknown, OPTIONS)}")
+    other = next((name for name in options if name not in OPTIONS), None)
+    if other is not None:
+        raise unknown("options", other, OPTIONS)
     found = dict(options)
     Shards(options.get("group"))
     if options.get("inv_delta") is not None:
@@ -43,11 +43,11 @@ def check_options(options: Mapping[str, Any], n: int | None = None) -> dict[str,
     if "engine" in options:
         _check_engine(options["engine"], device)
     if not isinstance(options.get("center"), (bool, np.bool_, type(None))):
-        raise InputError(f"center: {shown(options['center'])} is neither True, False nor None; choose one of them")
+        raise is_not("center", options["center"], "True, False or None", "one of them")
     if "seed" in options:
         found["seed"] = as_seed(options["seed"])
     rows, rtol = _number(options.get("rows")), _number(options.get("rtol"))
-    _check_rows(rows, rtol, n)
+    check_rows(rows, rtol, n)
     return {**found, **{name: value for name, value in (("rows", rows), ("rtol", rtol)) if name in options}}
 
 
@@ -59,7 +59,7 @@ def as_seed(seed: Any) -> int:
     """
     number = _number(seed)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**63:
-        raise InputError(f"seed: {shown(seed)} is not a whole number from 0 to 2^63 - 1; pass one, such as 0")
+        raise is_not("seed", seed, "a whole number from 0 to 2^63 - 1", "one, such as 0")
     return number
 
 
@@ -74,15 +74,16 @@ def _number(value: Any) -> Any:
     return float(value) if isinstance(value, Real) else value
 
 
-def _check_rows(rows: Any, rtol: Any, n: int | None) -> None:
+def check_rows(rows: Any, rtol: Any, n: int | None) -> None:
+    """Raise an InputError if so many of n points cannot be filter centres, or are both counted and left to `rtol`."""
     if rows is not None and rtol is not None:
-        raise InputError(f"rows={rows}, rtol={rtol}: choose one; rtol draws as many rows as it needs")
+        raise together("rows", f"rtol={rtol}", "leave one out: rtol draws as many rows as it needs")
     if rtol is not None and not (isinstance(rtol, (int, float)) and not isinstance(rtol, bool) and 0 < rtol < math.inf):
-        raise InputError(f"rtol: {shown(rtol)} is not a positive number; 0.01 asks for one per cent")
+        raise is_not("rtol", rtol, "a positive number", "0.01 for one per cent")
     if rows is None:
         return
     if isinstance(rows, bool) or not isinstance(rows, int):
-        raise InputError(f"rows: {shown(rows)} is not an integer; pass a number of filter centres, or None for all")
+        raise is_not("rows", rows, "an integer", "a number of filter centres, or None for all")
     least = 1 if n is None else min(2, n)
     if rows < least or (n is not None and rows > n):
         of = "" if n is None else f" of {n} points"

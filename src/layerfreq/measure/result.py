@@ -14,7 +14,7 @@ import numpy as np
 
 from layerfreq.data.curves import ReadOnly, per_octave, resolution
 from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_scale
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, InputError, damaged, first_line, no_such
 from layerfreq.files import as_path, write_whole
 
 CURVES = ("inv_delta", "lfr", "rdf", "chance", "neighbours")
@@ -183,10 +183,8 @@ class Spectrum(ReadOnly):
         first, last = self.inv_delta[0], self.inv_delta[-1]
         slack = 1e-12
         if wanted[0] < first * (1 - slack) or wanted[-1] > last * (1 + slack):
-            raise InputError(
-                f"inv_delta: {wanted[0]:.4g} .. {wanted[-1]:.4g} leaves this spectrum's range "
-                f"{first:.4g} .. {last:.4g}; measure on a wider grid"
-            )
+            range_ = f"this spectrum's range {first:.4g} .. {last:.4g}"
+            raise InputError(f"inv_delta: {wanted[0]:.4g} .. {wanted[-1]:.4g} leaves {range_}; measure on a wider grid")
         if len(self.inv_delta) == 1:
             return self
         x, s = np.log(self.inv_delta), np.log(np.clip(wanted, first, last))
@@ -216,17 +214,13 @@ class Spectrum(ReadOnly):
         if as_scale(scale) == self.scale:
             return self
         if "maxabs" in (scale, self.scale):
-            raise InputError(
-                f"scale: {self.scale!r} cannot be turned into {scale!r}, since 'maxabs' scales every dimension by "
-                f"itself; measure again with scale={scale!r}"
-            )
+            why = f"{self.scale!r} cannot become {scale!r}, since 'maxabs' scales every dimension by itself"
+            raise Code.UNSUPPORTED(f"scale: {why}; measure again with scale={scale!r}")
         if self.coincident == self.n:  # all points are one: nothing depends on the axis
             return replace(self, scale=scale)
         if not 1e-300 < self.spread < 1e300:
-            raise InputError(
-                f"scale: a spread of {self.spread:.3g} leads from {self.scale!r} to no {scale!r}; "
-                f"measure again with scale={scale!r}"
-            )
+            why = f"a spread of {self.spread:.3g} leads from {self.scale!r} to no {scale!r}"
+            raise InputError(f"scale: {why}; measure again with scale={scale!r}")
         factor = self.spread if scale == "rms" else 1 / self.spread
         return replace(self, scale=scale, inv_delta=self.inv_delta * factor, rdf=self.rdf / factor)
 
@@ -256,10 +250,10 @@ class Spectrum(ReadOnly):
         columns, about = getattr(frame, "columns", ()), getattr(frame, "attrs", {})
         missing = [name for name in (*CURVES, "stderr") if name not in columns]
         if missing:
-            raise InputError(f"frame: no column {missing[0]!r}; pass what Spectrum.to_frame() returned")
+            raise no_such("frame", "column", missing[0], "pass what Spectrum.to_frame() returned")
         unsaid = [name for name in ABOUT if name not in about]
         if unsaid:
-            raise InputError(f"frame: its attrs do not say {unsaid[0]!r} (CSV keeps none); keep it as Parquet")
+            raise Code.MISSING(f"frame: its attrs do not say {unsaid[0]!r} (CSV keeps none); keep it as Parquet")
         try:
             curves = {name: frame[name].to_numpy(dtype=np.float64).copy() for name in (*CURVES, "stderr")}
         except (TypeError, ValueError) as error:
@@ -286,7 +280,7 @@ class Spectrum(ReadOnly):
         try:
             write_whole(path, lambda at: self.to_frame().to_parquet(at, index=False))
         except OSError as error:
-            raise InputError(f"path: cannot write {str(path)!r} ({error.strerror}); choose another place") from None
+            raise Code.FAILED(f"path: cannot write {str(path)!r} ({error.strerror}); choose another place") from None
         return path
 
     @classmethod
@@ -302,13 +296,13 @@ class Spectrum(ReadOnly):
         try:
             frame = pd.read_parquet(path)
         except FileNotFoundError:
-            raise InputError(f"path: no file {str(path)!r}; check the path") from None
+            raise no_such("path", "file", path) from None
         except Exception as error:  # damaged files raise dozens of types
-            raise InputError(f"path: {str(path)!r} is not a Parquet file of a spectrum ({first_line(error)})") from None
+            raise damaged("path", path, error, "name another", "not a Parquet file of a spectrum") from None
         try:
             return cls.from_frame(frame)
         except InputError as error:
-            raise InputError(f"path: {str(path)!r} holds no spectrum ({error})") from None
+            raise Code.DAMAGED(f"path: {str(path)!r} holds no spectrum ({error})") from None
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw LFR, its density per octave, chance, floor and the unresolved range over 1/delta.

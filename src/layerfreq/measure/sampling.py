@@ -9,12 +9,10 @@ its standard error that of its linearisation (the delta method; see `intervals`)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -23,8 +21,9 @@ from layerfreq.data.distributed import Shards
 from layerfreq.data.sketch import unsketch
 from layerfreq.data.targets import Targets
 from layerfreq.engines.base import RowCurves
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.measure.intervals import FAINT, LEAST, Residuals, rows_needed
+from layerfreq.measure.options import check_rows
 
 FIRST_BATCH = 256  # centres drawn before the first look at the standard error
 MOST = 8  # strata of vector targets
@@ -119,17 +118,8 @@ def row_limit(rows: int | None, rtol: float | None, n: int) -> int:
     Raises:
         InputError: If `rows` or `rtol` is out of range.
     """
-    if rows is not None and rtol is not None:
-        raise InputError(f"rows={rows}, rtol={rtol}: choose one; rtol draws as many rows as it needs")
-    if rtol is not None and not (isinstance(rtol, (int, float)) and 0 < rtol < math.inf):
-        raise InputError(f"rtol: {rtol!r} is not a positive number; 0.01 asks for one per cent")
-    if rows is None:
-        return n
-    if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)):
-        raise InputError(f"rows: {rows!r} is not an integer; pass a number of filter centres, or None for all")
-    if rows > n or rows < min(2, n):
-        raise InputError(f"rows: {rows} of {n} points cannot be drawn; pass 2 .. {n}, or None for all")
-    return int(rows)
+    check_rows(rows, rtol, n)
+    return n if rows is None else rows
 
 
 class Tally:
@@ -248,7 +238,7 @@ class Tally:
         weight, (counts, sums, by_column, own) = self._weight, self._all
         target = float(weight @ counts[1])
         if target <= 0:
-            raise InputError(f"rows: all targets among the {self.rows} rows drawn are zero; draw more rows")
+            raise Code.CONSTANT(f"rows: all targets among the {self.rows} rows drawn are zero; draw more rows")
         energy, slope = weight @ sums[0], weight @ sums[1]
         error = torch.zeros_like(energy)
         if self._targets.sketch:  # vectors are one stratum, so that one weight serves all centres

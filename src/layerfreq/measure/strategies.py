@@ -15,7 +15,7 @@ from layerfreq.data.targets import Targets
 from layerfreq.data.validation import Curve, Scale
 from layerfreq.engines import Engine, RowCurves, pick_engine, read_points
 from layerfreq.engines.base import FEWEST, chunks
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.isolation.memory import reserve
 from layerfreq.measure.grid import CUTOFFS, Reach, a_few
 
@@ -189,7 +189,7 @@ class Gather:
         for s in chunks(len(to), block.shape[1]):
             kept, now = self.rows[to[s]], block[at[s]]
             if not bool(((kept - now).abs().amax(1) <= DRIFT * kept.abs().amax(1)).all()):
-                raise InputError(
+                raise Code.CONFLICT(
                     "inputs: points or their features change from one pass to the next, and several are needed; pass a "
                     "loader that does not shuffle and a model without noise, or raise `memory` to hold all features"
                 )

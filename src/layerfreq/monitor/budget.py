@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from layerfreq.errors import InputError, shown, warn_caller
+from layerfreq.errors import is_not, warn_caller
 from layerfreq.probe import Probe
 
 LEAST, PART = 32, 0.25  # filter centres, and part of those asked for, of which fewer say little: errors double
@@ -35,9 +35,7 @@ class Budget:
         self, share: Any, note: Callable[[str], Any] | None = None, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
-            raise InputError(
-                f"budget: {shown(share)} is not a share of the time; pass a number above 0 and at most 1, such as 0.03"
-            )
+            raise is_not("budget", share, "a share of the time", "a number above 0 and at most 1, such as 0.03")
         self._share, self._note, self._clock = float(share), note, clock
         self._last, self._debt = clock(), 0.0
         self._whole: float | None = None  # seconds with all the filter centres that are asked for

@@ -13,7 +13,7 @@ from torch import nn
 from layerfreq.data.distributed import Shards
 from layerfreq.data.notes import as_step
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError, Named
+from layerfreq.errors import Code, Named
 from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.budget import Budget
 from layerfreq.monitor.parts import about_probes, as_probe_sets, config_of, describe, name_part
@@ -255,7 +255,7 @@ class Monitor:
         model = self._model
         step = metrics.pop("step", None) if step is None else step
         if model is None:
-            raise InputError(f"monitor: closed, and step {step} is to be measured; measure before close()")
+            raise Code.CONFLICT(f"monitor: closed, and step {step} is to be measured; measure before close()")
         if self._policy.full and self._group is None:  # other ranks would wait for this one
             return None
         spectra = None
@@ -327,10 +327,7 @@ class Monitor:
         before = self._points.setdefault(part, n) if n else n
         if n != before:
             del found[part]
-            raise InputError(
-                f"inputs: {n} points at step {step}, but {before} before, which cannot be compared; "
-                "pass a probe set that stays as it is, or begin another monitor"
-            )
+            raise Code.CONFLICT(f"inputs: {n} points at step {step}, but {before} before; pass a fixed probe set")
 
 
 def _version(model: nn.Module) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import Code, InputError, none_given, shown, together, under
 from layerfreq.monitor.probe_check import check_points
 from layerfreq.network.outputs import ONE, name_of
 from layerfreq.probe import Probe
@@ -27,16 +27,16 @@ def as_probe_sets(inputs: Any, targets: Any, probes: Any) -> dict[str, tuple[Any
     """
     if probes is None:
         if inputs is None:
-            raise InputError("inputs: None; pass inputs and targets, or several by name: probes={'train': (x, y), ...}")
+            raise none_given("inputs", "inputs and targets, or several by name: probes={'train': (x, y), ...}")
         return {ALONE: (inputs, targets)}
     if inputs is not None or targets is not None:
-        raise InputError("probes: given together with inputs or targets; put these among the probes, by name")
+        raise together("probes", "inputs or targets", "put these among the probes, by name")
     if not isinstance(probes, Mapping) or not probes:
-        raise InputError(f"probes: {shown(probes)} names none; pass some, as in {{'train': (x, y), 'test': loader}}")
+        raise Code.EMPTY(f"probes: {shown(probes)} names none; pass some, as in {{'train': (x, y), 'test': loader}}")
     pairs = {name: one if isinstance(one, tuple) else (one, None) for name, one in probes.items()}
     odd = next((name for name, pair in pairs.items() if len(pair) != 2), None)
     if odd is not None:
-        raise InputError(f"probes: {odd!r} is a tuple of {len(pairs[odd])}; pass (inputs, targets), or a loader")
+        raise Code.SHAPE(f"probes: {odd!r} is a tuple of {len(pairs[odd])}; pass (inputs, targets), or a loader")
     named = {str(name): pair for name, pair in pairs.items()}
     if len(named) < len(pairs) or (ALONE in named and len(named) > 1):
         raise InputError(f"probes: {shown(list(pairs))} are not names, each another; pass names, such as 'train'")
@@ -49,7 +49,9 @@ def about_probes(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"probes[{name!r}]: {error}" if name != ALONE else str(error)) from error
+        if name == ALONE:
+            raise
+        raise under(error, f"probes[{name!r}]") from error
 
 
 def name_part(place: str, target: Any) -> str:
@@ -75,8 +77,7 @@ def describe(model: nn.Module, probes: Mapping[str, Probe]) -> dict[str, dict[st
             if twin is not None or (name != ALONE and not is_part(name)):
                 beside = "" if twin is None else f" next to {twin!r}"
                 raise InputError(
-                    f"{argument}: {shown(name)} cannot be the name of a folder of its own in the run{beside}; name "
-                    "them by letters, digits and '-', each another"
+                    f"{argument}: {shown(name)} cannot be a folder of its own{beside}; use letters, digits, '-'"
                 )
             made = None if probe.wanted is None else probe.wanted[target]
             said = {"probe": place, "target": name_of(made) if target == ONE and made is not None else str(target)}

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import InputError, first_line, unknown
 
 
 class Policy:
@@ -26,7 +26,7 @@ class Policy:
 
     def __init__(self, on_error: Any) -> None:
         if on_error not in ("warn", "raise"):
-            raise InputError(f"on_error: {shown(on_error)} is neither 'warn' nor 'raise'; choose one of them")
+            raise unknown("on_error", on_error, ("warn", "raise"))
         self.full = False
         self._raises, self._said = on_error == "raise", set()
 

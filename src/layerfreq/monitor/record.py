@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from layerfreq.data.notes import as_metrics
-from layerfreq.errors import InputError, listed, shown
+from layerfreq.errors import InputError, is_not, listed
 from layerfreq.layers import LayerSpectra, joined
 from layerfreq.monitor.policy import Policy
 from layerfreq.response.result import ErrorSpectrum
@@ -56,7 +56,7 @@ class Record:
             InputError: If it is not a run, or has other parts.
         """
         if not isinstance(run, Run):
-            raise InputError(f"run: {shown(run)} is not a Run; pass Run(path) or Run.create(path)")
+            raise is_not("run", run, "a Run", "Run(path) or Run.create(path)")
         self.run, self.runs = run, open_parts(run, about)
         self._last = weakref.finalize(self, _last_flush, list(self.runs.values()))
         return sorted(set.intersection(*(set(one.steps()) for one in self.runs.values())))
@@ -80,11 +80,11 @@ class Record:
             with self._policy.survived("notes"):
                 self.run.note(text)
 
-    def failed(self, step: int, part: str, what: str, why: str) -> None:
+    def failed(self, step: int, part: str, what: str, why: InputError) -> None:
         """Note in the run that a layer could not be measured, and warn."""
         if self.run is not None:
             self.runs[part].note(f"step {step}: {why}")
-        self._policy.met(InputError(why), f"step {step}{f' of {part}' if part else ''}", (part, what))
+        self._policy.met(why, f"step {step}{f' of {part}' if part else ''}", (part, what))
 
     def measured(
         self, step: int, found: Mapping[str, tuple[Sequence[LayerSpectra], ErrorSpectrum | None]], model: nn.Module

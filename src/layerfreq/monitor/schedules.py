@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from layerfreq.data.notes import as_step
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import InputError, failed, is_not
 
 When = int | np.integer | str | Iterable[Any] | Callable[[int], bool]
 
@@ -55,7 +55,7 @@ class Schedule:
         try:
             return bool(self._decide(step, last))
         except Exception as error:  # of a function of the user's
-            raise InputError(f"when: the function fails at step {step} ({first_line(error, kind=True)})") from error
+            raise failed("when", f"the function fails at step {step}", error) from error
 
     def go_on(self, step: int) -> None:
         """Count everything up to a step as done."""
@@ -77,9 +77,7 @@ def _named(when: Any) -> frozenset[int]:
 
 
 def _refusal(when: Any) -> InputError:
-    return InputError(
-        f"when: {shown(when)} is not a valid schedule; pass k > 0, a list of steps, 'log', or a function of the step"
-    )
+    return is_not("when", when, "a valid schedule", "k > 0, a list of steps, 'log', or a function of the step")
 
 
 def _logarithmic(step: int, last: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.isolation.torch_settings import fused_encoders
 from layerfreq.network.cuts import Cut
 from layerfreq.trace.hooks import Event, Tap, named_layers
@@ -70,9 +70,7 @@ def _plain_attention() -> Iterator[None]:
 def _module(model: nn.Module, name: str) -> nn.Module:
     found = next((module for known, module in named_layers(model) if known == name), None)
     if found is None:
-        raise InputError(
-            f"layer {name!r}: no longer in {type(model).__name__}; the model was changed, begin another measurement"
-        )
+        raise Code.CONFLICT(f"layer {name!r}: no longer in {type(model).__name__}; begin another measurement")
     return found
 
 

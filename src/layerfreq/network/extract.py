@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, call, count, device_of, is_loader, on_device, owned
 from layerfreq.data.source import Source
-from layerfreq.errors import InputError, Refusal, blame
+from layerfreq.errors import Code, InputError, Refusal, blame
 from layerfreq.isolation.memory import group_by_memory, read_memory, reserve
 from layerfreq.isolation.preserve import sharded_modules, untouched
 from layerfreq.isolation.torch_settings import CallersSettings, own_settings
@@ -86,7 +86,7 @@ def layer_features(
     """
     model = unwrap(model)
     if memory is not None and not stream:
-        raise InputError("memory: given without stream=True; all features are returned at once, whatever they take")
+        raise Code.CONFLICT("memory: given without stream=True, where all features are returned at once; leave it out")
     if stream:
         reject_one_pass(inputs)
     if whole and not is_loader(inputs):
@@ -133,7 +133,7 @@ def collect(
             labels[name].append(label.clone())  # a loader may write the next batch into the same memory
         found = instead(name, part, label) if instead is not None and n == points else None
         if name in looked:
-            raise InputError(f"inputs: more than {points} points in a pass, as many as there were; pass a fixed set")
+            raise Code.CONFLICT(f"inputs: more than {points} points in a pass, as many as there were; pass a fixed set")
         if found is not None:
             looked[name] = found
             return
@@ -224,7 +224,7 @@ def _run_batch(
         except _Reached:
             output = None
     if wanted:
-        raise InputError(f"layer {min(wanted)!r}: not reached for every batch; choose another")
+        raise Code.UNSUPPORTED(f"layer {min(wanted)!r}: not reached for every batch; choose another")
     if on_output is not None:
         on_output(x, y, output)
     for one in last:  # outside the model: its other activations are free by now
@@ -282,7 +282,7 @@ class FeatureStream(Source):
             nonlocal first, width
             width = part.shape[1] if width is None else width
             if part.shape[1] != width:
-                raise InputError(WIDTHS)
+                raise Code.SHAPE(WIDTHS)
             if len(part):  # else no position of the batch has a target
                 with own_settings():
                     see(first, part.to(self.device))
@@ -314,7 +314,7 @@ class Buffer:
             device = home(part.device, rows * d * part.element_size())
             self._room = reserve(rows, d, part.dtype, device)
         if d != self._room.shape[1]:
-            raise InputError(WIDTHS)
+            raise Code.SHAPE(WIDTHS)
         if self._used + k > len(self._room):  # more than was foreseen: samples that come apart into ever more points
             more = torch.empty(len(self._room) // 2 + k, d, dtype=part.dtype, device=self._room.device)
             self._room = torch.cat([self._room[: self._used], more])

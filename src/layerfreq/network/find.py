@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.data.distributed import Shards
-from layerfreq.data.inputs import count, is_loader
-from layerfreq.errors import InputError, LayerWarning, Refusal, Refused, blame, did_you_mean, warn_caller
+from layerfreq.data.inputs import count, is_loader, one_pass
+from layerfreq.errors import Code, LayerWarning, Refusal, Refused, blame, did_you_mean, is_not, warn_caller
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
@@ -110,10 +110,8 @@ def plan(
     found = shards.gather([layer.name for layer in cuts.layers])
     other = next((rank for rank, names in enumerate(found) if names != found[0]), None)
     if other is not None:
-        raise InputError(
-            f"layers: {', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}; "
-            "name the layers yourself"
-        )
+        on = f"{', '.join(found[0])} on rank 0, but {', '.join(found[other])} on rank {other}"
+        raise Code.CONFLICT(f"layers: {on}; name the layers yourself")
     hidden = len(cuts.layers) if layers is None else len(choose(cuts.trace, {})[0])
     return Plan(cuts.layers, cuts.refused, hidden, cuts.trace.gradients)
 
@@ -167,10 +165,8 @@ def _hidden(
     _warn_of_company([value.name for value in chosen if value.name in faults])
     _tell_of_tokens(chosen, found, reading)
     if not chosen and some:
-        raise InputError(
-            f"model: no hidden layer found in {type(model).__name__} ({_why_none(found, refused)}); "
-            "name layers yourself"
-        )
+        why = _why_none(found, refused)
+        raise Code.UNSUPPORTED(f"model: no hidden layer found in {type(model).__name__} ({why}); name layers yourself")
     return found, chosen, refused
 
 
@@ -210,8 +206,8 @@ def _known(model: nn.Module, name: str, known: Mapping[str, Value]) -> Value:
     calls = [other for other, value in known.items() if value.call.layer == first]
     if calls:
         tied = "" if first == name else f", as {first!r}, which is the same module"
-        raise InputError(f"layers: {name!r} is called {len(calls)} times{tied}; choose among {', '.join(calls)}")
-    raise InputError(f"layers: {_why_unknown(model, name, known)}")
+        raise Code.UNKNOWN(f"layers: {name!r} is called {len(calls)} times{tied}; choose among {', '.join(calls)}")
+    raise Code.UNKNOWN(f"layers: {_why_unknown(model, name, known)}")
 
 
 def _first_name(model: nn.Module, name: str) -> str:
@@ -234,11 +230,11 @@ def _why_unknown(model: nn.Module, name: str, known: Mapping[str, Value]) -> str
 def _try_rows(model: nn.Module, found: Trace, values: Sequence[Value]) -> None:
     for value in values:
         if value.refused:
-            raise InputError(f"layer {value.name!r}: {value.refused}")
+            raise Code.UNSUPPORTED(f"layer {value.name!r}: {value.refused}")
     faults = _faults(model, found, values)
     for name, fault in faults.items():
         if fault is not Refusal.TOGETHER:
-            raise InputError(f"layer {name!r}: {fault.long}")
+            raise Code.UNSUPPORTED(f"layer {name!r}: {fault.long}")
     _warn_of_company(list(faults))
 
 
@@ -317,7 +313,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         InputError: If it is not a module, or one whose parameters have no values yet.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"model: a {type(model).__name__} is not a torch.nn.Module; pass the module itself")
+        raise is_not("model", type(model), "a torch.nn.Module", "the module itself")
     while True:
         inner = getattr(model, "_orig_mod", getattr(model, "_original_module", None))
         if inner is None and isinstance(model, WRAPPERS):
@@ -326,23 +322,18 @@ def unwrap(model: nn.Module) -> nn.Module:
             break
         model = inner
     if isinstance(model, torch.jit.ScriptModule):
-        raise InputError(
-            f"model: a {type(model).__name__} of torch.jit takes no hooks; pass the module as it was before scripting"
-        )
+        raise Code.UNSUPPORTED(f"model: a {type(model).__name__} takes no hooks; pass the module before torch.jit")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
-            raise InputError(f"model: {name!r} has no shape yet (a lazy module); run the model once on a batch first")
+            raise Code.UNSUPPORTED(f"model: {name!r} is lazy and has no shape yet; run the model once on a batch")
         if tensor.is_meta and any(hasattr(module, "_hf_hook") for module in model.modules()):
-            raise InputError(
-                f"model: {name!r} is offloaded (accelerate) and has values only while its layer runs; load the model "
-                "onto one device, without a device_map that offloads"
-            )
+            raise Code.UNSUPPORTED(f"model: {name!r} is offloaded; load it onto one device, without a device_map")
         if tensor.is_meta:
-            raise InputError(f'model: {name!r} is on device "meta", without values; load weights first')
+            raise Code.UNSUPPORTED(f'model: {name!r} is on device "meta", without values; load weights first')
     return model
 
 
 def reject_one_pass(inputs: Any) -> None:
     """Raise an InputError for an iterator that cannot be gone through twice."""
     if is_loader(inputs) and isinstance(inputs, Iterator):  # without iter(), which may start workers and draw a seed
-        raise InputError("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")
+        raise one_pass()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerfreq.errors import InputError, did_you_mean, shown
+from layerfreq.errors import Code, InputError, did_you_mean, shown
 
 Layers = str | int | nn.Module | Sequence[str | int | nn.Module] | None
 
@@ -31,8 +31,7 @@ def as_layers(layers: Any) -> list[Any] | None:
         found = list(layers)
     if not found or not all(isinstance(each, (str, nn.Module)) or is_number(each) for each in found):
         raise InputError(
-            f"layers: {shown(layers)} has no names; pass some of hidden_layers(model, inputs), patterns such as "
-            "'blocks.*', their numbers, or modules of the model"
+            f"layers: {shown(layers)} has no names; pass names, patterns such as 'blocks.*', numbers or modules"
         )
     return found
 
@@ -84,14 +83,12 @@ def _matching(name: str, hidden: Sequence[str], others: Sequence[str]) -> list[s
         if found:
             return found
     what = "no layer matches" if is_pattern(name) else "no layer"
-    raise InputError(f"layers: {what} {name!r}; {did_you_mean(name, [*hidden, *others])}")
+    raise Code.UNKNOWN(f"layers: {what} {name!r}; {did_you_mean(name, [*hidden, *others])}")
 
 
 def _numbered(number: int, hidden: Sequence[str]) -> str:
     if not -len(hidden) <= number < len(hidden):
-        raise InputError(
-            f"layers: no hidden layer has number {shown(number)}; there are {len(hidden)}, from 0 to {len(hidden) - 1}"
-        )
+        raise Code.UNKNOWN(f"layers: no hidden layer has number {shown(number)}; pass one from 0 to {len(hidden) - 1}")
     return hidden[number]
 
 
@@ -102,5 +99,5 @@ def _name_of(module: nn.Module, model: nn.Module | None) -> str:
     name = next((name for name, one in model.named_modules() if one is module), None)
     if not name:
         what = "the whole model" if name == "" else f"not a module of this {type(model).__name__}"
-        raise InputError(f"layers: a {kind} that is {what}; pass one of the model's modules, or a name")
+        raise Code.UNKNOWN(f"layers: a {kind} that is {what}; pass one of the model's modules, or a name")
     return name

@@ -14,7 +14,7 @@ from layerfreq.data.arraylike import as_array
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, count, is_loader, is_shuffled, owned, tensors_of
 from layerfreq.data.targets import read_targets
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import Code, InputError, alone, failed, none_given, shown, wrong_length
 from layerfreq.isolation.torch_settings import settings_kept
 from layerfreq.network.reading import Layout
 from layerfreq.trace.hooks import first_tensor
@@ -42,7 +42,7 @@ class Outputs:
         """Take in a batch."""
         x, value = coordinates(inputs), tensor_of(output)
         if value.ndim == 0 or len(value) != len(x):
-            raise InputError(f"error: the model returns {tuple(value.shape)} for {len(x)} points; error=None")
+            raise Code.SHAPE(f"error: the model returns {tuple(value.shape)} for {len(x)} points; error=None")
         mine = x[:0] if self._held is not None else x.clone()
         self._parts.append((mine, labels_of(targets), value.detach().clone()))
 
@@ -75,9 +75,8 @@ def coordinates(inputs: Any) -> Tensor:
     """
     tensors = tensors_of(inputs)
     if len(tensors) != 1:
-        raise InputError(
-            f"error: inputs are {len(tensors)} tensors, and frequencies are those over one; pass error=None, and "
-            "outputs to error_spectrum"
+        raise Code.UNSUPPORTED(
+            f"error: inputs are {len(tensors)} tensors; pass error=None, and outputs to error_spectrum"
         )
     return tensors[0].detach().reshape(count(inputs), -1)
 
@@ -85,7 +84,7 @@ def coordinates(inputs: Any) -> Tensor:
 def labels_of(targets: Any) -> Tensor:
     """Return a batch's targets as a tensor on the CPU, a copy."""
     if targets is None:
-        raise InputError("targets: no labels, and error needs them; pass one for each input, besides any function")
+        raise none_given("targets", "one for each input besides any function, since error needs labels")
     return torch.as_tensor(as_array(targets, "targets")).detach().to("cpu", copy=True)
 
 
@@ -103,7 +102,7 @@ def tensor_of(output: Any, argument: str = "error", remedy: str = "pass error=No
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     found = logits if isinstance(logits, Tensor) else first_tensor(output)
     if found is None:
-        raise InputError(f"{argument}: the model returns a {type(output).__name__} without floats; {remedy}")
+        raise Code.UNSUPPORTED(f"{argument}: the model returns a {type(output).__name__} without floats; {remedy}")
     return found
 
 
@@ -128,20 +127,18 @@ def as_wanted(inputs: Any, targets: Any) -> tuple[Any, dict[Any, Any] | None]:
     if not isinstance(targets, Mapping):
         return targets, None
     if not targets:
-        raise InputError("targets: {} names none; pass some, as in {'labels': y, 'residual': function}")
+        raise none_given("targets", "some, as in {'labels': y, 'residual': function}")
     if ONE in targets:
         raise InputError(f"targets: {ONE!r} is not a valid name; pass others, as {{'labels': y, 'residual': function}}")
     fixed = {name: one for name, one in targets.items() if one is not None and not callable(one)}
     bare = next((name for name, one in targets.items() if one is None), None)
     if is_loader(inputs):
         if fixed and is_shuffled(inputs):
-            raise InputError(
-                f"targets: {next(iter(fixed))!r} is in the order of the points, and the loader shuffles them; pass one "
-                "with shuffle=False, or None for the labels that it brings"
-            )
+            said = f"targets: {next(iter(fixed))!r} is in the order of the points, but the loader shuffles them"
+            raise Code.CONFLICT(f"{said}; pass shuffle=False, or None for the loader's labels")
         return None, dict(targets)
     if bare is not None:
-        raise InputError(f"targets: {bare!r} is None, and the inputs bring no labels; pass one target for each input")
+        raise Code.EMPTY(f"targets: {bare!r} is None, and the inputs bring no labels; pass one target for each input")
     for name, one in fixed.items():
         with about_target(name):
             next(batches(inputs, one))
@@ -162,7 +159,7 @@ class Wanted:
     """
 
     def __init__(self, wanted: Mapping[Any, Any], *, strict: bool = True) -> None:
-        self.failed: dict[Any, str] = {}
+        self.failed: dict[Any, InputError] = {}
         self._wanted, self._strict = wanted, strict
         self._whole: dict[Any, Tensor] | None = None
         self._parts: dict[Any, list[Tensor]] = {
@@ -195,7 +192,7 @@ class Wanted:
         for said in shards.gather(self.failed):
             self.failed = {**said, **self.failed}
         if self._strict and self.failed:
-            raise InputError(min(self.failed.values()))
+            raise min(self.failed.values(), key=str)
         self._whole = {name: y for name, y in found.items() if name not in self.failed}
         return self._whole
 
@@ -205,9 +202,9 @@ class Wanted:
             return self._wanted[name]
         widths = sorted({tuple(part.shape[1:]) for part in parts})
         if len(widths) > 1:
-            raise InputError(f"targets: of other shapes in other batches, {shown(widths)}; make them all alike")
+            raise Code.SHAPE(f"targets: of other shapes in other batches, {shown(widths)}; make them all alike")
         if len({part.is_floating_point() for part in parts}) > 1:
-            raise InputError("targets: class ids in some batches and floats in others; return either in all of them")
+            raise Code.CONFLICT("targets: class ids in some batches and floats in others; return either in all of them")
         return torch.cat(parts)
 
     @contextmanager
@@ -217,7 +214,7 @@ class Wanted:
             with about_target(name):
                 yield
         except InputError as error:
-            self.failed[name] = str(error)
+            self.failed[name] = alone(error)
 
 
 def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Tensor:
@@ -233,21 +230,17 @@ def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Te
         with settings_kept():
             found = make(owned(inputs), y, out)
     except (Exception, SystemExit) as error:  # whatever a function of the user's own raises
-        none = "; y is None, pass labels besides: {'labels': y, 'residual': function}" if y is None else ""
-        said = first_line(error, kind=True)
-        raise InputError(f"targets: {called} fails on an output {tuple(out.shape)} ({said}){none}") from error
+        remedy = "mend it" if y is not None else "y is None, pass labels besides: {'labels': y, 'residual': function}"
+        raise failed("targets", f"{called} fails on an output {tuple(out.shape)}", error, remedy) from error
     try:
         found = torch.as_tensor(as_array(found, "targets")).detach().to("cpu", copy=True)  # it may write there again
     except (OverflowError, TypeError, ValueError, RuntimeError):
         raise InputError(f"targets: {called} returns {shown(found)}; return numbers, one row for each point") from None
     shape = tuple(found.shape)
     if shape[:1] != (n,):
-        raise InputError(f"targets: {called} returns {shape} for {n} points; return one target for each")
+        raise wrong_length("targets", f"{called} returns {shape}", n, "points")
     if n > 1 and shape == (n, n) and y is not None and y.shape == (n,) and out.shape == (n, 1):
-        raise InputError(
-            f"targets: {called} returns {shape}, since y {(n,)} less an output {(n, 1)} is every pair of points; take "
-            "output[:, 0]"
-        )
+        raise Code.SHAPE(f"targets: {called} returns {shape}, for y {(n,)} less an output {(n, 1)}; take output[:, 0]")
     read_targets(found, n)
     return found
 
@@ -267,7 +260,7 @@ def about_target(name: Any) -> Iterator[None]:
         said = str(error)
         if name == ONE or not said.startswith("targets: "):
             raise
-        raise InputError(f"targets[{name!r}]: {said.removeprefix('targets: ')}") from error
+        raise InputError(f"targets[{name!r}]: {said.removeprefix('targets: ')}", error.code) from error
 
 
 class Function(nn.Module):

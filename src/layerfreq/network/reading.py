@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.targets import as_numbers
-from layerfreq.errors import InputError, Refusal, did_you_mean, first_line
+from layerfreq.errors import Code, InputError, Refusal, failed, unknown, wrong_length
 from layerfreq.isolation.torch_settings import settings_kept
 
 NAMES = ("flatten", "mean", "max", "positions")
@@ -144,7 +144,7 @@ class Reading:
     def _together(self, value: Tensor, kept: Tensor | None) -> Tensor:
         """Make one vector (n, d) of all positions (n, t, d), of which (n, t) some are kept."""
         if kept is not None and not bool(kept.any(dim=1).all()):
-            raise InputError(f"reading: {self.name!r} of a text that is padding from end to end; drop it")
+            raise Code.EMPTY(f"reading: {self.name!r} of a text that is padding from end to end; drop it")
         if self.name == "cls":
             return value[:, 0]
         if self.name == "last":
@@ -165,13 +165,10 @@ class Reading:
             with settings_kept():
                 rows = self.function(value)
         except (Exception, SystemExit) as error:  # whatever a function of the user's own raises
-            said = first_line(error, kind=True)
-            raise InputError(f"reading: {self.name} fails on an output {tuple(value.shape)} ({said})") from error
+            raise failed("reading", f"{self.name} fails on an output {tuple(value.shape)}", error) from error
         if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.shape[:1] != value.shape[:1]:
-            raise InputError(
-                f"reading: {self.name} must make a floating tensor ({value.shape[0]}, ...) of an output "
-                f"{tuple(value.shape)}, one row for each point"
-            )
+            wanted = f"a floating tensor ({value.shape[0]}, ...) of an output {tuple(value.shape)}"
+            raise Code.SHAPE(f"reading: {self.name} must make {wanted}, one row for each point")
         return rows.reshape(len(rows), -1)
 
 
@@ -212,13 +209,10 @@ class Layout:
         ids = not y.is_floating_point() and not y.is_complex()
         if self.reading != "positions":
             if ids and y.ndim > 1:
-                raise InputError(
-                    f"targets: integers of shape {tuple(y.shape)}; for a label at each position pass "
-                    "reading='positions', for vectors pass floats"
-                )
+                raise Code.SHAPE(f"targets: integers {tuple(y.shape)}; pass reading='positions', or floats for vectors")
             return y, None
         if y.ndim == 0 or y.shape[0] != self.n:
-            raise InputError(f"targets: shape {tuple(y.shape)} for {self.n} inputs; they need the same length")
+            raise wrong_length("targets", f"shape {tuple(y.shape)}", self.n)
         if y.ndim > (1 if ids else 2):
             y = self._by_position(y, ids)
         elif self.positions:
@@ -232,10 +226,8 @@ class Layout:
         found = tuple(y.shape[1:] if ids else y.shape[1:-1])
         if found != self.positions:
             have = " x ".join(map(str, self.positions)) or "no"
-            raise InputError(
-                f"targets: labels of {' x '.join(map(str, found))} positions, but the layer has {have}; "
-                "bring the labels to the layer's positions, or choose another layer"
-            )
+            said = f"targets: labels of {' x '.join(map(str, found))} positions, but the layer has {have}"
+            raise Code.SHAPE(f"{said}; bring them to the layer's positions, or choose another layer")
         return y.flatten() if ids else y.flatten(0, -2)
 
 
@@ -259,9 +251,9 @@ def assign(reading: Any, layers: Iterable[str]) -> dict[str, Reading]:
     found, layers = read_reading(reading), list(layers)
     if isinstance(found, Reading):
         return dict.fromkeys(layers, found)
-    unknown = next((name for name in found if name not in layers), None)
-    if unknown is not None:
-        raise InputError(f"reading: no layer {unknown!r} is measured; {did_you_mean(unknown, layers)}")
+    other = next((name for name in found if name not in layers), None)
+    if other is not None:
+        raise unknown("reading", other, layers)
     return {name: found.get(name, FLATTEN) for name in layers}
 
 
@@ -270,8 +262,7 @@ def _named(reading: Any, own: bool) -> Reading:
         return Reading(getattr(reading, "__name__", type(reading).__name__), None, own, cast(Any, reading))
     name, colon, axis = reading.partition(":") if isinstance(reading, str) else ("", "", "")
     if name not in NAMES + TOKENS:
-        known = ", ".join(NAMES + TOKENS)
-        raise InputError(f"reading: {reading!r} is not known; choose among {known}, a function, or a mapping of layers")
+        raise unknown("reading", reading, NAMES + TOKENS)
     if not colon:
         return Reading(name, None, own)
     try:

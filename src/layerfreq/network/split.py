@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from layerfreq.data.inputs import call, count, map_tensors, owned
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError, Refusal
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut
 from layerfreq.network.find import choose_layers, unwrap
@@ -51,10 +51,8 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
         chosen, found = cuts.layers[0], cuts.trace
         probe = found.probe
         if not _determines_output(model, found, chosen):
-            raise InputError(
-                f"layer: {layer!r} is not a cut of {type(model).__name__}, the output depends on the input by another "
-                "way too (a skip connection or a second branch); choose among hidden_layers(model, inputs)"
-            )
+            why = f"is not a cut of {type(model).__name__}, {Refusal.AROUND.long}"
+            raise Code.UNSUPPORTED(f"layer: {layer!r} {why}; choose among hidden_layers(model, inputs)")
         before, after = _Reach(model, chosen), _Replay(model, chosen, probe)
         with _all_trainable(model):
             value = before(*_positional(probe), **_named(probe))
@@ -147,7 +145,7 @@ class _Reach(_Part):
                 self.model(*args, **kwargs)
             except _Found:
                 return found[0]
-        raise InputError(f"layer: {self._cut.name!r} was not reached for these inputs; choose another")
+        raise Code.UNSUPPORTED(f"layer: {self._cut.name!r} was not reached for these inputs; choose another")
 
 
 class _Replay(_Part):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.arraylike import as_frame
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import Code, is_not
 from layerfreq.measure.options import as_seed
 from layerfreq.network.extract import layer_features
 from layerfreq.network.find import unwrap
@@ -94,7 +94,7 @@ def axis_frequencies(
         before = focus
     if not rows:
         layer, why = next(iter(refused.items()))
-        raise InputError(f"axis: no layer can be measured ({layer!r}: {why}); pass another axis or other layers")
+        raise Code.UNSUPPORTED(f"axis: no layer can be measured ({layer!r}: {why}); pass another axis or other layers")
     frame = pd.DataFrame(rows)
     frame.attrs["refused"] = refused
     return frame
@@ -214,7 +214,5 @@ def _summed(parts: np.ndarray, loud: np.ndarray) -> tuple[float, float, float]:
 
 def _axis(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value == 0:
-        raise InputError(
-            f"{name}: {shown(value)} is not an axis of an output (n, ...); pass a whole number other than 0"
-        )
+        raise is_not(name, value, "an axis of an output (n, ...)", "a whole number other than 0")
     return int(value)

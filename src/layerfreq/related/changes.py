@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.curves import ReadOnly
 from layerfreq.data.validation import Curve, as_features
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import Code, is_not, naming, none_given
 from layerfreq.measure.options import as_seed
 from layerfreq.network.find import unwrap
 from layerfreq.plots import axes_for
@@ -199,16 +199,16 @@ def output_change(
     states = [_outputs(before, "before"), _outputs(after, "after"), *(_outputs(one, "others") for one in others)]
     for name, one in zip(("after", *["others"] * len(others)), states[1:], strict=True):
         if one.shape != states[0].shape:
-            raise InputError(f"{name}: shape {tuple(one.shape)}, before has {tuple(states[0].shape)}; pass the same")
+            raise Code.SHAPE(f"{name}: shape {tuple(one.shape)}, before has {tuple(states[0].shape)}; pass the same")
     base, change = states[0], states[1] - states[0]
     n, c = base.shape
     whole = float(np.mean(change**2))
     if whole == 0:
-        raise InputError("after: the same as before at every point; pass two states that differ")
+        raise Code.CONSTANT("after: the same as before at every point; pass two states that differ")
     mean = change.mean(axis=0)
     shift = float(np.mean(mean**2)) / whole
     if 1 - shift < 1e-20 or float(np.ptp(change, axis=0).max()) <= _rounding(states[:2]):
-        raise InputError("after: before plus one constant, which has no frequency; pass two states that differ in more")
+        raise Code.CONSTANT("after: before plus one constant; pass two states that differ in more than that")
     rng = np.random.default_rng(seed)
     rows = [base, change, *(one - base for one in states[2:])]
     rows += [change[rng.permutation(n)] for _ in range(shuffles)]
@@ -217,7 +217,7 @@ def output_change(
     found = error_spectrum(inputs, columns, np.zeros_like(columns), frequencies, method=method)
     energy = found.columns[0].reshape(len(found.k), -1, c).mean(axis=2).T
     if energy[0].max() <= 0 and cutoff is None:
-        raise InputError("before: the same at every point, so that half of its variance is nowhere; pass cutoff")
+        raise Code.CONSTANT("before: the same at every point, so that half of its variance is nowhere; pass cutoff")
     extra = len(others)
     return Change(
         k=found.k.copy(),
@@ -287,7 +287,7 @@ def run_change(
     controls, seed = _count(controls, "controls", least=0), as_seed(seed)
     network = copy.deepcopy(unwrap(model))
     if at is None and not isinstance(inputs, (Tensor, np.ndarray)):
-        raise InputError("at: inputs that are not tensors or arrays do not say where the points are; pass at=(n, d)")
+        raise none_given("at", "at=(n, d), since inputs that are no tensor or array do not say where the points are")
     before, (a, buffers) = _state(run, step_a, network, inputs, softmax)
     after, (b, _) = _state(run, step_b, network, inputs, softmax)
     load_kept(run, step_a, network)
@@ -319,10 +319,8 @@ def _stepped(a: Tensor, b: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _outputs(value: Any, name: str) -> Float64[np.ndarray, "n c"]:
-    try:
+    with naming(name):
         return as_features(value).cpu().double().numpy()
-    except InputError as error:
-        raise InputError(str(error).replace("features", name)) from None
 
 
 def _rounding(states: list[np.ndarray]) -> float:
@@ -341,13 +339,13 @@ def _half(k: Curve, energy: Curve) -> float:
 
 def _cutoff(cutoff: Any) -> float:
     if isinstance(cutoff, bool) or not isinstance(cutoff, (int, float, np.number)) or not 0 < cutoff < np.inf:
-        raise InputError(f"cutoff: {shown(cutoff)} is not positive; pass a k in radians per unit of the inputs")
+        raise is_not("cutoff", cutoff, "positive", "a k in radians per unit of the inputs")
     return float(cutoff)
 
 
 def _count(value: Any, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= MOST:
-        raise InputError(f"{name}: {shown(value)} is not a whole number from {least} to {MOST}; pass one, such as 10")
+        raise is_not(name, value, f"a whole number from {least} to {MOST}", "one, such as 10")
     return int(value)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.arraylike import as_frame
 from layerfreq.data.validation import as_features
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, naming, wrong_length
 from layerfreq.plots import axes_for, style
 from layerfreq.related.kept import KeptWeights
 from layerfreq.runs.run import Run
@@ -75,7 +75,7 @@ def neuron_condensation(weight: Any, bias: Any = None) -> dict[str, float]:
     cosine = neuron_similarity(weight, bias)
     m, d = len(cosine), rows.shape[1]
     if m < 2:
-        raise InputError(f"weight: {m} of {len(rows)} neurons have weights; pass two or more that are not all zero")
+        raise Code.EMPTY(f"weight: {m} of {len(rows)} neurons have weights; pass two or more that are not all zero")
     pairs = np.abs(cosine[np.triu_indices(m, 1)])
     return {
         "neurons": float(len(rows)),
@@ -132,7 +132,7 @@ def run_condensation(run: Run | str | Path, model: nn.Module | None = None) -> p
             if int((_rows(weight, bias) != 0).any(dim=1).sum()) > 1:
                 rows.append({"step": step, "layer": layer, "depth": depth, **neuron_condensation(weight, bias)})
     if not rows:
-        raise InputError(f"run: no layer of {str(kept.run.path)!r} has input weights of two neurons; check the run")
+        raise Code.MISSING(f"run: no layer of {str(kept.run.path)!r} has input weights of two neurons; check the run")
     return pd.DataFrame(rows).astype({"neurons": int, "silent": int, "inputs": int})
 
 
@@ -163,16 +163,12 @@ def plot_condensation(frame: pd.DataFrame, ax: Axes | None = None, unit: str = "
 
 def _rows(weight: Any, bias: Any) -> Tensor:
     """Return (m, d) float64 input weights, the bias as the last of them."""
-    try:
+    with naming("weight"):
         rows = as_features(weight).cpu().double()
-    except InputError as error:
-        raise InputError(str(error).replace("features", "weight")) from None
     if bias is None:
         return rows
-    try:
+    with naming("bias"):
         more = as_features(bias).cpu().double()
-    except InputError as error:
-        raise InputError(str(error).replace("features", "bias")) from None
     if more.shape != (len(rows), 1):
-        raise InputError(f"bias: {len(more)} for {len(rows)} neurons; pass one per neuron, or None")
+        raise wrong_length("bias", len(more), len(rows), "neurons")
     return torch.cat([rows, more], dim=1)

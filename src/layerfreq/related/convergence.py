@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import Code, InputError, shown
 from layerfreq.plots import LABELS, style
 from layerfreq.related.kept import KeptWeights
 from layerfreq.runs.run import Run
@@ -62,9 +62,7 @@ def layer_convergence(run: Run | str | Path, model: nn.Module | None = None, ste
     kept = KeptWeights(run, model)
     last = kept.steps[-1]
     if len(kept.steps) < 3:
-        raise InputError(
-            f"run: weights at {len(kept.steps)} steps only, {kept.steps}; a rate takes two steps before the last"
-        )
+        raise Code.MISSING(f"run: weights at {len(kept.steps)} steps only, {kept.steps}; a rate takes three or more")
     wanted = kept.steps[:-1] if steps is None else _steps(steps, kept.steps)
     end = kept.at(last)
     distances: dict[str, list[float]] = {layer: [] for layer in end}
@@ -91,7 +89,7 @@ def layer_convergence(run: Run | str | Path, model: nn.Module | None = None, ste
                 }
             )
     if not rows:
-        raise InputError(f"run: no weight differs between step {wanted[0]} and the last one, {last}; check the run")
+        raise Code.CONSTANT(f"run: no weight differs between step {wanted[0]} and the last one, {last}; check the run")
     frame = pd.DataFrame(rows)
     frame.attrs["still"] = still
     return frame

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.curves import ReadOnly
 from layerfreq.data.targets import read_targets
-from layerfreq.errors import InputError, first_line, listed, shown
+from layerfreq.errors import Code, InputError, converting, is_not, listed, unknown
 from layerfreq.measure.options import as_seed
 from layerfreq.related.outputs import network_outputs
 
@@ -82,9 +82,9 @@ class ImageFrequency(ReadOnly):
         import matplotlib.pyplot as plt
 
         wanted = listed(self.classes[:6] if classes is None else classes, "classes", "ids of classes") or [None]
-        unknown = next((one for one in wanted if one not in self.classes), None)
-        if unknown is not None:
-            raise InputError(f"classes: no {unknown!r}; there are {shown(self.classes.tolist())}")
+        other = next((one for one in wanted if one not in self.classes), None)
+        if other is not None:
+            raise unknown("classes", other, self.classes.tolist())
         figure, axes = plt.subplots(
             2, len(wanted), figsize=(1.6 * len(wanted) + 1, 3.8), layout="constrained", squeeze=False
         )
@@ -193,7 +193,7 @@ def image_frequency(
     most = max(1, min(h, w) // 4)
     patch = min(2, most) if patch is None else _whole(patch, "patch", 1, most, f" for images of {h} x {w}")
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-        raise InputError(f"share: {shown(share)} is not a share of the frequencies; pass a number between 0 and 1")
+        raise is_not("share", share, "a share of the frequencies", "a number between 0 and 1")
     like = images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images))
     dtype = like.dtype if like.is_floating_point() else torch.float32
     ids, transformed = np.unique(y), np.fft.fft2(x)
@@ -243,35 +243,31 @@ def _first(order: np.ndarray, groups: np.ndarray, sizes: np.ndarray, share: floa
 def _losses(outputs: np.ndarray, y: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean cross-entropy and accuracy by class."""
     if outputs.shape[1] <= y.max():
-        raise InputError(
-            f"labels: class id {y.max()} for a model with {outputs.shape[1]} outputs; pass columns of its output"
-        )
+        raise Code.SHAPE(f"labels: class id {y.max()} for {outputs.shape[1]} outputs; pass columns of the outputs")
     if not np.isfinite(outputs).all():
-        raise InputError("model: its outputs are NaN or infinite; pass one from before the training diverged")
+        raise Code.NOT_FINITE("model: its outputs are NaN or infinite; pass one from before the training diverged")
     loss = nn.functional.cross_entropy(torch.from_numpy(outputs), torch.from_numpy(y), reduction="none").numpy()
     right = outputs.argmax(axis=1) == y
     return np.array([loss[y == one].mean() for one in ids]), np.array([right[y == one].mean() for one in ids])
 
 
 def _images(images: Any, labels: Any) -> tuple[Float64[np.ndarray, "n k h w"], Int64[np.ndarray, " n"]]:
-    try:
+    with converting("images", "(n, channels, h, w) numbers"):
         x = torch.as_tensor(images).detach().cpu().double().numpy()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"images: cannot be used ({first_line(error)}); pass (n, channels, h, w) numbers") from None
     x = x[:, None] if x.ndim == 3 else x
     if x.ndim != 4 or min(x.shape) == 0 or min(x.shape[2:]) < 4:
-        raise InputError(f"images: shape {tuple(x.shape)}; pass (n, channels, h, w) with sides of four pixels or more")
+        raise Code.SHAPE(f"images: shape {tuple(x.shape)}; pass (n, channels, h, w) with sides of four pixels or more")
     if not np.isfinite(x).all():
-        raise InputError("images: NaN or infinite; clean or drop them")
+        raise Code.NOT_FINITE("images: NaN or infinite; clean or drop them")
     y = read_targets(labels, len(x))
     if y.ndim != 1:
         raise InputError("labels: floats; pass class ids, one integer per image")
     if len(torch.unique(y)) < 2:
-        raise InputError("labels: one class only, which is told from nothing; pass images of two or more")
+        raise Code.CONSTANT("labels: one class only, which is told from nothing; pass images of two or more")
     return x, y.numpy()
 
 
 def _whole(value: Any, name: str, least: int, most: int, of: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise InputError(f"{name}: {shown(value)} is not a whole number from {least} to {most}{of}; pass one")
+        raise is_not(name, value, f"a whole number from {least} to {most}{of}", "one")
     return int(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, no_such
 from layerfreq.files import natural
 from layerfreq.network.find import unwrap
 from layerfreq.runs.run import Run
@@ -33,9 +33,7 @@ class KeptWeights:
         self.run = run if isinstance(run, Run) else Run(run)
         self.steps = kept_steps(self.run.path)
         if not self.steps:
-            raise InputError(
-                f"run: {str(self.run.path)!r} kept no weights; train with Monitor(..., run=..., checkpoints=True)"
-            )
+            raise no_such("run", "weights in", self.run.path, "train anew, a Monitor with checkpoints=True")
         parameters = [] if model is None else unwrap(model).named_parameters()
         self._shapes = {name: value.shape for name, value in parameters}  # none: those of the step that is read first
 
@@ -53,10 +51,8 @@ class KeptWeights:
             value = state.get(name)
             if value is None or value.shape != shape:
                 there = "is not there" if value is None else f"has shape {tuple(value.shape)}"
-                raise InputError(
-                    f"run: {str(weights_at(self.run.path, step))!r} holds the weights of another model ({name!r} "
-                    f"{there}, not {tuple(shape)}); pass the run's own kind, or move the file away"
-                )
+                path, why = str(weights_at(self.run.path, step)), f"{name!r} {there}, not {tuple(shape)}"
+                raise Code.CONFLICT(f"run: {path!r} holds the weights of another model ({why}); pass that one")
             _refuse_nan(self.run, step, name, value)
             layer, _, own = name.rpartition(".")
             found.setdefault(layer or WHOLE, {})[own] = value.double()
@@ -89,7 +85,5 @@ def _is_mask(value: Tensor) -> bool:
 
 def _refuse_nan(run: Run, step: int, name: str, value: Tensor) -> None:
     if not bool(torch.isfinite(value).all()):
-        raise InputError(
-            f"run: {name!r} is NaN or infinite in the weights that {str(run.path)!r} kept at step {step}; use steps "
-            "from before the training diverged"
-        )
+        where = f"in the weights that {str(run.path)!r} kept at step {step}"
+        raise Code.NOT_FINITE(f"run: {name!r} is NaN or infinite {where}; use steps from before the training diverged")

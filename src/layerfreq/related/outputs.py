@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import nn
 
 from layerfreq.data.inputs import batches, blaming_inputs, call, on_device, owned
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.isolation.preserve import untouched
 from layerfreq.trace.hooks import first_tensor
 
@@ -23,7 +23,7 @@ def network_outputs(model: nn.Module, inputs: Any, softmax: bool = False) -> Flo
             with blaming_inputs(model, x):
                 value = first_tensor(call(model, owned(on_device(model, x))))
             if value is None:
-                raise InputError(f"model: {type(model).__name__} returns no tensor of floats; pass one that does")
+                raise Code.UNSUPPORTED(f"model: {type(model).__name__} returns no tensor of floats; pass one that does")
             value = value.detach().double().cpu().reshape(len(value), -1)
             rows.append(value.softmax(dim=1) if softmax else value)
     return torch.cat(rows).numpy()

@@ -16,7 +16,7 @@ from layerfreq.data.source import InMemory
 from layerfreq.data.targets import read_targets
 from layerfreq.data.validation import Scale, as_cutoffs, as_features, as_scale
 from layerfreq.engines import Points, enough_memory, read_points
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.options import as_seed
 from layerfreq.plots import axes_for
@@ -152,17 +152,17 @@ def suspects(features: Any, targets: Any, inv_delta: Any = None, *, scale: Scale
     read = read_targets(targets, len(x))
     as_scale(scale)
     if len(x) < 3:
-        raise InputError(f"features: {len(x)} points have no surroundings; pass three or more")
+        raise Code.EMPTY(f"features: {len(x)} points have no surroundings; pass three or more")
     classes = torch.unique(read) if read.ndim == 1 else None
     y = read.double() if classes is None else (read[:, None] == classes).double()
     if bool((y == y[0]).all()):
-        raise InputError("targets: all equal, so that none stands out; pass targets that vary")
+        raise Code.CONSTANT("targets: all equal, so that none stands out; pass targets that vary")
     with torch.no_grad(), enough_memory(len(x), x.shape[1]):
         points = read_points(InMemory(x.cpu()), scale)
         gain = float(points.gain[0])
         unit = {"raw": gain * gain, "rms": points.spread or 1.0, "maxabs": 1.0}[scale]
         if points.radius == 0 or points.coincident == len(x):
-            raise InputError(f"features: all {len(x)} points are in one place; pass features that vary")
+            raise Code.CONSTANT(f"features: all {len(x)} points are in one place; pass features that vary")
         cutoff = _chosen(points, y, seed) if inv_delta is None else _given(inv_delta) / unit
         low, own, others = torch.empty_like(y), torch.empty(len(x)).double(), torch.empty(len(x)).double()
         for rows, squared in _distances(points, torch.arange(len(x))):
@@ -185,7 +185,7 @@ def suspects(features: Any, targets: Any, inv_delta: Any = None, *, scale: Scale
 def _given(inv_delta: Any) -> float:
     found = as_cutoffs([inv_delta] if isinstance(inv_delta, (int, float)) else inv_delta)
     if len(found) != 1:
-        raise InputError(f"inv_delta: {len(found)} cutoffs; pass one, or None for the best of some")
+        raise Code.SHAPE(f"inv_delta: {len(found)} cutoffs; pass one, or None for the best of some")
     return float(found[0])
 
 

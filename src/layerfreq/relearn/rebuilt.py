@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.inputs import batches
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, none_given, unsupported
 from layerfreq.network.find import hidden_layers, unwrap
 from layerfreq.runs.run import Run
 
@@ -41,10 +41,8 @@ def rebuilt(run: Run, rebuild: Callable[[Run], Source] | None) -> Source:
         InputError: If nobody does.
     """
     if rebuild is None:
-        raise InputError(
-            f"model: none for {str(run.path)!r}; pass its model, inputs and targets, or for a run of an experiment "
-            "rebuild=layerfreq.experiments.source_of"
-        )
+        remedy = "pass its model, inputs and targets, or rebuild=layerfreq.experiments.source_of"
+        raise Code.EMPTY(f"model: none for {str(run.path)!r}; {remedy}")
     return rebuild(run)
 
 
@@ -63,9 +61,9 @@ def given(model: nn.Module, inputs: Any, targets: Any) -> Source:
     model = copy.deepcopy(unwrap(model))
     parts = list(batches(inputs, targets))
     if any(not hasattr(x, "shape") for x, _ in parts):
-        raise InputError("inputs: dicts and tuples are not supported here; pass one tensor a point")
+        raise unsupported("inputs", "a dict or tuple", "one tensor per point")
     if any(y is None for _, y in parts):
-        raise InputError("targets: None; pass one for each input, or an iterable of (inputs, targets) batches")
+        raise none_given("targets", "one for each input, or an iterable of (inputs, targets) batches")
 
     def fresh(seed: int) -> nn.Module:
         one = copy.deepcopy(model)

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor, nn
 
 from layerfreq.data.validation import Scale
-from layerfreq.errors import InputError, did_you_mean, listed, shown
+from layerfreq.errors import Code, InputError, is_not, listed, no_such, unknown
 from layerfreq.files import sweep, write_whole
 from layerfreq.measure.measure import spectrum
 from layerfreq.network.extract import layer_features
@@ -69,16 +69,15 @@ class Design:
     def __post_init__(self) -> None:
         for name, known in (("heads", [*DEPTHS, "own"]), ("scales", ["raw", "rms"]), ("optimizers", list(FIXED))):
             if not isinstance(getattr(self, name), (list, tuple)):
-                raise InputError(f"{name}: {shown(getattr(self, name))} is not a tuple of names; choose among {known}")
+                raise is_not(name, getattr(self, name), "a tuple of names", f"some of {known}")
             for one in getattr(self, name):
                 if one not in known:
-                    raise InputError(f"{name}: unknown {shown(one)}; {did_you_mean(str(one), known)}")
-        numbers = {"seeds": self.seeds, "points": self.points, "budget": self.budget, "batch": self.batch or 1}
-        for name, number in numbers.items():
-            if not isinstance(number, Integral):
-                raise InputError(f"{name}: {shown(number)} is not a whole number; pass one")
-        if self.seeds < 1 or self.points < 2 or self.budget < 1 or (self.batch is not None and self.batch < 1):
-            raise InputError("seeds, budget and batch are at least 1, points at least 2; choose larger numbers")
+                    raise unknown(name, one, known)
+        batch = 1 if self.batch is None else self.batch
+        for name, number in {"seeds": self.seeds, "points": self.points, "budget": self.budget, "batch": batch}.items():
+            least = 2 if name == "points" else 1
+            if not isinstance(number, Integral) or number < least:
+                raise is_not(name, number, f"a whole number from {least} on", "one")
         if not all(0 < share < 1 for share in self.shares) or not self.shares:
             raise InputError(f"shares: {self.shares} are not all between 0 and 1; pass such as 0.5, 0.25")
 
@@ -148,9 +147,9 @@ def relearn(
     """
     design = Design() if design is None else design
     if not isinstance(design, Design):
-        raise InputError(f"design: {shown(design)} is not a Design; pass relearn.Design(...), or None")
+        raise is_not("design", design, "a Design", "relearn.Design(...), or None")
     if tell is not None and not callable(tell):
-        raise InputError(f"tell: {shown(tell)} is not a function; pass tell(done, total, what), or None")
+        raise is_not("tell", tell, "a function", "tell(done, total, what), or None")
     steps, cuts = _numbers(steps, "steps"), _numbers(cuts, "cuts")
     runs = expand([run])
     plans = []
@@ -178,7 +177,7 @@ def _numbers(values: Any, argument: str) -> list[int] | None:
     found = listed(values, argument, "whole numbers")
     for one in found:
         if not isinstance(one, Integral):
-            raise InputError(f"{argument}: {shown(one)} is not a whole number; pass some such as [0, 1]")
+            raise is_not(argument, one, "a whole number", "some such as [0, 1]")
     return [int(one) for one in found]
 
 
@@ -199,14 +198,14 @@ def cells_of(
     """
     kept = kept_steps(run.path)
     if not kept:
-        raise InputError(f"run: {str(run.path)!r} kept no weights; train anew, a Monitor with checkpoints=True")
-    unknown = [step for step in steps or [] if step not in kept]
-    if unknown:
-        raise InputError(f"steps: no weights of step {unknown[0]} in {str(run.path)!r}; it has {kept}")
+        raise no_such("run", "weights in", run.path, "train anew, a Monitor with checkpoints=True")
+    others = [step for step in steps or [] if step not in kept]
+    if others:
+        raise Code.MISSING(f"steps: no weights of step {others[0]} in {str(run.path)!r}; it has {kept}")
     layers = ["", *layers_of(run, source)]
-    unknown = [cut for cut in cuts or [] if not 0 <= cut < len(layers)]
-    if unknown:
-        raise InputError(f"cuts: no cut {unknown[0]}; choose among 0 (inputs) .. {len(layers) - 1} ({layers[-1]})")
+    others = [cut for cut in cuts or [] if not 0 <= cut < len(layers)]
+    if others:
+        raise Code.UNKNOWN(f"cuts: no cut {others[0]}; choose among 0 (inputs) .. {len(layers) - 1} ({layers[-1]})")
     return [
         Cell(step, cut, layers[cut] or "inputs", scale, optimizer, head)
         for step in (kept if steps is None else sorted(set(steps)))
@@ -234,11 +233,11 @@ def open_results(folder: Path, design: Design, resume: bool) -> None:
         text = yaml.safe_dump(plan, sort_keys=False)
         write_whole(file, lambda at: at.write_text(text))
     elif not resume:
-        raise InputError(f"run: {str(folder)!r} holds results already; resume it, or remove that folder")
+        raise Code.EXISTS(f"run: {str(folder)!r} holds results already; resume it, or remove that folder")
     before = read_config(file, {})
     for key, value in plan.items():
         if before.get(key) != value:
-            raise InputError(f"{key}: {str(folder)!r} was begun with {before.get(key)!r}, not {value!r}; keep it")
+            raise Code.EXISTS(f"{key}: {str(folder)!r} was begun with {before.get(key)!r}, not {value!r}; keep it")
     sweep(folder)
     for name in ("cells", "curves"):
         (folder / name).mkdir(exist_ok=True)

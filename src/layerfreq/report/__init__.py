@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import Code, InputError, no_such, none_given, shown
 from layerfreq.files import as_path, write_whole
 from layerfreq.report.collect import collect, title_of
 from layerfreq.runs.run import Run
@@ -63,23 +63,23 @@ def write_report(
     given: Any = runs
     several = given if isinstance(given, (list, tuple)) else [given]
     if (model is None) != (inputs is None) or (targets is not None and model is None):
-        raise InputError("model: given without inputs, or inputs or targets without a model; pass all, or none of them")
+        raise Code.CONFLICT("model: given without inputs, or these or targets without a model; pass all or none")
     if rebuild is not None and (model is not None or not callable(rebuild)):
         raise InputError(f"rebuild: {shown(rebuild)} together with a model, or no function; pass one that takes a run")
     runs = [one if isinstance(one, Run) else Run(one) for one in several]
     if not runs:
-        raise InputError("runs: none given; name at least one run's folder")
+        raise none_given("runs", "at least one run's folder")
     path = runs[0].path / "report.html" if path is None else as_path(path, "out")
     if path.is_dir():
-        raise InputError(f"out: {str(path)!r} is a folder; name a file in it, such as {str(path / 'report.html')!r}")
+        raise Code.EXISTS(f"out: {str(path)!r} is a folder; name a file in it, such as {str(path / 'report.html')!r}")
     if not path.parent.is_dir():
-        raise InputError(f"out: no folder {str(path.parent)!r}; make it first")
+        raise no_such("out", "folder", path.parent, "make it first")
     trainings, names, cases = _named(runs)
     found = collect(trainings, names, cases)
     errors = any(run.errors is not None for run in found.runs)
     if not found.records and not errors and sum(1 for run in found.runs if run.metrics) < 2:
         where = ", ".join(repr(str(run.path)) for run in runs)
-        raise InputError(f"run: nothing measured yet in {where}; measure at least one step first")
+        raise Code.MISSING(f"run: no measurement in {where}; measure at least one step first")
     from layerfreq.report.page import page
     from layerfreq.report.sections.gather import Given, add_sections
 

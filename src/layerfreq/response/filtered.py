@@ -16,7 +16,7 @@ from layerfreq.data.targets import Targets
 from layerfreq.data.validation import Curve
 from layerfreq.engines import pick_engine
 from layerfreq.engines.base import RowCurves, enough_memory
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError
 from layerfreq.measure.sampling import draw
 from layerfreq.measure.strategies import Meeting
 from layerfreq.response.given import Given
@@ -48,7 +48,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
     whole = np.mean(both**2, axis=0)
     target = float(whole[:c].mean())
     if target > 0 and not total.whole[:c].any():
-        raise InputError(f"rows: all targets among the {rows} rows drawn are zero; draw more rows")
+        raise Code.CONSTANT(f"rows: all targets among the {rows} rows drawn are zero; draw more rows")
     # A band is told where windows hold another point, on average, and the target's energy is above rounding.
     double = name == "reference" or (name == "blocked" and x.dtype == torch.float64)
     rounding = max(given.rounding, KNOWN[double]) * target

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from layerfreq.data.arraylike import as_array
 from layerfreq.data.targets import read_targets
-from layerfreq.data.validation import Curve, as_features
-from layerfreq.errors import InputError
+from layerfreq.data.validation import Curve, as_features, increasing
+from layerfreq.errors import Code, InputError, converting, naming, wrong_length
 
 MOST = 3  # dimensions that grids and scattered points may have
 
@@ -61,9 +61,7 @@ class Given:
         x = self.inputs.cpu().double().numpy()
         x = x[:, x.min(axis=0) < x.max(axis=0)]
         if x.shape[1] > MOST:
-            raise InputError(
-                f"method: {method!r} takes 1 to {MOST} dimensions, inputs have {x.shape[1]}; pass 'filter'"
-            )
+            raise Code.UNSUPPORTED(f"method: {method!r} takes {MOST} dimensions, not {x.shape[1]}; pass 'filter'")
         return x
 
 
@@ -77,24 +75,21 @@ def as_given(inputs: Any, targets: Any, outputs: Any) -> Given:
     """
     x = _numbers(inputs, "inputs")
     if len(x) == 1:
-        raise InputError("inputs: one point has no frequencies; pass several points")
+        raise Code.EMPTY("inputs: one point has no frequencies; pass several points")
     y = read_targets(targets, len(x))
     out = _numbers(outputs, "outputs")
     if len(out) != len(x):
-        raise InputError(f"outputs: {len(out)} for {len(x)} points; pass one output a point")
+        raise wrong_length("outputs", len(out), len(x), "points")
     if bool((x == x[0]).all()):
-        raise InputError(
-            f"inputs: all {len(x)} points are in one place, which has no frequencies; pass inputs that vary"
-        )
+        raise Code.CONSTANT(f"inputs: all {len(x)} points are in one place; pass inputs that vary")
     span = float((x.double() - x[0].double()).abs().max())
     if not 1e-100 < span < 1e100:
         raise InputError(f"inputs: they range over {span:.1g}, whose powers leave float64; scale them")
     out, notes = out.cpu().double(), []
     if y.ndim == 1:
         if out.shape[1] <= int(y.max()):
-            raise InputError(
-                f"outputs: {out.shape[1]} columns for class ids up to {int(y.max())}; pass one column a class "
-                "(for regression pass targets as floats)"
+            raise Code.SHAPE(
+                f"outputs: {out.shape[1]} columns for class ids to {int(y.max())}; pass one column per class"
             )
         sums = out.sum(dim=1)
         if bool((out >= 0).all()) and bool((sums - 1).abs().max() < 1e-3):
@@ -107,14 +102,12 @@ def as_given(inputs: Any, targets: Any, outputs: Any) -> Given:
     rounding = max(Given.rounding, (8 * torch.finfo(y.dtype).eps) ** 2 if y.is_floating_point() else 0.0)
     y = y.double()
     if out.shape[1] != y.shape[1]:
-        raise InputError(
-            f"outputs: {out.shape[1]} columns for targets of {y.shape[1]}; pass outputs of the targets' shape"
-        )
+        raise Code.SHAPE(f"outputs: {out.shape[1]} columns for {y.shape[1]} of targets; pass as many")
     largest = max(float(y.abs().max()), float(out.abs().max()))
     if 0 < largest < 1e-150:
-        raise InputError(f"targets and outputs: at most {largest:.1g}, whose square is 0 in float64; scale both up")
+        raise InputError(f"targets: with outputs at most {largest:.1g}, whose square is 0 in float64; scale both up")
     if largest > 1e150:
-        raise InputError(f"targets or outputs: {largest:.1g}, whose square overflows float64; scale both down")
+        raise InputError(f"targets: with outputs up to {largest:.1g}, whose square overflows; scale both down")
     return Given(x, y.numpy(), (y - out).numpy(), tuple(notes), rounding)
 
 
@@ -126,17 +119,8 @@ def as_frequencies(frequencies: Any) -> Curve | None:
     """
     if frequencies is None:
         return None
-    k = as_reals(frequencies, "frequencies", "pass increasing floats >= 0").reshape(-1)
-    if len(k) == 0:
-        raise InputError("frequencies: empty; pass increasing floats >= 0, or None for the data's own")
-    wrong = k[~(np.isfinite(k) & (k >= 0))]
-    if len(wrong):
-        raise InputError(f"frequencies: {wrong[0]:g} is not a finite number >= 0; pass increasing floats >= 0")
-    falls = np.flatnonzero(np.diff(k) <= 0)
-    if len(falls):
-        at = int(falls[0])
-        raise InputError(f"frequencies: {k[at]:g} is followed by {k[at + 1]:g}; sort them, without duplicates")
-    return k
+    k = as_reals(frequencies, "frequencies", "increasing floats >= 0").reshape(-1)
+    return increasing(k, "frequencies", k >= 0, ">= 0")
 
 
 def as_reals(value: Any, argument: str, remedy: str) -> np.ndarray:
@@ -145,7 +129,7 @@ def as_reals(value: Any, argument: str, remedy: str) -> np.ndarray:
     Raises:
         InputError: If they are anything else: complex numbers, booleans, text.
     """
-    try:
+    with converting(argument, remedy):
         found = as_array(value, argument)
         if isinstance(found, Tensor):
             found = found.detach().cpu()
@@ -154,10 +138,6 @@ def as_reals(value: Any, argument: str, remedy: str) -> np.ndarray:
         if found.dtype.kind not in "iuf":
             raise TypeError(found.dtype)
         return found.astype(np.float64)
-    except InputError:
-        raise
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{argument}: cannot be read as numbers; {remedy}") from None
 
 
 def refuse_beyond(k: Curve | None, limit: float, why: str) -> None:
@@ -167,7 +147,5 @@ def refuse_beyond(k: Curve | None, limit: float, why: str) -> None:
 
 
 def _numbers(value: Any, argument: str) -> Tensor:
-    try:
+    with naming(argument):
         return as_features(value)
-    except InputError as error:
-        raise InputError(str(error).replace("features", argument)) from None

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from layerfreq.data.validation import Curve
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import InputError, first_line, is_not
 from layerfreq.response.given import Given, refuse_beyond
 from layerfreq.response.result import ErrorSpectrum, blind_chance, of_bands
 from layerfreq.response.rings import Rings
@@ -53,10 +53,8 @@ def find_grid(x: Float64[np.ndarray, "n d"], eps: float = 0.0) -> Grid:
         step = (order[-1] - order[0]) / (count - 1)
         at = (values - order[0]) / step
         if np.abs(at - np.rint(at)).max() > max(SLACK, min(blur / step, MOST_SLACK)):
-            raise InputError(
-                f"inputs: no regular grid, steps along dimension {axis} go from {gaps[~near].min():.4g} to "
-                f"{gaps.max():.4g}; pass method='scattered'"
-            )
+            steps = f"steps along dimension {axis} are {gaps[~near].min():.4g} to {gaps.max():.4g}"
+            raise InputError(f"inputs: no regular grid, {steps}; pass method='scattered'")
         place = place * count + np.rint(at).astype(np.int64)
         shape.append(count)
         steps.append(float(step))
@@ -69,13 +67,10 @@ def find_grid(x: Float64[np.ndarray, "n d"], eps: float = 0.0) -> Grid:
         filled = len(np.unique(place))
     text = " x ".join(map(str, shape))
     if filled < n:
-        raise InputError(
-            f"inputs: {n - filled} of {n} points are in the place of another (grid of {text}); average or drop them"
-        )
+        raise InputError(f"inputs: {n - filled} of {n} points share a place (grid of {text}); average or drop them")
     if filled < size:
         raise InputError(
-            f"inputs: {size - filled} of the {size} places of the grid of {text} are empty; fill them, or pass "
-            "method='scattered'"
+            f"inputs: {size - filled} of {size} places of the grid of {text} are empty; pass method='scattered'"
         )
     return Grid(place, tuple(shape), tuple(steps))
 
@@ -175,7 +170,7 @@ def _window(name: Any, shape: tuple[int, ...]) -> np.ndarray:
     from scipy.signal import get_window
 
     if not isinstance(name, (str, tuple)):
-        raise InputError(f"window: {shown(name)} is not the name of a window of SciPy's; pass 'hann' or None")
+        raise is_not("window", name, "the name of a window of SciPy's", "'hann' or None")
     try:
         for count in shape:
             weight = weight[..., None] * get_window(name, count)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from layerfreq.data.targets import read_targets
-from layerfreq.errors import InputError, did_you_mean, shown
+from layerfreq.errors import Code, InputError, is_not, shown, unknown
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.options import as_seed
 from layerfreq.measure.sampling import row_limit
@@ -101,10 +101,10 @@ def error_spectrum(
         array([0., 1.])
     """
     if method not in ("auto", *METHODS):
-        raise InputError(f"method: unknown {method!r}; {did_you_mean(str(method), ['auto', *METHODS])}")
+        raise unknown("method", method, ["auto", *METHODS])
     for name, flag in (("center", center), ("phase_blind", phase_blind), ("floor", floor)):
         if not isinstance(flag, (bool, np.bool_)):
-            raise InputError(f"{name}: {shown(flag)} is neither True nor False; pass one of them")
+            raise is_not(name, flag, "True or False", "one of them")
     seed, k = as_seed(seed), as_frequencies(frequencies)
     given = as_given(inputs, targets, outputs)
     why = ""
@@ -117,9 +117,7 @@ def error_spectrum(
     }  # fmt: skip
     for name, value in said.items():
         if value is not None and method not in TAKES[name]:
-            raise InputError(
-                f"{name}: method {method!r} has no such option; leave it out, or pass method={TAKES[name][0]!r}"
-            )
+            raise Code.CONFLICT(f"{name}: not an option of method {method!r}; pass method={TAKES[name][0]!r}")
     if method == "grid":
         found = on_grid(given, k, window=window, center=center, phase_blind=phase_blind)
     elif method == "scattered":
@@ -165,12 +163,12 @@ def as_error_options(error: Any) -> dict[str, Any] | None:
             f"error: {shown(error)} is neither a method nor options; pass 'auto', {', '.join(map(repr, METHODS))}, "
             "or a dict of options of error_spectrum"
         )
-    unknown = next((name for name in error if name not in OPTIONS), None)
-    if unknown is not None:
-        raise InputError(f"error: no option {unknown!r}; {did_you_mean(str(unknown), OPTIONS)}")
+    other = next((name for name in error if name not in OPTIONS), None)
+    if other is not None:
+        raise unknown("error", other, OPTIONS)
     method = error.get("method", "auto")
     if method not in ("auto", *METHODS):
-        raise InputError(f"error: no method {method!r}; {did_you_mean(str(method), ('auto', *METHODS))}")
+        raise unknown("error", method, ("auto", *METHODS))
     as_frequencies(error.get("frequencies"))
     as_seed(error.get("seed", 0))
     return dict(error)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layerfreq.data.validation import Curve
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, InputError
 from layerfreq.response.given import Given, as_reals, refuse_beyond
 from layerfreq.response.grid import find_grid
 from layerfreq.response.jackknife import groups, standard_error
@@ -113,18 +113,13 @@ def _along(inputs: Tensor, direction: Any) -> tuple[np.ndarray, str]:
         p = p * torch.sign(p[p.abs().argmax()])
         said = "along the inputs' first principal direction"
     else:
-        p = torch.from_numpy(
-            as_reals(direction, "direction", "pass one number per dimension of the inputs").reshape(-1)
-        )
+        p = torch.from_numpy(as_reals(direction, "direction", "one number per dimension of the inputs").reshape(-1))
         if len(p) != x.shape[1] or not bool(torch.isfinite(p).all()) or not float(p.norm()) > 0:
-            raise InputError(
-                f"direction: {len(p)} numbers for {x.shape[1]} dimensions, or none that leads anywhere; pass one "
-                "finite number each"
-            )
+            raise Code.SHAPE(f"direction: {len(p)} numbers for {x.shape[1]} dimensions; pass finite ones, not all 0")
         p, said = p / p.norm(), "along the given direction"
     along = (x @ p).numpy()
     if not along.max() - along.min() > 1e-12 * float(x.abs().max()):
-        raise InputError("direction: the inputs do not vary along it; pass another, or None for the principal one")
+        raise Code.CONSTANT("direction: the inputs do not vary along it; pass another, or None for the principal one")
     return along, said
 
 

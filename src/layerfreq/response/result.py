@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64
 
 from layerfreq.data.curves import ReadOnly
 from layerfreq.data.validation import Curve
-from layerfreq.errors import InputError
+from layerfreq.errors import is_not
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ class ErrorSpectrum(ReadOnly):
 
     def _learned(self, threshold: float, errors: float) -> float | None:
         if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold < np.inf:
-            raise InputError(f"threshold: {threshold!r} is not a positive number; 0.1 is ten per cent of amplitude")
+            raise is_not("threshold", threshold, "a positive number", "0.1 for ten per cent of amplitude")
         k, worst = self.k[self.told], self.relative[self.told]
         if self.stderr is not None:
             worst = worst + errors * np.nan_to_num(self.stderr[self.told])

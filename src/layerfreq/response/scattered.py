@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Complex128, Float64
 
 from layerfreq.data.validation import Curve
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import Code, InputError, is_not, shown
 from layerfreq.response.given import Given, as_reals, refuse_beyond
 from layerfreq.response.grid import Grid, find_grid
 from layerfreq.response.jackknife import groups, standard_error
@@ -134,14 +134,13 @@ def _box(x: np.ndarray, grid: Grid | None, period: Any) -> tuple[Float64[np.ndar
     counts = np.array(grid.shape if grid else [distinct(one[:, None]) for one in x.T], dtype=np.float64)
     sides = spans * counts / (counts - 1)
     if period is not None:
-        given = as_reals(period, "period", "pass the sides of the box").reshape(-1)
+        given = as_reals(period, "period", "the sides of the box").reshape(-1)
         if len(given) not in (1, len(spans)):
-            raise InputError(f"period: {len(given)} sides for {len(spans)} dimensions; pass one each, or one for all")
+            raise Code.SHAPE(f"period: {len(given)} sides for {len(spans)} dimensions; pass one each, or one for all")
         sides = np.array(np.broadcast_to(given, spans.shape))
         if not np.isfinite(sides).all() or (sides < spans).any():
             raise InputError(
-                f"period: {shown(period)} is not finite, or shorter than the inputs' range {spans.tolist()}; pass the "
-                "box's sides"
+                f"period: {shown(period)} is not finite, or below the range {spans.tolist()}; pass the box's sides"
             )
     if grid is not None and period is None:
         return sides, grid.shape
@@ -167,7 +166,7 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
         return np.full(n, 1 / n), []
     if isinstance(weights, str):
         if weights != "density":
-            raise InputError(f"weights: {weights!r} is not 'density'; pass that, None, or one number a point")
+            raise is_not("weights", weights, "'density'", "that, None, or one number per point")
         from scipy.stats import gaussian_kde
 
         some = np.random.default_rng(seed).permutation(n)[:KERNELS]
@@ -177,14 +176,12 @@ def as_weights(weights: Any, x: Float64[np.ndarray, "n d"], seed: int) -> tuple[
             for at, image in _images(x, 3 * np.sqrt(np.diag(kernels.covariance))):
                 density[at] += kernels(image.T)
         except (np.linalg.LinAlgError, ValueError):
-            raise InputError("weights: the points lie in a plane or line, and have no density; pass weights") from None
+            raise Code.CONSTANT("weights: points in a plane or line have no density; pass weights") from None
         w = 1 / np.maximum(density, 1e-3 * np.median(density))
         return w / w.sum(), ["weights are one over a Gaussian density estimate, mirrored at the edges of the points"]
-    w = as_reals(weights, "weights", "pass one positive number per point").reshape(-1)
+    w = as_reals(weights, "weights", "one positive number per point").reshape(-1)
     if len(w) != n or not np.isfinite(w).all() or not (w > 0).all():
-        raise InputError(
-            f"weights: {len(w)} for {n} points, or not all finite and > 0; pass one positive number per point"
-        )
+        raise Code.SHAPE(f"weights: {len(w)} for {n} points, or not all > 0; pass one positive number per point")
     w = w / w.max()
     w = w / w.sum()
     if 1 / (w @ w) < LEAST:
@@ -211,9 +208,8 @@ def _way(n: int, modes: int) -> tuple[Callable[..., np.ndarray], str]:
     if find_spec("finufft") is not None:
         return _finufft, "sums by finufft"
     if n * modes > MOST:
-        raise InputError(
-            f"inputs: {n} points and {modes} modes are too many for a direct sum; pip install finufft, or pass lower "
-            "frequencies"
+        raise Code.MEMORY(
+            f"inputs: {n} points and {modes} modes are too many; pip install finufft, or pass lower frequencies"
         )
     return direct, "direct sums, since finufft is not installed"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from layerfreq.data.validation import SCALES
-from layerfreq.errors import InputError, first_line, shown
+from layerfreq.errors import Code, InputError, damaged, shown
 from layerfreq.files import sweep, write_whole
 
 if TYPE_CHECKING:
@@ -53,14 +53,12 @@ def begin(path: Path, config: Mapping[str, Any], *, overwrite: bool) -> Path | N
     if replaced:
         remove_parts(path)
     if (path / "config.yaml").exists():
-        raise InputError(
-            f"run: {str(path)!r} holds another run; choose another directory, or resume that one "
-            f"(run=Run({str(path)!r}) resumes it, overwrite=True replaces it)"
-        )
+        remedy = f"choose another directory, resume it (run=Run({str(path)!r})) or replace it (overwrite=True)"
+        raise Code.EXISTS(f"run: {str(path)!r} holds another run; {remedy}")
     if path.is_dir() and all(part.name.startswith(".partial-") for part in path.iterdir()):
         sweep(path)
     if path.exists() and not replaced and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"run: {str(path)!r} is not an empty directory; choose another one")
+        raise Code.EXISTS(f"run: {str(path)!r} is not an empty directory; choose another one")
     made = next((p for p in [*reversed(path.parents), path] if not p.exists()), None)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -72,7 +70,7 @@ def begin(path: Path, config: Mapping[str, Any], *, overwrite: bool) -> Path | N
     except OSError as error:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
-        raise InputError(f"run: cannot write to {str(path)!r} ({error.strerror}); choose another place") from None
+        raise Code.FAILED(f"run: cannot write to {str(path)!r} ({error.strerror}); choose another place") from None
     return made
 
 
@@ -90,7 +88,7 @@ def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> di
     try:
         found = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"run: {str(path)!r} is damaged ({first_line(error)}); {remedy}") from None
+        raise damaged("run", path, error, remedy) from None
     found = {} if found is None else found
     if not isinstance(found, dict):
         raise InputError(f"run: {str(path)!r} holds a {type(found).__name__}, not names and values; {remedy}")
@@ -98,7 +96,7 @@ def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> di
         found["studies"] = found.pop("parts")
     for name, some in kinds.items():
         if not isinstance(found.get(name), (*some, type(None))):
-            raise InputError(f"run: {str(path)!r} says {name}: {shown(found[name])}, which it cannot be; {remedy}")
+            raise Code.DAMAGED(f"run: {str(path)!r} says {name}: {shown(found[name])}, which it cannot be; {remedy}")
     return found
 
 
@@ -124,10 +122,7 @@ def is_part(name: Any) -> bool:
 def refuse_parts(path: Path, names: Iterable[str]) -> None:
     """Raise an InputError if a run has parts, which hold the measurements."""
     for name in names:
-        raise InputError(
-            f"run: {str(path)!r} has parts {', '.join(names)}; take one, as run.parts[{name!r}], or its folder "
-            f"{str(path / name)!r}"
-        )
+        raise Code.CONFLICT(f"run: {str(path)!r} has parts {', '.join(names)}; take one, as run.parts[{name!r}]")
 
 
 def plain(value: Any) -> Any:
@@ -162,7 +157,7 @@ def read_frames(folder: Path, pattern: re.Pattern[str], columns: list[str]) -> l
             return [read_frame(part, pattern, columns) for part in parts]
         except FileNotFoundError:  # the run is being rewound: look again at what is there
             if not left:
-                raise InputError(f"run: files in {str(folder)!r} come and go; try again later") from None
+                raise Code.CONFLICT(f"run: files in {str(folder)!r} come and go; try again later") from None
             time.sleep(0.05)
     return []
 
@@ -176,23 +171,23 @@ def read_frame(part: Path, pattern: re.Pattern[str], columns: list[str]) -> pd.D
     import pandas as pd
 
     if not pattern.fullmatch(part.name):
-        raise InputError(f"run: {str(part)!r} is not a file of the run (of a sync client?); move it away")
+        raise Code.DAMAGED(f"run: {str(part)!r} is not a file of the run (of a sync client?); move it away")
     try:
         frame = pd.read_parquet(part)
     except FileNotFoundError:
         if part.is_symlink():
-            raise InputError(f"run: {str(part)!r} leads nowhere; move it away") from None
+            raise Code.DAMAGED(f"run: {str(part)!r} leads nowhere; move it away") from None
         raise
     except Exception as error:  # damaged files raise dozens of types
-        raise InputError(f"run: {str(part)!r} is damaged ({first_line(error)}); move it away") from None
+        raise damaged("run", part, error, "move it away") from None
     for name in columns:
         if name not in frame:
-            raise InputError(f"run: {str(part)!r} has no column {name!r}; move it away")
+            raise Code.DAMAGED(f"run: {str(part)!r} has no column {name!r}; move it away")
         number = pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name])
         if number == (name in TEXT) and len(frame):
-            raise InputError(f"run: {str(part)!r} has {frame[name].dtype} in column {name!r}; move it away")
+            raise Code.DAMAGED(f"run: {str(part)!r} has {frame[name].dtype} in column {name!r}; move it away")
     if "scale" in columns and not bool(frame["scale"].isin(SCALES).to_numpy().all()):
-        raise InputError(f"run: {str(part)!r} has other scales than {', '.join(SCALES)}; move it away")
+        raise Code.DAMAGED(f"run: {str(part)!r} has other scales than {', '.join(SCALES)}; move it away")
     frame.attrs = _about(frame.attrs)  # pyright: ignore[reportAttributeAccessIssue]
     return frame
 

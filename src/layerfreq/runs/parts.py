@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.files import write_whole
 from layerfreq.runs.files import part_names, plain
 from layerfreq.runs.run import Run
@@ -28,10 +28,10 @@ def open_parts(run: Run, about: Mapping[str, Mapping[str, Any]]) -> dict[str, Ru
     if not known and not names:
         return dict.fromkeys(about, run)
     if not known and any((run.path / folder).is_dir() for folder in ("spectra", "errors", "metrics")):
-        raise InputError(f"run: {str(run.path)!r} has no parts {', '.join(names)}; choose another directory")
+        raise Code.EXISTS(f"run: {str(run.path)!r} has no parts {', '.join(names)}; choose another directory")
     if known and set(known) != set(names):
         theirs, ours = ", ".join(known), ", ".join(names) or "no parts"
-        raise InputError(f"run: {str(run.path)!r} has parts {theirs}, not {ours}; choose another directory")
+        raise Code.EXISTS(f"run: {str(run.path)!r} has parts {theirs}, not {ours}; choose another directory")
     if not known:
         text = yaml.safe_dump(plain({**config, "parts": names}), sort_keys=False)
         write_whole(run.path / "config.yaml", lambda at: at.write_text(text, encoding="utf-8"))

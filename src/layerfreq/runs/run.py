@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerfreq.data.arraylike import as_frame
 from layerfreq.data.notes import as_metrics, as_step
-from layerfreq.errors import InputError, Named
+from layerfreq.errors import Code, InputError, Named, no_such
 from layerfreq.files import as_path, natural, write_whole
 from layerfreq.layers import LayerSpectra
 from layerfreq.response.result import ErrorSpectrum
@@ -80,7 +80,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = as_path(path, "run")
         if not (self.path / "config.yaml").is_file():
-            raise InputError(f"run: no run at {str(path)!r} (config.yaml is missing); check the path")
+            raise Code.MISSING(f"run: no run at {str(path)!r} (config.yaml is missing); check the path")
         self._pending: list[dict[str, Any]] = []
         self._made: Path | None = None  # the outermost folder that was made for it
 
@@ -314,7 +314,7 @@ class Run:
 
         frame = self.spectra
         if not len(frame):
-            raise InputError(f"run: nothing measured yet in {str(self.path)!r}; measure at least one step first")
+            raise no_such("run", "measurement in", self.path, "measure at least one step first")
         if steps is not None:
             wanted = [measured_step(one, self.steps(), self.path) for one in several(steps, "steps")]
             frame = frame[frame["step"].isin(wanted)]
@@ -339,7 +339,7 @@ class Run:
 
         measured = list(read_errors(self.errors))
         if not measured:
-            raise InputError(f"run: no error by frequency in {str(self.path)!r}; pass Monitor(..., error='auto')")
+            raise no_such("run", "error by frequency in", self.path, "pass Monitor(..., error='auto')")
         return figure_learning(measured, self.unit)
 
     def report(self, path: str | Path | None = None) -> Path:

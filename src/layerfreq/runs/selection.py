@@ -9,7 +9,7 @@ from typing import Any
 from layerfreq.data.notes import as_step
 from layerfreq.data.scales import in_order
 from layerfreq.data.validation import SCALES, as_scale
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import Code, no_such, none_given, shown
 from layerfreq.layers import LayerSpectra
 from layerfreq.measure.result import Spectrum
 from layerfreq.network.naming import pick
@@ -28,13 +28,13 @@ def measured_step(step: Any, steps: list[int], path: Path) -> int:
         InputError: If it was not measured; names nearby steps.
     """
     if not steps:
-        raise InputError(f"run: nothing measured yet in {str(path)!r}; measure at least one step first")
+        raise no_such("run", "measurement in", path, "measure at least one step first")
     if isinstance(step, int) and not isinstance(step, bool) and -len(steps) <= step < 0:
         return steps[step]
     wanted = as_step(step)
     if wanted not in steps:
         near = sorted(sorted(steps, key=lambda one: abs(one - wanted))[:3])
-        raise InputError(f"step: {shown(step)} was not measured; near it are {', '.join(map(str, near))}")
+        raise Code.MISSING(f"step: {shown(step)} was not measured; near it are {', '.join(map(str, near))}")
     return wanted
 
 
@@ -49,7 +49,7 @@ def several(given: Any, what: str) -> list[Any]:
     except TypeError:  # one value; a tensor without axes says only here that it cannot be gone through
         found = [given]
     if not found:
-        raise InputError(f"{what}: none given; name at least one, or leave it out for all")
+        raise none_given(what, "at least one, or leave it out for all")
     return found
 
 
@@ -69,7 +69,7 @@ def at_scales(frame: Any, scale: Any) -> Any:
     wanted = [as_scale(one) for one in several(scale, "scale")]
     missing = next((one for one in wanted if one not in has), None)
     if missing is not None:
-        raise InputError(f"scale: {missing!r} was not measured; choose among {', '.join(has)}")
+        raise Code.MISSING(f"scale: {missing!r} was not measured; choose among {', '.join(has)}")
     return frame[frame["scale"].isin(wanted)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code, none_given
 from layerfreq.files import as_path
 from layerfreq.runs.run import Run
 
@@ -23,15 +23,15 @@ def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
         InputError: If a folder holds no run, a run is given twice, or has parts.
     """
     if not runs:
-        raise InputError("runs: none given; name at least one run's folder")
+        raise none_given("runs", "at least one run's folder")
     found: list[tuple[Run, str]] = []
     for given in runs:
         path = given.path if isinstance(given, Run) else as_path(given, "run")
         parts = Run(path).parts if (path / "config.yaml").is_file() else {}
         if parts:
-            raise InputError(
-                f"runs: {str(path)!r} has parts {', '.join(parts)}, which are not seeds of one another; name one, such "
-                f"as {str(path / next(iter(parts)))!r}"
+            names, one = ", ".join(parts), str(path / next(iter(parts)))
+            raise Code.CONFLICT(
+                f"runs: {str(path)!r} has parts {names}, not seeds of one another; name one, as {one!r}"
             )
         inner = sorted(p.parent for p in path.glob("*/config.yaml"))
         if any((path / folder).is_dir() for folder in ("spectra", "errors", "metrics")) or not inner:
@@ -43,6 +43,6 @@ def expand(runs: Sequence[Run | str | Path]) -> list[tuple[Run, str]]:
     seen: set[Path] = set()
     for run, _ in found:
         if run.path.resolve() in seen:
-            raise InputError(f"runs: {str(run.path)!r} is given twice; each run counts once")
+            raise Code.CONFLICT(f"runs: {str(run.path)!r} is given twice; each run counts once")
         seen.add(run.path.resolve())
     return found

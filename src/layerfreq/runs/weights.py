@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, damaged
 from layerfreq.extras import needs
 from layerfreq.files import write_whole
 
@@ -57,12 +57,12 @@ def read_weights(folder: Path, step: int) -> dict[str, Tensor]:
     """
     path = weights_at(folder, step)
     if not path.exists():
-        raise InputError(f"step: {str(folder)!r} kept no weights at step {step}; it has {kept_steps(folder)}")
+        raise Code.MISSING(f"step: {str(folder)!r} kept no weights at step {step}; it has {kept_steps(folder)}")
     read = _safetensors().load_file
     try:
         return read(path)
     except Exception as error:  # its own kind, and the system's
-        raise InputError(f"run: {str(path)!r} is damaged ({first_line(error)}); move it away") from None
+        raise damaged("run", path, error, "move it away") from None
 
 
 def load_weights(folder: Path, step: int, model: nn.Module) -> None:
@@ -76,7 +76,7 @@ def load_weights(folder: Path, step: int, model: nn.Module) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         path, first = weights_at(folder, step), str(error).splitlines()[-1].strip()
-        raise InputError(f"run: {str(path)!r} holds the weights of another model ({first}); pass that one") from None
+        raise Code.CONFLICT(f"run: {str(path)!r} holds the weights of another model ({first}); pass that one") from None
 
 
 def weights_at(folder: Path, step: int) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from layerfreq.errors import InputError, first_line, listed, shown
+from layerfreq.errors import first_line, is_not, listed
 from layerfreq.layers import LayerSpectra
 from layerfreq.response.result import ErrorSpectrum
 from layerfreq.trackers.csv import CSV
@@ -115,10 +115,7 @@ class Trackers:
         self._trackers, self._failed = listed(trackers, "trackers", "trackers"), set()
         for one in self._trackers:
             if isinstance(one, type) or not all(callable(getattr(one, name, None)) for name in ("log", "close")):
-                raise InputError(
-                    f"trackers: {shown(one)} is none; pass objects with log(step, scalars, figure) and close(), "
-                    "such as layerfreq.trackers.trackers.CSV('spectra.csv')"
-                )
+                raise is_not("trackers", one, "a tracker", "objects such as trackers.CSV('spectra.csv')")
 
     def log(self, step: int, found: Mapping[str, tuple[Sequence[LayerSpectra], ErrorSpectrum | None]]) -> None:
         """Log what was measured at a step to all of them; the figure is that of the first part.

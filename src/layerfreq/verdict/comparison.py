@@ -11,7 +11,7 @@ import numpy as np
 
 from layerfreq.data.notes import as_step
 from layerfreq.data.scales import in_order
-from layerfreq.errors import InputError, shown, warn_caller
+from layerfreq.errors import Code, InputError, shown, warn_caller
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import expand
 from layerfreq.verdict.alike import unlike
@@ -74,7 +74,7 @@ def compare(
     shared = [set(map(tuple, table[["layer", "scale"]].to_numpy())) for table in tables]
     if not shared[0] & shared[1]:
         layers = [", ".join(map(str, table["layer"].unique()[:3])) for table in tables]
-        raise InputError(f"runs: no layer is in both at one scale ({layers[0]} ...; {layers[1]} ...); compare others")
+        raise Code.CONFLICT(f"runs: no layer is in both at one scale ({layers[0]}; {layers[1]}); compare others")
     whole: Any = pd.concat(tables)
     rows = []
     for scale in in_order(whole["scale"]):
@@ -95,7 +95,7 @@ def _steps(tables: Sequence[Any], step: Any) -> list[int]:
         both = sorted(known[0] & known[1])
         if not both:
             ends = [f"{min(one, default='none')} to {max(one, default='none')}" for one in known]
-            raise InputError(f"runs: no step was measured in all ({ends[0]}; {ends[1]}); pass step=(of a, of b)")
+            raise Code.CONFLICT(f"runs: no step was measured in all ({ends[0]}; {ends[1]}); pass step=(of a, of b)")
         return [both[-1], both[-1]]
     pair = list(step) if isinstance(step, (tuple, list)) else [step, step]
     if len(pair) != 2:
@@ -103,7 +103,7 @@ def _steps(tables: Sequence[Any], step: Any) -> list[int]:
     for side, at, steps in zip("ab", pair, known, strict=True):
         if as_step(at) not in steps:
             some = ", ".join(map(str, sorted(steps)[-3:]))
-            raise InputError(f"step: {shown(at)} was not measured in all runs of {side}; the last that were are {some}")
+            raise Code.MISSING(f"step: {shown(at)} was not measured in all runs of {side}; pass such as {some}")
     return [as_step(at) for at in pair]
 
 

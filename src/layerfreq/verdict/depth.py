@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from layerfreq.data.scales import in_order, spoken
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import expand, unit_of
 from layerfreq.verdict.alike import hardly_trained, unlike
@@ -185,7 +185,7 @@ def verdict(
     found = expand(given)
     why = "" if together else unlike([run for run, _ in found])
     if why:
-        raise InputError(f"runs: of different kinds ({why}); judge each by itself, or pass together=True (--together)")
+        raise Code.CONFLICT(f"runs: of different kinds ({why}); pass one kind, or together=True (--together)")
     medians = medians_of(found)
     unit = unit_of([run for run, _ in found])
     scales = {name: _of_training(one, found) for name, one in judge(medians, unit).items()}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfreq.errors import InputError, shown
+from layerfreq.errors import no_such
 from layerfreq.runs.files import read_frames
 from layerfreq.runs.run import Run
 from layerfreq.verdict.regression import LEVEL
@@ -107,7 +107,7 @@ def league(results: pd.DataFrame, *, by: Sequence[str] = SETUP, fixed: Sequence[
     needed = [*by, *(fixed if fixed is not FIXED else ()), *SETUP, *PLACE, "steps", "censored"]
     missing = [name for name in dict.fromkeys(needed) if name not in results]
     if missing:
-        raise InputError(f"results: no column {shown(missing[0])}; pass the table of relearn, or name others")
+        raise no_such("results", "column", missing[0], "pass the table of relearn, or name others")
     fixed = [name for name in fixed if name in results]
     rows = []
     for setup, part in results.groupby(list(by)):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from layerfreq.errors import InputError
+from layerfreq.errors import is_not
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import unit_of
 from layerfreq.verdict.alike import unlike
@@ -57,7 +57,7 @@ def judge_speed(runs: Sequence[tuple[Run, str]], error: float | None = None, *, 
         InputError: If the error is not a number above 0.
     """
     if error is not None and not (isinstance(error, Real) and 0 < error < math.inf):
-        raise InputError(f"error: {error!r} is not a valid loss above 0; pass the loss whose steps are compared")
+        raise is_not("error", error, "a loss above 0", "the loss whose steps are compared")
     question = "Does depth shorten training"
     why = "" if together else unlike([run for run, _ in runs])
     if why:

@@ -17,7 +17,7 @@ from layerfreq.data.targets import Targets
 from layerfreq.engines.base import Engine, Points, RowCurves, chunks
 from layerfreq.engines.cuda.exponentials import CHAIN, Ladder, ladder
 from layerfreq.engines.reference import Sums
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.extras import needs
 
 MATRIX_MODE = "tf32x3"  # three TF32 products make one of float32's accuracy; "ieee" before Ampere
@@ -284,7 +284,7 @@ def check_device(device: torch.device) -> bool:
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not interpreted:
-        raise InputError("engine: 'cuda' needs features on a CUDA device; pass device='cuda'")
+        raise Code.UNSUPPORTED("engine: 'cuda' needs features on a CUDA device; pass device='cuda'")
     return interpreted
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from layerfreq.data.validation import Curve
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import Code, InputError, unknown
 from layerfreq.experiments.figures.published import Line, Panel
 from layerfreq.measure.result import Spectrum
 
@@ -134,11 +134,11 @@ def compare(panel: Panel, ours: Mapping[str, Spectrum]) -> Comparison:
     import pandas as pd
 
     if panel.edges is None:
-        raise InputError(f"panel: {panel.figure} {panel.name} holds no RDF; choose one that does")
+        raise Code.MISSING(f"panel: {panel.figure} {panel.name} holds no RDF; choose one that does")
     rows, quotients = [], {}
     for name, spectrum in ours.items():
         if name not in panel.lines:
-            raise InputError(f"ours: no published curve {name!r}; {did_you_mean(name, panel.lines)}")
+            raise unknown("ours", name, panel.lines)
         cells = _covered(panel.edges, spectrum, name)
         row, quotient = _one(panel, panel.lines[name], spectrum, cells)
         rows.append({"figure": panel.figure, "panel": panel.name, "curve": name, **row})
@@ -152,10 +152,8 @@ def _covered(edges: Curve, spectrum: Spectrum, name: str) -> slice:
     slack, u = 1e-12, spectrum.inv_delta  # as `Spectrum.at` has it
     inside = np.flatnonzero((edges >= u[0] * (1 - slack)) & (edges <= u[-1] * (1 + slack)))
     if len(inside) <= FEWEST:
-        raise InputError(
-            f"ours: the cutoffs {u[0]:.4g} .. {u[-1]:.4g} of {name!r} cover {max(0, len(inside) - 1)} cells of the "
-            f"published grid {edges[0]:.4g} .. {edges[-1]:.4g}; measure on a wider grid"
-        )
+        grid = f"the published grid {edges[0]:.4g} .. {edges[-1]:.4g}"
+        raise InputError(f"ours: {name!r} at {u[0]:.4g} .. {u[-1]:.4g} leaves {grid}; measure on a wider grid")
     return slice(int(inside[0]), int(inside[-1]))
 
 
@@ -165,7 +163,7 @@ def _one(panel: Panel, line: Line, spectrum: Spectrum, cells: slice) -> tuple[di
     edges, x, theirs = panel.edges[cells.start : cells.stop + 1], panel.x[cells], line.y[cells]
     quotient = averaged(spectrum, edges)
     if not quotient.max() > 0:
-        raise InputError("ours: a spectrum's LFR does not rise over the published grid; its target does not vary there")
+        raise Code.CONSTANT("ours: an LFR does not rise over the published grid; pass one whose target varies there")
     area = area_between(edges, quotient, theirs)
     fine = np.geomspace(edges[0], edges[-1], FINE)
     exact = summit(fine, spectrum.at(fine).rdf)

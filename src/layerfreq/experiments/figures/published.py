@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from layerfreq.data.validation import Curve
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import unknown
 
 FILE = Path(__file__).with_suffix(".parquet")  # columns figure, panel, curve, x, y, x_err, y_err
 MNIST, RESNET, ACCURACY, SINE, DEPTH = "mnist_rdf", "r18_rdf", "r18_acc", "fig_sin", "fig1a"
@@ -105,7 +105,7 @@ def panel(figure: str, name: str) -> Panel:
     for given, column, what in ((figure, "figure", "figure"), (name, "panel", "name")):
         known = sorted(set(frame[column]))
         if given not in known:
-            raise InputError(f"{what}: no published {given!r}; {did_you_mean(given, known)}")
+            raise unknown(what, given, known)
         frame = frame[frame[column] == given]
     edges = _edges(figure, name)
     if figure == SINE:  # of the first vertices, those whose cells begin at a cutoff; LFR has a value at each

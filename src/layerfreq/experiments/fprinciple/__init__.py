@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerfreq.errors import InputError, did_you_mean
+from layerfreq.errors import Code, no_such, unknown
 from layerfreq.experiments import Progress, Request, Table
 from layerfreq.experiments.fprinciple import classes, fits, optimizers
 from layerfreq.experiments.fprinciple.figures import draw
@@ -155,9 +155,9 @@ def run(config: Config, request: Request) -> None:
     """
     for part in config.parts:
         if part not in PARTS:
-            raise InputError(f"part: unknown {part!r}; {did_you_mean(part, list(PARTS))}")
+            raise unknown("part", part, PARTS)
     if request.device not in ("cpu", "auto"):
-        raise InputError(f"device: {request.device!r}, but fprinciple runs on the CPU; leave --device out")
+        raise Code.UNSUPPORTED(f"device: {request.device!r}, but fprinciple runs on the CPU; leave --device out")
     parts = config.parts or tuple(PARTS)
     if "cifar" in parts:
         _images(config)  # what cannot be loaded is said first
@@ -191,7 +191,7 @@ def read(out: Path) -> Any:
 
     files = [file for part in PARTS for file in sorted((Run(out).path / "cells").glob(f"{part}-seed-*.parquet"))]
     if not files:
-        raise InputError(f"run: nothing measured yet in {str(out)!r}; resume it")
+        raise no_such("run", "measurement in", out, "resume it")
     return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
 

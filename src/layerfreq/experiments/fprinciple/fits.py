@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from layerfreq.errors import InputError
+from layerfreq.errors import Code
 from layerfreq.experiments import Progress
 from layerfreq.response import error_spectrum
 
@@ -97,7 +97,7 @@ class Fit:
             loss = nn.functional.mse_loss(model(self.inputs), self.targets)
             if step % self.every == 0 or step == self.steps:
                 if not math.isfinite(float(loss.detach())):
-                    raise InputError(f"{self.case}: the loss is {float(loss)} at step {step}; report it")
+                    raise Code.FAILED(f"rate: the loss of {self.case} is {float(loss)} at step {step}; report it")
                 yield self.case, step, "loss", math.nan, float(loss.detach())
                 with torch.no_grad():
                     for what, k, value in self.observe(model):

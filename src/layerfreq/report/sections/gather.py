@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.inputs import batches, count
 from layerfreq.data.targets import as_numbers
-from layerfreq.errors import InputError, first_line
+from layerfreq.errors import Code, InputError, first_line
 from layerfreq.network.find import unwrap
 from layerfreq.related.kept import load_kept
 from layerfreq.report.collect import Shown
@@ -124,7 +124,7 @@ class Given:
     def __init__(self, model: nn.Module, inputs: Any, targets: Any, runs: Sequence[Run]) -> None:
         parts = list(batches(inputs, targets, whole=True))
         if len(parts) > 1 and not all(isinstance(x, Tensor) for x, _ in parts):
-            raise InputError("inputs: batches of dicts or tuples; pass one dict or tuple of all points")
+            raise Code.UNSUPPORTED("inputs: batches of dicts or tuples; pass one dict or tuple of all points")
         self.inputs = parts[0][0] if len(parts) == 1 else torch.cat([x for x, _ in parts])
         known = all(y is not None for _, y in parts)
         self.targets: Any = torch.cat([as_numbers(y) for _, y in parts]) if known else None
