@@ -173,6 +173,20 @@ def test_it_takes_one_pass_where_features_have_no_room_and_their_centres_do():
     close(streamed["act"], found["act"])
 
 
+def test_batches_are_cut_where_layers_are_wide(monkeypatch, held):
+    model = made("convolutions")[0]
+    exact = as_held(model, X, rows=ROWS)
+    del held[:]
+    monkeypatch.setattr("layerfreq.measure.known.PIECE", 4 * 4096 * 20)
+    seen = runs(model)
+    for given in ((X, Y), (in_batches(X),)):
+        found = layer_spectra(model, *given, rows=ROWS, engine="cpu")
+        assert max(seen) == 20
+        for name in exact:
+            close(found[name], exact[name])
+    assert set(held) == {20}
+
+
 class ByBatch(nn.Module):
     """Takes the mean of the batch away: what a point's features are depends on the others in it."""
 

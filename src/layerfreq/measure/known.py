@@ -20,7 +20,7 @@ from layerfreq.data.source import See, Source
 from layerfreq.data.targets import Targets, prepare_targets, read_targets
 from layerfreq.data.validation import Curve, Scale, as_features
 from layerfreq.engines import USUAL, Engine, RowCurves, pick_engine
-from layerfreq.engines.base import out_of_memory
+from layerfreq.engines.base import FEWEST, out_of_memory
 from layerfreq.engines.cpu.engine import Cpu
 from layerfreq.engines.distances import BYTES, WIDE, Distances, can_look, look
 from layerfreq.engines.passing import Passing
@@ -35,6 +35,9 @@ from layerfreq.network.cuts import Cut
 from layerfreq.network.extract import run_through
 from layerfreq.network.pieces import Held, Pieces
 
+# Bytes of a layer's features in a batch, if its size is ours to choose: beyond 32 MiB the C library gives memory back
+# and asks for it anew at every layer, and to touch it for the first time takes as long as a convolution.
+PIECE = 1 << 24
 DRIFT = 1e-4  # by which a point's features may depend on the batch it is in, where batches are not as they came
 
 
@@ -216,10 +219,11 @@ def in_pieces(
     read = any(cut.reading.name == "positions" for cut in cuts)
     if not drawn or not here or read or not changing.isdisjoint(cut.name for cut in cuts):
         return
-    if not any(cut.each >= WIDE * 4 for cut in cuts) or sharded_modules(model):  # of float32; whose ranks run alike
+    widest = max(cut.each for cut in cuts) if cuts else 0
+    if widest < WIDE * 4 or sharded_modules(model):  # of float32; whose ranks run alike
         return
     try:
-        points = Pieces.of(model, inputs, targets, budget // 4)
+        points = Pieces.of(model, inputs, targets, budget // 4, max(FEWEST, PIECE // widest))
         index = None if points is None else _drawn(points, options)
     except InputError:
         return

@@ -47,7 +47,7 @@ class Pieces:
     size: int
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Any, targets: Any, room: int) -> Pieces | None:
+    def of(cls, model: nn.Module, inputs: Any, targets: Any, room: int, most: int = BATCH) -> Pieces | None:
         """Bring several batches together; None for a single one, or where they cannot be, or are not small.
 
         Args:
@@ -55,11 +55,13 @@ class Pieces:
             inputs: As of `layer_features`; a loader is gone through once.
             targets: In the shape of the inputs, or None with a loader.
             room: Bytes for copies of what a loader brings.
+            most: Points of a batch at most; points in one piece that are more are several batches.
         """
         if not is_loader(inputs):
             x, y = next(batches(inputs, targets, whole=True))
             n = count(x)
-            return None if n <= BATCH else cls(x, Layout(n).label(y)[0], n, BATCH)
+            size = min(BATCH, most)
+            return None if n <= size else cls(x, Layout(n).label(y)[0], n, size)
         if isinstance(inputs, Iterator):
             return None
         number = length_hint(samples_of(inputs) if is_dataset(inputs) else inputs, 1)
@@ -73,7 +75,7 @@ class Pieces:
                 sizes.append(count(x))
                 labels.append(Layout(sizes[-1]).label(y)[0].clone())
         joined = _joined(parts, sizes) if len(parts) > 1 else None
-        return None if joined is None else cls(joined, torch.cat(labels), sum(sizes), max(sizes))
+        return None if joined is None else cls(joined, torch.cat(labels), sum(sizes), min(most, max(sizes)))
 
     def beginning_with(self, first: Int64[Tensor, " r"]) -> Iterator[tuple[Any, Tensor]]:
         """Iterate over batches, inputs and their points' numbers, some points before all others.
