@@ -59,7 +59,7 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch, module, argument, 
 def test_of_two_missing_packages_the_one_asked_for_is_named(monkeypatch):
     for module in ("ray", "joblib"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=r"^backend 'ray': needs ray "):
+    with refuses("backend", Code.PACKAGE, "backend 'ray': needs ray "):
         check_backend("ray", None)
 
 

@@ -11,6 +11,7 @@ from layerfreq.advice.heads import coordinates, held_out, shuffled
 from layerfreq.advice.result import Gap
 from layerfreq.errors import InputError
 from layerfreq.network.labelled import following
+from tests.helpers.refusals import Code, refuses
 
 G = torch.Generator().manual_seed(0)
 IDS = torch.randint(0, 6, (40, 7), generator=G)
@@ -127,7 +128,7 @@ def test_what_only_tells_texts_apart_tells_nothing_of_texts_that_were_held_out()
 
 def test_more_than_memory_holds_is_said_before_it_is_tried(monkeypatch):
     monkeypatch.setattr(points, "free_memory", lambda: 5000)  # of 40 texts, 7 tokens, 6 features, 4 bytes: 6720
-    with pytest.raises(InputError, match=r"features of 40 at 1 layers take 6.72e-06 GB, of 5e-06"):
+    with refuses("inputs", Code.MEMORY, "6.72e-06 GB"):
         advise(Tagger(), IDS, IDS % 2, reading="positions")
 
 

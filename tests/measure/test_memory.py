@@ -216,7 +216,7 @@ def test_points_that_change_between_passes_are_refused():
     seeds = itertools.count()  # of a kind that cannot be put back
     model = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), Noise(), nn.Flatten(), nn.Linear(2048, 2))
     with (
-        pytest.warns(UserWarning, match="a count as it runs"),
+        pytest.warns(UserWarning, match="a count when it runs"),
         refuses("inputs", Code.CONFLICT, "layer '1'"),
     ):
         layer_spectra(model, X, Y, "1", memory=400_000)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from layerfreq import Run
-from layerfreq.errors import InputError
 from layerfreq.verdict import expand, verdict
 from layerfreq.verdict.speedup import judge_speed
 from tests.helpers.medians import write_run
+from tests.helpers.refusals import Code, refuses
 
 
 def test_speed_over_depths(tmp_path):
@@ -25,7 +25,7 @@ def test_speed_over_depths(tmp_path):
     assert "steps to a loss of 0.1 change by -5" in found.sentence
     missed = judge_speed(expand([tmp_path / "e"]), 1e-4)
     assert "did not reach it" in missed.sentence
-    with pytest.raises(InputError, match="error: -1"):
+    with refuses("error", Code.VALUE, "-1"):
         verdict(tmp_path / "e", error=-1.0)
 
 
