@@ -1,7 +1,7 @@
 """Kernels at all cutoffs as polynomials of the distance, for points that keep some distance from each other.
 
 Where distances span few octaves, as they do in many dimensions, the kernels exp(-d u / 2), their derivatives and
-their squares are sums of some twenty Chebyshev polynomials of a place t in [-1, 1], a rational map of the squared
+their squares are sums of 13 to 45 Chebyshev polynomials of a place t in [-1, 1], a rational map of the squared
 distance d. Sums of T_k(t) over pairs cost two operations a polynomial and pair, and vectorise.
 """
 
