@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from layerfreq import Monitor, layer_spectra, spectrum
 from layerfreq.isolation.torch_settings import PLAIN, Flag, plain_products
+from layerfreq.network.extract import Buffer
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -82,7 +83,7 @@ def measured(where, change):
     return monitor.parts["own"]["1"]
 
 
-@pytest.mark.filterwarnings("ignore:.* changes a list as it runs")
+@pytest.mark.filterwarnings("ignore:.* changes a list when it runs")
 @pytest.mark.parametrize("where", ["model", "data set", "reading", "target", "one of several targets"])
 def test_what_the_users_functions_set_is_put_back(where):
     plain = measured(where, lambda: None)
@@ -140,3 +141,48 @@ def test_a_flag_that_another_thread_holds_is_left_to_it(order):
         else:
             step()
     assert now[0] == "caller's"
+
+
+def wide(scale=1.0):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2100), nn.ReLU(), nn.Linear(2100, 2))
+    with torch.no_grad():
+        model[0].weight.mul_(scale), model[0].bias.mul_(scale)
+    return model
+
+
+BATCHES = list(zip(X.split(16), Y.split(16), strict=True))
+WAYS = {"passing by": {"rows": 10}, "held": {}, "streamed": {"memory": 1}, "streamed, drawn": {"memory": 1, "rows": 10}}
+
+
+@pytest.mark.parametrize("engine", ["cpu", "blocked", "reference"])
+@pytest.mark.parametrize("way", WAYS)
+def test_inference_mode_of_the_caller_changes_nothing(way, engine, monkeypatch):
+    model, options = wide(), {**WAYS[way], "inv_delta": GRID["inv_delta"], "engine": engine}
+    plain, held = layer_spectra(model, BATCHES, **options)["1"], []
+    monkeypatch.setattr(Buffer, "put", lambda self, part, n, put=Buffer.put: held.append(n) or put(self, part, n))
+    with torch.inference_mode():
+        inside = layer_spectra(model, BATCHES, **options)["1"]
+        assert torch.is_inference_mode_enabled()
+        assert not torch.is_grad_enabled()
+    np.testing.assert_array_equal(inside.lfr, plain.lfr)
+    assert bool(held) == (way == "held" or (way == "passing by" and engine != "cpu"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("batches", [BATCHES, [(X, Y)]], ids=["several", "one"])
+@pytest.mark.parametrize("rows", [10, None])
+@pytest.mark.filterwarnings("error")
+def test_of_numbers_that_overflow_numpy_neither_warns_nor_raises(rows, batches, count, monkeypatch):
+    monkeypatch.setattr("layerfreq.engines.threads.SMALL", 0)
+    threads, errors = torch.get_num_threads(), np.seterr(all="raise" if count == 1 else "warn")
+    torch.set_num_threads(count)
+    try:
+        options = {"engine": "cpu", "scale": "rms", "rows": rows, "inv_delta": [0.1, 1.0]}
+        plain = layer_spectra(wide(), batches, **options)["1"]
+        for scale in (1e22, 1e35):
+            found = layer_spectra(wide(scale), batches, **options)["1"]
+            np.testing.assert_allclose(found.lfr, plain.lfr, atol=1e-5)
+    finally:
+        torch.set_num_threads(threads)
+        np.seterr(**errors)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,9 @@ _limit = Flag(lambda: [library.num_threads for library in _libraries()], _set)
 @cache
 def _pool(count: int, process: int) -> ThreadPoolExecutor:
     """Threads that stay, and their scratch memory with them; a forked process needs its own."""
-    return ThreadPoolExecutor(count, thread_name_prefix=f"layerfreq-{process}")
+    # What overflows is looked for; of `np.errstate` around them, these threads know nothing.
+    quiet = partial(np.seterr, all="ignore")
+    return ThreadPoolExecutor(count, thread_name_prefix=f"layerfreq-{process}", initializer=quiet)
 
 
 _kept = threading.local()

@@ -122,8 +122,15 @@ def settings_kept() -> Iterator[None]:
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Compute without the caller's autocast, default dtype and default device; also a decorator of functions."""
+    """Compute without the caller's autocast, default dtype and device, and inference mode; also a decorator.
+
+    What overflows, or is no number, is looked for and told: NumPy neither warns of it nor raises.
+    """
     with ExitStack() as stack:
+        stack.enter_context(np.errstate(all="ignore"))
+        if torch.is_inference_mode_enabled():  # tensors made in it cannot be written into where a model runs, outside
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
         stack.enter_context(default_dtype.at(torch.float32))
         for kind in _kinds():
             if torch.is_autocast_enabled(kind):
@@ -138,6 +145,7 @@ class CallersSettings:
 
     def __init__(self) -> None:
         self._dtype, self._device = torch.get_default_dtype(), torch.get_default_device()
+        self._inference, self._errors = torch.is_inference_mode_enabled(), np.geterr()
         self._casts = {kind: torch.get_autocast_dtype(kind) for kind in _kinds() if torch.is_autocast_enabled(kind)}
 
     @contextmanager
@@ -145,6 +153,9 @@ class CallersSettings:
         """Switch them on."""
         with ExitStack() as stack:
             _default_dtype(stack, self._dtype)
+            stack.enter_context(np.errstate(**self._errors))
+            if self._inference:
+                stack.enter_context(torch.inference_mode())
             for kind, dtype in self._casts.items():
                 stack.enter_context(torch.autocast(kind, dtype=dtype))
             if self._device != torch.get_default_device():

@@ -230,7 +230,8 @@ def in_pieces(
     if points is None or index is None:
         return
     for some, wide in _lots(cuts, points.n, index, budget, options):
-        takers = {cut.name: Passing(index, points.n) if cut.name in wide else Held(points.n) for cut in some}
+        with own_settings():
+            takers = {cut.name: Passing(index, points.n) if cut.name in wide else Held(points.n) for cut in some}
         try:
             _pass_by(model, inputs, points, some, index, takers)
         except Exception as error:  # whatever a model raises that does not run on these points together
@@ -241,7 +242,8 @@ def in_pieces(
             return
         for cut in some:
             one = takers.pop(cut.name)
-            found = one.features() if isinstance(one, Held) else one.distances()
+            with own_settings():
+                found = one.features() if isinstance(one, Held) else one.distances()
             if found is not None:
                 yield cut, Seen({scale: found}) if isinstance(found, Distances) else found, points.targets
 
