@@ -92,7 +92,7 @@ def add_exponentials(
                 a_at += BLOCK_K * padded_rows
                 b_at += BLOCK_K * columns
             close = (squared < CLOSE * size) & others
-            if tl.max(tl.max(close.to(tl.int32), axis=1), axis=0) > 0:
+            if tl.max(tl.max(close.to(tl.int32), axis=1), axis=0) > 0:  # pyright: ignore[reportOperatorIssue]
                 squared = _differences(
                     x + row, x_rest + row, y + column, y_rest + column, dim, padded_rows, columns, BLOCK_M, BLOCK_N
                 )
@@ -102,7 +102,7 @@ def add_exponentials(
             place += tl.load(tile_class + tile).to(tl.int64) * functions * rows
         for chain in range(chains):
             power = tl.exp2(squared * -tl.load(exponents + chain))
-            for link in tl.static_range(CHAIN):
+            for link in tl.static_range(CHAIN):  # pyright: ignore[reportGeneralTypeIssues]
                 if link > 0:
                     power *= power
                 if VECTORS:
