@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import layerfreq.measure.measure
-from layerfreq import layer_features, layer_spectra, spectrum
+from layerfreq import Monitor, layer_features, layer_spectra, spectrum
 from layerfreq.data.targets import lots
 from layerfreq.network.outputs import ONE
 from layerfreq.probe import Probe
@@ -192,7 +192,7 @@ def test_one_that_fails_leaves_the_others():
     measured = Probe.of(net(), X, sick, None, {"inv_delta": GRID}).measure(net(), strict=False)
     assert list(measured["labels"].spectra[0]) == ["1", "3"]
     assert measured["sick"].spectra == [{}]
-    assert "residual fails" in measured["sick"].failed["targets"]
+    assert "residual fails" in str(measured["sick"].failed["targets"])
 
 
 def test_a_single_one_has_no_name():
@@ -225,3 +225,17 @@ def test_targets_in_the_order_of_points_do_not_go_with_a_loader_that_shuffles(sh
     else:
         found = layer_spectra(net(), loader, {"labels": None, "own": WAVE}, inv_delta=GRID)
         same(found["own"], found["labels"])
+
+
+WAYS = [{}, {"reading": "mean"}, {"rows": 5}, {"memory": 1}, {"error": {"method": "filter"}}]
+
+
+@pytest.mark.parametrize("targets", [None, {"labels": None, "said": what_it_says}], ids=["labels", "several"])
+@pytest.mark.parametrize("options", WAYS)
+def test_a_batch_with_fewer_labels_than_points_is_refused_also_if_another_has_more(targets, options):
+    batches = list(zip(X.split([40, 40, 10]), Y.split([39, 41, 10]), strict=True))
+    with refuses("targets", Code.SHAPE, "(39,) for 40 inputs"):
+        if "error" in options:
+            Monitor(net(), batches, targets, on_error="raise", **options).measure(0)
+        else:
+            layer_spectra(net(), batches, targets, inv_delta=GRID, **options)

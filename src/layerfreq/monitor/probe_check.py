@@ -44,7 +44,7 @@ def check_points(model: nn.Module, probe: Probe) -> tuple[int, dict[Any, bool]]:
             n += count(x)
             first = (x, y) if first is None else first
             if probe.error is not None:
-                seen.append((coordinates(x).clone() if held is None else coordinates(x)[:0], labels_of(y)))
+                seen.append((coordinates(x).clone() if held is None else coordinates(x)[:0], labels_of(y, count(x))))
             if probe.wanted is None:
                 center = _are_floats(y) if center is None else center
                 if not positions:

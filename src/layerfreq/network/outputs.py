@@ -44,7 +44,7 @@ class Outputs:
         if value.ndim == 0 or len(value) != len(x):
             raise Code.SHAPE(f"error: the model returns {tuple(value.shape)} for {len(x)} points; error=None")
         mine = x[:0] if self._held is not None else x.clone()
-        self._parts.append((mine, labels_of(targets), value.detach().clone()))
+        self._parts.append((mine, labels_of(targets, len(x)), value.detach().clone()))
 
     def whole(self, shards: Shards) -> tuple[Tensor, Tensor, Tensor]:
         """Return (n, d) inputs, (n, ...) targets and (n, ...) outputs of all batches, of all ranks; hold none more."""
@@ -81,11 +81,18 @@ def coordinates(inputs: Any) -> Tensor:
     return tensors[0].detach().reshape(count(inputs), -1)
 
 
-def labels_of(targets: Any) -> Tensor:
-    """Return a batch's targets as a tensor on the CPU, a copy."""
+def labels_of(targets: Any, n: int | None = None) -> Tensor:
+    """Return a batch's targets as a tensor on the CPU, a copy.
+
+    Raises:
+        InputError: If there are none, or not one for each of n points.
+    """
     if targets is None:
         raise none_given("targets", "one for each input besides any function, since error needs labels")
-    return torch.as_tensor(as_array(targets, "targets")).detach().to("cpu", copy=True)
+    found = torch.as_tensor(as_array(targets, "targets")).detach().to("cpu", copy=True)
+    if n is not None and found.shape[:1] != (n,):
+        raise wrong_length("targets", f"shape {tuple(found.shape)}", n)
+    return found
 
 
 def tensor_of(output: Any, argument: str = "error", remedy: str = "pass error=None") -> Tensor:
@@ -175,7 +182,7 @@ class Wanted:
                 continue
             with self._noting(name):
                 make = self._wanted[name]
-                parts.append(labels_of(labels) if make is None else _made(make, inputs, labels, output))
+                parts.append(labels_of(labels, count(inputs)) if make is None else _made(make, inputs, labels, output))
 
     def whole(self, shards: Shards) -> dict[Any, Tensor]:
         """Return name -> the targets of this rank's points, but for those that failed on any rank.

@@ -180,7 +180,7 @@ class Layout:
     """Where the rows of a reading came from.
 
     Attributes:
-        n: Number of samples.
+        n: Number of samples; 0 where that is not known.
         positions: Extents of the axes of positions, such as (h, w).
         reading: Name of the reading.
         channel_first: Whether features stand before positions in the layer's output.
@@ -207,12 +207,12 @@ class Layout:
         """
         y = as_numbers(targets)
         ids = not y.is_floating_point() and not y.is_complex()
+        if self.n and y.shape[:1] != (self.n,):  # of every batch: what one lacks another may have too much
+            raise wrong_length("targets", f"shape {tuple(y.shape)}", self.n)
         if self.reading != "positions":
             if ids and y.ndim > 1:
                 raise Code.SHAPE(f"targets: integers {tuple(y.shape)}; pass reading='positions', or floats for vectors")
             return y, None
-        if y.ndim == 0 or y.shape[0] != self.n:
-            raise wrong_length("targets", f"shape {tuple(y.shape)}", self.n)
         if y.ndim > (1 if ids else 2):
             y = self._by_position(y, ids)
         elif self.positions:
