@@ -1,9 +1,11 @@
 """Shapes in signatures are checked at run time in every test."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -18,6 +20,8 @@ MODULES = [
     for file in sorted(SOURCE.rglob("*.py"))
     if not file.stem.endswith("kernels") and re.search(r"jaxtyping|import .*\bCurve\b", file.read_text())
 ]
+if not torch.cuda.is_available():  # before anything imports Triton: its own functions are then interpreted, too
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 install_import_hook(MODULES, "beartype.beartype")
 settings.register_profile("layerfreq", deadline=None, max_examples=30)
 settings.load_profile("layerfreq")

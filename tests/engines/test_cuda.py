@@ -18,8 +18,6 @@ from tests.helpers.points import points_of
 from tests.helpers.refusals import Code, refuses
 
 GPU = torch.cuda.is_available()
-if not GPU:  # before Triton is imported: its kernels are then interpreted
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 cuda = sys.modules["layerfreq.engines.cuda.engine"]
 needs_triton, needs_gpu = pytest.mark.needs("triton"), pytest.mark.needs("a GPU")
 DEVICE = "cuda" if GPU else "cpu"

@@ -1,15 +1,11 @@
 """Where the engines are tested: the one for GPUs in Triton's interpreter, where there is no GPU."""
 
-import os
-
 import pytest
 import torch
 
 from layerfreq.engines import ENGINES as NAMES
 
 GPU = torch.cuda.is_available()
-if not GPU:  # before Triton is imported: its kernels are then interpreted
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def case(engine, *more):
