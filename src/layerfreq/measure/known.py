@@ -274,6 +274,10 @@ def _lots(
             yield some, wide
 
 
+class _Depends(Exception):
+    """Features depend on what else is in a batch, so that the rest of the pass would be for nothing."""
+
+
 def _pass_by(
     model: nn.Module, inputs: Any, points: Pieces, cuts: Sequence[Cut], index: Tensor, takers: Mapping[str, Any]
 ) -> None:
@@ -282,5 +286,7 @@ def _pass_by(
     def see(name: str, block: Tensor, n: int, numbers: Tensor | None) -> None:
         with torch.no_grad(), torch._C.DisableTorchFunction(), own_settings():
             takers[name].see(numbers, block)
+            if takers[name].drift > DRIFT:
+                raise _Depends
 
     run_through(model, inputs, None, cuts, see, instead=points.beginning_with(index))
