@@ -214,7 +214,7 @@ def test_a_bad_option_on_one_rank_is_the_same_on_all(ranks):
     [
         ({}, ""),
         ({"targets": [0, 1]}, "InputError targets: 2 entries for 5 inputs"),
-        ({"inputs": torch.randn(0, 6), "targets": []}, "InputError inputs: 0 points"),
+        ({"inputs": torch.randn(0, 6), "targets": []}, "InputError inputs: none given"),
         ({"targets": 3}, "InputError targets: "),
         ({"options": {"whole": True, "layers": []}}, "InputError layers: "),
         ({"options": {"whole": True, "layers": [1.5]}}, "InputError layers: [1.5] has no names"),

@@ -113,7 +113,7 @@ def test_a_monitor_draws_fewer_rows_or_leaves_steps_out_and_its_run_says_so(tmp_
         clock.now += 2.0 * part[0]
 
     monitor._budget.rows, monitor.on_layer = rows, slow
-    with pytest.warns(UserWarning, match=r"step 1: not measured, .* budget=0.1 of the time") as said:
+    with pytest.warns(UserWarning, match=r"step 1: skipped, .* budget=0.1 of the time") as said:
         for step in range(105):
             clock.now += 1
             found[step] = monitor.measure(step)
@@ -142,7 +142,7 @@ def test_what_cannot_be_drawn_is_measured_whole_or_left_out():
         monitor._budget._debt, monitor._budget._whole = 0.0, 10.0
         monitor._budget._last = clock.now
         clock.now += 50
-        with pytest.warns(UserWarning, match="step 1: not measured"):
+        with pytest.warns(UserWarning, match="step 1: skipped"):
             assert monitor.measure(1) is None
         clock.now += 51
         assert monitor.measure(2) is not None

@@ -106,4 +106,4 @@ def test_several_targets_over_ranks_and_one_that_fails_on_one_of_them(two):
         assert list(spectra) == ["labels", "says", "sick"]
         for name in each:
             same(spectra[name].to_frame(), whole[name].to_frame())
-        assert "sick fails" in failed["sick"]["targets"]
+        assert "sick fails" in str(failed["sick"]["targets"])
