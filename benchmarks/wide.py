@@ -82,8 +82,6 @@ def main() -> None:
     x, y = torch.rand(options.images, 3, 32, 32), torch.randint(10, (options.images,))
     batches = list(zip(x.split(options.batch), y.split(options.batch), strict=True))
     layers = hidden_layers(model, x[:8])
-    runs: list[int] = []
-    handle = model.register_forward_hook(lambda _, given, __: runs.append(len(given[0])))
 
     def bare() -> None:
         with torch.no_grad():
@@ -101,7 +99,6 @@ def main() -> None:
     small = list(zip(x[:320].split(64), y[:320].split(64), strict=True))
     for rows in (64, None):  # loads and compiles what is needed
         layer_spectra(model, small, layers=layers[-2:], rows=rows, engine="cpu")
-    handle.remove()
     found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in ways}
     for _ in range(options.repeats):
         for name, call in ways.items():
