@@ -13,7 +13,7 @@ test: install $(TRITON)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # Under a minute on two cores: one case of each test, in most rooms. Neither pages, groups of processes, kills and documentation, nor
-# what trains networks (experiments, relearn), imports other frameworks (integrations) or is slow by itself.
+# what trains networks (advice, experiments, relearn), imports other frameworks (integrations) or is slow by itself.
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q --one-case \
 	  -m "not (browser or cluster or docs or kill or ranks or slow)"

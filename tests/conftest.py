@@ -39,7 +39,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     """Mark what a folder or a fixture tells, and leave out what cannot run here, or `make test-fast` does not run."""
     for item in items:
-        for folder in ("docs", "integrations", "experiments", "relearn"):
+        for folder in ("advice", "docs", "integrations", "experiments", "relearn"):
             if TESTS / folder in item.path.parents:
                 item.add_marker("docs" if folder == "docs" else "slow")
         for fixture, marker in {"browser": "browser", "ranks": "ranks", "two": "ranks"}.items():
