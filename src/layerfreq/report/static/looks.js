@@ -49,7 +49,18 @@ function layout(more) {
 function logTicks(values) {
   const known = values.filter((v) => v > 0);
   const span = known.length ? Math.log10(Math.max(...known) / Math.min(...known)) : 0;
+  if (known.length && span < 0.5) return { type: "log", tickformat: "~g", tickvals: evenTicks(Math.min(...known), Math.max(...known)) };
   return { type: "log", tickformat: "~g", dtick: span > 6 ? 2 : span > 2 ? 1 : "D2" };
+}
+
+// Round numbers between two close ones, where 1, 2 and 5 may all be outside.
+function evenTicks(low, high) {
+  if (high - low < 1e-4 * high) return [Number(high.toPrecision(4))];
+  const raw = (high - low) / 4, unit = 10 ** Math.floor(Math.log10(raw));
+  const step = unit * (raw > 5 * unit ? 10 : raw > 2 * unit ? 5 : raw > unit ? 2 : 1);
+  const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+  const ticks = Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(6)));
+  return ticks.length > 1 ? ticks : [low, high].map((value) => Number(value.toPrecision(3)));
 }
 
 function short(value) {
