@@ -40,8 +40,8 @@ $(STAMP): pyproject.toml constraints.txt
 # Where there is no GPU, the cuda engine's tests run in Triton's interpreter. 1 GB on disk, on Linux alone. PyTorch's builds for CUDA
 # pin the version of it, so that constraints do not.
 $(TRITON): $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cuda]'
-	touch $@
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cuda]' && touch $@ \
+	  || echo "no Triton: the tests that need it are left out, and named"
 
 clean:
 	rm -rf .venv site
