@@ -136,7 +136,7 @@ class Refused:
 class Code(Enum):
     """What is wrong with an argument.
 
-    Example:
+    Examples:
         >>> from layerfreq.errors import Code
         >>> Code.SHAPE("targets: 3 entries for 4 points; pass one for each").argument
         'targets'
@@ -170,7 +170,7 @@ class InputError(ValueError):
         code: What is wrong with it.
         refused: Why a layer cannot be measured, where that is the reason.
 
-    Example:
+    Examples:
         >>> try:
         ...     spectrum(torch.tensor([[0.0], [float("nan")]]), torch.tensor([0, 1]))
         ... except InputError as error:

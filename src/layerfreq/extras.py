@@ -27,7 +27,7 @@ def needs(module: str, package: str, argument: str) -> Any:
     Raises:
         MissingPackage: If it cannot be imported: the reason, and the command that installs it.
 
-    Example:
+    Examples:
         >>> needs("math", "layerfreq[report]", "report").pi
         3.14...
         >>> needs("no_such_module", "layerfreq[report]", "report")

@@ -31,7 +31,7 @@ class LayerSpectra(Mapping[str, Spectrum]):
         refused: name -> reason, for activations and blocks of the model that are not cuts.
         failed: name -> reason, for layers that could not be measured this time, for example because of NaN.
 
-    Example:
+    Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
         >>> found = layer_spectra(model, x, x[:, 0])
@@ -214,7 +214,7 @@ def layer_spectra(
     Raises:
         InputError: For bad input; if a layer is the cause, the message names it.
 
-    Example:
+    Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
         >>> found = layer_spectra(model, x, (x[:, 0] > 0).long())

@@ -68,7 +68,7 @@ def advise(
     Raises:
         InputError: One line naming the argument, the value and the remedy.
 
-    Example:
+    Examples:
         >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
         >>> y = (x[:, 0] > 0).long()
         >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))

@@ -32,7 +32,7 @@ class Depth:
         high: Upper end of that interval.
         lowest: The cut with the lowest rms median.
 
-    Example:
+    Examples:
         >>> found = judge_depth(["1", "3", "5"], np.array([[8.0, 4.0, 2.0], [8.0, 4.1, 2.0], [8.0, 4.0, 2.1]]))
         >>> found.answer, found.lowest, round(found.octaves)
         ('more', '5', -1)

@@ -81,7 +81,7 @@ class Advice:
         depth: What frequencies say about the number of layers.
         transfer_measure: What the scores of `transfer` are; None without.
 
-    Example:
+    Examples:
         >>> x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
         >>> model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
         >>> found = layerfreq.advise(model, x, (x[:, 0] > 0).long())

@@ -37,7 +37,7 @@ class Diagnosis:
         budget: Bytes that features may take.
         shown: Names of the modules that the table shows; None means all.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from layerfreq import doctor
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
@@ -180,7 +180,7 @@ def doctor(
     Raises:
         InputError: If an argument is not valid, or the model does not run on the inputs.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from layerfreq import doctor
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))

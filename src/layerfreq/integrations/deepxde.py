@@ -50,7 +50,7 @@ class LayerSpectraCallback(Callback):
     Raises:
         InputError: For a bad option; for a problem with the model, when training begins.
 
-    Example:
+    Examples:
         >>> import deepxde as dde  # with DDE_BACKEND=pytorch
         >>> line = dde.geometry.Interval(-1, 1)
         >>> data = dde.data.Function(line, lambda x: np.sin(np.pi * x), num_train=50, num_test=20)

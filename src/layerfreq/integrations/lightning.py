@@ -75,7 +75,7 @@ class LayerSpectraCallback(Callback):
     Raises:
         InputError: For a bad option; for a problem with the model, when training begins.
 
-    Example:
+    Examples:
         >>> class Fit(LightningModule):
         ...     def __init__(self):
         ...         super().__init__()

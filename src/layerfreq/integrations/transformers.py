@@ -62,7 +62,7 @@ class LayerSpectraCallback(TrainerCallback):
     Raises:
         InputError: For a bad option; for a problem with the model, when training begins.
 
-    Example:
+    Examples:
         >>> class Fit(nn.Module):
         ...     def __init__(self):
         ...         super().__init__()

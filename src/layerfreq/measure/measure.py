@@ -81,7 +81,7 @@ def spectrum(
     Raises:
         InputError: One line naming the argument, the value and the remedy.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(0, 1, 500)[:, None]
         >>> slow, fast = spectrum(x, torch.sin(3 * x[:, 0])), spectrum(x, torch.sin(30 * x[:, 0]))
         >>> slow.median < fast.median

@@ -51,7 +51,7 @@ class Spectrum(ReadOnly):
         center: Whether the mean target was subtracted first.
         coincident: Mean number of points at a point's place, itself included; 1.0 if all are distinct.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(0, 1, 500)[:, None]
         >>> one = spectrum(x, torch.sin(30 * x[:, 0]), [1.0, 10.0, 100.0, 1000.0])
         >>> bool((np.diff(one.lfr) > 0).all())  # wider filters keep less

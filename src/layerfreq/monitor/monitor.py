@@ -82,7 +82,7 @@ class Monitor:
         parts: Name -> the last measurement of each probe set and target; a single one is named "".
         on_layer: Called with a layer's name before it is measured; None for nothing.
 
-    Example:
+    Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
         >>> y = (x[:, 0] > 0).long()
@@ -164,7 +164,7 @@ class Monitor:
     def write_to(self, run: Run) -> None:
         """Write measurements to a run from now on.
 
-        Example:
+        Examples:
             >>> monitor.write_to(Run.create("another"))
         """
         steps = self._record.write_to(run, self._about)
@@ -178,7 +178,7 @@ class Monitor:
             step: Number of training steps made; None means the last step passed to `measure`, plus one if parameters
                 have changed since.
 
-        Example:
+        Examples:
             >>> found = monitor.measure(5)
             >>> monitor.finish(6)  # with when="log", the last step is measured
         """
@@ -204,7 +204,7 @@ class Monitor:
         Raises:
             OSError: With on_error="raise", if the metrics cannot be written; everything is released all the same.
 
-        Example:
+        Examples:
             >>> monitor.close()
             >>> monitor.closed
             True
@@ -216,7 +216,7 @@ class Monitor:
     def drop(self) -> None:
         """Close without measuring the last step.
 
-        Example:
+        Examples:
             >>> monitor.drop()
             >>> monitor.closed
             True
@@ -272,7 +272,7 @@ class Monitor:
     def note(self, step: Any, metrics: Mapping[str, Any]) -> None:
         """Record metrics of a step in the run, without measuring.
 
-        Example:
+        Examples:
             >>> monitor.note(3, {"loss": 0.5})
             >>> monitor.keep()
             >>> list(monitor.run.metrics["loss"])
@@ -284,7 +284,7 @@ class Monitor:
     def keep(self) -> None:
         """Write the metrics recorded so far.
 
-        Example:
+        Examples:
             >>> monitor.note(3, {"loss": 0.5})
             >>> monitor.keep()
         """

@@ -78,7 +78,7 @@ def layer_features(
     Raises:
         InputError: For a layer that is unknown or cannot be measured, with the reason.
 
-    Example:
+    Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
         >>> {name: tuple(features.shape) for name, features in layer_features(model, x).items()}

@@ -50,7 +50,7 @@ def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list
     Raises:
         InputError: If the model has no cut, with the reasons.
 
-    Example:
+    Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
         >>> hidden_layers(model, x)

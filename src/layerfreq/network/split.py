@@ -38,7 +38,7 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
     Raises:
         InputError: If the layer is unknown, or its output does not determine the network's.
 
-    Example:
+    Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
         >>> precondition, learning = split(model, "1", x)

@@ -56,7 +56,7 @@ def axis_frequencies(
     Raises:
         InputError: If an axis is not a number, no layer has it, or a layer cannot be measured.
 
-    Example:
+    Examples:
         >>> layers = nn.Conv1d(1, 4, 5), nn.ReLU(), nn.Conv1d(4, 4, 5), nn.ReLU()
         >>> model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(96, 2))
         >>> axis_frequencies(model, torch.randn(10, 1, 32))[["layer", "channels", "length"]]
@@ -119,7 +119,7 @@ def run_axis_frequencies(
     Raises:
         InputError: See `axis_frequencies`; or if the run kept no weights at a step, or those of another model.
 
-    Example:
+    Examples:
         >>> x = torch.randn(10, 1, 32)
         >>> model = nn.Sequential(nn.Conv1d(1, 4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(112, 2))
         >>> monitor = Monitor(model, x, torch.arange(10) % 2, run="a run", checkpoints=True)
@@ -145,7 +145,7 @@ def plot_axis_frequencies(frame: Any, unit: str = "step") -> Figure:
         frame: As from `axis_frequencies` or `run_axis_frequencies`.
         unit: What a step is called.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv1d(1, 4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(112, 2))
         >>> figure = plot_axis_frequencies(axis_frequencies(model, torch.randn(10, 1, 32)))
     """

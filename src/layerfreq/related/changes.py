@@ -49,7 +49,7 @@ class Change(ReadOnly):
         method: "grid", "scattered", "filter" or "projection".
         n: Number of points.
 
-    Example:
+    Examples:
         >>> t = torch.arange(64.0) / 64
         >>> found = output_change(t, torch.sin(2 * torch.pi * t), 2 * torch.sin(2 * torch.pi * t))
         >>> found  # doctest: +ELLIPSIS
@@ -188,7 +188,7 @@ def output_change(
     Raises:
         InputError: One line naming the argument, the value and the remedy; also if nothing changed.
 
-    Example:
+    Examples:
         >>> t = torch.arange(64.0) / 64
         >>> low, high = torch.sin(2 * torch.pi * t), torch.sin(2 * torch.pi * 20 * t)
         >>> found = output_change(t, low + high, 1.3 * low + 1.1 * high, cutoff=60.0)  # changes of 0.3 and 0.1
@@ -271,7 +271,7 @@ def run_change(
     Raises:
         InputError: One line; also if the run kept no weights at a step, or they are damaged.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
         >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
         >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)

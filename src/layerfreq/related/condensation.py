@@ -38,7 +38,7 @@ def neuron_similarity(weight: Any, bias: Any = None) -> Float64[np.ndarray, "m m
     Raises:
         InputError: If the weights are not finite numbers, or the bias has another length.
 
-    Example:
+    Examples:
         >>> neuron_similarity([[1.0, 0.0], [2.0, 0.0], [0.0, -3.0]]).round(6)
         array([[1., 1., 0.],
                [1., 1., 0.],
@@ -67,7 +67,7 @@ def neuron_condensation(weight: Any, bias: Any = None) -> dict[str, float]:
     Raises:
         InputError: See `neuron_similarity`; or if fewer than two neurons have weights.
 
-    Example:
+    Examples:
         >>> neuron_condensation([[1.0, 0.0], [-2.0, 0.0], [0.0, 3.0], [0.0, 4.0]])["directions"]
         2.0
     """
@@ -107,7 +107,7 @@ def run_condensation(run: Run | str | Path, model: nn.Module | None = None) -> p
     Raises:
         InputError: If the run kept no weights, or no layer has such a weight.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
         >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
         >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)
@@ -144,7 +144,7 @@ def plot_condensation(frame: pd.DataFrame, ax: Axes | None = None, unit: str = "
         ax: Axes to draw on; None makes a new figure.
         unit: What a step is called.
 
-    Example:
+    Examples:
         >>> steps = {"step": [0, 100], "layer": "fc", "depth": 1, "similarity": [0.2, 0.9], "chance": 0.2}
         >>> ax = plot_condensation(pd.DataFrame(steps))
     """

@@ -44,7 +44,7 @@ def layer_convergence(run: Run | str | Path, model: nn.Module | None = None, ste
     Raises:
         InputError: If fewer than three steps were kept, or nothing moved.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
         >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
         >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)
@@ -105,7 +105,7 @@ def plot_convergence(run: Run | str | Path, model: nn.Module | None = None) -> F
     Raises:
         InputError: See `layer_convergence`.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
         >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
         >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)

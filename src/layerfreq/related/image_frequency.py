@@ -39,7 +39,7 @@ class ImageFrequency(ReadOnly):
         patch: Side of the blocks in which frequencies are removed together.
         n: Number of images.
 
-    Example:
+    Examples:
         >>> images, labels = torch.randn(20, 1, 8, 8), torch.arange(20) % 2
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
         >>> found = image_frequency(model, images, labels, patch=2, share=0.1)
@@ -126,7 +126,7 @@ def class_spectra(images: Any, labels: Any) -> Float64[np.ndarray, "c h w"]:
     Raises:
         InputError: If they are not images and class ids, or there is only one class.
 
-    Example:
+    Examples:
         >>> flat, wavy = torch.ones(3, 4, 4), torch.ones(3, 4, 4) + torch.tensor([1.0, -1, 1, -1])
         >>> class_spectra(torch.cat([flat, wavy]), [0, 0, 0, 1, 1, 1])[1]  # four pixels: the wave is at -2
         array([[0., 0., 0., 0.],
@@ -175,7 +175,7 @@ def image_frequency(
     Raises:
         InputError: One line naming the argument, the value and the remedy.
 
-    Example:
+    Examples:
         >>> t = torch.arange(16.0)
         >>> signs = torch.tensor([1.0, -1] * 5)[:, None, None, None]
         >>> images = torch.sin(2 * torch.pi * 4 * t / 16).expand(10, 1, 16, 16) * signs

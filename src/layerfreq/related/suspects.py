@@ -47,7 +47,7 @@ class Suspects(ReadOnly):
         chosen: Whether it was chosen automatically, as the one with the lowest mean score.
         scale: Scale of the features, see `spectrum`.
 
-    Example:
+    Examples:
         >>> found = suspects([[0.0], [0.1], [0.2], [5.0], [5.1]], [0, 1, 0, 1, 1])
         >>> int(found.order[0]), int(found.suggested[1])
         (1, 0)
@@ -141,7 +141,7 @@ def suspects(features: Any, targets: Any, inv_delta: Any = None, *, scale: Scale
     Raises:
         InputError: One line naming the argument, the value and the remedy.
 
-    Example:
+    Examples:
         >>> x = torch.cat([torch.zeros(50, 1), torch.ones(50, 1)]) + torch.linspace(0, 0.1, 100)[:, None]
         >>> labels = torch.arange(100) // 50
         >>> labels[7] = 1  # wrong

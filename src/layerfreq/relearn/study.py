@@ -134,7 +134,7 @@ def relearn(
     Raises:
         InputError: If a run has no weights, holds results of another design, or steps or cuts are unknown.
 
-    Example:
+    Examples:
         >>> x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
         >>> y = (x[:, 0] > 0).long()
         >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))

@@ -52,7 +52,7 @@ def write_report(
         InputError: If nothing was measured yet, plotly is not installed, or the path cannot be used; if a model comes
             without inputs, does not accept them, or has another architecture.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
         >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
         >>> monitor = Monitor(model, x, torch.sin(4 * x), run="a run", checkpoints=True)

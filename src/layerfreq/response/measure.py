@@ -93,7 +93,7 @@ def error_spectrum(
     Raises:
         InputError: One line naming the argument, the value and the remedy.
 
-    Example:
+    Examples:
         >>> t = torch.arange(100) / 100
         >>> y = torch.sin(2 * torch.pi * t) + torch.sin(2 * torch.pi * 5 * t)
         >>> found = error_spectrum(t, y, torch.sin(2 * torch.pi * t))  # 5 cycles are not learned yet

@@ -59,7 +59,7 @@ class ErrorSpectrum(ReadOnly):
         units: Units of `k`.
         notes: What was chosen and why, and what was done to the data.
 
-    Example:
+    Examples:
         >>> t = torch.arange(100) / 100
         >>> slow, fast = torch.sin(2 * torch.pi * t), torch.sin(2 * torch.pi * 5 * t)
         >>> found = error_spectrum(t, slow + fast, slow)  # 5 cycles are not learned yet
@@ -113,7 +113,7 @@ class ErrorSpectrum(ReadOnly):
         Raises:
             InputError: If the threshold is not a positive number.
 
-        Example:
+        Examples:
             >>> t = torch.arange(64.0) / 64
             >>> y = torch.sin(2 * torch.pi * t) + torch.sin(2 * torch.pi * 5 * t)
             >>> error_spectrum(t, y, torch.sin(2 * torch.pi * t)).learned()  # of 1 and 5 cycles, one

@@ -54,7 +54,7 @@ class Run:
     Raises:
         InputError: If the directory holds no run.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(0, 1, 100)[:, None]
         >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
         >>> with Monitor(model, x, torch.sin(9 * x[:, 0]), run="run") as monitor:
@@ -96,7 +96,7 @@ class Run:
         Raises:
             InputError: If the directory is not empty or cannot be written, or the disk is full.
 
-        Example:
+        Examples:
             >>> Run.create("fresh", {"name": "first try"}).config["name"]
             'first try'
         """
@@ -115,7 +115,7 @@ class Run:
     def parts(self) -> dict[str, Run]:
         """The runs inside this one by name, one for each target or probe set if a monitor has several; else empty.
 
-        Example:
+        Examples:
             >>> x = torch.linspace(0, 1, 100)[:, None]
             >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
             >>> each = {"labels": torch.sin(9 * x), "residual": lambda x, y, output: y - output}
@@ -159,7 +159,7 @@ class Run:
         of log2 of the median; NaN if all points were filter centres), peak, at_edge (whether the peak is only a bound),
         resolution, and resolved (whether the median is within the resolution; beyond it, it is meaningless).
 
-        Example:
+        Examples:
             >>> medians = run.medians
             >>> medians[["layer", "scale"]].to_numpy().tolist()
             [['1', 'raw'], ['1', 'rms']]
@@ -199,7 +199,7 @@ class Run:
     def write_errors(self, step: int, error: ErrorSpectrum) -> None:
         """Write one measurement of the error, whole or not at all; call it before the spectra of the same step.
 
-        Example:
+        Examples:
             >>> x = torch.linspace(0, 1, 50)
             >>> run.write_errors(0, layerfreq.error_spectrum(x, torch.sin(9 * x), 0 * x))
             >>> list(run.errors["relative"].round(1)[:2])
@@ -211,7 +211,7 @@ class Run:
     def write_spectra(self, step: int, frame: pd.DataFrame) -> None:
         """Write one measurement, whole or not at all, replacing an earlier one of the same step.
 
-        Example:
+        Examples:
             >>> run.write_spectra(7, run[0].to_frame())
             >>> run.steps()
             [0, 7]
@@ -226,7 +226,7 @@ class Run:
         Raises:
             InputError: If the step or a metric is not a number; nothing is recorded then.
 
-        Example:
+        Examples:
             >>> run.log(3, loss=0.5)
             >>> run.flush()
             >>> list(run.metrics["loss"])
@@ -243,7 +243,7 @@ class Run:
     def note(self, text: str) -> None:
         """Add a line to `notes.txt`: what could not be measured, and why.
 
-        Example:
+        Examples:
             >>> run.note("step 3: the learning rate was halved by hand")
         """
         with (self.path / "notes.txt").open("a", encoding="utf-8") as file:
@@ -252,7 +252,7 @@ class Run:
     def flush(self) -> None:
         """Write the metrics recorded so far.
 
-        Example:
+        Examples:
             >>> run.log(3, loss=0.5)
             >>> run.flush()
         """
@@ -271,7 +271,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Remove metrics and measurements after a step, because training resumes from there.
 
-        Example:
+        Examples:
             >>> run.rewind(0)  # as a training does that resumes there
             >>> run.steps()
             [0]
@@ -285,7 +285,7 @@ class Run:
     def remove(self) -> None:
         """Remove the run's files, and the folders created for it if nothing else is in them.
 
-        Example:
+        Examples:
             >>> run.remove()
             >>> run.path.exists()
             False
@@ -330,7 +330,7 @@ class Run:
         Raises:
             InputError: If no error by frequency was measured.
 
-        Example:
+        Examples:
             >>> x = torch.linspace(0, 1, 50)
             >>> run.write_errors(0, layerfreq.error_spectrum(x, torch.sin(9 * x), 0 * x))
             >>> figure = run.plot_errors()

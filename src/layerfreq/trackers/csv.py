@@ -17,7 +17,7 @@ class CSV:
     Args:
         path: The file. Nothing stays open between two measurements.
 
-    Example:
+    Examples:
         >>> tracker = CSV("numbers.csv")
         >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=lambda: None)
         >>> print(Path("numbers.csv").read_text().strip())

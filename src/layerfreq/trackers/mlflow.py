@@ -22,7 +22,7 @@ class MLflow:
     Raises:
         InputError: If the package is missing.
 
-    Example:
+    Examples:
         >>> tracker = MLflow(client=client)  # an mlflow.MlflowClient
         >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=plt.figure)
         >>> tracker.close()

@@ -19,7 +19,7 @@ class TensorBoard:
     Raises:
         InputError: If the package is missing.
 
-    Example:
+    Examples:
         >>> tracker = TensorBoard("board")
         >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=plt.figure)
         >>> tracker.close()

@@ -36,7 +36,7 @@ __all__ = ["CSV", "MLflow", "TensorBoard", "Tracker", "Trackers", "WandB", "figu
 class Tracker(Protocol):
     """An object that measurements can be logged to.
 
-    Example:
+    Examples:
         >>> class Printed:
         ...     def log(self, step, scalars, figure):
         ...         print(step, scalars)

@@ -24,7 +24,7 @@ class WandB:
     Raises:
         InputError: If the package is missing.
 
-    Example:
+    Examples:
         >>> tracker = WandB(mode="disabled")
         >>> tracker.log(0, {"layerfreq/raw/median/1": 4.5}, figure=plt.figure)
         >>> tracker.close()

@@ -53,7 +53,7 @@ def compare(
     Raises:
         InputError: If the runs share no step, layer or scale.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(0, 1, 100)[:, None]
         >>> for name, k in (("slow", 5), ("fast", 25)):
         ...     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))

@@ -50,7 +50,7 @@ class ScaleVerdict:
         steps: One row per measured step: step, answer, octaves, low, high, seeds, resolved, left_out.
         unit: What a step is called: "epoch" in experiments that count them.
 
-    Example:
+    Examples:
         >>> nothing = pd.DataFrame({"step": [0]})
         >>> print(ScaleVerdict("raw", "undecided", None, None, None, "one layer was measured", nothing).sentence)
         At raw scale: undecided, one layer was measured.
@@ -99,7 +99,7 @@ class Verdict:
         runs: Number of runs.
         seeds: Number of seeds among them.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(0, 1, 100)[:, None]
         >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
         >>> with Monitor(model, x, torch.sin(9 * x[:, 0]), run="run") as monitor:
@@ -172,7 +172,7 @@ def verdict(
     Raises:
         InputError: If there is no run, or the runs are of different kinds.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(0, 1, 100)[:, None]
         >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
         >>> with Monitor(model, x, torch.sin(9 * x[:, 0]), run="run") as monitor:

@@ -94,7 +94,7 @@ def league(results: pd.DataFrame, *, by: Sequence[str] = SETUP, fixed: Sequence[
     Raises:
         InputError: If the table lacks a column.
 
-    Example:
+    Examples:
         >>> cuts = pd.DataFrame({"cut": range(4), "depth": range(4), "steps": [40.0, 30.0, 20.0, 10.0]})
         >>> setup = {"run": "a", "seed": "0", "step": 0, "share": 0.5, "head_seed": 0, "censored": False}
         >>> setup |= {"scale": "raw", "optimizer": "sgd", "rule": "best", "head": "hidden-1"}
