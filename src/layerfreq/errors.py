@@ -199,7 +199,9 @@ def under(error: InputError, place: str) -> InputError:
 
 def alone(error: InputError) -> InputError:
     """Return the same error without the frames that it came through, which hold what was measured."""
-    return type(error)(str(error), error.code)
+    found = type(error)(str(error), error.code)
+    found.argument, found.refused = error.argument, error.refused
+    return found
 
 
 def is_not(argument: str, value: Any, wanted: str, remedy: str) -> InputError:

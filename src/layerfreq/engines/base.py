@@ -15,6 +15,7 @@ from torch import Tensor
 from layerfreq.data.targets import Targets
 from layerfreq.errors import Code
 
+LAUNCHED = 1 << 24  # numbers taken at a time on an accelerator, where each piece costs a dozen launches
 FEWEST = 16  # filter centres at a time, below which running out of memory is an error
 
 
@@ -70,6 +71,11 @@ class Points:
     def difference(self, one: Tensor, other: Tensor) -> Float[Tensor, "k d"]:
         """Return scaled differences of the original features: centring would cost digits for close pairs."""
         return (one.to(self.wide) - other.to(self.wide)).mul_(self.gain)
+
+
+def piece(device: torch.device, on_host: int) -> int:
+    """Return how many numbers to take at a time: so many on the CPU, and elsewhere enough to be worth the launches."""
+    return on_host if device.type == "cpu" else LAUNCHED
 
 
 def chunks(n: int, width: int, numbers: int = 1 << 22) -> Iterator[slice]:

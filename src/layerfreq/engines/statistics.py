@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerfreq.data.source import See, Source
 from layerfreq.data.validation import Scale, as_features
-from layerfreq.engines.base import Points, chunks
+from layerfreq.engines.base import Points, chunks, piece
 from layerfreq.engines.coincidence import coincident, fingerprints, mean_count
 from layerfreq.engines.threads import hands, parts, threads
 from layerfreq.errors import Code, InputError
@@ -21,7 +21,6 @@ COMPILED = 1 << 20  # numbers from which compiled loops look at features on the 
 ENOUGH = 400  # points from which they do so, too: for these, "auto" loads the loops in any case
 WORK = 8  # operations that a number takes there
 CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
-LAUNCHED = 1 << 24  # on an accelerator: a dozen launches for each piece must cost less than its bytes
 LARGEST, CAUTIOUS = 1022, 500  # powers of two that features are scaled by at most: when all are known, and before
 OVERFLOW = "features: differences overflow float64; scale the features down"
 
@@ -199,7 +198,7 @@ def extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             found = np.array(list(run(part, parts(len(features), len(features), count=count))))
         total, low, high = torch.from_numpy(np.array([found[:, 0].sum(0), found[:, 1].min(0), found[:, 2].max(0)]))
         return total, low, high
-    for s in chunks(len(features), features.shape[1], _piece(features)):
+    for s in chunks(len(features), features.shape[1], piece(features.device, CACHED)):
         difference = features[s].to(origin.dtype) - origin
         total += difference.sum(dim=0)
         low, high = torch.minimum(low, difference.amin(dim=0)), torch.maximum(high, difference.amax(dim=0))
@@ -217,13 +216,9 @@ def sizes(points: Points) -> Float[Tensor, " n"]:
         with threads(count) as run:
             list(run(lambda s: kernels.sizes(x[s], shift, gain, out[s]), parts(len(x), len(x), count=count)))
         return squares
-    for s in chunks(len(points), points.features.shape[1], _piece(points.features)):
+    for s in chunks(len(points), points.features.shape[1], piece(points.features.device, CACHED)):
         squares[s] = points.block(s).square_().sum(dim=1)
     return squares
-
-
-def _piece(features: Tensor) -> int:
-    return CACHED if features.device.type == "cpu" else LAUNCHED
 
 
 def _compiled(features: Tensor) -> bool:

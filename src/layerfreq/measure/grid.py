@@ -13,6 +13,7 @@ from torch import Tensor
 from layerfreq.data.distributed import Shards
 from layerfreq.data.validation import Curve
 from layerfreq.engines import Points
+from layerfreq.engines.base import piece
 from layerfreq.engines.blocked import squared_distances
 
 SAMPLE, LEAST = 256, 32  # points whose distances the grid of cutoffs has to cover, at most and at least
@@ -70,7 +71,7 @@ class Reach:
 
     def see(self, first: int, block: Tensor) -> None:
         """Take in a block."""
-        most = NUMBERS // 2 if block.device.type == "cpu" else 1 << 24
+        most = piece(block.device, NUMBERS // 2)
         step = max(16, min(4096, most // max(1, block.shape[1])))
         for start in range(0, len(block), step):
             raw = block[start : start + step]

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from layerfreq.data.targets import Targets
-from layerfreq.engines.base import Engine, Points, RowCurves, chunks
+from layerfreq.engines.base import LAUNCHED, Engine, Points, RowCurves, chunks
 from layerfreq.engines.cuda.exponentials import CHAIN, Ladder, ladder
 from layerfreq.engines.reference import Sums
 from layerfreq.errors import Code
@@ -31,7 +31,6 @@ DIRECT = 16  # coordinates up to which all distances are taken from differences:
 PROGRAMS = 1024  # wanted at once: some for each multiprocessor
 SUMS_BYTES = 1 << 27  # held for the centres at hand
 HEIGHT = 1 << 14  # centres at hand
-PIECE = 1 << 24  # numbers taken at a time: each piece costs launches, and none may fill the memory
 
 
 @dataclass
@@ -178,7 +177,7 @@ class Cuda(Engine[Rows, Columns]):
         d = points.features.shape[1]
         x = torch.zeros(d if self._direct else d + -d % BLOCK_K, width, device=self._device)
         rest, size = torch.zeros_like(x), torch.zeros_like(x[0])
-        for s in chunks(len(at), d, PIECE):
+        for s in chunks(len(at), d, LAUNCHED):
             exact = points.block(at[s]).T
             short = exact.float()
             x[:d, place[s]] = short
@@ -189,7 +188,7 @@ class Cuda(Engine[Rows, Columns]):
     def _moments(self, points: Points) -> Tensor:
         d = points.features.shape[1]
         moments = torch.zeros(self._width, d + 2, dtype=torch.float64, device=self._device)
-        for s in chunks(len(points), d + self._width, PIECE):
+        for s in chunks(len(points), d + self._width, LAUNCHED):
             x = points.block(s)
             x = torch.cat([x, x.square().sum(dim=1, keepdim=True), torch.ones_like(x[:, :1])], dim=1)
             at = slice(points.first + s.start, points.first + s.stop)
@@ -218,7 +217,7 @@ class Cuda(Engine[Rows, Columns]):
         first, second, count = columns.moments.split([d, 1, 1], dim=1)
         rows.sums[:, -2] += count
         rows.sums[:, -2, here] -= rows.y[here].T
-        for s in chunks(r, d, PIECE):
+        for s in chunks(r, d, LAUNCHED):
             x = rows.x[:d, s].double() + rows.rest[:d, s]
             rows.sums[:, -1, s] += second + count * x.square().sum(dim=0) - 2 * (first @ x)
 
@@ -259,7 +258,7 @@ class Cuda(Engine[Rows, Columns]):
         """See `Engine.finish`."""
         m, index, found = len(self.inv_delta), rows.index, []
         values, square = (torch.from_numpy(a).to(self._device) for a in (self._ladder.values, self._ladder.square))
-        for s in chunks(len(index), 2 * m * (self._width + 1), PIECE):
+        for s in chunks(len(index), 2 * m * (self._width + 1), LAUNCHED):
             sums = rows.sums[:, :, s]
             total = sums.sum(dim=0, keepdim=True) if self.targets.labels is not None else sums[-1:]
             by_column = sums if self.targets.labels is not None else sums[:-1]
