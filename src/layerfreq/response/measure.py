@@ -65,8 +65,9 @@ def error_spectrum(
         targets: (n,) or (n, c) floats; or (n,) integer class ids, which become one-hot vectors.
         outputs: The network's outputs, in the shape of the targets; for class ids (n, c) probabilities, or logits, to
             which softmax is applied.
-        frequencies: (m,) increasing, >= 0. "grid", "scattered": each mode is assigned to the nearest. "filter": positive
-            cutoffs of filters with variance k^-2. "projection": where sums are taken. None: chosen from the data.
+        frequencies: (m,) increasing, >= 0. "grid", "scattered": each mode is assigned to the nearest. "filter":
+            positive cutoffs of filters with variance k^-2. "projection": where sums are taken. None: chosen from the
+            data.
         method: "grid": regular grids of 1 to 3 dimensions, rows in any order, by the fast Fourier transform.
             "scattered": any points in 1 to 3 dimensions, treated as random, by the non-uniform Fourier transform
             (package `finufft`, else direct sums). "filter": any dimension, by Gaussian filters over the points.
