@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from layerfreq.data.source import InMemory
 from layerfreq.engines import read_points
-from layerfreq.engines.coincidence import fingerprints
+from layerfreq.engines.coincidence import bits_of, fingerprints, weights
+from layerfreq.engines.cpu import kernels
 from layerfreq.engines.passing import Passing
 
 
@@ -109,6 +110,8 @@ def test_compiled_fingerprints_are_the_others(dtype):
     x[3], x[4, :20], x[5] = x[7], 0.0, 2.0
     x[6] = x[4]
     x[6, :20] = -0.0
-    found = fingerprints(x, most=0)
-    assert torch.equal(found, fingerprints(x))
-    assert len(found.unique()) == 28
+    found = np.zeros(30, np.int64)
+    for at in (slice(0, 20), slice(20, 50)):
+        kernels.fingerprints(bits_of(x), at.start, weights(50)[at].numpy(), found)
+    assert np.array_equal(found, fingerprints(x).numpy())
+    assert len(np.unique(found)) == 28

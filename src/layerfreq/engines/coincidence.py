@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -12,7 +13,7 @@ from layerfreq.data.distributed import Shards
 from layerfreq.engines.threads import parts, threads
 
 SAME = 1e-12  # relative difference of |x|^2 within which points may be equal, whatever the order of its sum
-NUMBERS = 1 << 20  # taken at a time
+NUMBERS = 1 << 20  # taken at a time; the compiled loop, which finds the same, is worth loading for more
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -39,9 +40,7 @@ def coincident(features: Float[Tensor, "n d"] | Tensor, squares: Float[Tensor, "
     return 1 + (found - 1) * int(alike.sum()) / len(whole)
 
 
-def fingerprints(
-    features: Float[Tensor, "n d"] | Tensor, index: Tensor | None = None, *, most: int = NUMBERS
-) -> Int64[Tensor, " k"]:
+def fingerprints(features: Float[Tensor, "n d"] | Tensor, index: Tensor | None = None) -> Int64[Tensor, " k"]:
     """Return a number for each point: the same for equal features, and another one otherwise.
 
     It is a sum of the features' bits times random odd numbers, modulo 2^64, which depends on no order of summation.
@@ -49,19 +48,18 @@ def fingerprints(
     Args:
         features: (n, d) floats.
         index: (k,) the points wanted; None means all.
-        most: Numbers up to which the compiled loop, which finds the same, is not worth loading.
     """
     d, device = features.shape[1], features.device
-    weight = _weight(d).to(device)
+    weight = weights(d).to(device)
     rows = torch.arange(len(features), device=device) if index is None else index
     out = torch.empty(len(rows), dtype=torch.int64, device=device)
     plain = device.type == "cpu" and features.dtype in (torch.float32, torch.float64) and features.is_contiguous()
-    if plain and index is None and features.numel() > most:
+    if plain and index is None and features.numel() > NUMBERS:
         from layerfreq.engines.cpu import kernels
 
-        bits = features.detach().view(_BITS[features.element_size()]).numpy()
+        bits, found = bits_of(features), out.zero_().numpy()
         with threads() as run:
-            list(run(lambda s: kernels.fingerprints(bits[s], weight.numpy(), out.numpy()[s]), parts(len(bits), d)))
+            list(run(lambda s: kernels.fingerprints(bits[s], 0, weight.numpy(), found[s]), parts(len(bits), d)))
         return out
     for at, part in zip(out.split(step := max(1, NUMBERS // max(1, d))), rows.split(step), strict=True):
         plain = features[part] + 0.0  # without a sign of zero
@@ -71,9 +69,14 @@ def fingerprints(
     return out
 
 
+def bits_of(features: Tensor) -> np.ndarray:
+    """Return the bits of contiguous features on the CPU as signed integers."""
+    return features.detach().view(_BITS[features.element_size()]).numpy()
+
+
 @lru_cache(maxsize=4)
-def _weight(d: int) -> Int64[Tensor, " d"]:
-    """Return random odd numbers."""
+def weights(d: int) -> Int64[Tensor, " d"]:
+    """Return the random odd numbers of `fingerprints`."""
     random = torch.Generator().manual_seed(0)
     return torch.randint(-(2**62), 2**62, (d,), generator=random, device="cpu") * 2 + 1
 

@@ -64,8 +64,10 @@ def look(features: Tensor, index: Int64[Tensor, " r"], scale: Scale) -> Distance
     Returns:
         The distances; None if the features are so large or small that they have to be scaled before.
     """
+    from layerfreq.engines.cpu import kernels
+
     x, n, d = features.numpy(), len(features), features.shape[1]
-    centres = None if len(index) == n else index.numpy()
+    every = len(index) == n
     shift, gain = np.empty(d), np.ones(d)
     width = max(256, min(4096, CACHED // n))
 
@@ -76,7 +78,7 @@ def look(features: Tensor, index: Int64[Tensor, " r"], scale: Scale) -> Distance
             at = slice(start, min(start + width, columns.stop))
             block = room[: n * (at.stop - at.start)].reshape(n, -1)
             _centre(x, at, scale, shift, gain, block, sizes)
-            np.matmul(block if centres is None else block[centres], block.T, out=product)
+            kernels.multiply(block if every else block[index.numpy()], block, product, own=every)
             np.add(products, product, out=products)
         return products, sizes
 
@@ -86,8 +88,15 @@ def look(features: Tensor, index: Int64[Tensor, " r"], scale: Scale) -> Distance
         products, sizes = (np.sum(each, axis=0) for each in zip(*found, strict=True))
         if not within_range(sizes):
             return None
+        if every:
+            products = both_ways(products)
         squared = _squared(x, products, sizes, index.numpy(), gain)
     return _scaled(features, squared, sizes, index, shift, gain, scale)
+
+
+def both_ways(products: Float64[np.ndarray, "n n"]) -> Float64[np.ndarray, "n n"]:
+    """Return the products of points with each other, of which only those up to the diagonal are known."""
+    return np.tril(products) + np.tril(products, -1).T
 
 
 def _centre(
@@ -98,7 +107,10 @@ def _centre(
 
     found = np.zeros((3, block.shape[1]))
     origin = x[0, at].astype(np.float64)
-    kernels.extent_of(x, at.start, origin, found[0], found[1], found[2])
+    if scale == "maxabs":
+        kernels.extent_of(x, at.start, origin, found[0], found[1], found[2])
+    else:
+        kernels.total_of(x, at.start, origin, found[0])
     mean = found[0] / len(x)
     shift[at] = origin + mean
     if scale == "maxabs":

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from layerfreq.data.validation import drift
 from layerfreq.engines.base import Points
-from layerfreq.engines.coincidence import fingerprints, mean_count
-from layerfreq.engines.distances import CACHED, CLOSE, Distances, differences, unit_of, within_range
+from layerfreq.engines.coincidence import bits_of, mean_count, weights
+from layerfreq.engines.distances import CACHED, CLOSE, Distances, both_ways, differences, unit_of, within_range
 from layerfreq.engines.threads import hands, parts, threads
 from layerfreq.isolation.memory import reserve
 
+WIDTH = 4096  # most columns at a time
 FAR = 3.0  # |s|^2 of the centres' mean size about s, beyond which products of centres as they came lose digits
 CANCELS = 1e-6  # of the points' mean size about the centres' mean, a spread below which has lost digits
 
@@ -58,13 +59,11 @@ class Passing:
             self._rows = reserve(len(self._index), block.shape[1], block.dtype, block.device).numpy()
         if block.shape[1] != self._rows.shape[1]:
             raise ValueError("its width differs between batches")
-        self._lost = self._lost or not bool(np.isfinite(block.numpy().sum()))
         if self._lost:
             return
         fresh = min(len(self._index) - self._met, len(block))
         if fresh:
             self._rows[self._met : self._met + fresh] = block[:fresh].numpy()
-            self._prints[numbers[:fresh]] = fingerprints(block[:fresh], most=0)
             self._met += fresh
             if self._met == len(self._index):
                 self._begin()
@@ -77,7 +76,7 @@ class Passing:
         if self._lost or (self._sizes.any() and not within_range(self._sizes)):
             return None
         away, size = self._total / self._n, float(self._sizes.mean())
-        spread = size - float(away @ away)
+        spread = size - float(np.square(away).sum())
         if spread < CANCELS * size:
             return None
         unit = unit_of(self._sizes)
@@ -97,24 +96,20 @@ class Passing:
         from layerfreq.engines.cpu import kernels
 
         rows, (r, d) = self._rows, self._rows.shape
-        self._shift, self._total, found = rows[0].astype(np.float64), np.zeros(d), np.zeros((3, d))
-
-        def part(at: slice) -> None:
-            kernels.extent_of(rows, at.start, self._shift[at], found[0, at], found[1, at], found[2, at])
-
-        with threads(hands(4 * r * d)) as run:
-            list(run(part, parts(d, d)))
-        self._shift += found[0] / r
-        products, sizes, total = self._look(rows)
-        self._total += total
-        self._sizes[self._index] = self._own_sizes = sizes
-        if float(self._shift @ self._shift) > FAR * float(sizes.mean()):
+        self._shift, self._total, found = rows[0].astype(np.float64), np.zeros(d), np.zeros(d)
+        count = hands(4 * r * d)
+        with threads(count) as run:
+            columns = parts(d, WIDTH, count=count)
+            list(run(lambda at: kernels.total_of(rows, at.start, self._shift[at], found[at]), columns))
+        self._shift += found / r
+        products, self._own_sizes = self._look(rows, self._index)
+        if float(np.square(self._shift).sum()) > FAR * float(self._own_sizes.mean()):
             self._centred = np.subtract(rows, self._shift, out=np.empty_like(rows), casting="same_kind")
-        self._add(rows, self._index, products, sizes)
+        self._add(rows, self._index, products, self._own_sizes)
 
     def _meet(self, block: Tensor, numbers: Tensor) -> None:
         """Let points come by the centres."""
-        before = int(torch.isin(numbers, torch.from_numpy(self._index)).sum())
+        before = int(np.isfinite(self._sizes[numbers]).sum())
         if before:
             again = np.searchsorted(self._index, numbers[-before:].numpy())
             kept = torch.from_numpy(self._rows[again])
@@ -122,12 +117,8 @@ class Passing:
             block, numbers = block[:-before], numbers[:-before]
         if not len(block):
             return
-        self._prints[numbers] = fingerprints(block, most=0)
-        x = block.numpy()
-        products, sizes, total = self._look(x)
-        self._total += total
-        self._sizes[numbers.numpy()] = sizes  # NumPy takes a tensor of one number for that number
-        self._add(x, numbers.numpy(), products, sizes)
+        x, at = block.numpy(), numbers.numpy()  # NumPy takes a tensor of one number for that number
+        self._add(x, at, *self._look(x, at))
 
     def _add(self, x: np.ndarray, numbers: np.ndarray, products: np.ndarray, sizes: np.ndarray) -> None:
         """Turn products of centres and points into squared distances; those of close pairs are taken directly."""
@@ -139,28 +130,36 @@ class Passing:
         squared[itself] = 0.0
         self._squared[:, numbers] = squared
 
-    def _look(self, x: np.ndarray) -> tuple[Float64[np.ndarray, "r k"], Float64[np.ndarray, " k"], np.ndarray]:
-        """Return the points' products with the centres, their sizes, and their sum, (d,), about the centres' mean."""
+    def _look(self, x: np.ndarray, numbers: np.ndarray) -> tuple[Float64[np.ndarray, "r k"], Float64[np.ndarray, " k"]]:
+        """Return the points' products with the centres, and their sizes, about the centres' mean; add them to sums."""
         from layerfreq.engines.cpu import kernels
 
         centres, shift, (k, d), r = self._centred, self._shift, x.shape, len(self._index)
-        total, raw = np.zeros(d), x is not self._rows and centres is None
-        width = max(256, min(4096, CACHED // (r + k)))
+        total, own, bits, weight = np.zeros(d), x is self._rows, bits_of(torch.from_numpy(x)), weights(d).numpy()
+        width = max(256, min(WIDTH, CACHED // (r + k)))
 
-        def part(columns: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            products, sizes, across, product = np.zeros((r, k)), np.zeros(k), np.zeros(k), np.empty((r, k), x.dtype)
-            room = np.empty(k * width, x.dtype)
+        def part(columns: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+            products, sizes, across, prints = np.zeros((r, k)), np.zeros(k), np.zeros(k), np.zeros(k, np.int64)
+            product, room = np.empty((r, k), x.dtype), np.empty(k * width, x.dtype)
             for start in range(columns.start, columns.stop, width):
                 at = slice(start, min(start + width, columns.stop))
-                block = room[: k * (at.stop - start)].reshape(k, -1)
+                block = room[: k * (at.stop - at.start)].reshape(k, -1)
+                kernels.fingerprints(bits, start, weight[at], prints)
                 kernels.centre_and_add(x, start, shift[at], block, sizes, across, total[at])
-                ours = block if x is self._rows else self._rows[:, at] if centres is None else centres[:, at]
-                np.matmul(ours, block.T, out=product)
+                if own:
+                    kernels.multiply(block, block, product, own=True)
+                else:
+                    kernels.multiply(self._rows if centres is None else centres, block, product, start)
                 np.add(products, product, out=products)
-            return products, sizes, across
+            return products, sizes, across, prints
 
         count = hands(2 * r * k * d)
         with threads(count) as run, np.errstate(all="ignore"):
             found = list(run(part, parts(d, d, count=count)))
-        products, sizes, across = (np.sum(one, axis=0) for one in zip(*found, strict=True))
-        return products - across if raw else products, sizes, total
+        products, sizes, across, prints = (np.sum(one, axis=0) for one in zip(*found, strict=True))
+        self._total += total
+        self._sizes[numbers], self._prints[torch.from_numpy(numbers)] = sizes, torch.from_numpy(prints)
+        self._lost = self._lost or not bool(np.isfinite(sizes).all())
+        if own:
+            return both_ways(products), sizes
+        return products if centres is not None else products - across, sizes

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +30,15 @@ def hands(work: int) -> int:
     return 1 if work < SMALL else max(1, torch.get_num_threads())
 
 
+_Map = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
+
+
 @contextmanager
-def threads(count: int | None = None) -> Iterator[Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]]:
+def threads(count: int | None = None) -> Iterator[_Map]:
     """Give a `map` that runs on so many threads: None for as many as PyTorch uses, 1 for the caller's own."""
     count = torch.get_num_threads() if count is None else count
     with one_blas_thread():
-        yield map if count == 1 else _pool(count, os.getpid()).map
+        yield map if count == 1 else _torchs(count) or _pool(count, os.getpid()).map
 
 
 def parts(n: int, most: int, even: int = 1, count: int | None = None) -> list[slice]:
@@ -67,6 +74,61 @@ def _set(counts: list[int | None]) -> None:
 
 
 _limit = Flag(lambda: [library.num_threads for library in _libraries()], _set)
+
+
+def _torchs(count: int) -> _Map | None:
+    """Return a `map` that runs on PyTorch's own threads, where they are those of OpenMP and can be had.
+
+    After each of its operations these spin for a while, so that the next one finds them awake: threads of ours would
+    have to share the cores with them.
+    """
+    start = _openmp() if os.getpid() == _BORN else None  # OpenMP's threads are none of a forked process
+    return None if start is None else partial(_together, start, count)
+
+
+_BORN = os.getpid()
+_Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _openmp() -> Callable[..., Any] | None:
+    """Return the function by which PyTorch's OpenMP threads call another; on Linux, where GNU's and Intel's have it."""
+    if sys.platform != "linux" or not torch.backends.openmp.is_available():
+        return None
+    loaded = [one for one in ThreadpoolController().lib_controllers if one.user_api == "openmp"]
+    home = Path(torch.__file__).parent
+    own = [one for one in loaded if home in Path(one.filepath).parents] or loaded
+    start = getattr(own[0].dynlib, "GOMP_parallel", None) if len(own) == 1 else None
+    if start is not None:
+        start.argtypes, start.restype = [_Work, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    return start
+
+
+def _together(start: Callable[..., Any], count: int, one: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Do what `map` does, at once and on so many OpenMP threads, of which the caller's is one."""
+    todo = list(items)
+    found, failed, waiting = [None] * len(todo), list[BaseException](), enumerate(todo)  # each takes the next
+    # To Python an OpenMP thread is a new one each time, so that the caller keeps the scratch memory of all.
+    caller, rooms = threading.get_ident(), _kept.__dict__.setdefault("rooms", [])
+    rooms += ({} for _ in range(count - 1 - len(rooms)))
+    free = deque(rooms)
+
+    def work(_: Any) -> None:
+        try:
+            if threading.get_ident() != caller:
+                _kept.buffers = free.popleft()
+            with np.errstate(all="ignore"):  # what overflows is looked for
+                for at, item in waiting:
+                    found[at] = one(item)
+                    if failed:
+                        return
+        except BaseException as error:
+            failed.append(error)
+
+    start(_Work(work), None, count, 0)
+    if failed:
+        raise failed[0]
+    return iter(found)
 
 
 @cache

@@ -5,68 +5,83 @@ from __future__ import annotations
 import numpy as np
 
 from layerfreq.engines.compiling import FINITE, loop
-from layerfreq.engines.cpu.lanes import LANES, add_outer, keep_rows, load, nothing, turn, write_rows
+from layerfreq.engines.cpu.lanes import LANES, add_outer, keep_rows, load_each, nothing, turn, write_rows
 from layerfreq.engines.threads import scratch
 
 ROWS, PANELS = 8, 3  # of a tile of products, whose 24 sums stay in registers: its columns are panels of lanes
-COLUMNS, SUMS, EACH = PANELS * LANES, (0,) * (ROWS * PANELS), (0,) * PANELS
+COLUMNS = PANELS * LANES
+ALL, LAST = ((0,) * (ROWS * PANELS), (0,) * PANELS), ((0,) * LANES, (0,))  # as many as sums, and as panels
 PACKED = 1 << 23  # numbers of points that are copied for their products
 DEEP = 128  # numbers of a point that float32 sums go over before they are added up
 
 
-def multiply(x, y, out):
+def multiply(x, y, out, start=0, own=False):
     """Write the inner products `x @ y.T` of points (h, d) and (w, d) to `out`, (h, w).
 
     BLAS libraries choose their loops by the processor's name, and for some that have AVX-512 those of half its width.
     Here 24 multiplications with addition meet 3 loads of lanes and 8 of single numbers.
+
+    Args:
+        x: (h, d), or wider: then its columns from `start` on count.
+        y: (w, d).
+        out: (h, w).
+        start: The first of x's columns.
+        own: Whether y is x: what is right of the diagonal may then be left as it was.
     """
-    (h, d), w = x.shape, len(y)
-    room = (-(-h // LANES) + -(-w // LANES) + PANELS) * LANES * d
-    if LANES < 16 or x.dtype != np.float32 or h < LANES or w < COLUMNS or d < LANES or room > PACKED:
-        np.matmul(x, y.T, out=out)
+    h, (w, d) = len(x), y.shape
+    room = (-(-h // LANES) + (0 if own else -(-w // LANES)) + 1) * LANES * d
+    if LANES < 16 or x.dtype != np.float32 or min(h, w, d) < LANES or room > PACKED:
+        np.matmul(x[:, start : start + d], y.T, out=out)
     else:
-        _multiply(x, y, scratch(1, room, np.float32, 4)[0], out)
+        _multiply(x, start, y, own, scratch(1, room, np.float32, 4)[0], out)
 
 
 @loop()
-def _pack(x, out):
-    """Write points (n, d) as flat panels (n / 16, d, 16); the last one has the last 16 points."""
-    n, d = x.shape
+def _pack(x, start, d, out):
+    """Write d columns of points (n, ...) as flat panels (n / 16, d, 16); the last one has the last 16 points."""
+    n, stride = x.shape
     flat = x.reshape(-1)
     for panel in range(-(-n // LANES)):
-        first = min(panel * LANES, n - LANES)
+        first = min(panel * LANES, n - LANES) * stride + start
         for k in range(0, d, LANES):
             at = min(k, d - LANES)
-            turn(flat, first * d + at, d, out, (panel * d + at) * LANES, LANES)
+            turn(flat, first + at, stride, out, (panel * d + at) * LANES, LANES)
 
 
 @loop()
-def _multiply(x, y, room, out):
-    """Write the products, the last rows and columns once more where their number is none of whole tiles."""
-    (h, d), w = x.shape, y.shape[0]
-    panel, flat = LANES * d, out.reshape(-1)
-    left, right = room, room[-(-h // LANES) * panel :]
-    behind = -(-w // LANES) * panel
-    _pack(x, left)
-    _pack(y, right)
-    if w % COLUMNS:
-        _pack(y[w - COLUMNS :], right[behind:])
-    for j in range(0, w, COLUMNS):
-        column, first = (j, j * d) if j + COLUMNS <= w else (w - COLUMNS, behind)
-        for i in range(0, h, ROWS):
-            row = min(i, h - ROWS)
-            which = (row + ROWS - 1) // LANES
-            one = which * panel + row - min(which * LANES, h - LANES)
-            for deep in range(0, d, DEEP):
-                sums = nothing(SUMS)
-                for k in range(deep * LANES, min(deep + DEEP, d) * LANES, LANES):
-                    at = first + k
-                    some = load(right, at), load(right, at + panel), load(right, at + 2 * panel)
-                    sums = add_outer(sums, left, one + k, some)
-                if deep:
-                    keep_rows(flat, row * w + column, w, sums, EACH)
-                else:
-                    write_rows(flat, row * w + column, w, sums, EACH)
+def _multiply(x, start, y, own, room, out):
+    """Write the products, some at the end once more where the points are none of whole panels."""
+    h, (w, d) = x.shape[0], y.shape
+    left, right, behind = room, room, -(-h // LANES) * LANES * d
+    _pack(x, start, d, left)
+    if not own:
+        right, behind = room[behind:], -(-w // LANES) * LANES * d
+        _pack(y, 0, d, right)
+    for column in range(0, w // COLUMNS * COLUMNS, COLUMNS):
+        _strip(left, right, column * d, column, d, own, out, ALL)
+    for begin in range(w // COLUMNS * COLUMNS, w, LANES):
+        column = min(begin, w - LANES)
+        _pack(y[column : column + LANES], 0, d, right[behind:])
+        _strip(left, right, behind, column, d, own, out, LAST)
+
+
+@loop()
+def _strip(left, right, first, column, d, own, out, shape):
+    """Write the products of all rows, or those from the diagonal on, with the points of some panels."""
+    (h, w), (like, each) = out.shape, shape
+    panel, flat, rows = LANES * d, out.reshape(-1), len(like) // len(each)
+    for i in range(column // rows * rows if own else 0, h, rows):
+        row = min(i, h - rows)
+        which = (row + rows - 1) // LANES
+        one = which * panel + row - min(which * LANES, h - LANES)
+        for deep in range(0, d, DEEP):
+            sums = nothing(like)
+            for k in range(deep * LANES, min(deep + DEEP, d) * LANES, LANES):
+                sums = add_outer(sums, left, one + k, load_each(right, first + k, panel, each))
+            if deep:
+                keep_rows(flat, row * w + column, w, sums, each)
+            else:
+                write_rows(flat, row * w + column, w, sums, each)
 
 
 @loop(fastmath={"contract"})
@@ -203,11 +218,20 @@ def centre_of(x, start, shift, gain, out, sizes):
 
 
 @loop(fastmath=FINITE)
+def total_of(x, start, origin, total):
+    """Add up the differences of some columns of points, from `start` on, to an origin, which is (w,) as `total` is."""
+    for i in range(x.shape[0]):
+        point = x[i, start : start + origin.shape[0]]
+        for k in range(point.shape[0]):
+            total[k] += np.float64(point[k]) - origin[k]
+
+
+@loop(fastmath=FINITE - {"nnan", "ninf"})
 def centre_and_add(x, start, shift, out, sizes, across, total):
     """Do what `centre_of` does at a gain of one, and add up, in float64, what centring an other point takes.
 
     Args:
-        x: (n, d) features as they came.
+        x: (n, d) features as they came; sizes are not finite where these are not.
         start: The first of some columns.
         shift: (w,) float64, subtracted.
         out: (n, w) takes the centred columns.
@@ -228,15 +252,22 @@ def centre_and_add(x, start, shift, out, sizes, across, total):
 
 
 @loop()
-def fingerprints(bits, weight, out):
-    """Write sum_k (b_k ^ b_k >> 16 ^ b_k >> 32) weight_k modulo 2^64 of every row of `bits` (n, d), -0.0 being 0.0."""
+def fingerprints(bits, start, weight, out):
+    """Add sum_k (b_k ^ b_k >> 16 ^ b_k >> 32) weight_k modulo 2^64, over some columns, to a number of every point.
+
+    Args:
+        bits: (n, d) the features' bits; those of -0.0 count as those of 0.0.
+        start: The first of the columns.
+        weight: (w,) int64.
+        out: (n,) int64, added to.
+    """
     least = bits.dtype.type(np.iinfo(bits.dtype).min)
     for i in range(bits.shape[0]):
-        row, total = bits[i], np.int64(0)
+        row, total = bits[i, start : start + weight.shape[0]], np.int64(0)
         for k in range(row.shape[0]):
             b = np.int64(0) if row[k] == least else np.int64(row[k])
             total += (b ^ (b >> 16) ^ (b >> 32)) * weight[k]
-        out[i] = total
+        out[i] += total
 
 
 @loop(fastmath=FINITE)

@@ -174,6 +174,20 @@ def keep(typingctx: Any, array: Any, at: Any, sums: Any) -> Any:
 
 
 @_builtin
+def load_each(typingctx: Any, array: Any, at: Any, stride: Any, each: Any) -> Any:
+    """Return a tuple of lanes, as long as another: those at an index of a flat array, a stride further, and so on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, at, stride, _ = args
+        steps = (builder.mul(stride, ir.Constant(stride.type, k)) for k in range(each.count))
+        found = [_pointer(context, builder, signature.args[0], array, builder.add(at, step)) for step in steps]
+        lanes = [builder.load(one, align=4) for one in found]
+        return context.make_tuple(builder, signature.return_type, lanes)
+
+    return types.UniTuple(_lanes, each.count)(array, types.intp, types.intp, each), generate
+
+
+@_builtin
 def add_outer(typingctx: Any, sums: Any, numbers: Any, at: Any, some: Any) -> Any:
     """Add to a tuple of sums, row by row, the products of numbers, from an index on, with each of some lanes."""
 

@@ -1,0 +1,131 @@
+"""Parts of the work on several threads: as `map` gives them, whoever calls, and whatever goes wrong."""
+
+import multiprocessing
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from layerfreq.engines import threads as module
+from layerfreq.engines.threads import scratch, threads
+
+
+@pytest.fixture(params=["as installed", "a pool"])
+def some(request, monkeypatch):
+    """The threads of PyTorch, where they can be had, and others."""
+    if request.param == "a pool":
+        monkeypatch.setattr(module, "_openmp", lambda: None)
+    return request.param
+
+
+def squares(items, count=3):
+    with threads(count) as run:
+        return list(run(lambda x: x * x, items))
+
+
+def test_results_come_in_order(some):
+    assert squares(range(50)) == [x * x for x in range(50)]
+    assert squares([]) == []
+    assert squares(iter([3])) == [9]
+
+
+def test_each_thread_has_its_own_room(some):
+    """Those that work at once write nowhere else."""
+    together = threading.Barrier(3, timeout=20)
+
+    def work(number):
+        room = scratch(1, 100, np.float64)
+        together.wait()
+        room[:] = number
+        together.wait()
+        return room.ctypes.data, float(room.sum())
+
+    for _ in range(3):  # again in the rooms of the first time
+        with threads(3) as run:
+            found = list(run(work, range(3)))
+        assert len({place for place, _ in found}) == 3
+        assert [total for _, total in found] == [0, 100, 200]
+
+
+def test_an_error_ends_the_work_and_is_raised(some):
+    def fail(number):
+        if number == 2:
+            raise KeyError("two")
+        return number
+
+    with threads(2) as run, pytest.raises(KeyError, match="two"):
+        list(run(fail, range(5)))
+    assert squares([4]) == [16]
+
+
+def test_an_interrupt_gets_through(some):
+    def interrupt(number):
+        raise KeyboardInterrupt
+
+    with threads(2) as run, pytest.raises(KeyboardInterrupt):
+        list(run(interrupt, range(2)))
+
+
+def test_work_within_work_and_from_several_threads_is_done(some):
+    found = {}
+
+    def nested(number):
+        return sum(squares(range(number), 2))
+
+    def outside(name):
+        with threads(2) as run:
+            found[name] = list(run(nested, range(6)))
+
+    if some == "as installed":  # a pool's threads would wait for each other
+        callers = [threading.Thread(target=outside, args=(name,), daemon=True) for name in range(3)]
+        for one in callers:
+            one.start()
+        for one in callers:
+            one.join(60)
+        assert found == {name: [0, 0, 1, 5, 14, 30] for name in range(3)}
+
+
+def test_what_overflows_is_no_warning(some, recwarn):
+    with threads(2) as run:
+        list(run(lambda x: np.float32(x) * np.float32(1e38), [1e5, 1e6]))
+    assert not recwarn.list
+
+
+def _child(queue):
+    queue.put((os.getpid(), squares(range(4), 2)))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_forked_process_has_threads_of_its_own():
+    """OpenMP's threads stay behind where a process is forked."""
+    torch.randn(1000, 1000) @ torch.randn(1000, 1000)
+    assert squares(range(4), 2) == [0, 1, 4, 9]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_child, args=(queue,))
+    process.start()
+    assert queue.get(timeout=60)[1] == [0, 1, 4, 9]
+    process.join(20)
+    assert process.exitcode == 0
+
+
+@pytest.mark.skipif(module._openmp() is None, reason="PyTorch has no OpenMP threads here")
+def test_the_threads_are_those_of_pytorch():
+    """No thread is started beside those that PyTorch's own operations have."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.randn(1000, 1000) @ torch.randn(1000, 1000)
+    torch.set_num_threads(count)
+    before = {os.path.basename(one) for one in os.listdir("/proc/self/task")}
+
+    def who(number):
+        time.sleep(0.05)
+        return threading.get_native_id()
+
+    with threads(2) as run:
+        found = set(run(who, range(4)))
+    assert len(found) == 2
+    assert {str(one) for one in found} <= before
