@@ -1,6 +1,6 @@
 """What a spectrum costs on a GPU, beside the bare matrix product and float64 tiles, and how far each is off.
 
-    python benchmarks/gpu.py [--n 5000 20000 60000] [--d 512] [--repeats 5] [--exact 20000] [--tune N]
+    python benchmarks/gpu.py [--n 5000 20000 60000] [--d 512] [--repeats 5] [--exact 20000] [--tune N] [--variants N]
 
 Prints Markdown tables. Times are medians of runs in turns, from features on the GPU to a `Spectrum` on the host.
 """
@@ -11,7 +11,8 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
 from typing import Any
@@ -26,6 +27,14 @@ CUTOFFS = np.geomspace(0.01, 100, 50)
 CLASSES = 10
 TILES = 5000  # points up to which float32 tiles are, which take as long
 SMALL = (128, 256, 512, 1024, 2048)
+# The kernel's variants, as constants of the engine's module; the first is the default.
+VARIANTS = (
+    {}, {"GROUP": 8}, {"GROUP": 16}, {"PROGRAMS": 16384}, {"GROUP": 8, "PROGRAMS": 16384}, {"STAGES": 4},
+    {"HALVES": True}, {"HALVES": True, "GROUP": 8}, {"HALVES": True, "GROUP": 8, "PROGRAMS": 16384},
+    {"HALVES": True, "STAGES": 4}, {"HALVES": True, "BLOCK_K": 64},
+    {"HALVES": True, "BLOCK_N": (128, 64, 32, 16)}, {"HALVES": True, "WARPS": 4},
+    {"HALVES": True, "BLOCK_M": 64, "WARPS": 4}, {"HALVES": True, "BLOCK_M": 64, "WARPS": 4, "GROUP": 16},
+)  # fmt: skip
 COLLAPSED = 1e-2  # how wide classes are beside the distance of their centres
 
 
@@ -159,6 +168,57 @@ def tune(n: int, d: int) -> None:
         print(f"  {shape}: {taken * 1e3:.2f} ms, {each:.1f} ps a pair (first call {first:.1f} s)", flush=True)
 
 
+@contextmanager
+def constants(chosen: dict[str, Any]) -> Iterator[None]:
+    """Set constants of the engine's module."""
+    from layerfreq.engines.cuda import engine as cuda
+
+    kept = {name: getattr(cuda, name) for name in chosen}
+    try:
+        for name, value in chosen.items():
+            setattr(cuda, name, value)
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(cuda, name, value)
+
+
+def variants(n: int, d: int, kind: str, repeats: int, most: int) -> None:
+    """Time `add` of the kernel's variants in turns, and say how far the spectra of each are off."""
+    from layerfreq.data.source import InMemory
+    from layerfreq.data.targets import as_targets
+    from layerfreq.engines import read_points
+    from layerfreq.engines.cuda import engine as cuda
+
+    x, y = points(n, d, kind)
+    read, targets = read_points(InMemory(x)), as_targets(y, n)
+    exact = spectrum(x.double(), y, CUTOFFS, engine="blocked") if n <= most else None
+    ready, times, errors = {}, {}, {}
+    for chosen in VARIANTS:
+        name = ", ".join(f"{key} {value}" for key, value in chosen.items()) or "default"
+        try:
+            with constants(chosen):
+                engine = cuda.Cuda(read, targets, torch.from_numpy(CUTOFFS))
+                rows, columns = engine.begin(torch.arange(min(n, engine.height))), engine.prepare(read)
+                engine.add(rows, columns)  # compiles
+                found = spectrum(x, y, CUTOFFS, engine="cuda") if exact is not None else None
+        except Exception as error:  # one that does not fit the device must not end the others
+            print(f"{name}: {type(error).__name__} {str(error)[:80]}", flush=True)
+            continue
+        ready[name], times[name], errors[name] = (chosen, partial(engine.add, rows, columns), rows), [], "- | -"
+        if exact is not None and found is not None:
+            rdf = np.abs(found.rdf - exact.rdf).max() / exact.rdf.max()
+            errors[name] = f"{np.abs(found.lfr - exact.lfr).max():.0e} | {rdf:.0e}"
+    for _ in range(repeats):
+        for name, (chosen, call, _) in ready.items():
+            with constants(chosen):
+                times[name].append(timed(call)[0])
+    print(f"\n| n={n}, d={d}, {kind} | add | a pair | LFR off | RDF off / peak |\n|---|---:|---:|---:|---:|")
+    for name, taken in times.items():
+        each = min(taken) / len(ready[name][2].index) / n * 1e12
+        print(f"| {name} | {min(taken) * 1e3:.2f} ms | {each:.1f} ps | {errors[name]} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[5000, 20000, 60000])
@@ -166,8 +226,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--exact", type=int, default=20000, help="points up to which float64 tiles are run: 13 s each")
     parser.add_argument("--tune", type=int, metavar="N", help="also time other tiles at so many points")
+    parser.add_argument("--variants", type=int, metavar="N", help="only time the kernel's variants at so many points")
     options = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}; {machine()}; 50 cutoffs, {CLASSES} classes, float32 features\n")
+    if options.variants:
+        for d, kind in itertools.product(options.d, ("classes", "vectors", "collapsed")):
+            variants(options.variants, d, kind, options.repeats, options.exact)
+        return
     print("| n | d | targets | way | time | : float32 product | memory | LFR off | RDF off |")
     print("|---:|---:|---|---|---:|---:|---:|---:|---:|")
     for n, d, kind in itertools.product(options.n, options.d, ("classes", "vectors", "collapsed")):

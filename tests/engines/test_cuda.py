@@ -1,6 +1,7 @@
 """The CUDA engine's own parts. Without a GPU its kernels run in Triton's interpreter, where Triton is installed."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -67,8 +68,18 @@ def three(x, y):
     return [(small, large_y), (large, small_y), (large, large_y)]
 
 
+def halves(x, y):
+    """The same of two float16 to a number: (large, small) in units of their own, the product in theirs."""
+    parts = [
+        [part.numpy().T * unit.numpy()[:, None] for part in parts.float().unbind(dim=1)]
+        for parts, unit in (cuda._halved(torch.from_numpy(np.ascontiguousarray(a.T))) for a in (x, y))
+    ]
+    return [(parts[0][1], parts[1][0]), (parts[0][0], parts[1][1]), (parts[0][0], parts[1][0])]
+
+
+@pytest.mark.parametrize(("parts", "depth"), [(three, 8), (halves, 16)])
 @pytest.mark.parametrize("sign", ["mixed", "positive"])
-def test_three_tf32_products_are_as_accurate_as_float32(sign):
+def test_three_products_are_as_accurate_as_one_of_float32(sign, parts, depth):
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(64, 512)).astype(np.float32) for _ in range(2))
     if sign == "positive":
@@ -78,33 +89,48 @@ def test_three_tf32_products_are_as_accurate_as_float32(sign):
     plain = np.zeros((64, 64), np.float32)  # one float32 after the other
     for k in range(512):
         plain += x[:, k, None] * y[:, k]
-    one, three_, float32 = (
+    one, all_three, float32 = (
         np.abs(p - exact).max() / size.max()
-        for p in (product(x, y, lambda a, b: [(cut(a, True), cut(b, True))]), product(x, y, three), plain)
+        for p in (product(x, y, lambda a, b: [(cut(a, True), cut(b, True))]), product(x, y, parts, depth), plain)
     )
-    assert three_ <= float32
-    assert three_ <= 5e-7
-    assert one > 20 * three_
+    assert all_three <= float32
+    assert all_three <= 5e-7
+    assert one > 20 * all_three
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e30])
+def test_halves_keep_22_bits_at_any_size(size):
+    x = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)) * size
+    x[::2] *= 1e-4  # most coordinates of a point far smaller than its largest
+    x[:, 3] = 0
+    parts, unit = cuda._halved(x)
+    back = parts.double().sum(dim=1) * unit
+    assert torch.all(torch.frexp(unit).mantissa == 0.5)
+    assert torch.all((back - x).abs() <= 2.0**-22 * x.abs() + 2.0**-38 * x.abs().amax(dim=0))
 
 
 def test_matrix_mode_is_never_plain_tf32():
     assert cuda.MATRIX_MODE == "tf32x3"
     folder = Path(cuda.__file__).parent
-    assert (folder / "triton_kernels.py").read_text().count("tl.dot(") == 1
+    products = re.findall(r"tl\.dot\(.*", (folder / "triton_kernels.py").read_text())
+    assert len([p for p in products if "MATRIX_MODE" in p]) == 1
+    assert len([p for p in products if "MATRIX_MODE" not in p]) == 3  # of float16
     assert "input_precision=MATRIX_MODE" in (folder / "triton_kernels.py").read_text()
     assert 'self._mode = "ieee"' in (folder / "engine.py").read_text()
 
 
 @needs_triton
-def test_kernel_compiles_without_spilling(tmp_path):
+@pytest.mark.parametrize("halved", [False, True])
+def test_kernel_compiles_without_spilling(tmp_path, halved):
     """For an H100, with no GPU: three matrix instructions a step, powers by the special unit, no stack in use."""
     code = Path(__file__).parent / "compile_for_hopper.py"
     env = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, code], env=env, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, code, *["halves"] * halved]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     products, conversions, powers, stack = map(int, done.stdout.split())
-    assert products == 3 * cuda.BLOCK_K // 8
-    assert conversions > 0
+    assert products == 3 * cuda.BLOCK_K // (16 if halved else 8)
+    assert (conversions > 0) is not halved
     assert powers > 0
     assert stack == 0
 
@@ -159,6 +185,30 @@ def test_columns_may_come_block_by_block(vectors):
     parts = engine.finish(rows)
     for name in ("energy", "slope", "self_weight"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
+
+
+@needs_triton
+@pytest.mark.parametrize("vectors", [False, True])
+def test_halves_and_groups_of_blocks(monkeypatch, vectors):
+    """Three blocks of centres in groups of two; columns without centres; twins, close pairs, points far away."""
+    for name, value in {"HALVES": True, "GROUP": 2, "BLOCK_M": 32}.items():
+        monkeypatch.setattr(cuda, name, value)
+    x, labels = cloud(150, 40, 3)
+    x[3], x[5], x[7] = x[4] + 1e-3, x[6], 10 * x[7]
+    x[:, 2] *= 1e-6
+    y = as_targets(np.stack([labels, labels**2], axis=1) + 0.5 if vectors else labels, len(x))
+    points, index = points_of(torch.from_numpy(x).to(DEVICE)), torch.arange(0, 150, 2)
+    inv_delta = torch.from_numpy(CUTOFFS[::2]) * 4 / points.spread
+    engine = cuda.Cuda(points, y, inv_delta)
+    rows = engine.begin(index)
+    for part in (slice(0, 37), slice(37, 150)):
+        engine.add(rows, engine.prepare(replace(points, features=points.features[part], first=part.start)))
+    found = engine.finish(rows)
+    (exact,) = cuda_free_reference(points, y, inv_delta, index)
+    order = torch.argsort(found.rows)
+    for name in ("energy", "slope", "self_weight"):
+        ours, theirs = getattr(found, name)[order].cpu(), getattr(exact, name).cpu()
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @pytest.mark.parametrize(
@@ -220,10 +270,10 @@ def test_a_gpu_measures_distances_as_float32_does():
     assert float(error) < 2e-5
 
 
-def cuda_free_reference(points, targets, inv_delta):
+def cuda_free_reference(points, targets, inv_delta, index=None):
     from layerfreq.engines import RowCurves
     from layerfreq.engines.reference import Reference
 
-    parts = list(Reference(points, targets, inv_delta).run(torch.arange(len(points))))
+    parts = list(Reference(points, targets, inv_delta).run(torch.arange(len(points)) if index is None else index))
     names = ("rows", "energy", "slope", "self_weight")
     return [RowCurves(*(torch.cat([getattr(part, name) for part in parts]) for name in names))]

@@ -7,10 +7,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float16, Float32, Float64
 from torch import Tensor
 
 from layerfreq.data.targets import Targets
@@ -29,8 +29,24 @@ LEAST_HEIGHT = 16
 WASTE = 1.3  # tiles may hold this many times the points, before smaller ones are taken
 DIRECT = 16  # coordinates up to which all distances are taken from differences: no slower than the product
 PROGRAMS = 1024  # wanted at once: some for each multiprocessor
+STAGES = 3  # chunks of coordinates on their way to a product
+# Not measured yet, and therefore off (`benchmarks/gpu.py --variants`):
+HALVES = False  # products of two float16 to a number, split beforehand, instead of MATRIX_MODE's
+GROUP = 0  # blocks of centres that meet all points before the next ones do, or 0: all those at hand
 SUMS_BYTES = 1 << 27  # held for the centres at hand
 HEIGHT = 1 << 14  # centres at hand
+
+
+class Halves(NamedTuple):
+    """Points as sums of two float16, each in a unit of its own, so that none of its digits leaves float16's range.
+
+    Attributes:
+        parts: (d, 2, padded) float16, x / unit to the nearest, and the rest of it.
+        unit: (padded,) float32, powers of two.
+    """
+
+    parts: Tensor
+    unit: Tensor
 
 
 @dataclass
@@ -42,6 +58,7 @@ class Rows:
         x: (d, padded) in float32.
         rest: What float32 cut off.
         size: (padded,) |x|^2.
+        halves: x as a sum of two float16 in a unit, or nothing without HALVES.
         y: (r, w) their targets, and one.
         sums: (w, p, r) float64, of the ladder's exponentials, one and D, times the targets, themselves left out.
     """
@@ -50,6 +67,7 @@ class Rows:
     x: Tensor
     rest: Tensor
     size: Tensor
+    halves: Halves
     y: Tensor
     sums: Tensor
 
@@ -65,6 +83,7 @@ class Columns:
         x: (d, tiles * block) in float32, and zero in columns that hold no point.
         rest: What float32 cut off.
         size: (tiles * block,) |x|^2.
+        halves: x as a sum of two float16 in a unit, or nothing without HALVES.
         label: (tiles,) the class of a tile's points, or 0.
         filled: (tiles,) how many columns hold a point.
         y: (w, tiles * block) target vectors and one, or nothing for classes.
@@ -77,6 +96,7 @@ class Columns:
     x: Tensor
     rest: Tensor
     size: Tensor
+    halves: Halves
     label: Tensor
     filled: Tensor
     y: Tensor
@@ -130,13 +150,14 @@ class Cuda(Engine[Rows, Columns]):
             order = torch.argsort(self.targets.labels[everywhere], stable=True)
             index, everywhere = index[order], everywhere[order]
         place = torch.arange(len(index), device=self._device)
-        x, rest, size = self._cut(self.points, index.to(self._device), place, len(index) + -len(index) % BLOCK_M)
+        width = len(index) + -len(index) % (BLOCK_M * max(GROUP, 1))
+        x, rest, size, halves = self._cut(self.points, index.to(self._device), place, width)
         y = self.targets.block(everywhere, torch.float64, self._device)
         if self.targets.labels is None:
             y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
         functions = len(self._ladder.rates) + 2
         sums = torch.zeros(self._width, functions, len(index), dtype=torch.float64, device=self._device)
-        return Rows(everywhere, x, rest, size, y, sums)
+        return Rows(everywhere, x, rest, size, halves, y, sums)
 
     def prepare(self, points: Points) -> Columns:
         """See `Engine.prepare`."""
@@ -159,31 +180,37 @@ class Cuda(Engine[Rows, Columns]):
         place = torch.empty_like(order)
         place[order] = column
 
-        x, rest, size = self._cut(points, order, column, total * block)
+        x, rest, size, halves = self._cut(points, order, column, total * block)
         y = torch.zeros(0, device=device)
         if not classes:
             y = torch.zeros(self._width, total * block, device=device)
             y[:-1, place] = self.targets.block(at, torch.float32, device).T
             y[-1, place] = 1
         tile_label, filled = tile_label.int().to(device), filled.int().to(device)
-        return Columns(points.first, place, block, x, rest, size, tile_label, filled, y, self._moments(points))
+        moments = self._moments(points)
+        return Columns(points.first, place, block, x, rest, size, halves, tile_label, filled, y, moments)
 
-    def _cut(self, points: Points, at: Tensor, place: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _cut(self, points: Points, at: Tensor, place: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, Halves]:
         """Put points into columns; the other columns are zero.
 
         Returns:
-            (d, width) float32, what float32 cut off, and |x|^2. Coordinates fill whole chunks.
+            (d, width) float32, what float32 cut off, |x|^2, and float32 in halves. Coordinates fill whole chunks.
         """
         d = points.features.shape[1]
         x = torch.zeros(d if self._direct else d + -d % BLOCK_K, width, device=self._device)
         rest, size = torch.zeros_like(x), torch.zeros_like(x[0])
+        split = HALVES and not self._direct
+        room = width if split else 0
+        halves = Halves(x.new_zeros(len(x), 2, room, dtype=torch.float16), x.new_ones(room))
         for s in chunks(len(at), d, LAUNCHED):
             exact = points.block(at[s]).T
             short = exact.float()
             x[:d, place[s]] = short
             rest[:d, place[s]] = (exact - short).float()
             size[place[s]] = exact.square().sum(dim=0).float()
-        return x, rest, size
+            if split:
+                halves.parts[:d, :, place[s]], halves.unit[place[s]] = _halved(short)
+        return x, rest, size, halves
 
     def _moments(self, points: Points) -> Tensor:
         d = points.features.shape[1]
@@ -210,8 +237,9 @@ class Cuda(Engine[Rows, Columns]):
 
         blocks, tiles = len(rows.size) // BLOCK_M, len(columns.label)
         each = -(-tiles // max(1, min(tiles, PROGRAMS // blocks)))
+        group = GROUP or blocks
         with nullcontext() if self._interpreted else torch.cuda.device(self._device):
-            self._launch(rows, columns, own, (blocks, -(-tiles // each)), each)
+            self._launch(rows, columns, own, (group, -(-tiles // each), blocks // group), each)
         # Sums of one and of D follow from sums of x and |x|^2; a point's distance to itself is zero.
         d = columns.moments.shape[1] - 2
         first, second, count = columns.moments.split([d, 1, 1], dim=1)
@@ -221,15 +249,17 @@ class Cuda(Engine[Rows, Columns]):
             x = rows.x[:d, s].double() + rows.rest[:d, s]
             rows.sums[:, -1, s] += second + count * x.square().sum(dim=0) - 2 * (first @ x)
 
-    def _launch(self, rows: Rows, columns: Columns, own: Tensor, grid: tuple[int, int], tiles_each: int) -> None:
+    def _launch(self, rows: Rows, columns: Columns, own: Tensor, grid: tuple[int, int, int], tiles_each: int) -> None:
         exponents = torch.from_numpy(self._ladder.exponents).to(self._device)
         self._add_exponentials[grid](
             rows.x,
             rows.rest,
             rows.size,
+            *rows.halves,
             columns.x,
             columns.rest,
             columns.size,
+            *columns.halves,
             own,
             columns.label,
             columns.filled,
@@ -250,8 +280,10 @@ class Cuda(Engine[Rows, Columns]):
             CHAIN=CHAIN,
             VECTORS=self.targets.labels is None,
             DIRECT=self._direct,
+            HALVES=HALVES,
             MATRIX_MODE=self._mode,
             num_warps=WARPS,
+            num_stages=STAGES,
         )
 
     def finish(self, rows: Rows) -> RowCurves:
@@ -292,6 +324,16 @@ def can_run(device: torch.device) -> bool:
     if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _halved(x: Float32[Tensor, "d k"]) -> tuple[Float16[Tensor, "d 2 k"], Float32[Tensor, " k"]]:
+    """Return points as sums of two float16, and their units: as `Halves`."""
+    # The largest coordinate becomes 2^13 to 2^14: the smallest float16 is 2^-37 of it, and no sum leaves float32.
+    exponent = torch.frexp(x.abs().amax(dim=0)).exponent.clamp(-100, 100) - 14
+    unit, scale = (torch.ldexp(torch.ones_like(x[0]), e) for e in (exponent, -exponent))
+    scaled = x * scale
+    large = scaled.half()
+    return torch.stack([large, (scaled - large).half()], dim=1), unit
 
 
 def _tiles(counts: Tensor) -> tuple[int, Tensor]:
