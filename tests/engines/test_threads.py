@@ -16,8 +16,7 @@ from layerfreq.engines.threads import scratch, threads
 @pytest.fixture(params=["as installed", "a pool"])
 def some(request, monkeypatch):
     """The threads of PyTorch, where they can be had, and others."""
-    if request.param == "a pool":
-        monkeypatch.setattr(module, "_openmp", lambda: None)
+    monkeypatch.setattr(module, "_busy", lambda: request.param == "a pool")
     return request.param
 
 
@@ -99,8 +98,9 @@ def _child(queue):
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     """OpenMP's threads stay behind where a process is forked."""
+    monkeypatch.setattr(module, "_busy", lambda: False)
     torch.randn(1000, 1000) @ torch.randn(1000, 1000)
     assert squares(range(4), 2) == [0, 1, 4, 9]
     context = multiprocessing.get_context("fork")
@@ -113,8 +113,9 @@ def test_a_forked_process_has_threads_of_its_own():
 
 
 @pytest.mark.skipif(module._openmp() is None, reason="PyTorch has no OpenMP threads here")
-def test_the_threads_are_those_of_pytorch():
+def test_the_threads_are_those_of_pytorch(monkeypatch):
     """No thread is started beside those that PyTorch's own operations have."""
+    monkeypatch.setattr(module, "_busy", lambda: False)
     count = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.randn(1000, 1000) @ torch.randn(1000, 1000)

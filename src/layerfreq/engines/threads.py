@@ -77,13 +77,22 @@ _limit = Flag(lambda: [library.num_threads for library in _libraries()], _set)
 
 
 def _torchs(count: int) -> _Map | None:
-    """Return a `map` that runs on PyTorch's own threads, where they are those of OpenMP and can be had.
+    """Return a `map` that runs on PyTorch's own threads, where they are those of OpenMP and cores are free.
 
     After each of its operations these spin for a while, so that the next one finds them awake: threads of ours would
-    have to share the cores with them.
+    have to share the cores with them. Where cores are busy, it is theirs that wait for each other, spinning.
     """
     start = _openmp() if os.getpid() == _BORN else None  # OpenMP's threads are none of a forked process
-    return None if start is None else partial(_together, start, count)
+    return None if start is None or _busy() else partial(_together, start, count)
+
+
+def _busy() -> bool:
+    """Whether more threads want to run at this moment, of all processes, than there are cores, as Linux says."""
+    try:
+        running = Path("/proc/loadavg").read_text().split()[3].split("/")[0]
+        return int(running) > (os.cpu_count() or 1)
+    except (OSError, ValueError, IndexError):
+        return True
 
 
 _BORN = os.getpid()
