@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from layerfreq import Monitor, layer_spectra, spectrum
+from layerfreq import InputError, Monitor, layer_spectra, spectrum
+from layerfreq.errors import Code
 from layerfreq.isolation.torch_settings import PLAIN, Flag, plain_products
 from layerfreq.network.extract import Buffer
 
@@ -30,6 +31,12 @@ SETTINGS = {
     "oneDNN": (lambda: mkldnn.enabled, lambda on: setattr(mkldnn, "enabled", on), False),
     "fused encoders": (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False),
     "anomalies": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, True),
+    "default device": (torch.get_default_device, torch.set_default_device, torch.device("meta")),
+    "autocast": (
+        lambda: torch.is_autocast_enabled("cpu"),
+        lambda on: torch.set_autocast_enabled("cpu", on),
+        True,
+    ),
     "NumPy's errors": (lambda: np.geterr()["under"], lambda how: np.seterr(under=how), "warn"),
 }
 
@@ -78,13 +85,15 @@ def measured(where, change):
         return layer_spectra(net(), X, Y, reading=reading, **GRID)["1"]
     if where == "target":
         return layer_spectra(net(), X, target, **GRID)["1"]
+    if where == "when":
+        return Monitor(net(), X, Y, when=lambda step: not change(), **GRID).measure(0)["1"]
     monitor = Monitor(net(), X, {"labels": Y, "own": target}, **GRID)
     monitor.measure(0)
     return monitor.parts["own"]["1"]
 
 
 @pytest.mark.filterwarnings("ignore:.* changes a list when it runs")
-@pytest.mark.parametrize("where", ["model", "data set", "reading", "target", "one of several targets"])
+@pytest.mark.parametrize("where", ["model", "data set", "reading", "target", "when", "one of several targets"])
 def test_what_the_users_functions_set_is_put_back(where):
     plain = measured(where, lambda: None)
     for name, (get, put, other) in SETTINGS.items():
@@ -103,7 +112,8 @@ def test_what_the_users_functions_set_is_put_back(where):
             assert get() == before, name
         finally:
             put(before)
-        np.testing.assert_allclose(found.lfr, plain.lfr, rtol=1e-6, err_msg=name)
+        own = 1e-3 if name == "autocast" else 1e-6  # a model that casts is measured as it casts
+        np.testing.assert_allclose(found.lfr, plain.lfr, rtol=own, err_msg=name)
 
 
 @pytest.mark.skipif(not hasattr(products, "fp32_precision"), reason="PyTorch has no precision for each library")
@@ -186,3 +196,43 @@ def test_of_numbers_that_overflow_numpy_neither_warns_nor_raises(rows, batches, 
     finally:
         torch.set_num_threads(threads)
         np.seterr(**errors)
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda"])
+def test_a_default_device_without_numbers_disturbs_nothing(device):
+    """It may also be one that this machine lacks, so that PyTorch fails whenever a tensor is made."""
+
+    model = net()
+
+    def all_of_it():
+        found = layer_spectra(model, X, {"labels": Y, "own": lambda x, y, output: output}, **GRID)
+        batches = [(X.numpy(), Y.tolist())] * 2
+        streamed = layer_spectra(model, batches, memory=1, rows=10, inv_delta=GRID["inv_delta"])
+        monitor = Monitor(model, X, Y, error="auto", **GRID)
+        return [one["1"].lfr for one in (found["labels"], found["own"], streamed, monitor.measure(0))], monitor.error
+
+    expected = all_of_it()
+    torch.set_default_device(device)
+    try:
+        found = all_of_it()
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1].error_energy, expected[1].error_energy)
+
+
+def test_a_loader_that_fails_from_the_start_is_one_line():
+    model = net()
+    torch.set_default_device("meta")
+    try:
+        with pytest.raises(InputError, match=r"^inputs: the loader fails .*meta") as caught:
+            layer_spectra(model, DataLoader(TensorDataset(X, Y)), **GRID)
+    finally:
+        torch.set_default_device(None)
+    assert caught.value.code is Code.FAILED
+
+
+def test_a_loader_without_labels_says_so():
+    with pytest.raises(InputError, match="targets: none given") as caught:
+        layer_spectra(net(), [(X, None)], **GRID)
+    assert (caught.value.argument, caught.value.code) == ("targets", Code.EMPTY)

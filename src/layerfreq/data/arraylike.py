@@ -43,6 +43,20 @@ def as_frame(value: Any, argument: str, columns: Iterable[str], source: str) -> 
     return value
 
 
+def as_tensor(value: Any, argument: str) -> Tensor:
+    """Return numbers as a tensor: one as it is, anything else on the CPU, whatever PyTorch's default device is.
+
+    Args:
+        value: What the user passed.
+        argument: What to blame in a message.
+
+    Raises:
+        InputError: See `as_array`; for what else is no number PyTorch raises.
+    """
+    array = as_array(value, argument)
+    return array if isinstance(array, Tensor) else torch.as_tensor(array, device="cpu")
+
+
 def as_array(value: Any, argument: str) -> Any:
     """Return a table or array as an array that `torch.as_tensor` takes; anything else as it is.
 

@@ -123,9 +123,10 @@ def _rows(sample: Any) -> Any:
 
 def collated(loader: Any) -> Iterator[Any]:
     """Iterate over a loader; samples that cannot be collated raise a one-line error."""
-    batches = iter(loader)
+    batches = None
     while True:
         try:
+            batches = iter(loader) if batches is None else batches
             batch = next(batches)
         except StopIteration:
             return

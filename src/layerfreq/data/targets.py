@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from layerfreq.data.arraylike import as_array
+from layerfreq.data.arraylike import as_tensor
 from layerfreq.data.distributed import Shards
 from layerfreq.data.sketch import Sketched, sketch, sketch_classes
-from layerfreq.errors import Code, InputError, converting, not_finite, unsupported, wrong_length
+from layerfreq.errors import Code, InputError, converting, none_given, not_finite, unsupported, wrong_length
+from layerfreq.isolation.torch_settings import own_settings
 
 EXACT = 128  # float columns up to which each is summed by itself; a sketch of half as many hardly pays below that
 CLASSES = 1024  # distinct class ids up to which each is summed by itself: about where a sketch becomes quicker
@@ -116,8 +117,10 @@ def as_numbers(targets: Any) -> Tensor:
     Raises:
         InputError: If they are not numbers.
     """
+    if targets is None:
+        raise none_given("targets", "class ids or floats, one for each point")
     with converting("targets", "ids or floats"):
-        return torch.as_tensor(as_array(targets, "targets")).detach().cpu()
+        return as_tensor(targets, "targets").detach().cpu()
 
 
 def read_targets(targets: Any, n: int) -> Tensor:
@@ -155,6 +158,7 @@ def _read_vectors(y: Tensor) -> Tensor:
     return y
 
 
+@own_settings()
 def prepare_targets(y: Tensor, shards: Shards, *, center: bool | None, seed: int) -> Targets:
     """Gather the checked targets of all ranks, and prepare them for an engine.
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerfreq.data.arraylike import as_array
+from layerfreq.data.arraylike import as_array, as_tensor
 from layerfreq.errors import Code, InputError, converting, is_not, listed, none_given, not_finite, unknown, unsupported
 
 Curve = Float64[np.ndarray, " m"]
@@ -57,7 +57,7 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
         InputError: For anything but n > 0 points of finite numbers.
     """
     with converting("features", "a numeric tensor or array (n, ...)"):
-        x = torch.as_tensor(as_array(features, "features")).detach()
+        x = as_tensor(features, "features").detach()
         x = x if device is None else x.to(device)
     if empty and x.ndim and x.shape[0] == 0:
         return x.new_empty(0, math.prod(x.shape[1:]))

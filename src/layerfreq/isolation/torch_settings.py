@@ -67,6 +67,34 @@ _LIBRARIES: list[Any] = [
 PLAIN = "highest", ("ieee",) * len(_LIBRARIES)
 
 
+def _kinds() -> set[str]:
+    accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+    return {"cpu", "cuda" if accelerator is None else accelerator.type}
+
+
+def _autocast() -> dict[str, tuple[bool, torch.dtype]]:
+    return {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _kinds()}
+
+
+def _set_autocast(how: dict[str, tuple[bool, torch.dtype]]) -> None:
+    for kind, (enabled, dtype) in how.items():
+        torch.set_autocast_enabled(kind, enabled)
+        torch.set_autocast_dtype(kind, dtype)
+
+
+def _device() -> torch.device | None:
+    """Return the default device; None for one that this machine does not have, which cannot be read."""
+    try:
+        return torch.get_default_device()
+    except Exception:
+        return None
+
+
+def _set_device(device: torch.device | None) -> None:
+    if device is not None:
+        torch.set_default_device(None if device.type == "cpu" else device)
+
+
 def _precision() -> tuple[str | None, tuple[str, ...]]:
     of_all: Any = None
     try:
@@ -93,7 +121,8 @@ _OTHERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()), lambda v: set_detect_anomaly(*v)),
-    (torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)),
+    (_device, _set_device),
+    (_autocast, _set_autocast),
     (np.geterr, lambda how: np.seterr(**how)),
     *(
         (partial(getattr, place, name), partial(setattr, place, name))
@@ -135,7 +164,7 @@ def own_settings() -> Iterator[None]:
         for kind in _kinds():
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
+        if _device() != torch.device("cpu"):
             stack.enter_context(torch.device("cpu"))
         yield
 
@@ -144,7 +173,7 @@ class CallersSettings:
     """The current settings, to run the caller's model under them inside `own_settings`."""
 
     def __init__(self) -> None:
-        self._dtype, self._device = torch.get_default_dtype(), torch.get_default_device()
+        self._dtype, self._device = torch.get_default_dtype(), _device()
         self._inference, self._errors = torch.is_inference_mode_enabled(), np.geterr()
         self._casts = {kind: torch.get_autocast_dtype(kind) for kind in _kinds() if torch.is_autocast_enabled(kind)}
 
@@ -158,14 +187,9 @@ class CallersSettings:
                 stack.enter_context(torch.inference_mode())
             for kind, dtype in self._casts.items():
                 stack.enter_context(torch.autocast(kind, dtype=dtype))
-            if self._device != torch.get_default_device():
+            if self._device is not None and self._device != _device():
                 stack.enter_context(self._device)
             yield
-
-
-def _kinds() -> set[str]:
-    accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
-    return {"cpu", "cuda" if accelerator is None else accelerator.type}
 
 
 def _default_dtype(stack: ExitStack, dtype: torch.dtype) -> None:

@@ -248,6 +248,7 @@ def in_pieces(
                 yield cut, Seen({scale: found}) if isinstance(found, Distances) else found, points.targets
 
 
+@own_settings()
 def _drawn(points: Pieces, options: Mapping[str, Any]) -> Tensor | None:
     """Return the filter centres, and those an own grid asks for, in order; None if they are most of the points."""
     n, rows, seed = points.n, options["rows"], options.get("seed", 0)

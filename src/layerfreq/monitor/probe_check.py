@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.data.arraylike import as_array
+from layerfreq.data.arraylike import as_tensor
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, count
 from layerfreq.data.targets import EXACT, prepare_targets, read_targets
@@ -86,6 +86,6 @@ def try_wanted(model: nn.Module, probe: Probe, batch: list[Any]) -> dict[Any, Te
 
 def _are_floats(targets: Any) -> bool:
     try:
-        return torch.as_tensor(as_array(targets, "targets")).is_floating_point()
+        return as_tensor(targets, "targets").is_floating_point()
     except (TypeError, ValueError, RuntimeError, OverflowError):  # said where they are read
         return False

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layerfreq.data.notes import as_step
 from layerfreq.errors import InputError, failed, is_not
+from layerfreq.isolation.torch_settings import settings_kept
 
 When = int | np.integer | str | Iterable[Any] | Callable[[int], bool]
 
@@ -36,7 +37,7 @@ class Schedule:
         if isinstance(when, (np.ndarray, Tensor)) and when.ndim == 0:
             when = when.item()
         if callable(when):
-            self._decide: Callable[[int, int], Any] = lambda step, _: when(step)
+            self._decide: Callable[[int, int], Any] = settings_kept()(lambda step, _: when(step))
         elif isinstance(when, Integral) and not isinstance(when, bool) and int(when) > 0:
             every = int(when)
             self._decide = lambda step, last: step % every == 0 or last // every < step // every

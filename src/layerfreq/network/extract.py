@@ -150,7 +150,7 @@ def collect_labels(model: nn.Module, inputs: Any, targets: Any, cut: Cut) -> Ten
     labels: list[Tensor] = []
     if cut.reading.name == "positions":  # of which the model alone knows how many there are
         run_through(
-            model, inputs, targets, [cut], lambda name, part, n, label: labels.append(torch.as_tensor(label).clone())
+            model, inputs, targets, [cut], lambda name, part, n, label: label is None or labels.append(label.clone())
         )
     else:
         with while_read(model, inputs):
@@ -300,7 +300,7 @@ class Buffer:
     """
 
     def __init__(self, points: int) -> None:
-        self._points, self._used, self._room = points, 0, torch.empty(0)
+        self._points, self._used, self._room = points, 0, torch.empty(0, device="cpu")
 
     def put(self, part: Tensor, n: int) -> None:
         """Write the features (k, d) of a batch of n points behind the others.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerfreq.data.arraylike import as_array
+from layerfreq.data.arraylike import as_array, as_tensor
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import batches, count, is_loader, is_shuffled, owned, tensors_of
 from layerfreq.data.targets import read_targets
@@ -89,7 +89,7 @@ def labels_of(targets: Any, n: int | None = None) -> Tensor:
     """
     if targets is None:
         raise none_given("targets", "one for each input besides any function, since error needs labels")
-    found = torch.as_tensor(as_array(targets, "targets")).detach().to("cpu", copy=True)
+    found = as_tensor(targets, "targets").detach().to("cpu", copy=True)
     if n is not None and found.shape[:1] != (n,):
         raise wrong_length("targets", f"shape {tuple(found.shape)}", n)
     return found
@@ -240,7 +240,7 @@ def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Te
         remedy = "mend it" if y is not None else "y is None, pass labels besides: {'labels': y, 'residual': function}"
         raise failed("targets", f"{called} fails on an output {tuple(out.shape)}", error, remedy) from error
     try:
-        found = torch.as_tensor(as_array(found, "targets")).detach().to("cpu", copy=True)  # it may write there again
+        found = as_tensor(found, "targets").detach().to("cpu", copy=True)  # it may write there again
     except (OverflowError, TypeError, ValueError, RuntimeError):
         raise InputError(f"targets: {called} returns {shown(found)}; return numbers, one row for each point") from None
     shape = tuple(found.shape)

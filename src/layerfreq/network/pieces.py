@@ -86,7 +86,7 @@ class Pieces:
         Args:
             first: The numbers of these points.
         """
-        others = torch.ones(self.n, dtype=torch.bool)
+        others = torch.ones(self.n, dtype=torch.bool, device="cpu")
         others[first] = False
         order, start, since = torch.cat([first, torch.nonzero(others)[:, 0]]), 0, 0
         while start < self.n:

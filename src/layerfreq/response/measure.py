@@ -175,6 +175,7 @@ def as_error_options(error: Any) -> dict[str, Any] | None:
     return dict(error)
 
 
+@own_settings()
 def check_error(inputs: Any, targets: Any, options: Mapping[str, Any]) -> None:
     """Try options on the points before there are outputs.
 
