@@ -93,7 +93,6 @@ class Pieces:
             since += self.size
             again = start >= len(first) and (since >= OFTEN or start + self.size >= self.n)
             stop = start + max(1, self.size - again)
-            stop = min(stop, len(first)) if start < len(first) else stop
             piece = order[start:stop]
             if again:
                 piece, since = torch.cat([piece, order[[start % min(len(first), self.size)]]]), 0
