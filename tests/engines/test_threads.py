@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -68,6 +71,33 @@ def test_an_interrupt_gets_through(some):
         list(run(interrupt, range(2)))
 
 
+@pytest.mark.skipif(module._openmp() is None or module._BORN is None, reason="no OpenMP threads here")
+def test_no_signal_is_lost_whenever_it_comes(monkeypatch):
+    """Also one that comes between the call of the threads and the first line that they do."""
+    monkeypatch.setattr(module, "_busy", lambda: False)
+
+    class StopError(Exception):
+        pass
+
+    def stop(*_):
+        raise StopError
+
+    lost, random = [], np.random.default_rng(0)
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for _ in range(300):
+            with pytest.raises(StopError):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 1e-3))
+                end = time.monotonic() + 5
+                while time.monotonic() < end:
+                    squares(range(6), 2)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not lost
+
+
 def test_work_within_work_and_from_several_threads_is_done(some):
     found = {}
 
@@ -110,6 +140,24 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     assert queue.get(timeout=60)[1] == [0, 1, 4, 9]
     process.join(20)
     assert process.exitcode == 0
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_forked_process_that_imports_the_first_has_threads_too():
+    """The parent used OpenMP's threads and never heard of this library."""
+    script = """
+import os, signal, torch
+torch.set_num_threads(2)
+torch.randn(1000000).exp()
+if not os.fork():
+    signal.alarm(40)
+    from layerfreq.engines import threads as module
+    module._busy = lambda: False
+    with module.threads(2) as run:
+        os._exit(list(run(abs, range(4))) != [0, 1, 2, 3])
+os._exit(os.wait()[1] != 0)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
 @pytest.mark.skipif(module._openmp() is None, reason="PyTorch has no OpenMP threads here")

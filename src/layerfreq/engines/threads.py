@@ -95,7 +95,15 @@ def _busy() -> bool:
         return True
 
 
-_BORN = os.getpid()
+def _forked() -> bool:
+    """Whether this process is a copy of another, as Linux says (PF_FORKNOEXEC): its OpenMP may wait for lost threads."""
+    try:
+        return bool(int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[6]) & 0x40)
+    except (OSError, ValueError, IndexError):
+        return True
+
+
+_BORN = None if _forked() else os.getpid()  # where the copy is the first to import this, its own number tells nothing
 _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -134,10 +142,32 @@ def _together(start: Callable[..., Any], count: int, one: Callable[..., Any], it
         except BaseException as error:
             failed.append(error)
 
-    start(_Work(work), None, count, 0)
+    with _unraised(failed):
+        start(_Work(work), None, count, 0)
     if failed:
         raise failed[0]
     return iter(found)
+
+
+@contextmanager
+def _unraised(failed: list[BaseException]) -> Iterator[None]:
+    """Note what a signal raises in the main thread before its callback can catch it, which ctypes would only print."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = sys.unraisablehook
+
+    def hook(lost: Any) -> None:
+        if threading.current_thread() is threading.main_thread() and "ctypes callback" in (lost.err_msg or ""):
+            failed.append(lost.exc_value)
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @cache
