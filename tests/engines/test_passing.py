@@ -115,3 +115,12 @@ def test_compiled_fingerprints_are_the_others(dtype):
         kernels.fingerprints(bits_of(x), at.start, weights(50)[at].numpy(), found)
     assert np.array_equal(found, fingerprints(x).numpy())
     assert len(np.unique(found)) == 28
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e200])
+@pytest.mark.parametrize("where", [0, 4])
+def test_what_is_not_finite_or_overflows_is_no_warning(value, where, recwarn):
+    x = points(6, 40, dtype=torch.float64)
+    x[where, 3] = value
+    assert passed(x, torch.tensor([0, 1]), 3).distances() is None
+    assert not recwarn.list

@@ -82,16 +82,19 @@ def test_no_signal_is_lost_whenever_it_comes(monkeypatch):
     def stop(*_):
         raise StopError
 
+    def busy():
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 1e-3))
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            squares(range(6), 2)
+
     lost, random = [], np.random.default_rng(0)
     monkeypatch.setattr(sys, "unraisablehook", lost.append)
     before = signal.signal(signal.SIGALRM, stop)
     try:
         for _ in range(300):
             with pytest.raises(StopError):
-                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 1e-3))
-                end = time.monotonic() + 5
-                while time.monotonic() < end:
-                    squares(range(6), 2)
+                busy()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

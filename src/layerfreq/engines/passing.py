@@ -44,6 +44,7 @@ class Passing:
         self._centred: np.ndarray | None = None  # the centres, where their own features will not do
         self._lost = False  # features that are not finite, or beyond float32's range
 
+    @np.errstate(all="ignore")  # what overflows is looked for
     def see(self, numbers: Int64[Tensor, " k"], block: Float[Tensor, "k d"]) -> None:
         """Take in some points; the centres have to come first, in their order.
 
@@ -71,6 +72,7 @@ class Passing:
         if len(rest) and not self._lost:
             self._meet(rest, numbers)
 
+    @np.errstate(all="ignore")
     def distances(self) -> Distances | None:
         """Return what was found; None if features have to be scaled before, or digits were lost."""
         if self._lost or (self._sizes.any() and not within_range(self._sizes)):

@@ -96,7 +96,7 @@ def _busy() -> bool:
 
 
 def _forked() -> bool:
-    """Whether this process is a copy of another, as Linux says (PF_FORKNOEXEC): its OpenMP may wait for lost threads."""
+    """Whether this process is a copy of another, as Linux says (PF_FORKNOEXEC): OpenMP may wait for threads lost."""
     try:
         return bool(int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[6]) & 0x40)
     except (OSError, ValueError, IndexError):
