@@ -19,7 +19,7 @@ from layerfreq.engines.threads import scratch, threads
 @pytest.fixture(params=["as installed", "a pool"])
 def some(request, monkeypatch):
     """The threads of PyTorch, where they can be had, and others."""
-    monkeypatch.setattr(module, "_busy", lambda: request.param == "a pool")
+    monkeypatch.setattr(module, "_busy", lambda count: request.param == "a pool")
     return request.param
 
 
@@ -74,7 +74,7 @@ def test_an_interrupt_gets_through(some):
 @pytest.mark.skipif(module._openmp() is None or module._BORN is None, reason="no OpenMP threads here")
 def test_no_signal_is_lost_whenever_it_comes(monkeypatch):
     """Also one that comes between the call of the threads and the first line that they do."""
-    monkeypatch.setattr(module, "_busy", lambda: False)
+    monkeypatch.setattr(module, "_busy", lambda count: False)
 
     class StopError(Exception):
         pass
@@ -133,7 +133,7 @@ def _child(queue):
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
 def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     """OpenMP's threads stay behind where a process is forked."""
-    monkeypatch.setattr(module, "_busy", lambda: False)
+    monkeypatch.setattr(module, "_busy", lambda count: False)
     torch.randn(1000, 1000) @ torch.randn(1000, 1000)
     assert squares(range(4), 2) == [0, 1, 4, 9]
     context = multiprocessing.get_context("fork")
@@ -166,7 +166,7 @@ os._exit(os.wait()[1] != 0)
 @pytest.mark.skipif(module._openmp() is None, reason="PyTorch has no OpenMP threads here")
 def test_the_threads_are_those_of_pytorch(monkeypatch):
     """No thread is started beside those that PyTorch's own operations have."""
-    monkeypatch.setattr(module, "_busy", lambda: False)
+    monkeypatch.setattr(module, "_busy", lambda count: False)
     count = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.randn(1000, 1000) @ torch.randn(1000, 1000)
@@ -181,3 +181,17 @@ def test_the_threads_are_those_of_pytorch(monkeypatch):
         found = set(run(who, range(4)))
     assert len(found) == 2
     assert {str(one) for one in found} <= before
+
+
+@pytest.mark.skipif(module._openmp() is None, reason="PyTorch has no OpenMP threads here")
+@pytest.mark.parametrize(("others", "spinning", "busy"), [(0, 0, True), (0, 1, False), (1, 0, True), (1, 1, True)])
+def test_threads_are_taken_where_they_are_awake_and_alone(monkeypatch, others, spinning, busy):
+    """To wake them takes as long as to wake others; beside others they would wait for each other."""
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(module, "_team", lambda: {7})
+    states = {
+        "/proc/loadavg": f"0 0 0 {1 + others + spinning}/99 7",
+        "/proc/self/task/7/stat": f"7 (a) {'SR'[spinning]} 0",
+    }
+    monkeypatch.setattr(module.Path, "read_text", lambda path: states[str(path)])
+    assert module._busy(2) is busy

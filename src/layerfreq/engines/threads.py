@@ -77,22 +77,41 @@ _limit = Flag(lambda: [library.num_threads for library in _libraries()], _set)
 
 
 def _torchs(count: int) -> _Map | None:
-    """Return a `map` that runs on PyTorch's own threads, where they are those of OpenMP and cores are free.
+    """Return a `map` that runs on PyTorch's own threads, where they are those of OpenMP, awake, and cores are free.
 
     After each of its operations these spin for a while, so that the next one finds them awake: threads of ours would
-    have to share the cores with them. Where cores are busy, it is theirs that wait for each other, spinning.
+    have to share the cores with them. Where they sleep, or cores are busy, ours are no slower.
     """
     start = _openmp() if os.getpid() == _BORN else None  # OpenMP's threads are none of a forked process
-    return None if start is None or _busy() else partial(_together, start, count)
+    if start is None:
+        return None
+    if len(_team()) < count - 1:
+        _together(start, count, len, ())  # shows which they are
+    return None if _busy(count) else partial(_together, start, count)
 
 
-def _busy() -> bool:
-    """Whether more threads want to run at this moment, of all processes, than there are cores, as Linux says."""
+def _team() -> set[int]:
+    """The system's numbers of the OpenMP threads that work for this one."""
+    return _kept.__dict__.setdefault("team", set())
+
+
+def _busy(count: int) -> bool:
+    """Whether our team of so many sleeps at this moment, or others want to run on its cores, as Linux says."""
     try:
-        running = Path("/proc/loadavg").read_text().split()[3].split("/")[0]
-        return int(running) > (os.cpu_count() or 1)
+        running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
+        awake = sum(map(_runs, list(_team())))
+        return awake < count - 1 or running + count - 1 - awake > (os.cpu_count() or 1)
     except (OSError, ValueError, IndexError):
         return True
+
+
+def _runs(thread: int) -> bool:
+    """Whether one of this process's threads runs, or waits for a core."""
+    try:
+        return Path(f"/proc/self/task/{thread}/stat").read_text().rsplit(")", 1)[1].split()[0] == "R"
+    except OSError:  # it has ended: which are there now is to be found out
+        _team().clear()
+        return False
 
 
 def _forked() -> bool:
@@ -126,7 +145,7 @@ def _together(start: Callable[..., Any], count: int, one: Callable[..., Any], it
     todo = list(items)
     found, failed, waiting = [None] * len(todo), list[BaseException](), enumerate(todo)  # each takes the next
     # To Python an OpenMP thread is a new one each time, so that the caller keeps the scratch memory of all.
-    caller, rooms = threading.get_ident(), _kept.__dict__.setdefault("rooms", [])
+    caller, rooms, team = threading.get_ident(), _kept.__dict__.setdefault("rooms", []), _team()
     rooms += ({} for _ in range(count - 1 - len(rooms)))
     free = deque(rooms)
 
@@ -134,6 +153,7 @@ def _together(start: Callable[..., Any], count: int, one: Callable[..., Any], it
         try:
             if threading.get_ident() != caller:
                 _kept.buffers = free.popleft()
+                team.add(threading.get_native_id())
             with np.errstate(all="ignore"):  # what overflows is looked for
                 for at, item in waiting:
                     found[at] = one(item)
