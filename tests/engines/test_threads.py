@@ -13,13 +13,19 @@ import pytest
 import torch
 
 from layerfreq.engines import threads as module
-from layerfreq.engines.threads import scratch, threads
+from layerfreq.engines.threads import every_two, in_turn, scratch, threads
+
+
+def chosen(monkeypatch, pytorchs):
+    """From now on these threads are PyTorch's, or not."""
+    monkeypatch.setattr(module, "_apart", lambda count: pytorchs)
+    module._kept.__dict__.pop("choice", None)
 
 
 @pytest.fixture(params=["as installed", "a pool"])
 def some(request, monkeypatch):
     """The threads of PyTorch, where they can be had, and others."""
-    monkeypatch.setattr(module, "_busy", lambda count: request.param == "a pool")
+    chosen(monkeypatch, request.param == "as installed")
     return request.param
 
 
@@ -63,6 +69,42 @@ def test_an_error_ends_the_work_and_is_raised(some):
     assert squares([4]) == [16]
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("many", [1, 2, 4, 10])
+def test_every_two_blocks_meet_once_alone_and_in_order(some, many, count):
+    """So that what is added up in a block is the same to the last bit, whichever thread is faster."""
+    pairs, at_work, found = every_two(many), set(), {block: [] for block in range(many)}
+    assert sorted(tuple(sorted(pair)) for pair in pairs) == [(i, j) for i in range(many) for j in range(i, many)]
+
+    def meet(pair):
+        assert not at_work & set(pair)
+        at_work.update(pair)
+        time.sleep(random.random() / 2000)
+        for block in set(pair):
+            found[block].append(pair)
+        at_work.difference_update(pair)
+
+    random = np.random.default_rng(many * count)
+    for _ in range(3):
+        with threads(count) as run:
+            in_turn(meet, pairs, count, run)
+        assert found == {block: [pair for pair in pairs if block in pair] for block in range(many)}
+        found = {block: [] for block in range(many)}
+
+
+@pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt])
+@pytest.mark.parametrize("pair", [(0, 0), (0, 3), (3, 1)])
+def test_an_error_in_one_meeting_ends_all(some, kind, pair):
+    def meet(two):
+        time.sleep(0.001)
+        if two == pair:
+            raise kind
+
+    with threads(3) as run, pytest.raises(kind):
+        in_turn(meet, every_two(4), 3, run)
+    assert squares(range(5)) == [0, 1, 4, 9, 16]
+
+
 def test_an_interrupt_gets_through(some):
     def interrupt(number):
         raise KeyboardInterrupt
@@ -74,7 +116,7 @@ def test_an_interrupt_gets_through(some):
 @pytest.mark.skipif(module._openmp() is None or module._BORN is None, reason="no OpenMP threads here")
 def test_no_signal_is_lost_whenever_it_comes(monkeypatch):
     """Also one that comes between the call of the threads and the first line that they do."""
-    monkeypatch.setattr(module, "_busy", lambda count: False)
+    chosen(monkeypatch, True)
 
     class StopError(Exception):
         pass
@@ -133,7 +175,7 @@ def _child(queue):
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
 def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     """OpenMP's threads stay behind where a process is forked."""
-    monkeypatch.setattr(module, "_busy", lambda count: False)
+    chosen(monkeypatch, True)
     torch.randn(1000, 1000) @ torch.randn(1000, 1000)
     assert squares(range(4), 2) == [0, 1, 4, 9]
     context = multiprocessing.get_context("fork")
@@ -155,7 +197,7 @@ torch.randn(1000000).exp()
 if not os.fork():
     signal.alarm(40)
     from layerfreq.engines import threads as module
-    module._busy = lambda: False
+    module._apart = lambda count: True
     with module.threads(2) as run:
         os._exit(list(run(abs, range(4))) != [0, 1, 2, 3])
 os._exit(os.wait()[1] != 0)
@@ -166,7 +208,7 @@ os._exit(os.wait()[1] != 0)
 @pytest.mark.skipif(module._openmp() is None, reason="PyTorch has no OpenMP threads here")
 def test_the_threads_are_those_of_pytorch(monkeypatch):
     """No thread is started beside those that PyTorch's own operations have."""
-    monkeypatch.setattr(module, "_busy", lambda count: False)
+    chosen(monkeypatch, True)
     count = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.randn(1000, 1000) @ torch.randn(1000, 1000)
@@ -184,14 +226,32 @@ def test_the_threads_are_those_of_pytorch(monkeypatch):
 
 
 @pytest.mark.skipif(module._openmp() is None, reason="PyTorch has no OpenMP threads here")
-@pytest.mark.parametrize(("others", "spinning", "busy"), [(0, 0, True), (0, 1, False), (1, 0, True), (1, 1, True)])
-def test_threads_are_taken_where_they_are_awake_and_alone(monkeypatch, others, spinning, busy):
-    """To wake them takes as long as to wake others; beside others they would wait for each other."""
+@pytest.mark.parametrize(
+    ("others", "state", "core", "taken"),
+    [(0, "S", 1, False), (0, "R", 1, True), (0, "R", 0, False), (1, "S", 1, False), (1, "R", 1, False)],
+)
+def test_threads_are_taken_where_they_are_awake_and_alone(monkeypatch, others, state, core, taken):
+    """To wake them takes as long as to wake others; beside others, or on one core, they would wait for each other."""
     monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(module, "_team", lambda: {7})
+    me = threading.get_native_id()
     states = {
-        "/proc/loadavg": f"0 0 0 {1 + others + spinning}/99 7",
-        "/proc/self/task/7/stat": f"7 (a) {'SR'[spinning]} 0",
+        "/proc/loadavg": f"0 0 0 {1 + others + (state == 'R')}/99 7",
+        f"/proc/self/task/{me}/stat": f"{me} (python) R {'0 ' * 35}0 0",
+        "/proc/self/task/7/stat": f"7 (a) b) {state} {'0 ' * 35}{core} 0",
     }
     monkeypatch.setattr(module.Path, "read_text", lambda path: states[str(path)])
-    assert module._busy(2) is busy
+    assert module._apart(2) is taken
+
+
+@pytest.mark.skipif(module._openmp() is None, reason="PyTorch has no OpenMP threads here")
+def test_one_measurement_stays_with_its_threads(monkeypatch):
+    """To change costs more than to stay; only a change of their number, or some time, brings the question again."""
+    asked, clock = [], [1.0]
+    chosen(monkeypatch, True)
+    monkeypatch.setattr(module, "_apart", lambda count: bool(asked.append(count)) or len(asked) % 2 == 1)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    for count, at in ((2, 0.0), (2, 0.09), (3, 0.09), (3, 0.18), (3, 0.2)):
+        clock[0] = 1 + at
+        assert squares(range(9), count) == [x * x for x in range(9)]
+    assert asked == [2, 3, 3]

@@ -6,12 +6,15 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
+from heapq import heappop, heappush
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from layerfreq.isolation.torch_settings import Flag
 
 # Operations, a few milliseconds of them, that the caller does: to wake threads takes longer where they wait for a core.
 SMALL = 10**8
+MOMENT = 0.1  # seconds for which it is taken as settled whose threads work
 LINE = 64  # bytes of a line of the cache, and of the widest registers
 
 
@@ -39,6 +43,69 @@ def threads(count: int | None = None) -> Iterator[_Map]:
     count = torch.get_num_threads() if count is None else count
     with one_blas_thread():
         yield map if count == 1 else _torchs(count) or _pool(count, os.getpid()).map
+
+
+def every_two(many: int) -> list[tuple[int, int]]:
+    """Return all pairs of one or an even number of blocks; after each with itself, every block meets one other a turn.
+
+    Example:
+        >>> every_two(4)
+        [(0, 0), (1, 1), (2, 2), (3, 3), (0, 3), (1, 2), (0, 1), (2, 3), (0, 2), (3, 1)]
+    """
+    pairs = [(i, i) for i in range(many)]
+    for turn in range(many - 1):  # a round robin
+        ring = [0, *(1 + (i + turn) % (many - 1) for i in range(many - 1))]
+        pairs += ((ring[i], ring[-1 - i]) for i in range(many // 2))
+    return pairs
+
+
+def in_turn(meet: Callable[[tuple[int, int]], None], pairs: list[tuple[int, int]], count: int, run: _Map) -> None:
+    """Call a function with pairs of blocks on several threads; no block is in two calls at a time.
+
+    Each block meets its partners in the order of the list, whichever thread is faster: sums are the same to the last
+    bit. A thread that waits for its core holds up only what needs its two blocks.
+
+    Args:
+        meet: What is called.
+        pairs: Which blocks meet.
+        count: How many threads.
+        run: A `map` that runs on them.
+    """
+    missing, before, last = [0] * len(pairs), [list[int]() for _ in pairs], dict[int, int]()
+    for at, pair in enumerate(pairs):
+        for block in set(pair):
+            if block in last:
+                missing[at] += 1
+                before[last[block]].append(at)
+            last[block] = at
+    ready = [at for at, those in enumerate(missing) if not those]  # in order, as it is with a heap
+    left, changed = len(pairs), Condition()
+
+    def work(_: Any) -> None:
+        nonlocal left
+        try:
+            while True:
+                with changed:
+                    while not ready and left > 0:
+                        changed.wait()
+                    if left <= 0:
+                        return
+                    at = heappop(ready)
+                meet(pairs[at])
+                with changed:
+                    left -= 1
+                    for later in before[at]:
+                        missing[later] -= 1
+                        if not missing[later]:
+                            heappush(ready, later)
+                    changed.notify_all()
+        except BaseException:
+            with changed:
+                left = 0  # the others go no further
+                changed.notify_all()
+            raise
+
+    list(run(work, range(count)))
 
 
 def parts(n: int, most: int, even: int = 1, count: int | None = None) -> list[slice]:
@@ -80,14 +147,19 @@ def _torchs(count: int) -> _Map | None:
     """Return a `map` that runs on PyTorch's own threads, where they are those of OpenMP, awake, and cores are free.
 
     After each of its operations these spin for a while, so that the next one finds them awake: threads of ours would
-    have to share the cores with them. Where they sleep, or cores are busy, ours are no slower.
+    have to share the cores with them. Where they sleep, or cores are busy, ours are no slower. To change from one to
+    the other costs more than to stay with either, so that what is found holds for a moment.
     """
     start = _openmp() if os.getpid() == _BORN else None  # OpenMP's threads are none of a forked process
     if start is None:
         return None
-    if len(_team()) < count - 1:
-        _together(start, count, len, ())  # shows which they are
-    return None if _busy(count) else partial(_together, start, count)
+    until, asked, ours = _kept.__dict__.get("choice", (0.0, 0, True))
+    if time.monotonic() > until or asked != count:
+        if len(_team()) < count - 1:
+            _together(start, count, len, ())  # shows which they are
+        ours = not _apart(count)
+        _kept.choice = time.monotonic() + MOMENT, count, ours
+    return None if ours else partial(_together, start, count)
 
 
 def _team() -> set[int]:
@@ -95,23 +167,24 @@ def _team() -> set[int]:
     return _kept.__dict__.setdefault("team", set())
 
 
-def _busy(count: int) -> bool:
-    """Whether our team of so many sleeps at this moment, or others want to run on its cores, as Linux says."""
+def _apart(count: int) -> bool:
+    """Whether so many threads, the caller and its team, run now, each on a core that no other wants; as Linux says."""
     try:
         running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
-        awake = sum(map(_runs, list(_team())))
-        return awake < count - 1 or running + count - 1 - awake > (os.cpu_count() or 1)
+        cores = {_core(thread) for thread in (threading.get_native_id(), *_team())} - {None}
     except (OSError, ValueError, IndexError):
-        return True
+        return False
+    return len(cores) >= count and running <= (os.cpu_count() or 1)
 
 
-def _runs(thread: int) -> bool:
-    """Whether one of this process's threads runs, or waits for a core."""
+def _core(thread: int) -> int | None:
+    """The core on which one of this process's threads runs, or for which it waits; None where it sleeps."""
     try:
-        return Path(f"/proc/self/task/{thread}/stat").read_text().rsplit(")", 1)[1].split()[0] == "R"
+        fields = Path(f"/proc/self/task/{thread}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:  # it has ended: which are there now is to be found out
         _team().clear()
-        return False
+        return None
+    return int(fields[36]) if fields[0] == "R" else None
 
 
 def _forked() -> bool:

@@ -23,7 +23,7 @@ from layerfreq.engines.cpu.bins import NEAR, SHORTEST, Basis, few, kernel_basis
 from layerfreq.engines.cpu.chebyshev import Series, kernel_series
 from layerfreq.engines.cpu.expansion import Across, Beyond, Classes, Expansion, Side, Tile, Weights
 from layerfreq.engines.cpu.folded import Folded
-from layerfreq.engines.threads import hands, one_blas_thread, parts, scratch, threads
+from layerfreq.engines.threads import every_two, hands, in_turn, one_blas_thread, parts, scratch, threads
 from layerfreq.errors import InputError
 
 STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
@@ -263,11 +263,7 @@ class Cpu(Engine[Rows, Columns]):
             tile = Tile(products, one.side, other.side, own, self._gain_of_pairs)
             self._deposit_tile(rows, one.at, tile, other, None if one is other else one)
 
-        many = len(blocks)
-        list(run(pair, [(i, i) for i in range(many)]))
-        for turn in range(many - 1):  # a round robin: in each turn every block meets one other
-            ring = [0, *(1 + (i + turn) % (many - 1) for i in range(many - 1))]
-            list(run(pair, [(ring[i], ring[-1 - i]) for i in range(many // 2)]))
+        in_turn(pair, every_two(len(blocks)), count, run)
 
     def _blocks(self, columns: Columns) -> list[Block]:
         return [self._block(columns, at) for at in parts(len(columns.x), WIDTH, count=1) if at.start < at.stop]
