@@ -1,1 +1,1 @@
-"""Features, targets and inputs as everything else gets them: checked once, here."""
+"""Features, targets and inputs: checked here once, and used everywhere else as they come out."""

@@ -25,9 +25,9 @@ def as_frame(value: Any, argument: str, columns: Iterable[str], source: str) -> 
 
     Args:
         value: What the user passed.
-        argument: What to blame in a message.
-        columns: What it needs.
-        source: Where people get one.
+        argument: Its name, for messages.
+        columns: Names of the columns that it needs.
+        source: Which function returns such a frame, for messages.
 
     Raises:
         InputError: If it is something else, lacks a column, or has no rows.
@@ -44,14 +44,14 @@ def as_frame(value: Any, argument: str, columns: Iterable[str], source: str) -> 
 
 
 def as_tensor(value: Any, argument: str) -> Tensor:
-    """Return numbers as a tensor: one as it is, anything else on the CPU, whatever PyTorch's default device is.
+    """Return numbers as a tensor: a tensor as it is, anything else on the CPU, whatever PyTorch's default device is.
 
     Args:
         value: What the user passed.
-        argument: What to blame in a message.
+        argument: Its name, for messages.
 
     Raises:
-        InputError: See `as_array`; for what else is no number PyTorch raises.
+        InputError: See `as_array`; PyTorch raises its own errors for anything else that is not numeric.
     """
     array = as_array(value, argument)
     return array if isinstance(array, Tensor) else torch.as_tensor(array, device="cpu")
@@ -62,15 +62,15 @@ def as_array(value: Any, argument: str) -> Any:
 
     Args:
         value: What the user passed.
-        argument: What to blame in a message.
+        argument: Its name, for messages.
 
     Raises:
-        InputError: For masked entries, and tables of anything but numbers.
+        InputError: For masked entries, and tables that are not numeric.
     """
     if is_table(value):
         try:
             value = np.asarray(value.to_numpy())
-        except Exception as error:  # of libraries that are not ours
+        except Exception as error:  # other libraries may raise anything
             kind = type(value).__name__
             raise InputError(f"{argument}: a {kind} without numbers ({first_line(error)}); pass an array") from None
         if value.dtype == object:
@@ -84,7 +84,7 @@ def as_array(value: Any, argument: str) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     masked = int(np.ma.count_masked(value)) if isinstance(value, np.ma.MaskedArray) else 0
-    if masked:  # under which any number may stand
+    if masked:  # the array may hold any number there
         raise InputError(f"{argument}: {masked} masked entries; fill in what they shall be, or drop these points")
     value = np.asarray(value)
     if value.dtype.kind == "f" and value.dtype.itemsize > 8:

@@ -15,7 +15,7 @@ def resolution(inv_delta: Any, neighbours: Any, coincident: float = 1.0) -> floa
     Args:
         inv_delta: (m,) the cutoffs.
         neighbours: (m,) effective number of points in a window, on average.
-        coincident: Mean number of points that a point's own place holds, itself included.
+        coincident: Mean number of points at a point's place, itself included.
     """
     others = np.asarray(neighbours) - coincident
     enough = np.flatnonzero(others >= 1)
@@ -30,7 +30,7 @@ def resolution(inv_delta: Any, neighbours: Any, coincident: float = 1.0) -> floa
 
 
 def coincident_at(about: Any, step: Any, scale: str, layer: Any) -> float:
-    """Return how many points a point's own place holds at a layer, as a run's frame says in its `attrs`."""
+    """Return the mean number of points at a point's place at a layer, from the `attrs` of a run's frame, or 1."""
     found: Any = about.get("coincident", {})
     for name in (int(step), scale, str(layer)):
         found = found.get(name) if isinstance(found, dict) else None

@@ -30,7 +30,7 @@ class Shards:
 
     Args:
         group: A `torch.distributed` process group, or None for this process alone.
-        count: Number of points of this process, where it is alone.
+        count: Number of points of this process, if it is alone.
 
     Raises:
         InputError: If `group` is something else, or this process does not belong to it.
@@ -67,7 +67,7 @@ class Shards:
         return sum(self.counts)
 
     def parts(self, index: Tensor) -> list[Tensor]:
-        """Return which of some points, (r,) numbers among all points, each rank holds."""
+        """Split points, (r,) indices among all points, by the rank that holds them."""
         edges = [0, *accumulate(self.counts)]
         return [index[(index >= start) & (index < stop)] for start, stop in pairwise(edges)]
 
@@ -115,9 +115,9 @@ class Shards:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Let all ranks leave a piece of work together: if one of them fails in it, all raise.
+        """Make all ranks raise if one of them fails inside the block.
 
-        The work inside must not communicate with other ranks.
+        The block must not communicate with other ranks.
 
         Raises:
             InputError: The same on all ranks, if the input of a rank is bad.
@@ -192,18 +192,18 @@ class Shards:
             features: (count, d) this rank's features, of one dtype and width on all ranks.
 
         Yields:
-            The number of the block's first point among all points, and the block (k, d), for the reader to keep
-            no longer than until the next one.
+            The index of the block's first point among all points, and the block (k, d), which is valid until the next
+            one is asked for.
         """
         if self.alone:
             yield 0, features
             return
         pending = None
-        for rank, start, stop in self._route(features.shape[1]):  # one block ahead, so that it travels meanwhile
+        for rank, start, stop in self._bounds(features.shape[1]):  # sent one block ahead, while the reader works
             offset = sum(self.counts[:rank])
             own = features[start:stop] if rank == self.rank else None
-            road = self._road(features.device)
-            buffer = features.new_empty((stop - start, features.shape[1]), device=road) if own is None else own.to(road)
+            via = self._travels_on(features.device)
+            buffer = features.new_empty((stop - start, features.shape[1]), device=via) if own is None else own.to(via)
             sent = (offset + start, own, *self._send(buffer, rank, wait=False))
             if pending is not None:
                 yield self._arrived(pending, features.device)
@@ -211,7 +211,7 @@ class Shards:
         if pending is not None:
             yield self._arrived(pending, features.device)
 
-    def _route(self, width: int) -> Iterator[tuple[int, int, int]]:
+    def _bounds(self, width: int) -> Iterator[tuple[int, int, int]]:
         """Yield rank, start and stop of every block, in the order in which all ranks send them."""
         step = max(1, BLOCK // max(1, width))
         for rank, count in enumerate(self.counts):
@@ -223,13 +223,12 @@ class Shards:
         travel.wait()
         return first, buffer.to(device) if own is None else own
 
-    def _road(self, device: torch.device) -> torch.device:
-        """Where features travel: on their own device where the group can, otherwise through its home."""
-        straight = self._backends.get(device.type, "gloo") != "gloo"
-        return device if straight else self._home
+    def _travels_on(self, device: torch.device) -> torch.device:
+        """Return the device that features are sent from: their own if the group can do that, else the group's."""
+        return self._home if self._backends.get(device.type, "gloo") == "gloo" else device
 
     def _send(self, buffer: Tensor, rank: int, *, wait: bool = True) -> tuple[Tensor, Any]:
-        """Send a rank's buffer to all, or receive it; as bytes, which every backend carries."""
+        """Send a rank's buffer to all, or receive it, as bytes: every backend can carry them."""
         buffer = buffer.contiguous()
         raw = buffer.view(-1).view(torch.uint8)
         travel = dist.broadcast(raw, self._global[rank], group=self._group, async_op=not wait)

@@ -25,10 +25,10 @@ from torch.utils.data import (
 from layerfreq.data.arraylike import as_array, is_table
 from layerfreq.errors import Code, InputError, failed, none_given, shown, together, wrong_length
 
-MOST = 10_000  # batches of a loader that does not say how many it has
+MOST = 10_000  # most batches of a loader of unknown length
 SAMPLES = 256  # points in one batch of a data set
-LABELS = ("labels", "label", "label_ids")  # what targets are called in batches that are dicts
-BATCH = 1024  # points in one forward pass, where the inputs come as one piece
+LABELS = ("labels", "label", "label_ids")  # names of the targets in batches that are dicts
+BATCH = 1024  # points in one forward pass, if the inputs come in one piece
 
 
 def is_loader(inputs: Any) -> bool:
@@ -43,12 +43,12 @@ def is_loader(inputs: Any) -> bool:
 
 
 def is_dataset(inputs: Any) -> bool:
-    """Whether the inputs are a data set, of samples: PyTorch's or Hugging Face's."""
+    """Whether the inputs are a data set of samples: PyTorch's or Hugging Face's."""
     return isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
 
 
 def is_shuffled(inputs: Any) -> bool:
-    """Whether a loader draws its points in an order of its own."""
+    """Whether a loader draws its points in random order."""
     sampler = getattr(inputs, "sampler", None)
     drawn = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
     return isinstance(sampler, drawn) or bool(getattr(sampler, "shuffle", False))
@@ -69,7 +69,7 @@ def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterato
     if is_loader(inputs):
         if targets is not None:
             raise together("targets", "an iterable of batches, which brings its own", "pass None")
-        inputs = samples_of(inputs) if is_dataset(inputs) else inputs
+        inputs = as_loader(inputs)
         empty, endless = True, not hasattr(inputs, "__len__") or isinstance(inputs, DataLoader)
         for number, batch in enumerate(collated(inputs)):
             if endless and number == MOST:
@@ -97,9 +97,9 @@ def batches(inputs: Any, targets: Any = None, *, whole: bool = False) -> Iterato
         yield take(inputs, at, n), None if targets is None else targets[at]
 
 
-def samples_of(dataset: Any) -> DataLoader:
-    """Return a loader of a data set's samples, in order."""
-    return DataLoader(dataset, SAMPLES, collate_fn=stacked)
+def as_loader(inputs: Any) -> Any:
+    """Return a loader of a data set's samples, in order; anything else as it is."""
+    return DataLoader(inputs, SAMPLES, collate_fn=stacked) if is_dataset(inputs) else inputs
 
 
 def stacked(samples: list[Any]) -> Any:
@@ -116,7 +116,7 @@ def _rows(sample: Any) -> Any:
     if isinstance(sample, list) and sample and isinstance(sample[0], (Number, list)):
         try:
             return torch.as_tensor(sample)
-        except (TypeError, ValueError, RuntimeError, OverflowError):  # ragged, or no numbers
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # ragged, or not numeric
             return sample
     return sample
 
@@ -132,13 +132,13 @@ def collated(loader: Any) -> Iterator[Any]:
             return
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # of anybody's data sets
+        except Exception as error:  # a user's data set may raise anything
             raise failed("inputs", "the loader fails", error, "mend it, or pad its samples to one size") from error
         yield batch
 
 
 def one_pass() -> InputError:
-    """Return the error for inputs that can be gone through only once."""
+    """Return the error for inputs that can be iterated over only once."""
     return Code.UNSUPPORTED("inputs: a one-pass iterator, and several passes are needed; pass a list or a DataLoader")
 
 
@@ -167,7 +167,7 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether this is a column of text, which tables of samples keep besides what a model takes."""
+    """Whether this is a column of text, which data sets keep beside the inputs of the model."""
     return isinstance(value, str) or (isinstance(value, list) and bool(value) and isinstance(value[0], str))
 
 
@@ -184,7 +184,7 @@ def count(inputs: Any) -> int:
     raise InputError(f"inputs: a {type(inputs).__name__} without tensors; pass what the model's forward takes")
 
 
-def take(inputs: Any, at: slice | Tensor, n: int) -> Any:
+def take(inputs: Any, at: slice | Tensor | list[int], n: int) -> Any:
     """Take some of n points: every tensor with first dimension n is indexed, everything else is passed on."""
     return map_tensors(lambda t: t[at] if t.ndim and t.shape[0] == n else t, inputs)
 
@@ -210,8 +210,8 @@ def map_tensors(change: Callable[[Tensor], Any], inputs: Any, other: Callable[[A
 def call(model: nn.Module, inputs: Any, gradients: bool = False) -> Any:
     """Call a model as its user does: a dict by keyword, a tuple or list by position, else one argument.
 
-    It gets these very inputs, and may write into them: pass what `owned` returns, made before anything watches the
-    model, or copying counts among the calls in it. With `gradients`, autograd is on.
+    The model may write into these inputs, so pass a copy from `owned`. Make it before the model is watched, or the
+    copying is recorded as part of the model. With `gradients`, autograd is on.
     """
     with torch.enable_grad() if gradients else nullcontext():
         if isinstance(inputs, Mapping):
@@ -222,9 +222,9 @@ def call(model: nn.Module, inputs: Any, gradients: bool = False) -> Any:
 
 
 def owned(inputs: Any, gradients: bool = False) -> Any:
-    """Return a copy of inputs, tensors, arrays and objects with tensors in them; the same tensor twice stays one.
+    """Return a deep copy of inputs; a tensor that occurs twice is copied once.
 
-    With `gradients`, which a model needs that differentiates inside its forward, they flow from the floats.
+    With `gradients`, floating-point copies require gradients, for a model that differentiates inside its forward.
     """
     copies: dict[int, Tensor] = {}
 
@@ -238,14 +238,14 @@ def owned(inputs: Any, gradients: bool = False) -> Any:
             return map_tensors(clone, value, copied)
         try:
             return value if isinstance(value, nn.Module) else copy.deepcopy(value)
-        except Exception:  # what cannot be copied, such as locks, is handed on
+        except Exception:  # what cannot be copied, such as a lock, is passed on
             return value
 
     return copied(inputs)
 
 
 def _differentiable(x: Tensor) -> Tensor:
-    with torch.enable_grad():  # into a leaf itself nobody may write
+    with torch.enable_grad():  # a clone, since nobody may write into a leaf
         return x.detach().clone().requires_grad_().clone()
 
 
@@ -267,12 +267,12 @@ def _any_tensor(model: nn.Module) -> Tensor | None:
 
 @contextmanager
 def blaming_inputs(model: nn.Module, inputs: Any, also: str = "") -> Iterator[None]:
-    """Say of what a model raises when it is first run which inputs it got, and `also` on what it did not run."""
+    """Turn what a model raises into an InputError that names the inputs it got, followed by `also`."""
     try:
         yield
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a model raises for inputs that are not its own
+    except Exception as error:  # a model may raise anything for unsuitable inputs
         given = tensors_of(inputs)
         kinds = ", ".join(f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in given[:3]) or "no tensors"
         floats = {t.dtype for t in given if t.is_floating_point()}

@@ -12,14 +12,14 @@ from torch import Tensor
 from layerfreq.errors import InputError, is_not, shown
 
 LARGEST = 2**1023  # about the largest float
-MOST = 10**12  # steps; their files have so many digits
+MOST = 10**12  # steps are below this: the names of their files have twelve digits
 
 
 def as_step(step: Any) -> int:
     """Return a step as an int.
 
     Raises:
-        InputError: If it is not a whole number from 0 on.
+        InputError: If it is not a whole number >= 0.
     """
     number: Any = _plain(step)
     whole = isinstance(number, Integral) or (isinstance(number, Real) and float(number).is_integer())

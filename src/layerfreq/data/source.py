@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerfreq.data.distributed import Shards
 
-# Gets the number of a block's first point among all points, and the block (k, d), which it must not keep.
+# Gets the index of a block's first point among all points, and the block (k, d), which it must not keep.
 See = Callable[[int, Tensor], None]
 
 
@@ -20,7 +20,7 @@ class Source(ABC):
     Attributes:
         device: Where the blocks are.
         shards: The ranks that the points are spread over.
-        features: (count, d) this process's, if it holds them; else None, and every pass computes them.
+        features: (count, d) of this process, if it holds them; None if every pass computes them.
     """
 
     def __init__(self, device: torch.device, shards: Shards, features: Tensor | None = None) -> None:

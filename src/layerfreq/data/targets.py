@@ -17,8 +17,8 @@ from layerfreq.data.sketch import Sketched, sketch, sketch_classes
 from layerfreq.errors import Code, InputError, converting, none_given, not_finite, unsupported, wrong_length
 from layerfreq.isolation.torch_settings import own_settings
 
-EXACT = 128  # float columns up to which each is summed by itself; a sketch of half as many hardly pays below that
-CLASSES = 1024  # distinct class ids up to which each is summed by itself: about where a sketch becomes quicker
+EXACT = 128  # most float columns that are summed one by one; below, a sketch of half as many hardly pays
+CLASSES = 1024  # most distinct class ids that are summed one by one; above, a sketch is quicker
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def as_targets(targets: Any, n: int, *, center: bool | None = None, seed: int = 
 
 
 def as_numbers(targets: Any) -> Tensor:
-    """Return targets as they are laid out, on the CPU.
+    """Return targets as a tensor on the CPU, in their own shape.
 
     Raises:
         InputError: If they are not numbers.
@@ -212,7 +212,7 @@ def side_by_side(each: Sequence[Targets]) -> Targets:
 
 
 def _unit(largest: float) -> float:
-    """Return the power of two that brings targets below one: LFR depends on no unit, and no digit changes."""
+    """Return the power of two that brings targets below one: no digit changes, and LFR does not depend on units."""
     return math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
 
 
@@ -226,7 +226,7 @@ def _from_sketch(found: Sketched, center: bool) -> Targets:
 
 
 def _pieces(y: Tensor) -> tuple[Tensor, ...]:
-    """Rows of wide targets, some at a time."""
+    """Split wide targets into blocks of rows."""
     return y.split(max(1, (1 << 22) // y.shape[1])) if len(y) else ()
 
 
@@ -243,7 +243,7 @@ def _from_classes(y: Tensor, center: bool, seed: int) -> Targets:
 
 
 def _from_vectors(y: Tensor, center: bool) -> Targets:
-    # Differences to one of them first: a mean that is large compared with the variation takes no digit of it.
+    # One of them is subtracted first, so that a mean much larger than the variation costs no digits.
     vectors = y - y[0]
     shift = vectors.mean(dim=0)
     vectors -= shift

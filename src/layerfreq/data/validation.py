@@ -31,7 +31,7 @@ def as_scale(scale: Any) -> Scale:
 
 
 def as_scales(scale: Any) -> tuple[Scale, ...]:
-    """Return the scales to measure at, the first one first; one of raw and rms is enough.
+    """Return the scales to measure at, in the order given; of raw and rms, which convert exactly, only the first.
 
     Raises:
         InputError: If one is unknown, or there is none.
@@ -68,8 +68,8 @@ def as_features(features: Any, device: str | torch.device | None = None, *, empt
     x = x.reshape(x.shape[0], -1)
     if not x.is_floating_point():
         x = x.to(torch.float32 if x.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16) else torch.float64)
-    # A finite sum proves finite numbers at a fraction of the price; an infinite one may be mere overflow.
-    # NumPy's uses one thread; PyTorch's would keep spinning for milliseconds next to the engine's.
+    # A finite sum proves that all numbers are finite, at a fraction of the price; an infinite one may be overflow.
+    # NumPy sums on one thread; PyTorch's threads would spin for milliseconds beside those of the engine.
     plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     with np.errstate(all="ignore"):
         finite = bool(np.isfinite(x.numpy().sum()) if plain else torch.isfinite(x.sum()))
@@ -109,11 +109,11 @@ def increasing(grid: Curve, argument: str, allowed: np.ndarray, range_: str) -> 
 
 
 def drift(before: Tensor, now: Tensor, spread: float) -> float:
-    """Return how far features (k, d) of the same points are apart at most, relative to how far points are spread.
+    """Return the largest distance between two versions of the same points, relative to how far points are spread.
 
     Args:
-        before: As they were.
-        now: As they are.
+        before: (k, d) features as they were.
+        now: (k, d) features as they are.
         spread: Mean squared distance of points from their mean.
     """
     moved = float((before.double() - now.double()).square().sum(dim=1).max())

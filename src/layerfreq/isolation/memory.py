@@ -14,9 +14,9 @@ from torch import Tensor
 
 from layerfreq.errors import is_not
 
-SHARE = 4  # without a stated budget, features get one part in so many of what is free
-MOST = 4 << 30  # bytes, and no more than this
-HELD = 0.75  # of the budget that one layer's features may take; the rest is for work on them
+SHARE = 4  # without a stated budget, features get a quarter of the free memory
+MOST = 4 << 30  # bytes; the most that they get then
+HELD = 0.75  # share of the budget that one layer's features may take; the rest is for work on them
 UNITS = " KMGT"
 Item = TypeVar("Item")
 
@@ -42,11 +42,11 @@ def read_memory(memory: Any = None) -> int:
         found = memory
     if found is None or not 1 <= found < float("inf"):
         raise is_not("memory", memory, "a valid amount", "bytes, or text such as '500MB' or '2GiB'")
-    return min(int(found), 1 << 60)  # more than any machine has, and what a float and an int64 hold
+    return min(int(found), 1 << 60)  # more than any machine has; fits a float and an int64
 
 
 def free_memory() -> int:
-    """Bytes that this process could still take: those available in the system, or fewer within a container's limit."""
+    """Return the bytes that this process can still take: those free in the system, or within a container's limit."""
     free = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -75,7 +75,8 @@ def group_by_memory(sizes: Sequence[tuple[Item, int, int]], memory: int) -> list
         memory: The budget in bytes.
 
     Returns:
-        (layers, whether their features can be held) for each group, input to output; one that cannot is alone.
+        (layers, whether their features can be held) for each group, input to output; a layer that cannot be held is
+        alone in its group.
     """
     groups: list[tuple[list[Item], bool]] = []
     total = most = 0

@@ -1,4 +1,4 @@
-"""Saving the numbers of tensors, and restoring them."""
+"""Saving the values of tensors, and restoring them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LARGE = 4 << 20  # bytes from which on a copy is made in NumPy's memory
+LARGE = 4 << 20  # bytes; copies of this size and more are allocated by NumPy
 PIECE = 64 << 20  # bytes compared at once on an accelerator
-HOST = ("cpu",)  # devices that answer at once
+HOST = ("cpu",)  # devices on which a comparison does not wait
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Numbers:
-    """A tensor: its memory, the numbers there, whether it is trained, its gradient.
+    """A tensor as it was: its memory, its values, whether it requires gradients, and its gradient.
 
-    The gradient is hidden in the meantime, so that nothing is added to it.
+    The gradient is hidden until `show`, so that nothing is added to it.
     """
 
     def __init__(self, value: Tensor, *, hide: bool) -> None:
         self._value, self._before = value, None
-        self._same = False  # known to be as it was
+        self._same = False  # known to be unchanged
         self._memory = value.detach() if _is_filled(value) else None
         self.size = 0 if self._memory is None else value.numel() * value.element_size()
         self._version = None if value.is_inference() else value._version
@@ -46,7 +46,7 @@ class Numbers:
                 self._value.grad = self._gradient
 
     def copy(self) -> bool:
-        """Save the numbers."""
+        """Save the values; return whether that was possible."""
         if self._memory is None:
             return False
         home = self._memory.device
@@ -59,7 +59,7 @@ class Numbers:
         return True
 
     def changed(self) -> str:
-        """Say what has changed, if anything."""
+        """Return what has changed, as text; empty if nothing has."""
         value, memory = self._value, self._memory
         if memory is None:
             return ""
@@ -71,7 +71,7 @@ class Numbers:
         return f"a tensor of {self.size >> 20} MiB" if moved or written else ""
 
     def put_back(self) -> bool:
-        """Restore the numbers, if they were copied."""
+        """Restore the values; return whether they were saved."""
         value, memory, before = self._value, self._memory, self._before
         assert memory is not None
         if not _same_memory(value, memory):
@@ -86,11 +86,11 @@ class Numbers:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the numbers are on an accelerator."""
+        """Whether the values are on an accelerator."""
         return self._memory is not None and self._memory.device.type not in HOST
 
     def flat(self) -> tuple[Tensor, Tensor] | None:
-        """Return the numbers there now and those before, as whole numbers in a row, where both are plain."""
+        """Return the present and the saved values as flat integers; None if a tensor cannot be viewed as such."""
         now, before = self._memory, self._before
         if now is None or before is None or type(now) is not Tensor or now.device != before.device:
             return None
@@ -100,12 +100,12 @@ class Numbers:
         return now.view(whole).reshape(-1), before.view(whole).reshape(-1)
 
     def known(self) -> None:
-        """Record that the numbers are unchanged."""
+        """Record that the values are unchanged."""
         self._same = True
 
 
 def compare(notes: Iterable[Numbers]) -> None:
-    """Check on an accelerator, for many tensors at once, whether their numbers are unchanged.
+    """Check on an accelerator, for many tensors at once, whether their values are unchanged.
 
     One by one, each comparison would wait for the device.
     """
@@ -122,7 +122,7 @@ def compare(notes: Iterable[Numbers]) -> None:
                 size += taken[-1][0].size
             try:
                 same = torch.equal(torch.cat([now for _, now, _ in taken]), torch.cat([old for _, _, old in taken]))
-            except RuntimeError:  # no memory for that: one by one, then
+            except RuntimeError:  # out of memory: `changed` compares them one by one
                 return
             for note, *_ in taken if same else ():
                 note.known()
@@ -150,7 +150,7 @@ def _set_version(value: Tensor, version: int) -> None:
 
 
 def _is_filled(tensor: Tensor) -> bool:
-    """Whether a tensor holds numbers of its own now: not one on "meta", and none whose memory has been given back."""
+    """Whether a tensor has values: it is not on "meta", and its memory has not been released."""
     try:
         return not tensor.is_meta and tensor.untyped_storage().nbytes() > 0
     except (RuntimeError, NotImplementedError, ValueError):  # kinds of tensors without a storage, or lazy ones

@@ -6,10 +6,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader
 
@@ -18,7 +19,7 @@ from layerfreq.isolation.rng import random_state_kept
 from layerfreq.isolation.state import Kept
 from layerfreq.isolation.torch_settings import settings_kept
 
-_one_at_a_time = threading.RLock()  # random state and modes are one for all threads
+_one_at_a_time = threading.RLock()  # all threads share random state and modes
 
 
 @contextmanager
@@ -51,7 +52,8 @@ def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
         stack.enter_context(_shards_kept(model))
         stack.enter_context(_nothing_compiled())
         stack.enter_context(_nothing_cached(model))
-        if torch.is_inference_mode_enabled() and not any(t.is_inference() for t in _tensors(model)):
+        tensors = chain(model.parameters(), model.buffers())
+        if torch.is_inference_mode_enabled() and not any(t.is_inference() for t in tensors):
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         for module in model.modules():
@@ -67,14 +69,9 @@ def _state_kept(model: nn.Module, found: list[Found]) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, training in modes:  # of scripted modules no attribute
+        for module, training in modes:  # scripted modules do not have it among their attributes
             module.training = training
         kept.put_back(model)
-
-
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
 
 
 def sharded_modules(model: nn.Module) -> list[nn.Module]:
@@ -101,7 +98,7 @@ def _shards_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _workers_kept(found: list[Found]) -> Iterator[None]:
-    """Leave a loader's persistent workers to the loop that uses them, and start others for this time."""
+    """Set loaders' persistent workers aside for the loop that uses them; the block gets workers of its own."""
     loaders = [one.value for one in found if isinstance(one.value, DataLoader)]
     kept = [loader._iterator for loader in loaders]
     try:
@@ -118,7 +115,7 @@ def _workers_kept(found: list[Found]) -> Iterator[None]:
 @contextmanager
 def _nothing_compiled() -> Iterator[None]:
     """Run compiled code eagerly, so that layers are visible and nothing is recompiled."""
-    # Before something is compiled, this module has not been imported; doing so takes seconds.
+    # Nothing is compiled before this module is imported, which takes seconds.
     stance = getattr(torch.compiler, "set_stance", None) if "torch._dynamo" in sys.modules else None
     if stance is None:
         yield
@@ -133,13 +130,13 @@ def _nothing_cached(model: nn.Module) -> Iterator[None]:
     inside = torch.autocast_increment_nesting() > 1
     torch.autocast_decrement_nesting()
     cached = torch.is_autocast_cache_enabled()
-    # A model that has an autocast of its own inside the caller's would switch the cache on again.
+    # A model with its own autocast inside the caller's switches the cache on again.
     trainable = [p for p in model.parameters() if p.requires_grad and p.is_leaf] if inside else []
     computed = parametrize._cache, parametrize._cache_enabled
     try:
         torch.set_autocast_cache_enabled(False)
         parametrize._cache, parametrize._cache_enabled = {}, 0
-        for p in trainable:  # only the flag: of those without it no cast is cached
+        for p in trainable:  # autocast caches no casts of parameters without this flag
             p.requires_grad_(False)
         yield
     finally:

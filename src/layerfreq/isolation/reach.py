@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-LONG = 1024  # entries up to which a container's own are looked into
-MOST, FAR = 100_000, 5_000  # objects; and of those outside, which functions lead to
+LONG = 1024  # entries; longer containers are not looked into
+MOST, FAR = 100_000, 5_000  # most objects inside, and most of those reached only through functions
 ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), range, slice, torch.dtype, torch.device})
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, functools._lru_cache_wrapper)
@@ -75,7 +75,7 @@ def reached(model: nn.Module, loader: Any = None) -> Iterator[Found]:
     if loader is not None:
         near.append(Found(loader, "", True, True))
     far: deque[Found] = deque()
-    seen: dict[int, Any] = {}  # with the objects, whose ids are theirs as long as they live
+    seen: dict[int, Any] = {}  # holds the objects, so that no id is reused
     outside = 0
     while (near and len(seen) < MOST) or (far and outside < FAR):
         one = near.popleft() if near else far.popleft()
@@ -107,7 +107,7 @@ def inner(value: Any) -> Iterator[Any]:
     if is_plain(value):
         yield from attributes(value).values()
         if isinstance(value, nn.Module):
-            yield from value.parameters(recurse=False)  # of scripted modules, which have them elsewhere
+            yield from value.parameters(recurse=False)  # scripted modules keep them outside their attributes
             yield from value.buffers(recurse=False)
 
 
@@ -118,7 +118,7 @@ def attributes(value: Any) -> dict[str, Any]:
         try:
             found[name] = slot.__get__(value)
         except AttributeError:
-            pass  # nothing in it yet
+            pass  # not set yet
     return found
 
 
@@ -138,7 +138,7 @@ def named_by(value: Any) -> dict[str, Any]:
             try:
                 found[name] = cell.cell_contents
             except ValueError:
-                pass  # nothing in it yet
+                pass  # not set yet
         names = set(_names(value.__code__)) & value.__globals__.keys()
         found |= {f"the global {name}": value.__globals__[name] for name in names}
         found |= {f"a default of {value.__name__}": value.__defaults__, "keywords": value.__kwdefaults__}

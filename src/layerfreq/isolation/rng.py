@@ -30,7 +30,7 @@ def random_state_kept(found: Iterable[Found]) -> Iterator[None]:
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's global state
     generators = [one.value for one in found if isinstance(one.value, KINDS)]
-    generators = [one for one in generators if not isinstance(one, random.SystemRandom)]  # which has no state
+    generators = [one for one in generators if not isinstance(one, random.SystemRandom)]  # it has no state
     states = [_state(generator) for generator in generators]
     gpus = [(generator, generator.graphsafe_get_state()) for generator in _gpus()]
     token = _kept.set(generators)
@@ -52,8 +52,8 @@ def seed_all() -> None:
     """Seed every reachable random generator with one fixed seed; call it inside `random_state_kept`."""
     torch.default_generator.manual_seed(SEED)
     for generator in _gpus():
-        # Another state in its place: seeding it would make the next training step of a recurrent network on a GPU draw
-        # its dropout anew (cuDNN), whatever state is put back.
+        # The state is replaced: after `manual_seed`, cuDNN would draw the dropout of a recurrent network anew in the
+        # next training step, whatever state is restored.
         generator.graphsafe_set_state(torch.Generator(generator.device).manual_seed(SEED))
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002
@@ -67,12 +67,12 @@ def seed_all() -> None:
 
 
 def _gpus() -> tuple[torch.Generator, ...]:
-    """Return the generators of the GPUs in use; seeding the others would be remembered until they are."""
+    """Return the generators of the GPUs in use; PyTorch would apply a seed to the others once they are used."""
     return torch.cuda.default_generators if torch.cuda.is_initialized() else ()
 
 
 def _bits(generator: Any) -> Any:
-    """Return what holds the state of a generator of NumPy's; None for others."""
+    """Return the bit generator, which holds the state, of a NumPy generator; None for other generators."""
     if isinstance(generator, (np.random.Generator, np.random.BitGenerator)):
         return getattr(generator, "bit_generator", generator)
     return None

@@ -1,4 +1,4 @@
-"""Saving what objects hold, and restoring it; what cannot be restored is at least noticed."""
+"""Saving what objects hold, and restoring it; a change that cannot be undone gives a warning."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from layerfreq.isolation.memory import free_memory
 from layerfreq.isolation.numbers import Numbers, compare
 from layerfreq.isolation.reach import ATOMS, Found, attributes, is_plain, named_by, slots
 
-FEW = 64 << 20  # bytes of arrays and tensors, outside of the model, whose contents are remembered
-_said: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
+OUTSIDE = 64 << 20  # most bytes of arrays and tensors outside the model that are saved
+_warned: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
 
 class Kept:
@@ -31,18 +31,18 @@ class Kept:
 
     Args:
         found: The objects, as from `reached`.
-        sharded: Parameters are sharded over ranks, which move them themselves: leave them alone.
+        sharded: Whether parameters are sharded over ranks, which move them themselves; they are then left alone.
     """
 
     def __init__(self, found: Iterable[Found], *, sharded: bool = False) -> None:
         self._notes: list[tuple[Found, Any]] = []
-        room = {True: FEW, False: free_memory() // 2}
+        room = {True: OUTSIDE, False: free_memory() // 2}
         for one in found:
             note = _note(one.value, sharded)
             if isinstance(note, (Numbers, _Items)):
-                few = one.data or not one.inside
-                copied = note.size <= room[few] and note.copy()
-                room[few] -= note.size if copied else 0
+                outside = one.data or not one.inside
+                if note.size <= room[outside] and note.copy():
+                    room[outside] -= note.size
             if note is not None:
                 self._notes.append((one, note))
             names = named_by(one.value)
@@ -71,11 +71,11 @@ class Kept:
 
 
 def _warn(model: nn.Module, owner: str, what: set[str]) -> None:
-    said = _said.setdefault(model, set())
-    new = sorted(what - said)
+    warned = _warned.setdefault(model, set())
+    new = sorted(what - warned)
     if not new:
         return
-    said.update(new)
+    warned.update(new)
     kind = type(model.get_submodule(owner)).__name__ if owner in dict(model.named_modules()) else ""
     where = f"model: {owner!r}{f' ({kind})' if kind else ''}" if owner else "inputs: the loader"
     warnings.warn(
@@ -181,7 +181,7 @@ class _Items:
         self.size = value.nbytes if isinstance(value, np.ndarray) else len(value) * getattr(value, "itemsize", 1)
 
     def copy(self) -> bool:
-        """Remember them."""
+        """Save the items; return whether that was possible."""
         if isinstance(self._value, np.memmap):
             return False
         self._before = self._value.copy() if isinstance(self._value, np.ndarray) else self._value[:]

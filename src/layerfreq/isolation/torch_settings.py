@@ -1,4 +1,4 @@
-"""PyTorch settings: the caller's, kept away from our sums, and those that the user's functions change."""
+"""PyTorch settings: the caller's are kept out of our sums, and those that a user's function changes are restored."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.autograd import set_detect_anomaly
 
 
 class Flag:
-    """A process-wide setting that several threads change for a while: the last one to finish restores it.
+    """A process-wide setting that several threads may change at the same time; the last one to finish restores it.
 
     Args:
-        get: Returns it.
+        get: Returns the setting.
         put: Sets it.
     """
 
@@ -58,7 +58,7 @@ class Flag:
                     self._put(self._before)
 
 
-# PyTorch 2.9 has a precision of products for each library, too; where one is set, that of all cannot be read.
+# PyTorch 2.9 also has one precision of products per library; once one is set, the global one cannot be read.
 _LIBRARIES: list[Any] = [
     one
     for one in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
@@ -106,7 +106,7 @@ def _precision() -> tuple[str | None, tuple[str, ...]]:
 
 def _set_precision(precision: tuple[str | None, tuple[str, ...]]) -> None:
     of_all, of_each = precision
-    if of_all is not None and _precision()[0] is not None:  # to be set where it can be read, and nowhere else
+    if of_all is not None and _precision()[0] is not None:  # it can only be set while it can be read
         torch.set_float32_matmul_precision(of_all)
     for one, how in zip(_LIBRARIES, of_each, strict=True):
         one.fp32_precision = how
@@ -153,11 +153,11 @@ def settings_kept() -> Iterator[None]:
 def own_settings() -> Iterator[None]:
     """Compute without the caller's autocast, default dtype and device, and inference mode; also a decorator.
 
-    What overflows, or is no number, is looked for and told: NumPy neither warns of it nor raises.
+    NumPy neither warns of overflow and NaN inside nor raises: the library looks for them itself.
     """
     with ExitStack() as stack:
         stack.enter_context(np.errstate(all="ignore"))
-        if torch.is_inference_mode_enabled():  # tensors made in it cannot be written into where a model runs, outside
+        if torch.is_inference_mode_enabled():  # tensors made in it cannot be written to outside it, where a model runs
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
         stack.enter_context(default_dtype.at(torch.float32))
@@ -179,9 +179,12 @@ class CallersSettings:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Switch them on."""
+        """Apply them inside a block."""
         with ExitStack() as stack:
-            _default_dtype(stack, self._dtype)
+            before = torch.get_default_dtype()
+            if self._dtype != before:
+                stack.callback(torch.set_default_dtype, before)
+                torch.set_default_dtype(self._dtype)
             stack.enter_context(np.errstate(**self._errors))
             if self._inference:
                 stack.enter_context(torch.inference_mode())
@@ -190,10 +193,3 @@ class CallersSettings:
             if self._device is not None and self._device != _device():
                 stack.enter_context(self._device)
             yield
-
-
-def _default_dtype(stack: ExitStack, dtype: torch.dtype) -> None:
-    before = torch.get_default_dtype()
-    if dtype != before:
-        stack.callback(torch.set_default_dtype, before)
-        torch.set_default_dtype(dtype)

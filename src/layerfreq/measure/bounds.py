@@ -1,4 +1,4 @@
-"""What a measurement can be: every curve that is returned has passed here."""
+"""The bounds of curves, which every measurement is checked against."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from layerfreq.data.targets import Targets
 from layerfreq.errors import Code
 
-ROUNDING = 1e-4  # of a bound, by which an engine's rounding may leave it
+ROUNDING = 1e-4  # relative error by which an engine's rounding may leave a bound
 
 
 def within_bounds(found: dict[str, Any], targets: Targets, target: float, engine: str) -> dict[str, Any]:
-    """Put what rounding moved beyond a bound back on it; refuse what is not finite or further off.
+    """Clip curves that rounding moved beyond a bound; refuse those that are not finite or further off.
 
-    An average of targets is no longer than the longest of them, and one of one-hot vectors no shorter than all classes
-    equally mixed. A window holds its centre at least, and all points at most.
+    An average of targets is no longer than the longest of them, and an average of one-hot vectors no shorter than that
+    of all classes in equal shares. A window holds at least its centre, and at most all points.
 
     Args:
         found: Arrays (m,): `lfr`, `slope`, `self_weight`, `neighbours`, and `stderr` or None.
         targets: The targets of all points.
-        target: Mean target energy of the filter centres, which LFR is a ratio to.
-        engine: To be named.
+        target: Mean target energy of the filter centres, the denominator of LFR.
+        engine: Name of the engine, for messages.
 
     Raises:
         InputError: If a curve is not possible.

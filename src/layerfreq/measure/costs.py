@@ -1,4 +1,4 @@
-"""What a measurement will take on this machine, from a few small ones."""
+"""How long a measurement takes on this machine, estimated from a few small ones."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from layerfreq.data.validation import Scale
 from layerfreq.measure.measure import spectrum
 
-POINTS = 2048  # of the small measurements
-FEW = 64  # filter centres of those that show what does not grow with them
+POINTS = 2048  # in the small measurements
+FEW = 64  # filter centres in those that show which part of the time does not grow with centres
 WIDTHS = (16, 256, 1024, 4096)
 REPEATS = 3
 
 
 def engine_seconds(n: int, d: int, rows: int | None = None, classes: int = 10, device: str = "cpu") -> float:
-    """Estimate the time that the spectrum of n points in d dimensions takes.
+    """Estimate how many seconds the spectrum of n points in d dimensions takes.
 
-    Random features of a few widths are measured, with few and with many filter centres: one part of the time grows
-    with the points, the other with the pairs of a point and a centre. Widths in between are interpolated.
+    Random features of a few widths are measured with few and with many filter centres: one part of the time grows with
+    the points, the other with the pairs of a point and a centre. Widths in between are interpolated.
 
     Args:
         n: Number of points.
@@ -41,19 +41,19 @@ def engine_seconds(n: int, d: int, rows: int | None = None, classes: int = 10, d
 
 
 def count_measurements(scales: Iterable[Scale]) -> int:
-    """Return how many measurements it takes: raw and rms follow from one another, maxabs is another."""
+    """Return how many measurements some scales take: raw and rms follow from one another, maxabs does not."""
     return len({"maxabs" if scale == "maxabs" else "raw" for scale in scales})
 
 
 @lru_cache
 def _small(m: int, d: int, classes: int, device: str) -> tuple[float, float]:
-    """Seconds a point, and seconds a pair."""
+    """Return seconds per point and seconds per pair."""
     x = torch.randn(m, d, generator=torch.Generator().manual_seed(0)).to(device)
     y = torch.arange(m) % classes
     few = min(FEW, max(1, m // 2))
     times = []
     for rows in (few, None):
-        spectrum(x, y, rows=rows)  # loads what is loaded once
+        spectrum(x, y, rows=rows)  # the first one loads and compiles
         times.append(min(_seconds(x, y, rows) for _ in range(REPEATS)))
     pair = max(0.0, times[1] - times[0]) / max(1, m * (m - few))
     return max(0.0, times[0] - pair * m * few) / m, pair

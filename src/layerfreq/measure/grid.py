@@ -1,4 +1,4 @@
-"""The cutoffs that cover the distances of some features, where none are given."""
+"""The default cutoffs, which cover the distances of the features."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from layerfreq.engines import Points
 from layerfreq.engines.base import piece
 from layerfreq.engines.blocked import squared_distances
 
-SAMPLE, LEAST = 256, 32  # points whose distances the grid of cutoffs has to cover, at most and at least
-NUMBERS = 1 << 22  # in the features of these points; of wide features, fewer points have to do
-WIDE = 1 << 26  # numbers in all features from which float32 has to do for that
-CUTOFFS = 257  # most cutoffs of such a grid
+SAMPLE, LEAST = 256, 32  # most and fewest points whose distances the grid has to cover
+NUMBERS = 1 << 22  # most numbers in the features of these points: if features are wide, there are fewer points
+WIDE = 1 << 26  # numbers in all features; from here on, distances for the grid are taken in float32
+CUTOFFS = 257  # most cutoffs of a default grid
 
 
 def a_few(n: int, features: Tensor, centres: Tensor | None = None) -> Tensor:
-    """Return the numbers of a few of n points, in order, which the grid of cutoffs has to cover.
+    """Return the indices of a few of n points, in order, whose distances the grid has to cover.
 
-    Of filter centres that are drawn it is some of these, whose distances are found anyway; else points from all over.
+    If filter centres are drawn, these are some of them, since their distances are found anyway; else evenly chosen.
 
     Args:
-        n: How many points there are.
-        features: (k, d) of that width and device.
-        centres: The filter centres, where they are known and fewer than the points.
+        n: Number of points.
+        features: (k, d), for their width and device.
+        centres: The filter centres, if they are known and fewer than the points.
     """
     most = min(SAMPLE, max(LEAST, NUMBERS // max(1, features.shape[1])))
     if centres is None or len(centres) >= n:
@@ -43,18 +43,18 @@ def a_few(n: int, features: Tensor, centres: Tensor | None = None) -> Tensor:
 
 
 def _spread(n: int, most: int) -> Tensor:
-    """Return at most so many of the numbers below n, at equal distances."""
+    """Return at most `most` of the numbers below n, evenly spaced."""
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64, device="cpu").round().long()
 
 
 class Reach:
-    """How far a few points are from all others, found as these pass by.
+    """Shortest and longest distances of a few points to all others, found as these pass by.
 
     Args:
         points: Centre and gain.
-        some: (s,) the numbers of the few.
-        features: (s, d) theirs.
-        n: How many points there are.
+        some: (s,) the indices of the few points.
+        features: (s, d) their features.
+        n: Number of points.
     """
 
     def __init__(self, points: Points, some: Tensor, features: Tensor, n: int) -> None:
@@ -85,17 +85,17 @@ class Reach:
             self._nearest = torch.minimum(self._nearest, squared.min(dim=1).values)
 
     def grid(self, shards: Shards) -> Curve:
-        """Return cutoffs of the scaled points that cover these distances: from 'all alike' to 'each on its own'."""
+        """Return cutoffs of the scaled points that cover these distances."""
         farthest, nearest = shards.largest(self._farthest), shards.min(self._nearest)
         return covering(farthest, nearest.double().cpu().numpy())
 
 
 def covering(farthest: float, nearest: Float64[np.ndarray, " s"]) -> Curve:
-    """Return cutoffs that cover squared distances.
+    """Return cutoffs that cover squared distances, from all points in one window to each in its own.
 
     Args:
-        farthest: The longest.
-        nearest: (s,) of some points, that to the nearest other one; infinite where there is none.
+        farthest: The longest squared distance.
+        nearest: (s,) squared distances of some points to their nearest neighbours; infinite if there is none.
     """
     nearest = nearest[np.isfinite(nearest)]
     if farthest == 0 or len(nearest) == 0:

@@ -25,10 +25,10 @@ def check_options(options: Mapping[str, Any], n: int | None = None) -> dict[str,
 
     Args:
         options: Name -> value.
-        n: How many points there are at most, if that is known.
+        n: Largest possible number of points, if known.
 
     Raises:
-        InputError: For an option that `spectrum` has not, or a value that it would refuse.
+        InputError: For an option that `spectrum` does not have, or a value that it would refuse.
     """
     other = next((name for name in options if name not in OPTIONS), None)
     if other is not None:
@@ -55,7 +55,7 @@ def as_seed(seed: Any) -> int:
     """Return a seed as an int.
 
     Raises:
-        InputError: If it is not a whole number from 0 on, or too large.
+        InputError: If it is not a whole number >= 0, or too large.
     """
     number = _number(seed)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**63:
@@ -75,7 +75,7 @@ def _number(value: Any) -> Any:
 
 
 def check_rows(rows: Any, rtol: Any, n: int | None) -> None:
-    """Raise an InputError if so many of n points cannot be filter centres, or are both counted and left to `rtol`."""
+    """Raise an InputError if `rows` of n points cannot be filter centres, or both `rows` and `rtol` are given."""
     if rows is not None and rtol is not None:
         raise together("rows", f"rtol={rtol}", "leave one out: rtol draws as many rows as it needs")
     if rtol is not None and not (isinstance(rtol, (int, float)) and not isinstance(rtol, bool) and 0 < rtol < math.inf):
@@ -93,7 +93,7 @@ def check_rows(rows: Any, rtol: Any, n: int | None) -> None:
 def _device(device: Any) -> torch.device | None:
     try:
         return None if device is None else torch.empty(0, device=device).device
-    except Exception as error:  # of many types: unknown names, accelerators that are not there
+    except Exception as error:  # of many types, for unknown names and missing accelerators
         raise InputError(f"device: {shown(device)} cannot be used ({first_line(error)}); pass 'cpu' or None") from None
 
 

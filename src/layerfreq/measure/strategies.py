@@ -1,4 +1,4 @@
-"""How filter centres meet all points, whether these are held, spread over ranks or pass by again and again."""
+"""How filter centres meet all points, whether these are held, spread over ranks or recomputed on every pass."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from layerfreq.errors import Code
 from layerfreq.isolation.memory import reserve
 from layerfreq.measure.grid import CUTOFFS, Reach, a_few
 
-HELD = 1 << 24  # numbers kept for the filter centres that columns pass by at once, where they come from other ranks
-SHARE = 0.75  # of the room for work that goes to filter centres; the rest to the columns that come to them
-DRIFT = 1e-3  # of the largest number of a point, by which its features may differ between passes (accelerators do)
+HELD = 1 << 24  # numbers held for filter centres that meet columns of other ranks in one pass
+SHARE = 0.75  # share of the room that goes to filter centres; the rest is for columns
+DRIFT = 1e-3  # relative to a point's largest number: how far its features may differ between passes (on accelerators)
 
 
 class Meeting:
     """Filter centres, and all points that come to them block by block.
 
-    Where the features are held, and copies of them have room, one engine takes them all, and centres are some of its
-    points. Else centres are copied, as many as there is room for, and each such lot gets an engine of its own.
+    If the features are held and there is room for copies, one engine takes all points, and centres are some of them.
+    Otherwise centres are copied, as many as there is room for, and each such lot gets an engine of its own.
 
     Args:
         source: Where the points come from.
         make_engine: Makes an engine for some points.
         targets: The targets of all points.
         scale: As in `read_points`.
-        room: Bytes for centres and columns that are copied; None means what it takes. Of points that are spread over
-            ranks, each rank always prepares all of its own.
+        room: Bytes for copies of centres and columns; None means no limit. If points are spread over ranks, each rank
+            prepares all of its own anyway.
         first: The filter centres that will be asked for first.
-        cutoffs: How many there will be; None means those of `own_grid`.
+        cutoffs: Number of cutoffs; None means those of `own_grid`.
 
     Attributes:
         points: Centre and size of the features, found in a first pass.
@@ -86,20 +86,20 @@ class Meeting:
     def curves(self, index: Tensor) -> Iterator[RowCurves]:
         """Compute the curves of those filter centres that this rank holds, against the points of all ranks.
 
-        The centres' sums stay, and columns come by: all points pass once for each lot of centres, or twice where the
-        lot has to be gathered before; every rank goes through the same number of passes.
+        The centres' sums stay, and columns pass by: all points once for each lot of centres, or twice if the lot has to
+        be gathered first. Every rank goes through the same number of passes.
 
         Args:
             index: (r,) the centres among all points, the same on all ranks.
         """
-        if self._work is not None and self._source.shards.alone:  # all are at hand, and nothing has to come by
+        if self._work is not None and self._source.shards.alone:  # the engine has all points
             yield from self._work.run(index)
             return
         for lot in self._copied_lots(index) if self._copied else self._own_lots(index):
             yield from self._meet(lot)
 
     def _own_lots(self, index: Tensor) -> list[Tensor]:
-        """Cut this rank's centres into lots, as many as the other ranks have: places among its points."""
+        """Cut this rank's centres, as indices into its points, into as many lots as the other ranks have."""
         work, shards = self._work, self._source.shards
         own = shards.parts(index)[shards.rank] - shards.first
         lots: list[Tensor] = []
@@ -110,14 +110,14 @@ class Meeting:
         return lots + [own[:0]] * (passes - len(lots))
 
     def _copied_lots(self, index: Tensor) -> Iterator[Tensor]:
-        """Cut centres into lots that there is room for; the first may be gathered already."""
+        """Cut centres into lots for which there is room; the first may be gathered already."""
         ready = self._lot.index
         ready = ready if torch.equal(ready, index[: len(ready)]) else index[:0]
         rest = index[len(ready) :].split(self._height(self.points.features))
         return (lot for lot in (ready, *rest) if len(lot))
 
     def _meet(self, lot: Tensor) -> Iterator[RowCurves]:
-        """Let all points come by some filter centres."""
+        """Let all points pass by some filter centres."""
         work, place, numbers = self._work, lot, None
         if self._copied:
             self._gather(lot)
@@ -147,20 +147,20 @@ class Meeting:
         return self._make_engine.bytes_each(kind.element_size())
 
     def _height(self, kind: Tensor) -> int:
-        """How many filter centres there is room for."""
+        """Return the number of filter centres for which there is room."""
         sums = _sums(len(self._inv_delta), self._targets.width)
         return max(FEWEST, int(SHARE * self._room) // (kind.shape[1] * self._bytes_each(kind) + 8 * sums))
 
 
 class Gather:
-    """Copies chosen points out of a source as it passes by, or makes sure that they are still the same.
+    """Copies chosen points as a source passes by, or checks that they have not changed.
 
     Args:
-        choose: Gets the first block, whose width says how many points fit, and returns their numbers (r,), of those
-            that this process will see.
+        choose: Gets the first block, whose width says how many points fit, and returns the indices (r,) of points that
+            this process will see.
 
     Attributes:
-        index: (r,) their numbers.
+        index: (r,) indices of the points.
         rows: (r, d) the copies.
     """
 
@@ -171,7 +171,7 @@ class Gather:
         self._choose: Callable[[Tensor], Tensor] | None = choose
 
     def see(self, first: int, block: Tensor) -> None:
-        """Copy those that are in the block."""
+        """Copy the chosen points in a block."""
         if self._choose is not None:
             self.index, self._choose = self._choose(block), None
             self.rows = reserve(len(self.index), block.shape[1], block.dtype, block.device)
@@ -180,7 +180,7 @@ class Gather:
             self.rows[to[s]] = block[at[s]]
 
     def check(self, first: int, block: Tensor) -> None:
-        """Compare those that are in the block with the copies.
+        """Compare the chosen points in a block with their copies.
 
         Raises:
             InputError: If one differs.
@@ -200,27 +200,27 @@ class Gather:
 
 
 def count_passes(points: int, rows: int | None, kind: Tensor, room: int, columns: int) -> int:
-    """Return about how many times a `Meeting` goes through features that are computed: it grows with the centres.
+    """Return about how many passes a `Meeting` makes over features that are recomputed: more for more centres.
 
     Args:
         points: Number of points.
         rows: Filter centres; None means all points.
-        kind: (0, d) features of that width, dtype and device.
+        kind: (0, d) features, for their width, dtype and device.
         room: Bytes, as for `Meeting`.
         columns: Number of columns of the targets.
     """
     _, engine = pick_engine("auto", kind.device, points)
     each = kind.shape[1] * engine.bytes_each(kind.element_size()) + 8 * _sums(CUTOFFS, columns)
     fit = max(FEWEST, int(SHARE * room) // each)
-    return 1 + 2 * math.ceil(min(rows or points, points) / fit)  # what they look like, their grid; gather, meet
+    return 1 + 2 * math.ceil(min(rows or points, points) / fit)  # statistics; then gather and meet for each lot
 
 
 def work_on(size: int, points: int, options: Mapping[str, Any]) -> int:
-    """Bytes that a layer's features take once more while they are measured: all of them, or those of drawn centres.
+    """Return the bytes for copies of a layer's features while they are measured: of all, or of drawn centres.
 
     Args:
         size: Bytes of the features.
-        points: How many there are.
+        points: Number of points.
         options: Options of `spectrum`.
     """
     rows = options.get("rows")
@@ -230,10 +230,10 @@ def work_on(size: int, points: int, options: Mapping[str, Any]) -> int:
 
 
 def _sums(cutoffs: int, columns: int) -> int:
-    """About how many sums an engine keeps for a filter centre."""
+    """Return about how many sums an engine keeps per filter centre."""
     return 2 * cutoffs * (columns + 2)
 
 
 def _copies(features: Tensor, make_engine: type[Engine]) -> int:
-    """Bytes that an engine takes on top of the features, where it prepares them all."""
+    """Return the bytes that an engine takes in addition to the features if it prepares all of them."""
     return make_engine.bytes_each(features.element_size()) * features.numel() - features.nbytes

@@ -18,18 +18,19 @@ from layerfreq.trace.hooks import Event, Tap, named_layers
 def watch(model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str, Any], Any]) -> Iterator[None]:
     """While active, hand what the layers at cuts return to a callback; hooks are removed however the block ends.
 
-    Where all of them are modules, nothing else is hooked, and the others run as fast as ever.
+    If all of them are modules, only these are hooked, and the others run as fast as ever.
 
     Args:
         model: The model.
-        cuts: Where to look, as `choose_layers` returns them.
+        cuts: The cuts, as `choose_layers` returns them.
         on_output: Gets the cut's name and the output.
 
     Raises:
-        InputError: If the model has lost a module since.
+        InputError: If the model no longer has one of the modules.
     """
     hooks = _on_modules if all(cut.of_module for cut in cuts) else _on_everything
-    with hooks(model, cuts, on_output), _plain_attention():
+    # Encoder blocks run their modules: without hooks on any of them, PyTorch would fuse a block and round otherwise.
+    with hooks(model, cuts, on_output), fused_encoders.at(False):
         yield
 
 
@@ -58,13 +59,6 @@ def _on_modules(model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str,
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Let every encoder block run its modules: where none of them has hooks, PyTorch fuses it and rounds otherwise."""
-    with fused_encoders.at(False):
-        yield
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

@@ -1,9 +1,9 @@
 """The places in a network at which it can be cut, as a person would name them.
 
-A cut is a value through which everything flows that the output has of the points, behind an activation and before
-parameters. Of those values a person names activations, the ends of blocks (residual, attention, dense), and sums
-written out in a forward that is not a block itself. Names are found last: of the modules that have made a value, the
-innermost that is called once; else `<module that returned last>.<function>`.
+A cut is a value through which everything flows that the output takes from the points, behind an activation and before
+parameters. Of those values, cuts are activations, the ends of blocks (residual, attention, dense), and sums written out
+in a forward that is not a block itself. The name is that of the innermost module that has made the value and is called
+once; else `<module that returned last>.<function>`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from layerfreq.trace.trace import Trace, Value
 
 @dataclass(frozen=True)
 class Cut:
-    """One place in a network: what a layer returns when it is called, and how that is read.
+    """One place in a network: what a call of a layer returns, and how it is read.
 
     Attributes:
         name: Module name, or `<module>.<function>`; with `:k` for the k-th of several calls.
         call: Which call of which layer returns it.
-        of_module: Whether that layer is a module, and no function.
+        of_module: Whether that layer is a module rather than a function.
         reading: How it is read as a feature vector.
-        each: Bytes of its features for one point; 0 where that is not known.
+        each: Bytes of its features per point; 0 if unknown.
         gradients: Whether the model runs only with gradients.
     """
 
@@ -43,12 +43,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class Cuts:
-    """What was found out about a model.
+    """The cuts of a model.
 
     Attributes:
         layers: The cuts, input to output.
         refused: name -> reason, for activations and blocks that are not cuts.
-        trace: What was seen.
+        trace: The trace that they were found in.
     """
 
     layers: list[Cut]
@@ -71,7 +71,7 @@ def choose(found: Trace, faults: Mapping[str, Refusal]) -> tuple[list[Value], di
     kinds, chain = Kinds(found), set(found.flow.chain)
     chosen, refused = [], {}
     for value in _candidates(found, kinds):
-        # Of what cannot be a cut, only what a person would look for is worth a word.
+        # A value that cannot be a cut is mentioned only if a person would look for it.
         if kinds.gives_way(value) if value.node in chain else not kinds.tells(value):
             continue
         fault, reason = faults.get(value.name), value.refused
@@ -91,12 +91,12 @@ def _candidates(found: Trace, kinds: Kinds) -> Iterator[Value]:
     for node, values in sorted(kinds.by_node.items()):
         before_weights = node < found.flow.last_weight
         if before_weights and found.flow.content[node] and any(kinds.is_candidate(v) for v in values):
-            # One value may be shown in several shapes, of which one has a row for each point.
+            # A value may appear in several shapes, one of which has a row for each point.
             yield _named_best([v for v in values if v.refused is None] or values, kinds)
 
 
 def _named_best(values: Sequence[Value], kinds: Kinds) -> Value:
-    """Of the same value under several names, the one that a person would give."""
+    """Return the name of a value with several names that a person would choose."""
     modules = [v for v in values if v.module is not None]
     once = [v for v in modules if v.once]
     candidates = [v for v in modules if kinds.is_candidate(v)]
@@ -105,7 +105,7 @@ def _named_best(values: Sequence[Value], kinds: Kinds) -> Value:
 
 
 class Kinds:
-    """What the values of a trace are.
+    """Tells what the values of a trace are: activations, blocks, sums.
 
     Args:
         found: The trace.
@@ -122,7 +122,7 @@ class Kinds:
                 self.by_node.setdefault(value.node, []).append(value)
 
     def is_candidate(self, value: Value) -> bool:
-        """An activation, a block with an activation inside that is more than a container, or a sum written out."""
+        """Whether a value is an activation, a block (more than a container) with one inside, or a sum written out."""
         if value.module is None:
             return self.is_activation(value) or (not self._is_block(value.inside) and self._flow.joins(value.node))
         return self.is_activation(value) or self._holds_activations(value)
@@ -148,13 +148,13 @@ class Kinds:
             return False
         if module.__module__.startswith("torch.nn.") and not any(True for _ in value.module.children()):  # pyright: ignore
             return False
-        # A value that the module itself goes on with is not what it ends with (a pooled output next to the tokens).
+        # A value that the module itself still uses is not the module's end (tokens, next to a pooled output).
         if any(child < value.ended for child in self._flow.children.get(value.node, ())):
             return False
         return any(self._flow.counts(i) for i in range(value.started, value.ended))
 
     def _is_block(self, name: str) -> bool:
-        """Whether a module is one of several of its kind, or called again: its inside is not searched for sums."""
+        """Whether a module is one of several of its kind or called several times; it is then not searched for sums."""
         module = self._modules.get(name)
         return module is not None and (
             name.split(".")[-1].isdigit()
@@ -164,12 +164,12 @@ class Kinds:
         )
 
     def gives_way(self, value: Value) -> bool:
-        """Whether all that a value goes into is an activation, which is the cut then."""
+        """Whether a value only goes into an activation, which is the cut then."""
         activation = any(v.module is not None and self.is_activation(v) for v in self.by_node[value.node])
         return not activation and self._flow.next_bends(value.node)
 
     def tells(self, value: Value) -> bool:
-        """Whether to say that a value is not a cut: of an activation or a block, but not of a step inside a block."""
+        """Whether to say that a value is not a cut: for activations and blocks, but not for steps inside a block."""
         if value.module is not None:
             return True
         if not self.is_activation(value):

@@ -28,14 +28,14 @@ from layerfreq.trace.row_order import unmeasurable
 WIDTHS = "its width differs between batches; pad the inputs to one size, or pass reading='mean'"
 # Gets a layer's name, features (k, d) of one batch, the number of inputs in it, and k targets or None.
 Take = Callable[[str, Tensor, int, Tensor | None], Any]
-# Gets a layer's name, features (k, d) of all points and their targets or None, where one batch has them all; returns
-# what is kept of them, or None to keep them as they are.
+# If one batch has all points: gets a layer's name, their features (k, d) and their targets or None; returns what to
+# keep in place of the features, or None to keep them as they are.
 Instead = Callable[[str, Tensor, Tensor | None], Any]
 # Gets a batch's inputs, its targets or None, and what the model returned.
 OnOutput = Callable[[Any, Any, Any], Any]
 
 
-class _Reached(BaseException):  # which a model that survives exceptions lets pass
+class _Reached(BaseException):  # no Exception, since a model may catch those
     pass
 
 
@@ -118,10 +118,10 @@ def collect(
     labelled: bool = True,
     instead: Instead | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Run the model once over all batches and gather some layers' features, and for each the targets of its rows.
+    """Run the model once over all batches; gather the features of some layers, and for each the targets of its rows.
 
-    `points` is what `most_points` returned, where it was asked before; `on_output` and `labelled` see `run_through`,
-    `instead` see `Instead`.
+    `points` is what `most_points` returned, if it was called before. For `on_output` and `labelled`, see
+    `run_through`; for `instead`, see `Instead`.
     """
     points = most_points(model, inputs) if points is None else points
     buffers = {cut.name: Buffer(points) for cut in cuts}
@@ -148,7 +148,7 @@ def collect(
 def collect_labels(model: nn.Module, inputs: Any, targets: Any, cut: Cut) -> Tensor:
     """Return the targets of a layer's rows, without its features."""
     labels: list[Tensor] = []
-    if cut.reading.name == "positions":  # of which the model alone knows how many there are
+    if cut.reading.name == "positions":  # how many there are is known only when the model has run
         run_through(
             model, inputs, targets, [cut], lambda name, part, n, label: label is None or labels.append(label.clone())
         )
@@ -170,18 +170,18 @@ def run_through(
     labelled: bool = True,
     instead: Iterable[tuple[Any, Any]] | None = None,
 ) -> None:
-    """Run the model over all batches, no further than to the last of some layers.
+    """Run the model over all batches, up to the last of some layers.
 
     Args:
         model: The model, unwrapped; left as it was.
         inputs: See `layer_features`.
         targets: In the shape of the inputs, or None.
         cuts: The layers.
-        take: See `Take`. It must copy what it wants to keep: the model may write into it afterwards.
-        on_output: Gets what the model returns, which then is run to its end.
-        gradients: Whether the model runs only with them, where no layer says so.
-        labelled: Whether the batches' own targets are those of the layers' rows; else `on_output` alone gets them.
-        instead: Other batches of the inputs than they come in, with what stands for their targets.
+        take: See `Take`. It must copy what it keeps: the model may write into it afterwards.
+        on_output: Gets what the model returns; the model is then run to its end.
+        gradients: Whether the model runs only with gradients, even if no cut says so.
+        labelled: Whether the batches' targets are those of the layers' rows; else only `on_output` gets them.
+        instead: (inputs, targets) batches to run in place of those of the inputs.
     """
     gradients = gradients or any(cut.gradients for cut in cuts)
     with untouched(model, inputs):
@@ -201,9 +201,9 @@ def _run_batch(
 ) -> None:
     wanted, n = {cut.name: cut for cut in cuts}, count(x)
     there = tokens_there(model, x, n)
-    # A pass that is left halfway leaves parameters that are sharded over ranks whole.
+    # A pass that stops halfway would leave sharded parameters gathered.
     stops = on_output is None and not sharded_modules(model)
-    last: list[tuple[str, Tensor, int, Tensor | None]] = []  # what the pass was left with
+    last: list[tuple[str, Tensor, int, Tensor | None]] = []  # what `take` gets when the pass has stopped
 
     def see(name: str, output: Any) -> None:
         cut = wanted.pop(name, None)
@@ -227,7 +227,7 @@ def _run_batch(
         raise Code.UNSUPPORTED(f"layer {min(wanted)!r}: not reached for every batch; choose another")
     if on_output is not None:
         on_output(x, y, output)
-    for one in last:  # outside the model: its other activations are free by now
+    for one in last:  # outside the model, whose other activations are free by now
         take(*one)
 
 
@@ -235,7 +235,7 @@ def _rows_of(output: Any, n: int, cut: Cut, there: Sequence[Tensor], targets: An
     """Return the features (k, d) in what a layer returned for n points, and their k targets, or None.
 
     Raises:
-        InputError: If there are none, or the targets do not fit to them.
+        InputError: If there are none, or the targets do not fit them.
     """
     value = first_tensor(output)
     refused = unmeasurable(value, n)
@@ -247,15 +247,15 @@ def _rows_of(output: Any, n: int, cut: Cut, there: Sequence[Tensor], targets: An
 
 
 class FeatureStream(Source):
-    """The features of one layer, which the model computes anew for everyone who wants to see them.
+    """The features of one layer, which the model computes anew on every pass.
 
     Args:
         model: The model, unwrapped.
         inputs: See `layer_features`.
-        targets: In the shape of the inputs, or None; they say which positions are dropped.
+        targets: In the shape of the inputs, or None; they determine which positions are dropped.
         cut: The layer.
-        points: How many there are.
-        device: Where to look at the features; None means where the model computes them.
+        points: Number of points.
+        device: Where features are handed over; None means where the model computes them.
         labelled: As for `run_through`.
     """
 
@@ -283,7 +283,7 @@ class FeatureStream(Source):
             width = part.shape[1] if width is None else width
             if part.shape[1] != width:
                 raise Code.SHAPE(WIDTHS)
-            if len(part):  # else no position of the batch has a target
+            if len(part):  # otherwise no position of the batch has a target
                 with own_settings():
                     see(first, part.to(self.device))
             first += len(part)
@@ -296,7 +296,7 @@ class Buffer:
     """Features of one layer, written batch by batch into memory that is reserved once.
 
     Args:
-        points: The number of points to come, or a little more.
+        points: Number of points to come, or a little more.
     """
 
     def __init__(self, points: int) -> None:
@@ -309,13 +309,13 @@ class Buffer:
             InputError: If they have another width than those before.
         """
         k, d = part.shape
-        if self._used == 0:  # how many rows a point has, and how wide they are, the first batch says
+        if self._used == 0:  # the first batch tells the number of rows per point, and their width
             rows = max(k, -(-self._points * k // n))
             device = home(part.device, rows * d * part.element_size())
             self._room = reserve(rows, d, part.dtype, device)
         if d != self._room.shape[1]:
             raise Code.SHAPE(WIDTHS)
-        if self._used + k > len(self._room):  # more than was foreseen: samples that come apart into ever more points
+        if self._used + k > len(self._room):  # more rows per point than in the first batch
             more = torch.empty(len(self._room) // 2 + k, d, dtype=part.dtype, device=self._room.device)
             self._room = torch.cat([self._room[: self._used], more])
         self._room[self._used : self._used + k] = part
@@ -327,14 +327,14 @@ class Buffer:
 
 
 def home(device: torch.device, size: int) -> torch.device:
-    """Where features of some bytes go: an accelerator keeps them if half of its free memory does; else the host."""
+    """Return where features of some bytes are held: on the accelerator if half of its free memory suffices."""
     if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // 2:
         return torch.device("cpu")
     return device
 
 
 def most_points(model: nn.Module, inputs: Any) -> int:
-    """Return the number of points in the inputs, or a little more where a loader says so without being run through."""
+    """Return the number of points in the inputs, or a little more, as a loader tells without being iterated over."""
     batch, dataset = getattr(inputs, "batch_size", None), getattr(inputs, "dataset", None)
     sized = dataset is not None and not isinstance(dataset, torch.utils.data.IterableDataset)
     if isinstance(batch, int) and sized and is_loader(inputs):
@@ -343,11 +343,11 @@ def most_points(model: nn.Module, inputs: Any) -> int:
 
 
 def count_points(model: nn.Module, inputs: Any) -> int:
-    """Return the number of points in the inputs; of a loader, by going through it."""
+    """Return the number of points in the inputs, iterating over a loader."""
     with while_read(model, inputs):
         return sum(count(x) for x, _ in batches(inputs))
 
 
 def while_read(model: nn.Module, inputs: Any) -> AbstractContextManager[None]:
-    """Leave everything untouched while inputs are gone through; a list or points in one piece run nobody's code."""
+    """Leave everything untouched while inputs are iterated over; a list or a tensor runs no code of the user's."""
     return untouched(model, inputs) if is_loader(inputs) and type(inputs) is not list else nullcontext()

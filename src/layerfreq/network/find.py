@@ -72,7 +72,7 @@ def find_cuts(
         inputs: What its forward takes, or an iterable of batches.
         whole: See `hidden_layers`.
         some: Raise an InputError if there is no cut.
-        reading: How they will be read, as far as that is said; only advice depends on it.
+        reading: How they will be read, if the user has said so; only a warning depends on it.
     """
     found, chosen, refused = _hidden(model, inputs, whole, some, reading)
     return Cuts([cut_of(value, found) for value in chosen], refused, found)
@@ -83,7 +83,7 @@ class Plan:
     """Where a model is measured.
 
     Attributes:
-        layers: The layers, input to output, and where they are.
+        layers: The cuts, input to output.
         refused: name -> reason, for activations and blocks of the model that are not cuts.
         hidden: How many hidden layers the model has, measured or not.
         gradients: Whether the model runs only with gradients.
@@ -98,7 +98,7 @@ class Plan:
 def plan(
     model: nn.Module, inputs: Any, layers: Layers, group: Any = None, reading: Any = "flatten", *, some: bool = True
 ) -> Plan:
-    """Find out which layers to measure, once for many measurements; without `some`, there may be none.
+    """Find the layers to measure, once for many measurements; without `some`, there may be none.
 
     Raises:
         InputError: If there are none, or the ranks of the group find different ones.
@@ -126,20 +126,20 @@ def choose_layers(
     whole: bool = False,
     some: bool = True,
 ) -> Cuts:
-    """Turn names into cuts, or find the hidden layers where none are named; call it inside `untouched`.
+    """Turn names into cuts, or find the hidden layers if none are named; call it inside `untouched`.
 
     Args:
         model: The model, unwrapped.
         inputs: What its forward takes, or an iterable of batches.
         layers: Names, patterns, numbers or modules, or None.
         reading: How they are read, see `layer_features`.
-        own_rows: Whether to try that each point has its own row in their outputs.
+        own_rows: Whether to check that each point has its own row in their outputs.
         whole: See `hidden_layers`.
         some: Whether no layer at all is an error.
 
     Raises:
-        InputError: For an unknown name, with near ones; for a pattern that matches nothing; for a module called several
-            times, with its calls; for a layer that returns points in another order, or that cannot be read so.
+        InputError: For an unknown name, with similar ones; for a pattern that matches nothing; for a module called
+            several times, with its calls; for a layer that returns points in another order, or has no such reading.
     """
     layers = [] if none_of(layers, some) else as_layers(layers)
     if layers is None:
@@ -153,13 +153,13 @@ def choose_layers(
 def _hidden(
     model: nn.Module, inputs: Any, whole: bool, some: bool, reading: Any
 ) -> tuple[Trace, list[Value], dict[str, Refused]]:
-    """Trace a model, and choose of its values; says what cannot be measured, or not quite as it seems."""
+    """Trace a model, and choose among its values; warn of layers that cannot be measured, or not as it seems."""
     reject_one_pass(inputs)
     found = trace(model, inputs, whole)
     faults = _faults(model, found, found.values)
     chosen, refused = choose(found, faults)
     for name, reason in refused.items():
-        # That a layer lies off the way is no surprise to who wrote it; that its rows are not the points' is.
+        # The model's author knows that a layer is bypassed, but may not know that its rows are not the points'.
         if found.by_name[name].refused or reason.why is Refusal.OTHER_ORDER:
             warn_caller(f"layer {name!r} cannot be measured: {reason}", LayerWarning)
     _warn_of_company([value.name for value in chosen if value.name in faults])
@@ -171,7 +171,7 @@ def _hidden(
 
 
 def _why_none(found: Trace, refused: Mapping[str, Refused]) -> str:
-    """The nearest reason why a model has no cut: its output, what would have been one, or that nothing would."""
+    """Say why a model has no cut: its output, what is wrong with values that nearly are cuts, or no activation."""
     flow, kinds = found.flow, Kinds(found)
     if not flow.sinks:
         return "its output has nothing of the inputs that can be followed; let forward return tensors"
@@ -185,7 +185,7 @@ def _why_none(found: Trace, refused: Mapping[str, Refused]) -> str:
 def _named(
     model: nn.Module, inputs: Any, layers: Sequence[Any], whole: bool, own_rows: bool
 ) -> tuple[Trace, list[Value]]:
-    """Trace a model, and return the values that are named; with `own_rows` each must have a row for each point."""
+    """Trace a model, and return the named values; with `own_rows`, each must have one row per point."""
     reject_one_pass(inputs)
     found = trace(model, inputs, whole)
     hidden: list[str] = []
@@ -202,7 +202,7 @@ def _known(model: nn.Module, name: str, known: Mapping[str, Value]) -> Value:
     first = _first_name(model, name)
     if first in known:
         return known[first]
-    # A layer that was called several times has names with numbers alone, of which one must be chosen.
+    # A layer that is called several times has only names with numbers, and one of them must be chosen.
     calls = [other for other, value in known.items() if value.call.layer == first]
     if calls:
         tied = "" if first == name else f", as {first!r}, which is the same module"
@@ -211,7 +211,7 @@ def _known(model: nn.Module, name: str, known: Mapping[str, Value]) -> Value:
 
 
 def _first_name(model: nn.Module, name: str) -> str:
-    """The name by which a module is known that has several, or the same name."""
+    """Return the first name of a module that has several; any other name as it is."""
     base, colon, number = name.partition(":")
     module = dict(model.named_modules(remove_duplicate=False)).get(base)
     first = next((other for other, one in model.named_modules() if one is module), base)
@@ -241,7 +241,7 @@ def _try_rows(model: nn.Module, found: Trace, values: Sequence[Value]) -> None:
 def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str, Refusal]:
     """Run some of the points again in another order, and return what is wrong with the rows of some values.
 
-    One point is run again, too: where parameters are shared out, another rank, which has more, waits for this one's.
+    A single point is run again, too: if parameters are sharded, ranks with more points wait for this rank.
     """
     wanted = {value.call: value for value in values if value.sample is not None}
     faults: dict[str, Refusal] = {}
@@ -251,7 +251,7 @@ def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str
         before, value = wanted.get(event.call), first_tensor(event.output)
         if before is None or before.sample is None or value is None:
             return
-        # Without a row for each point now, what looked like points in the first run was something else.
+        # If there is no row for each point now, the rows of the first run were no points either.
         ours = value.ndim > 0 and value.shape[0] == len(again)
         after = sample_of(value) if ours else None
         fault = fault_of_rows(before.sample, before.shape, after, tuple(value.shape), again)
@@ -261,7 +261,7 @@ def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str
     try:
         run_again(model, found, some, compare)
     except Exception:
-        # A model may want batches of one size, which is no fault of its rows; those that came before it are known.
+        # A model may need batches of one size, which is no fault of its rows; faults found until then count.
         return faults
     return faults
 
@@ -273,7 +273,7 @@ def _warn_of_company(names: list[str]) -> None:
 
 
 def _tell_of_tokens(chosen: Sequence[Value], found: Trace, reading: Any) -> None:
-    """Tell of a row of tokens of which the network above reads one, where nobody has said how it is to be read."""
+    """Warn of layers whose tokens the network above reads only one of, unless the user has said how to read them."""
     if not isinstance(reading, Mapping) and reading != "flatten":
         return
     said = reading if isinstance(reading, Mapping) else {}
@@ -297,7 +297,7 @@ def _as_read(found: Trace, value: Value, reading: Reading) -> Cut:
     Raises:
         InputError: If it cannot be read so.
     """
-    if value.refused:  # named where rows do not matter
+    if value.refused:  # it was named, and rows do not matter
         return cut_of(value, found)
     with blame(value.name):
         reading, features = reading.on(value.shape, value.dtype, found.made_by(value))
@@ -335,5 +335,5 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def reject_one_pass(inputs: Any) -> None:
     """Raise an InputError for an iterator that cannot be gone through twice."""
-    if is_loader(inputs) and isinstance(inputs, Iterator):  # without iter(), which may start workers and draw a seed
+    if is_loader(inputs) and isinstance(inputs, Iterator):  # not by iter(), which may start workers and draw a seed
         raise one_pass()

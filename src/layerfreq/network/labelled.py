@@ -1,8 +1,8 @@
 """Batches that are dicts with labels, as Hugging Face's models take them: which target belongs to which token.
 
-A causal language model is given its own input as labels, and compares its output at a token with the label of the next
-one; a masked one compares each token with its own. Which of them a model does is tried, not guessed. A model with a
-decoder makes the decoder's input of the labels, which a measurement keeps to itself, so they are made here.
+A causal language model gets its own input as labels, and compares its output at a token with the label of the next
+token; a masked one compares each token with its own label. Which of the two a model does is tried, not guessed. A model
+with a decoder makes the decoder's input from the labels. A measurement passes no labels, so the input is made here.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from torch import Tensor, nn
 
 from layerfreq.data.inputs import (
     LABELS,
+    as_loader,
     call,
     collated,
     device_of,
-    is_dataset,
     is_loader,
     map_tensors,
     owned,
     pair_of,
-    samples_of,
     take,
 )
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.reading import IGNORED
 
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the names of causal language models
-NEAR = 1e-2  # of half precision
+NEAR = 1e-2  # relative error that half precision may leave in a difference of logits
 
 
 def is_causal(model: nn.Module) -> bool:
@@ -48,7 +47,7 @@ def following(tokens: Integer[Tensor, "n t"]) -> Integer[Tensor, "n t"]:
 
 
 def for_model(model: nn.Module, inputs: Any) -> Any:
-    """Return a loader of dicts whose labels are the targets that the model has; anything else as it is.
+    """Return a loader of dicts whose labels are the targets that the model compares with; anything else as it is.
 
     Args:
         model: The model, unwrapped.
@@ -58,7 +57,7 @@ def for_model(model: nn.Module, inputs: Any) -> Any:
     if not is_loader(inputs) or isinstance(inputs, Iterator) or not known.keys() & set(LABELS):
         return inputs
     with untouched(model, inputs):
-        batch = next(collated(samples_of(inputs) if is_dataset(inputs) else inputs), None)
+        batch = next(collated(as_loader(inputs)), None)
         name = None if batch is None else _labels_in(batch)
         if batch is None or name is None:
             return inputs
@@ -73,13 +72,13 @@ def for_model(model: nn.Module, inputs: Any) -> Any:
 def shifts(model: nn.Module, inputs: Mapping[str, Any], name: str, labels: Tensor) -> bool:
     """Whether a model compares its output at a token with the label of the next one; call it inside `untouched`.
 
-    Of one token's label alone, the losses of two values differ by the difference of two logits, at the token itself or
-    at the one before it. Where that does not tell, as of a model that returns no logits, its name does.
+    With a label at one token alone, the losses for two values differ by the difference of two logits, at that token or
+    at the one before. If that does not decide, as for a model that returns no logits, the model's name does.
 
     Args:
         model: The model.
         inputs: Its forward's other arguments, by name.
-        name: What it calls labels.
+        name: Its name for labels.
         labels: (n, t) token ids.
     """
     if labels.ndim != 2 or labels.is_floating_point() or labels.shape[1] < 2:
@@ -97,18 +96,18 @@ def shifts(model: nn.Module, inputs: Mapping[str, Any], name: str, labels: Tenso
             logits = out["logits"][0].double()
         gap = logits[:, values[1]] - logits[:, values[0]]
         misses = [abs(float(gap[place]) - (losses[0] - losses[1])) for place in (at - 1, at)]
-    except Exception:  # of anybody's model: without a loss, logits, or two values
+    except Exception:  # no loss, no logits, fewer than two values, or whatever else a model raises
         return is_causal(model)
     room = NEAR * float(gap.abs().max())
     return misses[0] < misses[1] if (min(misses) <= room < max(misses)) else is_causal(model)
 
 
 class _ForModel:
-    """A loader of dicts, with targets in the place of labels.
+    """A loader of dicts with targets in place of labels.
 
     Args:
         loader: The loader.
-        start: Makes the decoder's input of labels; None if it is there already, or there is no decoder.
+        start: Makes the decoder's input from labels; None if the batch has it, or there is no decoder.
         shifted: Whether each token's target is the next one's label.
     """
 
@@ -116,7 +115,7 @@ class _ForModel:
         self.loader, self._start, self._shifted = loader, start, shifted
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in collated(samples_of(self.loader) if is_dataset(self.loader) else self.loader):
+        for batch in collated(as_loader(self.loader)):
             name = _labels_in(batch)
             labels = None if name is None else _tensor(batch[name])
             if name is None or labels is None:
@@ -136,12 +135,12 @@ def _labels_in(batch: Any) -> str | None:
 def _tensor(labels: Any) -> Tensor | None:
     try:
         return torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # said where targets are read
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # reading the targets raises the error
         return None
 
 
 def _decoder_start(model: Any, batch: Mapping[str, Any]) -> Any:
-    """Return what makes a decoder's input of labels; None if it is there already, or there is no decoder."""
+    """Return a function that makes a decoder's input from labels; None if the batch has it, or there is no decoder."""
     config = getattr(model, "config", None)
     if "decoder_input_ids" in batch or "decoder_inputs_embeds" in batch:
         return None

@@ -23,7 +23,7 @@ def as_layers(layers: Any) -> list[Any] | None:
     """
     if layers is None:
         return None
-    if isinstance(layers, nn.ModuleList):  # which is never called itself: its modules are meant
+    if isinstance(layers, nn.ModuleList):  # never called itself, so its modules are meant
         found: list[Any] = list(layers)
     elif isinstance(layers, (str, bytes, torch.Tensor, nn.Module)) or not isinstance(layers, Iterable):
         found = [layers]
@@ -42,12 +42,12 @@ def none_of(layers: Any, some: bool) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value counts layers."""
+    """Whether a value is the number of a layer."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_pattern(name: Any) -> bool:
-    """Whether a name has one of the signs of a pattern: `*`, `?`, `[`."""
+    """Whether a name contains `*`, `?` or `[`."""
     return isinstance(name, str) and any(sign in name for sign in "*?[")
 
 
@@ -61,8 +61,8 @@ def pick(layers: Any, hidden: Sequence[str], others: Sequence[str] = (), model: 
         model: The model whose modules may be passed; None takes no modules.
 
     Raises:
-        InputError: For a number or a module that there is not, a pattern that matches nothing; and, without `others`,
-            for a name that is none of `hidden`.
+        InputError: For an unknown number or module, a pattern that matches nothing; and, without `others`, for a name
+            that is not in `hidden`.
     """
     found: list[str] = []
     for each in as_layers(layers) or []:
@@ -77,7 +77,7 @@ def pick(layers: Any, hidden: Sequence[str], others: Sequence[str] = (), model: 
 
 def _matching(name: str, hidden: Sequence[str], others: Sequence[str]) -> list[str]:
     if name in hidden or name in others or (others and not is_pattern(name)):
-        return [name]  # of a name that is unknown there, the caller knows why
+        return [name]  # the caller knows why a name is unknown
     for known in (hidden, others):
         found = [one for one in known if is_pattern(name) and fnmatchcase(one, name)]
         if found:

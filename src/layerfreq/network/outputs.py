@@ -1,4 +1,4 @@
-"""What a model puts out for its points, and targets made of it, gathered by the pass that reads its layers."""
+"""A model's outputs, and targets made of them, gathered by the pass that reads its layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layerfreq.isolation.torch_settings import settings_kept
 from layerfreq.network.reading import Layout
 from layerfreq.trace.hooks import first_tensor
 
-ONE = ""  # what a single target is called
+ONE = ""  # name of a single target
 
 
 class Outputs:
@@ -35,7 +35,7 @@ class Outputs:
 
     @property
     def seen(self) -> bool:
-        """Whether there are some."""
+        """Whether a batch has been taken in."""
         return bool(self._parts)
 
     def see(self, inputs: Any, targets: Any, output: Any) -> None:
@@ -47,7 +47,7 @@ class Outputs:
         self._parts.append((mine, labels_of(targets, len(x)), value.detach().clone()))
 
     def whole(self, shards: Shards) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (n, d) inputs, (n, ...) targets and (n, ...) outputs of all batches, of all ranks; hold none more."""
+        """Return (n, d) inputs, (n, ...) targets and (n, ...) outputs of all batches of all ranks, and forget them."""
         found = [torch.cat(parts) for parts in zip(*self._parts, strict=True)]
         self._parts = []
         if self._held is not None:
@@ -59,9 +59,9 @@ class Outputs:
 
 
 def in_one_piece(inputs: Any) -> Tensor | None:
-    """Return the points (n, d) of one tensor or array, where they lie; None for anything else, which has to be copied.
+    """Return one tensor or array as points (n, d), without a copy; None for anything else.
 
-    A loader may put each batch into the memory of the one before.
+    Batches of a loader have to be copied: it may write each into the memory of the one before.
     """
     inputs = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
     return coordinates(inputs) if isinstance(inputs, Tensor) else None
@@ -96,12 +96,12 @@ def labels_of(targets: Any, n: int | None = None) -> Tensor:
 
 
 def tensor_of(output: Any, argument: str = "error", remedy: str = "pass error=None") -> Tensor:
-    """Return what counts of a model's output: its `logits`, or the first floating tensor.
+    """Return the `logits` of a model's output, or its first floating-point tensor.
 
     Args:
         output: What the model returned.
-        argument: What wants it.
-        remedy: What helps where there is none.
+        argument: The argument that asks for it, for messages.
+        remedy: What to do if there is none, for messages.
 
     Raises:
         InputError: If there is none.
@@ -114,18 +114,18 @@ def tensor_of(output: Any, argument: str = "error", remedy: str = "pass error=No
 
 
 def as_wanted(inputs: Any, targets: Any) -> tuple[Any, dict[Any, Any] | None]:
-    """Tell labels from what is measured instead of them, or besides.
+    """Separate labels from the targets that are measured in their place or beside them.
 
     Args:
         inputs: As for `layer_spectra`.
         targets: As for `layer_spectra`.
 
     Returns:
-        The labels that go with the inputs, None if the inputs bring their own or there are none; and name -> what is
-        measured: a function, (n, ...) targets, or None for the labels of batches. The latter is None if labels are.
+        The labels of the inputs, None if the inputs bring their own or there are none; and a mapping of names to what
+        is measured: a function, (n, ...) targets, or None for the labels of batches. It is None if only labels are.
 
     Raises:
-        InputError: If there are no targets in a mapping, or some that the inputs do not bring.
+        InputError: If a mapping is empty, or asks for labels that the inputs do not bring.
     """
     if callable(targets):
         return None, {ONE: targets}
@@ -154,15 +154,15 @@ def as_wanted(inputs: Any, targets: Any) -> tuple[Any, dict[Any, Any] | None]:
 
 
 class Wanted:
-    """Targets that a user's functions make of inputs, labels and outputs, batch by batch, and others beside them.
+    """Targets that a user's functions make of inputs, labels and outputs, batch by batch, and fixed ones beside them.
 
     Args:
         wanted: As from `as_wanted`.
         strict: Whether all are needed.
 
     Attributes:
-        failed: name -> reason, for those that cannot be had this time.
-        seen: Whether all is there that has to pass by.
+        failed: name -> error, for targets that could not be made.
+        seen: Whether no batch is needed, or one has been taken in.
     """
 
     def __init__(self, wanted: Mapping[Any, Any], *, strict: bool = True) -> None:
@@ -175,7 +175,7 @@ class Wanted:
         self.seen = not self._parts
 
     def see(self, inputs: Any, labels: Any, output: Any) -> None:
-        """Take in a batch: what the model got, its labels or None, and what the model returned."""
+        """Take in a batch: inputs, labels or None, and what the model returned."""
         self.seen = True
         for name, parts in self._parts.items():
             if name in self.failed:
@@ -185,7 +185,7 @@ class Wanted:
                 parts.append(labels_of(labels, count(inputs)) if make is None else _made(make, inputs, labels, output))
 
     def whole(self, shards: Shards) -> dict[Any, Tensor]:
-        """Return name -> the targets of this rank's points, but for those that failed on any rank.
+        """Return name -> targets of this rank's points, without those that failed on any rank.
 
         Raises:
             InputError: If one failed, and all are needed; the same on all ranks.
@@ -216,7 +216,7 @@ class Wanted:
 
     @contextmanager
     def _noting(self, name: Any) -> Iterator[None]:
-        """Note that a target cannot be had, and why."""
+        """Record in `failed` that a target could not be made."""
         try:
             with about_target(name):
                 yield
@@ -236,7 +236,7 @@ def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Te
     try:
         with settings_kept():
             found = make(owned(inputs), y, out)
-    except (Exception, SystemExit) as error:  # whatever a function of the user's own raises
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         remedy = "mend it" if y is not None else "y is None, pass labels besides: {'labels': y, 'residual': function}"
         raise failed("targets", f"{called} fails on an output {tuple(out.shape)}", error, remedy) from error
     try:
@@ -260,7 +260,7 @@ def name_of(function: Any) -> str:
 
 @contextmanager
 def about_target(name: Any) -> Iterator[None]:
-    """Let an InputError about targets raised inside say which, where there are several."""
+    """Let an InputError about targets that is raised inside name the target, if there are several."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Points in one piece, run through a model in an order of one's own: some have to be seen before the others."""
+"""Points in one piece, which a model can be run on in any order: some have to be seen before the others."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from layerfreq.data.inputs import (
     BATCH,
+    as_loader,
     batches,
     count,
-    is_dataset,
     is_loader,
     map_tensors,
     owned,
-    samples_of,
     take,
     tensors_of,
 )
@@ -37,8 +36,8 @@ class Pieces:
     Attributes:
         inputs: All n points, as the model's forward takes them.
         targets: Theirs.
-        n: How many.
-        size: Points of a batch.
+        n: Number of points.
+        size: Points in a batch.
     """
 
     inputs: Any
@@ -64,7 +63,7 @@ class Pieces:
             return None if n <= size else cls(x, Layout(n).label(y)[0], n, size)
         if isinstance(inputs, Iterator):
             return None
-        number = length_hint(samples_of(inputs) if is_dataset(inputs) else inputs, 1)
+        number = length_hint(as_loader(inputs), 1)
         parts, labels, sizes, taken = [], [], [], 0
         with while_read(model, inputs):
             for x, y in batches(inputs):

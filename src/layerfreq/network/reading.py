@@ -1,15 +1,15 @@
-"""Readings: the honest ways in which a layer's output with positions (pixels, tokens) is a feature vector.
+"""Readings: how a layer's output with positions (pixels, tokens) becomes feature vectors.
 
-The one place that knows them. An output has one axis of samples, one of features (channels), and the others are
-positions. "flatten" makes one vector of everything; "mean" and "max" take the positions together, without padding where
-the inputs hold a mask; "cls" takes the first token and "last" the last one that is not padding; "positions" makes every
-position a sample of its own, with its token's or pixel's label. Anything else is a function of the output.
+An output has one axis of samples and one of features (channels); the others are positions. "flatten" makes one vector
+of everything; "mean" and "max" combine the positions, without padding if the inputs hold a mask; "cls" takes the first
+token and "last" the last one that is not padding; "positions" makes every position a sample of its own, with the label
+of its token or pixel. Anything else is a function of the output.
 
-Which axis holds the features is found from what is known of the modules that made the output: convolutions, batch norms
-and poolings have them on axis 1, linear, embedding, attention and recurrent modules and layer norms on the last one,
-and their number must be there. Where nothing is known, an output with four or more axes has them on axis 1. Anything
-else is refused, as are outputs with as many positions as features after modules of both kinds; then the axis has to be
-said: "mean:1" or "positions:-1".
+The axis of the features is found from the modules that made the output: convolutions, batch norms and poolings have it
+at 1; linear, embedding, attention and recurrent modules and layer norms have it last; its length must be their number
+of features. If nothing is known, an output with four or more axes has it at 1. Anything else is refused, as are outputs
+with as many positions as features after modules of both kinds; the user then names the axis: "mean:1" or
+"positions:-1".
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from layerfreq.errors import Code, InputError, Refusal, failed, unknown, wrong_l
 from layerfreq.isolation.torch_settings import settings_kept
 
 NAMES = ("flatten", "mean", "max", "positions")
-TOKENS = ("cls", "last")  # readings of one token among those of a text
-IGNORED = -100  # a class id that stands for none, as in torch.nn.functional.cross_entropy
+TOKENS = ("cls", "last")  # readings of one token of a text
+IGNORED = -100  # the class id of ignored positions, as in torch.nn.functional.cross_entropy
 
 _FIRST = (
     nn.modules.conv._ConvNd,
@@ -63,8 +63,8 @@ class Reading:
     Attributes:
         name: One of `NAMES` or `TOKENS`, or that of a function.
         axis: The axis of the features, or None to find it.
-        own: Whether it was asked for this layer by name, so that an output without positions is an error.
-        function: Makes (n, ...) features of the output; None for the readings that have names.
+        own: Whether it was given for this layer by name, so that an output without positions is an error.
+        function: Makes (n, ...) features of the output; None for readings by name.
     """
 
     name: str = "flatten"
@@ -80,7 +80,7 @@ class Reading:
             made_by: The modules that returned so far, the layer itself last.
 
         Raises:
-            InputError: If there are no positions, or it cannot be told which axes they are.
+            InputError: If there are no positions, or their axes are unclear.
         """
         shape = tuple(shape)
         if self.name == "flatten" or self.function is not None:
@@ -90,7 +90,7 @@ class Reading:
         if len(shape) < 3:
             if self.own:
                 raise InputError(Refusal.NO_POSITIONS.of(name=self.name, shape=shape))
-            return replace(self, axis=None)  # one name for all leaves vectors as they are
+            return replace(self, axis=None)  # one reading for all layers leaves vectors as they are
         if self.axis is not None and not -len(shape) < self.axis < len(shape):
             raise InputError(Refusal.NO_SUCH_AXIS.of(axis=self.axis, shape=shape))
         axis = features_axis(shape, made_by) if self.axis is None else self.axis % len(shape)
@@ -107,13 +107,13 @@ class Reading:
             made_by: See `settle`.
 
         Returns:
-            The reading, and (k, d) features, without numbers (on the device "meta") but for functions.
+            The reading, and (k, d) features, on the device "meta" unless the reading is a function.
 
         Raises:
-            InputError: See `settle`, and what functions of the user's own raise.
+            InputError: See `settle`; or if a user's function fails.
         """
         settled = self.settle(shape, made_by)
-        # A function of the user's own gets numbers: what it does with shapes alone nobody knows.
+        # A user's function gets real numbers: it may not work on "meta".
         device = "meta" if settled.function is None else "cpu"
         return settled, settled.read(torch.zeros(tuple(shape), dtype=dtype, device=device))[0]
 
@@ -122,11 +122,11 @@ class Reading:
 
         Args:
             value: (n, ...) what the layer returned.
-            there: Masks (n, t) of the tokens that are not padding; the one of the output's length counts.
+            there: Masks (n, t) of the tokens that are not padding; the one of the output's length is used.
 
         Returns:
-            (n, d) features, or (n x positions, d) with "positions", all those of the first sample first; and where
-            they came from. They may be a view of `value`.
+            (n, d) features, or (n x positions, d) with "positions", those of the first sample first; and where they
+            came from. Features may be a view of `value`.
         """
         n = value.shape[0]
         if self.function is not None:
@@ -142,7 +142,7 @@ class Reading:
         return self._together(value, kept), layout
 
     def _together(self, value: Tensor, kept: Tensor | None) -> Tensor:
-        """Make one vector (n, d) of all positions (n, t, d), of which (n, t) some are kept."""
+        """Combine all positions (n, t, d) to one vector (n, d); of the mask (n, t), only true ones count."""
         if kept is not None and not bool(kept.any(dim=1).all()):
             raise Code.EMPTY(f"reading: {self.name!r} of a text that is padding from end to end; drop it")
         if self.name == "cls":
@@ -164,7 +164,7 @@ class Reading:
         try:
             with settings_kept():
                 rows = self.function(value)
-        except (Exception, SystemExit) as error:  # whatever a function of the user's own raises
+        except (Exception, SystemExit) as error:  # a user's function may raise anything
             raise failed("reading", f"{self.name} fails on an output {tuple(value.shape)}", error) from error
         if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.shape[:1] != value.shape[:1]:
             wanted = f"a floating tensor ({value.shape[0]}, ...) of an output {tuple(value.shape)}"
@@ -180,7 +180,7 @@ class Layout:
     """Where the rows of a reading came from.
 
     Attributes:
-        n: Number of samples; 0 where that is not known.
+        n: Number of samples; 0 if unknown.
         positions: Extents of the axes of positions, such as (h, w).
         reading: Name of the reading.
         channel_first: Whether features stand before positions in the layer's output.
@@ -195,19 +195,19 @@ class Layout:
         """Give every row its target.
 
         Args:
-            targets: (n,) class ids or (n,) or (n, c) floats, which all positions of a sample share; with "positions"
-                also (n, *positions) class ids, or floats with one axis more, laid out as the layer's output is.
+            targets: (n,) class ids or (n,) or (n, c) floats, shared by all positions of a sample; with "positions" also
+                (n, *positions) class ids, or floats with one more axis, in the layout of the layer's output.
 
         Returns:
-            One target for each row that is kept, and (rows,) which of them are, or None for all. Rows are dropped
-            where the class id is -100, with "positions".
+            One target for each row that is kept, and a mask (rows,) of these, or None for all. With "positions", rows
+            of class id -100 are dropped.
 
         Raises:
             InputError: If targets and positions do not fit together.
         """
         y = as_numbers(targets)
         ids = not y.is_floating_point() and not y.is_complex()
-        if self.n and y.shape[:1] != (self.n,):  # of every batch: what one lacks another may have too much
+        if self.n and y.shape[:1] != (self.n,):  # batch by batch: two wrong lengths may add up to the right one
             raise wrong_length("targets", f"shape {tuple(y.shape)}", self.n)
         if self.reading != "positions":
             if ids and y.ndim > 1:
@@ -286,21 +286,21 @@ def features_axis(shape: Sequence[int], made_by: Sequence[nn.Module]) -> int | N
     for number, known in filter(None, map(_features_of, reversed(made_by))):
         fits = [axis for axis in (1, ndim - 1) if shape[axis] == number]
         if len(fits) == 2:
-            # As many positions as features: with modules of one kind alone nobody has moved the axis.
+            # As many positions as features: the axis was not moved if all modules are of one kind.
             return last if last in fits and len({*kinds} - {0}) == 1 else None
-        # Of a known module the number decides even against its kind, as of a convolution whose patches became tokens;
-        # the length of some module's bias may be chance, and needs the kind, too.
+        # The number of features of a known module decides even against its kind, as after a convolution whose patches
+        # became tokens. The length of another module's bias may be chance, so the kind has to agree.
         if fits and (known or last in fits):
             return fits[0]
         if known:
             return None
     if last is None and ndim >= 4:
-        return 1  # images, as PyTorch has them
+        return 1  # images in PyTorch's layout
     return last or None
 
 
 def _kind(module: nn.Module, ndim: int) -> int | None:
-    """The axis on which modules of this kind leave features; 0 if what they return has another number of axes."""
+    """Return the axis on which a module of a known kind leaves features; 0 if its output has another number of axes."""
     if isinstance(module, _FIRST):
         digit = next((int(c) for c in type(module).__name__ if c.isdigit()), None)
         return 1 if digit is None or digit + 2 == ndim else 0
@@ -309,7 +309,7 @@ def _kind(module: nn.Module, ndim: int) -> int | None:
 
 
 def _features_of(module: nn.Module) -> tuple[int, bool] | None:
-    """How many features a module gives its output, if it says so, and whether it is of a known kind."""
+    """Return how many features a module's output has, if it says so, and whether it is of a known kind."""
     if isinstance(module, nn.RNNBase):
         return (module.proj_size or module.hidden_size) * (2 if module.bidirectional else 1), True
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
@@ -317,13 +317,13 @@ def _features_of(module: nn.Module) -> tuple[int, bool] | None:
     if isinstance(module, _FIRST + _LAST):
         found = next((c for c in (getattr(module, name, None) for name in _COUNTS) if isinstance(c, int)), None)
         return None if found is None else (found, True)
-    # Of other modules with parameters: the length of the bias or the scale.
+    # Other modules: the length of their bias or scale.
     lengths = {len(p) for p in module._parameters.values() if p is not None and p.ndim == 1} - {1}
     return (lengths.pop(), False) if len(lengths) == 1 else None
 
 
 def tokens_there(model: nn.Module, inputs: Any, n: int) -> list[Tensor]:
-    """Return the masks (n, t) of the tokens that are there, for every length t that a mask has.
+    """Return masks (n, t) that are true for tokens and false for padding, one for each mask among the inputs.
 
     A mask is an input whose name in the model's forward ends in "mask" and which holds one truth value or 0 or 1 for
     each token of each point: 1 is a token, as in Hugging Face's `attention_mask`; where the name says "padding",

@@ -1,7 +1,8 @@
-"""Cutting a network into two runnable modules: pre-condition component and learning component."""
+"""Cutting a network into two modules that can be run: pre-condition component and learning component."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -57,13 +58,13 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
         with _all_trainable(model):
             value = before(*_positional(probe), **_named(probe))
             before.own(_leaves([value]))
-            # Where forward differentiates by the value, it has to be differentiable in the value's place, too.
+            # If forward differentiates with respect to the value, its stand-in has to be differentiable, too.
             after.own(_leaves(all_tensors(after(value.detach().requires_grad_(chosen.gradients)))))
     return _cut_graph(model, probe, value.detach()) or (before, after)
 
 
 def below(model: nn.Module, layer: str, inputs: Any) -> nn.Module:
-    """Return what runs a model up to a layer, as `split` does, also where masks and the like go around the layer.
+    """Return the part of a model up to a layer, as `split` does, even if masks and the like go around the layer.
 
     Args:
         model: The model, unwrapped; left as it was.
@@ -79,9 +80,9 @@ def below(model: nn.Module, layer: str, inputs: Any) -> nn.Module:
 
 
 def _determines_output(model: nn.Module, found: Trace, cut: Cut) -> bool:
-    """Whether the output is a function of the layer's alone, masks and the like included."""
-    # If everything flows through it, masks too, it does; if masks may go around it, it is tried with other points and
-    # masks, and the layer's value put in its place.
+    """Whether the output depends on the inputs, masks and the like included, only through the layer."""
+    # It does if everything flows through the layer, masks too. If masks may go around it, the model is run on other
+    # points and masks with the layer's value put in place, and has to give the same output.
     node = found.by_name[cut.name].node
     if node not in found.flow.chain:
         return False
@@ -101,7 +102,7 @@ def _determines_output(model: nn.Module, found: Trace, cut: Cut) -> bool:
     return _agree(all_tensors(run_again(model, found, _other_points(found.probe), put)), output)
 
 
-class _Found(BaseException):  # which a model that survives exceptions lets pass
+class _Found(BaseException):  # no Exception, since a model may catch those
     pass
 
 
@@ -111,10 +112,10 @@ class _Part(nn.Module):
     def __init__(self, model: nn.Module, cut: Cut) -> None:
         super().__init__()
         self.model, self._cut = model, cut
-        self._used: set[str] = set()  # names, since a deep copy has other parameters
+        self._used: set[str] = set()  # names, since ids do not survive a deep copy
 
     def own(self, used: set[int]) -> None:
-        """Say by `id` which parameters are used."""
+        """Set which parameters are used, by their `id`."""
         self._used = {
             f"model.{name}" for name, p in self.model.named_parameters(remove_duplicate=False) if id(p) in used
         }
@@ -149,7 +150,7 @@ class _Reach(_Part):
 
 
 class _Replay(_Part):
-    """Runs a model on stand-in points with a layer's output put in place."""
+    """Runs a model on stand-in points, with a layer's output replaced by features."""
 
     def __init__(self, model: nn.Module, cut: Cut, probe: Any) -> None:
         super().__init__(model, cut)
@@ -163,9 +164,7 @@ class _Replay(_Part):
         )
 
         def put(event: Event) -> Any:
-            if event.call == self._cut.call:
-                return replace_first(event.output, features)
-            return None
+            return replace_first(event.output, features) if event.call == self._cut.call else None
 
         with Tap(self.model, put):
             return call(self.model, stand_in)
@@ -179,7 +178,7 @@ def _agree(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def _other_points(probe: Any) -> Any:
-    """Points unlike the probe's: others' order, and for floats another size."""
+    """Return points unlike the probe's: in another order, and floats of another size."""
 
     def change(x: Tensor) -> Tensor:
         if x.ndim == 0:
@@ -192,7 +191,7 @@ def _other_points(probe: Any) -> Any:
 
 @contextmanager
 def _all_trainable(model: nn.Module) -> Iterator[None]:
-    """Record what every parameter is used for, frozen ones too."""
+    """Let autograd record the use of every parameter, also of frozen ones."""
     if any(p.is_inference() for p in model.parameters()):
         raise InputError(
             "model: made under torch.inference_mode(), so that its parameters record nothing; make it outside, or pass "
@@ -210,7 +209,7 @@ def _all_trainable(model: nn.Module) -> Iterator[None]:
 
 
 def _leaves(tensors: list[Tensor]) -> set[int]:
-    """The ids of the tensors that these were computed from, read off the autograd graph."""
+    """Return the ids of the leaf tensors that these were computed from, read off the autograd graph."""
     found, seen = set(), set()
     waiting: list[Any] = [t.grad_fn for t in tensors]
     while waiting:
@@ -223,7 +222,7 @@ def _leaves(tensors: list[Tensor]) -> set[int]:
 
 
 def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, nn.Module] | None:
-    """Cut at the first node that computes the layer's value; None if there is no such graph."""
+    """Cut a traced graph at the first node that computes the layer's value; None if that is not possible."""
     try:
         graph = fx.Tracer().trace(model, _absent_arguments(model, probe))
         with untouched(model):
@@ -235,7 +234,7 @@ def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, 
         output = next(n for n in graph.nodes if n.op == "output")
         copies: dict[fx.Node, fx.Node] = {}
         needed = _needed(node, None)
-        for one in graph.nodes:  # every argument of forward stays one, used or not
+        for one in graph.nodes:  # forward keeps all its arguments, used or not
             if one.op == "placeholder" or one in needed:
                 copies[one] = before.node_copy(one, lambda n: copies[n])
         before.output(copies[node])
@@ -243,19 +242,18 @@ def _cut_graph(model: nn.Module, probe: Any, value: Tensor) -> tuple[nn.Module, 
         copies = {node: after.placeholder("features")}
         needed = _needed(output, node)
         if any(one.op == "placeholder" for one in needed):
-            return None  # a size of the input, for instance
+            return None  # it needs a size of the input, for instance
         for one in graph.nodes:
             if one in needed:
                 copies[one] = after.node_copy(one, lambda n: copies[n])
         after.lint()
-    except Exception:
-        # Tracing other people's Python fails in any way it likes; replaying does without it.
+    except Exception:  # tracing a user's code may raise anything; replaying does without it
         return None
     return fx.GraphModule(model, before), fx.GraphModule(model, after)
 
 
 def _needed(end: fx.Node, stop: fx.Node | None) -> set[fx.Node]:
-    """The nodes that one node is computed from, itself included, not looking behind `stop`."""
+    """Return the nodes that a node is computed from, itself included, up to `stop` and without it."""
     needed: set[fx.Node] = set()
     waiting = [end]
     while waiting:
@@ -285,9 +283,7 @@ def _find(module: fx.GraphModule, probe: Any, value: Tensor) -> fx.Node | None:
 
 
 def _absent_arguments(model: nn.Module, probe: Any) -> dict[str, Any]:
-    """Defaults of forward's arguments that are not given, which tracing must take as constants."""
-    import inspect
-
+    """Return the defaults of forward's arguments that are not given, which tracing takes as constants."""
     parameters = list(inspect.signature(model.forward).parameters.values())
     given = {p.name for p in parameters[: len(_positional(probe))]} | set(_named(probe))
     return {p.name: p.default for p in parameters if p.name not in given and p.default is not p.empty}

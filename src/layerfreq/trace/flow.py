@@ -1,7 +1,7 @@
-"""Through which values everything flows that a model's output has of its points.
+"""The values through which everything flows that a model's output takes from its points.
 
-Found from the graph of one forward pass, so that it hangs neither on the numbers in the weights nor on the points: a
-head that is all zeros, a saturated output or a row more or less change nothing.
+They are found from the graph of one forward pass, so they depend neither on the values of weights nor on the points: a
+head that is all zeros, a saturated output, or one row more or less changes nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class Flow:
 
     Args:
         nodes: The graph.
-        held: Those inputs that may be no points (masks, lengths, positions), which are not if they meet no weight
-            before they meet the points.
-        masks: Those of them that are made of zeros and ones; held where there are other points, save where they meet
-            a weight.
+        held: Inputs that may be masks, lengths or positions. They are, and not points, if they meet the points before
+            they meet a weight.
+        masks: Those of them that consist of zeros and ones. They are not points if there are others, except at nodes
+            where they meet a weight.
         outputs: Nodes of the output.
-        structure: Whether what whole numbers are equal to is structure (where a text ends), and no point's content.
+        structure: Whether comparisons of whole numbers are structure (where a text ends), and not content.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Flow:
         self.weight = self._weights()
         met = self._met(held)
         points = (inputs - held) | {i for i in met if i not in masks}
-        # A mask that is counted into positions, which have parameters, is content there, and a mask everywhere else.
+        # A mask that is summed to positions, which index parameters, is content there and a mask everywhere else.
         starts = points.union(*(met[i] for i in met if i in masks)) or inputs
         self.content = self._content(starts, structure)
         if not any(self.content[i] for i in outputs):
@@ -50,11 +50,11 @@ class Flow:
         self.above = self._ancestors(self.sinks)
 
     def strict(self) -> Flow:
-        """Return what flows where if masks and the like are points, too."""
+        """Return the flow if masks and the like are points, too."""
         return Flow(self.nodes, frozenset(), frozenset(), self._outputs, structure=False)
 
     def parents(self, i: int) -> list[int]:
-        """The nodes with something of the points that a node is computed from, each once."""
+        """Return the nodes that a node is computed from and that depend on the points, each once."""
         return [p for p in dict.fromkeys(self.nodes[i].parents) if self.content[p]]
 
     def _weights(self) -> list[bool]:
@@ -67,10 +67,10 @@ class Flow:
         return found
 
     def _met(self, held: frozenset[int]) -> dict[int, set[int]]:
-        """Those of some inputs that meet a weight before they meet anything else, and the nodes where they do."""
+        """Find the inputs that meet a weight before anything else, and the nodes where they do."""
         pure: dict[int, set[int]] = {i: {i} for i in held}
         met: dict[int, set[int]] = {}
-        mixed: list[bool] = []  # whether something of the other inputs is in a node, or a weight
+        mixed: list[bool] = []  # whether a node depends on other inputs, or on a weight that was met
         for i, node in enumerate(self.nodes):
             mixed.append((node.op == "input" and i not in held) or any(mixed[p] for p in node.parents))
             mine = set().union(*(pure.get(p, set()) for p in node.parents))
@@ -85,7 +85,7 @@ class Flow:
         return met
 
     def _content(self, points: set[int], structure: bool) -> list[bool]:
-        """Which nodes hold something of the points; what whole numbers are equal to is only their structure."""
+        """Find the nodes that depend on the points; with `structure`, comparisons of whole numbers do not count."""
         found: list[bool] = []
         met: list[bool] = []
         for i, node in enumerate(self.nodes):
@@ -98,7 +98,7 @@ class Flow:
         return found
 
     def _sinks(self, outputs: list[int]) -> list[int]:
-        """The parts of the output; what others of them are computed from is a value inside, and no part."""
+        """Return the parts of the output, without values from which other parts are computed."""
         plain = [i for i in outputs if not self._through_derivative(i)]
         outputs = plain or outputs
         inner = {p for i in outputs for p in self._ancestors([i]) if p != i}
@@ -163,15 +163,15 @@ class Flow:
         return max((i for i in self.above if any(self.weight[p] for p in self.nodes[i].parents)), default=-1)
 
     def is_activation(self, i: int) -> bool:
-        """Whether a node bends what flows through it, element by element or in normalising."""
+        """Whether a node is not linear, element by element or as it normalises."""
         return self.content[i] and (self.nodes[i].op in STRONG or self.nodes[i].op in NORMALISES or self.bends(i))
 
     def counts(self, i: int) -> bool:
-        """Whether a node makes the block around it more than a linear map: an activation, but no part of a norm."""
+        """Whether a node makes the block around it more than a linear map: an activation that is no part of a norm."""
         return self.content[i] and (self.nodes[i].op in STRONG or self.bends(i))
 
     def bends(self, i: int) -> bool:
-        """Whether a node is elementwise, not linear, and no step of a mean, a norm or a softmax written out."""
+        """Whether a node is elementwise and not linear, and no step of a mean, norm or softmax that is written out."""
         node, of = self.nodes[i], self.parents(i)
         if not of or not self.weighed[i]:
             return False
@@ -201,7 +201,7 @@ class Flow:
         return found
 
     def joins(self, i: int) -> bool:
-        """Whether several ways come together at a node, and an activation lies on one of them."""
+        """Whether several paths meet at a node, and an activation lies on one of them."""
         if len(self.parents(i)) < 2:
             return False
         first = self.before.get(i, ROOT)
@@ -213,7 +213,7 @@ class Flow:
         return self.content[i] and (self.nodes[i].op in NORMALISES or "attention" in self.nodes[i].op)
 
     def takes_a_part(self, i: int) -> bool:
-        """Whether all that goes on of a value, a norm behind it included, is a part of it."""
+        """Whether only a part of a value is used afterwards, perhaps after a norm."""
         for after in self._alone_after(i):
             if self.nodes[after].op in TAKES_A_PART:
                 return True
@@ -222,7 +222,7 @@ class Flow:
         return False
 
     def next_bends(self, i: int) -> bool:
-        """Whether all that a value goes into is an activation, straight or by a factor, a sign or a shift."""
+        """Whether a value goes into an activation and nowhere else, perhaps after a factor, a sign or a shift."""
         for after in self._alone_after(i):
             if self.is_activation(after):
                 return True
@@ -231,7 +231,7 @@ class Flow:
         return False
 
     def _alone_after(self, i: int) -> Iterator[int]:
-        """Iterate over what comes after a value, as long as each is made of the one before, which goes nowhere else."""
+        """Iterate over the nodes after a value as long as each has one child, which has no other parent."""
         while len(following := self.children.get(i, [])) == 1 and len(self.parents(following[0])) == 1:
             i = following[0]
             yield i

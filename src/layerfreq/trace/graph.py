@@ -17,11 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerfreq.isolation.preserve import sharded_modules
 
-# They take of a tensor its shape and type, not its numbers.
+# Operators that use the shape and dtype of a tensor, not its values.
 _SHAPE_ONLY = frozenset(
     f"{how}_like" for how in ("zeros", "ones", "empty", "full", "rand", "randn", "randint", "randperm")
 ) | frozenset(f"new_{what}" for what in ("zeros", "ones", "empty", "full", "empty_strided"))
 _OVERWRITES = frozenset({"copy", "fill", "zero", "normal", "uniform", "random", "bernoulli", "exponential"})
+_Part = tuple[int, int, int, int]  # see `_part`
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class Node:
 
     Attributes:
         op: Name of the operator, without the underscore of writing in place; "input", "weight" or "constant".
-        parents: The nodes that it was computed from, each as often as it was an argument.
+        parents: The nodes that it was computed from, once for each argument.
         floating: Whether it holds floats.
         pointwise: Whether PyTorch says that the operator works element by element.
         derivative: Whether it was computed by `torch.autograd.grad` or `backward` inside the model.
@@ -54,17 +55,15 @@ class Graph(TorchDispatchMode):
     def __init__(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
         super().__init__()
         self.nodes: list[Node] = []
-        self.derivative = 0  # how deep inside of torch.autograd.grad
-        self.escaped: list[int] = []  # nodes whose numbers went to Python or NumPy
+        self.derivative = 0  # depth of nested torch.autograd.grad
+        self.escaped: list[int] = []  # nodes whose values went to Python or NumPy
         self._now: dict[int, int] = {}  # memory -> its latest node
-        self._parts: dict[
-            tuple[int, int, int, int], tuple[int, int]
-        ] = {}  # part of memory -> its node, and that of the whole
-        # Memory written into in parts: its node before, and the parts; what is disjoint from them is as it was.
+        self._parts: dict[_Part, tuple[int, int]] = {}  # part of memory -> its node, and the node of the whole
+        # Memory written to in parts: its node before, and the parts. Whatever is disjoint from them has not changed.
         self._writes: dict[int, tuple[int, list[Tensor]]] = {}
-        # Where parameters are shared out over ranks, they are put together in memory of which the model knows nothing.
+        # Parameters that are sharded over ranks are gathered into memory that the model does not know.
         self._unknown = "weight" if sharded_modules(model) else "constant"
-        self._without_memory: list[Tensor] = []  # sparse ones and the like, whose identities must not be given away
+        self._without_memory: list[Tensor] = []  # held, so that ids of sparse tensors and the like are not reused
         for p in model.parameters():
             self._begin(p, "weight")
         for x in inputs:
@@ -79,7 +78,7 @@ class Graph(TorchDispatchMode):
         return len(self.nodes) - 1
 
     def node_of(self, t: Tensor) -> int:
-        """Return the node that a tensor shows; what was never seen before is a constant."""
+        """Return the node of a tensor; one that was never seen before is a constant."""
         memory = self._memory(t)
         whole = self._now.get(memory)
         if whole is None:
@@ -88,11 +87,11 @@ class Graph(TorchDispatchMode):
         return part if of == whole else whole
 
     def escape(self, t: Tensor) -> None:
-        """Note that a tensor's numbers leave PyTorch; what is made of numbers from now on may be made of these."""
+        """Note that a tensor's values leave PyTorch; tensors made from numbers afterwards may depend on them."""
         self.escaped.append(self.node_of(t))
 
     def _memory(self, t: Tensor) -> int:
-        """What a tensor's numbers are in: a piece of memory; of those that have none of one kind, the tensor itself."""
+        """Return a key for the memory of a tensor's values, or for the tensor itself if it has no plain storage."""
         try:
             if not t.is_nested and t.layout == torch.strided:
                 return t.untyped_storage()._cdata
@@ -108,7 +107,7 @@ class Graph(TorchDispatchMode):
         name = str(getattr(getattr(func, "overloadpacket", func), "__name__", func)).removesuffix("_")
         given = list(_tensors((*args, *kwargs.values())))
         parents = tuple(self.node_of(t) for t in given) if name not in _SHAPE_ONLY else ()
-        if name == "lift_fresh":  # of numbers from Python or NumPy
+        if name == "lift_fresh":  # a tensor made from numbers of Python or NumPy
             parents = tuple(self.escaped)
         output = func(*args, **kwargs)
         self._record(func, name, args, kwargs, {self._memory(t) for t in given}, parents, output)
@@ -127,7 +126,7 @@ class Graph(TorchDispatchMode):
         for t in written:
             memory, of = self._memory(t), parents
             whole = _shows_all(t)
-            # Written over as a whole, memory has nothing more of what it held; in part, it has that, too.
+            # Overwritten as a whole, memory keeps nothing of what it held; overwritten in part, it does.
             if whole and (name in _OVERWRITES or t is kwargs.get("out")):
                 of = tuple(p for p in parents if p != self._now.get(memory))
             if whole:
@@ -141,8 +140,8 @@ class Graph(TorchDispatchMode):
             memory = self._memory(t)
             if any(t is one for one in written):
                 continue
-            # New memory is a new value; a view of all of one is the same, and of a part a value of its own, which has
-            # nothing of parts that were written elsewhere meanwhile.
+            # New memory is a new value. A view of the whole memory is the same value; a view of a part is a value of
+            # its own, which does not depend on other parts that were written meanwhile.
             if name == "lift_fresh" or (memory not in given and memory not in fresh):
                 self._writes.pop(memory, None)
                 fresh[memory] = self._now[memory] = node(t, parents)
@@ -154,14 +153,14 @@ class Graph(TorchDispatchMode):
                 self._parts[_part(memory, t)] = (node(t, of), self._now[memory])
 
 
-def _part(memory: int, t: Tensor) -> tuple[int, int, int, int]:
-    """What tells one part of memory from another, however it is turned or reshaped."""
+def _part(memory: int, t: Tensor) -> _Part:
+    """Return a key for a part of memory, the same for all transposed and reshaped views of it."""
     last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
     return memory, int(t.storage_offset()), int(last), t.numel()
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two views of one memory may share a number; those of one shape are compared exactly."""
+    """Whether two views of the same memory may overlap; exact for views of the same shape and strides."""
     if a.shape != b.shape or a.stride() != b.stride():
         return True
     steps = sorted(zip(a.stride(), a.shape, strict=True), reverse=True)
@@ -186,7 +185,7 @@ def _shows_all(t: Tensor) -> bool:
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
-    """The arguments that an operator writes into; a collective's schema does not say so, but its first is one."""
+    """Iterate over the arguments that an operator writes to; a collective writes to its first, unsaid by its schema."""
     if getattr(func, "namespace", "") == "c10d":
         yield from _tensors(args[:1])
         return

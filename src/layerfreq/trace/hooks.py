@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,41 +13,29 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from layerfreq.data.inputs import is_record
 from layerfreq.trace.graph import Graph
 
-# Operators of Python by the names of the functions that they are.
-_SAME = {
-    "radd": "add",
-    "iadd": "add",
-    "rsub": "sub",
-    "isub": "sub",
-    "rmul": "mul",
-    "imul": "mul",
-    "truediv": "div",
-    "rtruediv": "div",
-    "itruediv": "div",
-    "rpow": "pow",
-    "ipow": "pow",
-    "rmatmul": "matmul",
-    "concat": "cat",
-}
-# Functions through which numbers leave PyTorch.
+# Names of Python's operators -> the functions that they call.
+_SAME = {f"{how}{name}": name for how in "ri" for name in ("add", "sub", "mul", "pow")}
+_SAME |= {f"{how}truediv": "div" for how in ("", "r", "i")} | {"rmatmul": "matmul", "concat": "cat"}
+# Functions through which values leave PyTorch.
 _ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__"})
 _DIFFERENTIATES = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
-# What recurrent and caching models return for their next call, by the names of Hugging Face.
+# Names, as in Hugging Face's models, of what recurrent and caching models return for their next call.
 _CARRIED = frozenset({"past_key_values", "cache_params", "state", "mems"})
-STATE = "h_n"  # what the last state of a recurrent module is called
+STATE = "h_n"  # name of the last state of a recurrent module
 
 # Where torch.compile, FullyShardedDataParallel and checkpoint_wrapper keep the module inside.
 WRAPPED = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 
 class Call(NamedTuple):
-    """Which call of which layer; in every run of a model the same, so that a place is found again by it.
+    """Which call of which layer: the same in every run of a model.
 
     Attributes:
         layer: The module's name, or for a function `<module that returned last>.<function>`.
-        number: Which call of that name it is, from 1.
+        number: Number of the call of that name, from 1.
     """
 
     layer: str
@@ -78,9 +66,9 @@ class Event:
 class Tap(TorchFunctionMode):
     """While active, hands every module's and every function's return of floats to a callback.
 
-    What functions do inside modules of torch.nn, and inside others that have neither parts nor parameters, is these
-    modules' own business. The last state of a recurrent module is handed over, too, points first, as `<module>.h_n`.
-    Hooks are removed when the block ends, however it ends.
+    Functions that run inside modules of torch.nn, or inside modules with neither children nor parameters, are left out.
+    The last state of a recurrent module is handed over, too, points first, as `<module>.h_n`. Hooks are removed when
+    the block ends, however it ends.
 
     Args:
         model: The model whose modules are watched; the model itself is not among them.
@@ -95,7 +83,7 @@ class Tap(TorchFunctionMode):
         self._calls: Counter[str] = Counter()
         self._running: list[tuple[str, nn.Module, int]] = []
         self._last = ""
-        self._telling = False  # the callback is running: what it computes is not the model's
+        self._telling = False  # the callback is running, which is no part of the model
         self._handles: list[Any] = []
 
     def __enter__(self) -> Tap:
@@ -168,7 +156,7 @@ class Tap(TorchFunctionMode):
         return output
 
     def _hidden(self) -> bool:
-        """Whether a module is running whose inside is its own business."""
+        """Whether functions inside the running module are left out."""
         if not self._running:
             return False
         module = self._running[-1][1]
@@ -177,7 +165,7 @@ class Tap(TorchFunctionMode):
         return _is_leaf(module) and not any(p is not None for p in module._parameters.values())
 
     def _prefix(self) -> str:
-        """What a function's name begins with: the module that returned last, or the one without parts that runs it."""
+        """Return the first part of a function's name: the leaf module that runs it, or that which returned last."""
         running = self._running[-1][:2] if self._running else ("", self._model)
         name = running[0] if running[0] and _is_leaf(running[1]) else self._last
         return f"{name}." if name else ""
@@ -188,7 +176,7 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _function_name(func: Callable[..., Any], output: Any) -> str | None:
-    """The name of a function that returned floats, as a user writes it; None for others."""
+    """Return the name of a function that returned floats, as a user writes it; None for other functions."""
     if isinstance(func, torch._ops.OpOverload) or not isinstance(output, (Tensor, tuple, list)):
         return None
     name = getattr(func, "__name__", "").strip("_")
@@ -223,7 +211,7 @@ def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _layers_of_keras(name: str, model: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    """Iterate over what a sequential or functional model of Keras keeps next to PyTorch's modules, by Keras' names."""
+    """Iterate over the layers of a Keras model that are not registered as modules, by their names in Keras."""
     if not any(kind.__module__.startswith("keras.") for kind in type(model).__mro__):
         return
     registered = {id(module) for module in model.modules()}
@@ -249,7 +237,7 @@ def replace_first(output: Any, value: Tensor) -> Any:
         key = next(k for k, v in output.items() if first_tensor(v) is not None)
         changed = {k: replace_first(v, value) if k == key else v for k, v in output.items()}
         return changed if type(output) is dict else type(output)(**changed)
-    if _is_record(output):
+    if is_record(output):
         name = next(f.name for f in fields(output) if first_tensor(getattr(output, f.name)) is not None)
         changed = copy.copy(output)
         object.__setattr__(changed, name, replace_first(getattr(output, name), value))
@@ -260,17 +248,17 @@ def replace_first(output: Any, value: Tensor) -> Any:
 
 
 def all_tensors(output: Any) -> list[Tensor]:
-    """Return every tensor in what a model returned, save carried states; of its own objects, if there are no others."""
+    """Return every tensor that a model returned, except carried states; if there are none, those in other objects."""
     return _tensors_in(output, 0) or _tensors_in(output, 8)
 
 
 def _tensors_in(output: Any, depth: int) -> list[Tensor]:
-    """Every tensor in mappings, tuples, lists, dataclasses, and `depth` deep in attributes of other objects."""
+    """Return every tensor in mappings, tuples, lists, dataclasses, and `depth` deep in attributes of other objects."""
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, Mapping):
         values = [value for key, value in output.items() if key not in _CARRIED]
-    elif _is_record(output) or isinstance(output, (tuple, list, set, frozenset)):
+    elif is_record(output) or isinstance(output, (tuple, list, set, frozenset)):
         values = list(output if isinstance(output, (set, frozenset)) else _values(output))
     elif depth and not isinstance(output, (nn.Module, type)):
         slots = [getattr(output, s) for s in getattr(type(output), "__slots__", ()) if hasattr(output, s)]
@@ -281,13 +269,9 @@ def _tensors_in(output: Any, depth: int) -> list[Tensor]:
 
 
 def _values(output: Any) -> Iterable[Any]:
-    """The parts of a mapping, tuple, list or dataclass."""
+    """Return the parts of a mapping, tuple, list or dataclass."""
     if isinstance(output, Mapping):
         return output.values()
-    if _is_record(output):
+    if is_record(output):
         return [getattr(output, f.name) for f in fields(output)]
     return output if isinstance(output, (tuple, list)) else ()
-
-
-def _is_record(output: Any) -> bool:
-    return is_dataclass(output) and not isinstance(output, (type, Mapping))

@@ -21,8 +21,8 @@ _PARTS = "select slice index index_select gather"
 
 STRONG = frozenset(_ACTIVATIONS.split() + _RECURRENT.split())  # recurrent layers are gated by activations inside
 NORMALISES = frozenset(_NORMALISING.split())
-LINEAR = frozenset(_PLAIN.split())  # of those element by element, what is linear in each argument
-CHOOSES = frozenset({"where", "masked_fill"})  # linear unless what chooses comes of the points
+LINEAR = frozenset(_PLAIN.split())  # elementwise operators that are linear in each argument
+CHOOSES = frozenset({"where", "masked_fill"})  # linear unless the condition depends on the points
 COMPARES = frozenset(_COMPARISONS.split())
 REDUCES = frozenset(_REDUCTIONS.split())
 TAKES_A_PART = frozenset(_PARTS.split())

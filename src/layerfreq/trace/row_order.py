@@ -1,6 +1,6 @@
 """Whether the rows of a layer's output are those of the points that went in, one each and in their order.
 
-It is tried on a few points: some of them go in again, in another order, and every row has to come out as before.
+Some of the points go in again, in another order, and every row has to come out as before.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerfreq.data.inputs import map_tensors
+from layerfreq.data.inputs import take
 from layerfreq.errors import Refusal, Refused
 
-COLUMNS = 4096  # numbers of each point that are compared
-SOUGHT = 8  # rows that are looked for among the others
+COLUMNS = 4096  # most numbers of each point that are compared
+SOUGHT = 8  # most wrong rows that are looked for among the others
 
 
 def unmeasurable(value: Tensor | None, n: int) -> Refused | None:
@@ -41,9 +41,9 @@ def sample_of(value: Tensor) -> Tensor:
 
 
 def turned(probe: Any, n: int) -> tuple[Any, list[int]]:
-    """Return some of n points in another order, with all that belongs to them, and which they are."""
+    """Return some of n points in another order, with everything that belongs to them, and their indices."""
     again = [*range(1, n - 1), 0] if n > 2 else [1, 0][-n:]  # of four points: the second, the third, the first
-    return map_tensors(lambda t: t[again] if t.ndim and t.shape[0] == n else t, probe), again
+    return take(probe, again, n), again
 
 
 def fault_of_rows(
@@ -56,7 +56,7 @@ def fault_of_rows(
         shape: Shape of the output.
         after: (k, c) sample of its rows when points `again` went in; None if there is not one row for each.
         then: Shape of that output.
-        again: Which points those were.
+        again: Indices of these points.
     """
     if after is None:
         return Refusal.OTHER_ORDER

@@ -19,7 +19,7 @@ from layerfreq.trace.graph import Graph
 from layerfreq.trace.hooks import Call, Event, Tap, all_tensors, first_tensor
 from layerfreq.trace.row_order import sample_of, unmeasurable
 
-PROBE = 4  # points on which the structure of a model is found out, where it runs on so few
+PROBE = 4  # points on which a model is traced, if it runs on so few
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Value:
     Attributes:
         name: The module's name or the function's; with `:k` for the k-th of several calls.
         call: Which call of which layer.
-        once: Whether there was one call of that layer.
+        once: Whether that layer was called once.
         module: The module, or None for a function.
         inside: The innermost module around it; "" is the model.
-        node: Its node in the graph; -1 where it is no floats.
-        started: The first node that may be its own.
-        ended: The first node after its own.
-        shape: Shape of all points.
-        dtype: dtype of its numbers.
+        node: Its node in the graph; -1 if it has no floats.
+        started: The first node that may be made by it.
+        ended: The first node after those.
+        shape: Its shape, for all points.
+        dtype: Its dtype.
         refused: Why its rows cannot be points' features, or None.
         sample: (n, at most `row_order.COLUMNS`) some of each point's numbers.
     """
@@ -56,19 +56,19 @@ class Value:
 
     @property
     def made(self) -> bool:
-        """Whether the value was made here, and not only passed on."""
+        """Whether the value was made here, rather than passed on."""
         return self.started <= self.node < self.ended
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What was seen.
+    """What one forward pass has shown.
 
     Attributes:
         probe: The points on which the model was run.
-        values: In the order in which they were returned.
+        values: What layers returned, in that order.
         flow: What was computed from what.
-        gradients: Whether the model runs with gradients only.
+        gradients: Whether the model runs only with gradients.
     """
 
     probe: Any
@@ -83,7 +83,7 @@ class Trace:
 
     @cached_property
     def _modules(self) -> tuple[list[nn.Module], dict[str, int]]:
-        """The modules in the order in which they returned, and how many had when a value was there."""
+        """The modules in the order in which they returned, and how many of them had at each value."""
         modules, so_far = [], {}
         for value in self.values:
             modules += [] if value.module is None else [value.module]
@@ -91,7 +91,7 @@ class Trace:
         return modules, so_far
 
     def made_by(self, value: Value) -> list[nn.Module]:
-        """Return the modules that had returned when a value was there, its own last."""
+        """Return the modules that had returned at a value, its own last."""
         modules, so_far = self._modules
         return modules[: so_far[value.name]]
 
@@ -99,9 +99,9 @@ class Trace:
 def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
     """Run a model once; call it inside `untouched`.
 
-    It is tried on the first four points. A model that does not run on them (points that depend on one another, states
-    of a fixed batch, lengths that must stay together) gets the first batch whole; so does one whose inputs are a list
-    of one batch.
+    The model gets the first four points. If it does not run on so few (points depend on one another, its state has a
+    fixed batch size, lengths must stay together), it gets the whole first batch; so it does if the inputs are a list of
+    one batch.
 
     Args:
         model: The model, unwrapped.
@@ -121,7 +121,7 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
             return _traced(model, probe)
         except (InputError, MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever a model raises for inputs that are not its own
+        except Exception as error:  # a model may raise anything
             if size == n:
                 cut = "" if len(sizes) == 1 else f", nor on the first {PROBE} of these points"
                 with blaming_inputs(model, probe, cut):
@@ -130,7 +130,7 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
 
 
 def _traced(model: nn.Module, probe: Any) -> Trace:
-    """Try without gradients, then with them."""
+    """Trace without gradients, or with them if the model needs them."""
     try:
         return _once(model, probe, gradients=False)
     except RuntimeError as error:
@@ -146,17 +146,17 @@ def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
     seed_all()  # inside `untouched`: the same noise, if there is any, in every run
     with Tap(model, lambda event: found.append(_value(event, graph, n)), graph), graph:
         output = call(model, given, gradients)
-    # Only now is it known which layers were called more than once.
+    # Which layers are called more than once is known only now.
     calls = Counter(value.call.layer for value in found)
     values = [v if calls[v.name] == 1 else replace(v, name="{}:{}".format(*v.call), once=False) for v in found]
     tensors = all_tensors(output)
-    # An output without tensors was made of numbers that left PyTorch; the last ones that did stand for it.
+    # An output without tensors is made of numbers that left PyTorch; the last of them stands for it.
     ends = [graph.node_of(t) for t in tensors] if tensors else graph.escaped[-1:]
     return Trace(probe, values, Flow(graph.nodes, held, masks, ends), gradients)
 
 
 def _value(event: Event, graph: Graph, n: int) -> Value:
-    """What a layer has returned for n points, as long as nobody has written into it."""
+    """Record what a layer has returned for n points, before anything writes into it."""
     value = first_tensor(event.output)
     refused = unmeasurable(value, n)
     return Value(
@@ -168,21 +168,17 @@ def _value(event: Event, graph: Graph, n: int) -> Value:
         node=-1 if value is None else graph.node_of(value),
         started=event.started,
         ended=event.ended,
-        shape=() if value is None else _shape(value),
+        shape=() if value is None or value.is_nested else tuple(value.shape),
         dtype=torch.float32 if value is None else value.dtype,
         refused=refused,
         sample=None if value is None or refused else sample_of(value),
     )
 
 
-def _shape(value: Tensor) -> tuple[int, ...]:
-    return () if value.is_nested else tuple(value.shape)
-
-
 def _may_be_held(inputs: Any, graph: Graph) -> tuple[frozenset[int], frozenset[int]]:
-    """The inputs that look like masks, lengths, positions or ids rather than points, and those of them with 0 and 1.
+    """Return the inputs that may be masks, lengths, positions or ids, and those of them that consist of 0 and 1.
 
-    How they are used decides what they are.
+    `Flow` decides by how they are used.
     """
     n, given = count(inputs), tensors_of(inputs)
     held = [t for t in given if not t.is_floating_point() or _is_mask(t, n)]
@@ -191,7 +187,7 @@ def _may_be_held(inputs: Any, graph: Graph) -> tuple[frozenset[int], frozenset[i
 
 
 def _is_mask(x: Tensor, n: int) -> bool:
-    """Whether it may say which points or positions belong together: zeros and ones, zeros and very negative, (n, n)."""
+    """Whether an input may be a mask: zeros and ones, zeros and very negative numbers, or of shape (n, n)."""
     if x.layout != torch.strided or tuple(x.shape) == (n, n) or x.ndim == 0 or x.shape[0] != n:
         return True
     zero = x == 0
