@@ -235,6 +235,6 @@ def _apart(row: dict[str, Any], head: str) -> str:
     return f"{row[f'{head}_gap']:+.3f} ({row[f'{head}_low']:+.3f} to {row[f'{head}_high']:+.3f})"
 
 
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(map(repr, names[:4])) + more

@@ -202,7 +202,8 @@ class Shards:
         for rank, start, stop in self._bounds(features.shape[1]):  # sent one block ahead, while the reader works
             offset = sum(self.counts[:rank])
             own = features[start:stop] if rank == self.rank else None
-            via = self._travels_on(features.device)
+            direct = self._backends.get(features.device.type, "gloo") != "gloo"
+            via = features.device if direct else self._home
             buffer = features.new_empty((stop - start, features.shape[1]), device=via) if own is None else own.to(via)
             sent = (offset + start, own, *self._send(buffer, rank, wait=False))
             if pending is not None:
@@ -222,10 +223,6 @@ class Shards:
         first, own, buffer, travel = sent
         travel.wait()
         return first, buffer.to(device) if own is None else own
-
-    def _travels_on(self, device: torch.device) -> torch.device:
-        """Return the device that features are sent from: their own if the group can do that, else the group's."""
-        return self._home if self._backends.get(device.type, "gloo") == "gloo" else device
 
     def _send(self, buffer: Tensor, rank: int, *, wait: bool = True) -> tuple[Tensor, Any]:
         """Send a rank's buffer to all, or receive it, as bytes: every backend can carry them."""

@@ -20,10 +20,10 @@ ENGINES: dict[str, type[Engine[Any, Any]]] = {
     "cpu": Cpu,
     "cuda": Cuda,
 }
-KERNEL = 30  # operations of "blocked" for a pair and cutoff, beside one for each feature (docs/engines.md)
-USUAL = 64  # cutoffs, where the grid is not known yet
-# Operations up to which "cpu" does not pay back the loading of its loops, 0.6 s a process (docs/benchmarks.md): those
-# of 300 points with 512 features, which "blocked" does in some 25 ms.
+KERNEL = 30  # operations of "blocked" per pair and cutoff, beside one per feature (docs/engines.md)
+USUAL = 64  # number of cutoffs if the grid is not known yet
+# Operations up to which "cpu" does not pay: loading its loops takes 0.6 s per process (docs/benchmarks.md). They are
+# those of 300 points with 512 features, which "blocked" does in some 25 ms.
 SMALL = 300**2 * (512 + KERNEL * USUAL)
 SMALL_ON_GPU = 1024  # points up to which "cuda" was no faster than "blocked", when its coefficients took the host 20 ms
 

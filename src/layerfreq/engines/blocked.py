@@ -12,10 +12,10 @@ from layerfreq.engines.base import Engine, Points, RowCurves, chunks
 from layerfreq.engines.reference import Centres, Sums
 from layerfreq.isolation.torch_settings import PLAIN, plain_products
 
-TILE = 1 << 18  # kernel entries in a tile: it should stay in cache
-HEIGHT = 256  # rows in a tile
+TILE = 1 << 18  # kernel entries in a tile, which should stay in the cache
+HEIGHT = 256  # most rows in a tile
 ACCUMULATORS = 1 << 23  # numbers held for one block of rows
-MOST_IN_FLOAT32 = 1e30  # cutoffs above see distances that float32 has no exponents for
+MOST_IN_FLOAT32 = 1e30  # larger cutoffs distinguish distances below float32's range
 
 
 class Blocked(Engine[Centres, Points]):
@@ -47,7 +47,7 @@ class Blocked(Engine[Centres, Points]):
         x, sums = rows.x, rows.sums
         wide = columns.double or float(self.inv_delta[-1]) > MOST_IN_FLOAT32
         narrow = x.dtype if wide else torch.float32
-        # Staying finite keeps inf * 0 away; exponents that underflow take a path ten times slower, and add nothing.
+        # Finite exponents avoid inf * 0; those that underflow would take ten times longer, and add nothing.
         largest, smallest_exponent = (1e300, -700.0) if narrow == torch.float64 else (1e30, -87.0)
         cutoffs = self.inv_delta.clamp(max=largest).tolist()
         own = sums.index.to(x.device) - columns.first
@@ -62,8 +62,8 @@ class Blocked(Engine[Centres, Points]):
                 y = self.targets.block(slice(columns.first + at.start, columns.first + at.stop), narrow, x.device)
                 y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1).T.contiguous()
                 kernel = torch.empty_like(squared)
-                # A point's own weight, one, is added by itself: many small weights added to it in turn would all be
-                # rounded to float32's digits of one, alike where they are alike.
+                # A point's own weight, one, is added separately: small weights added to it one by one would be rounded
+                # to float32's digits of one, and equal weights in the same way.
                 here = torch.nonzero((own >= at.start) & (own < at.stop))[:, 0]
                 itself = own[here] - at.start
                 sums.kept[:, :, here] += y[:, itself]
@@ -94,7 +94,7 @@ def squared_distances(
     """
     size = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
     squared = torch.addmm(size, x, y.T, alpha=-2)
-    # The product leaves an error of some eps * size: pairs closer than this get their differences taken directly.
+    # The product has an error of some eps * size: for closer pairs, distances come from differences.
     close = squared < size.mul_(1e-9 if x.dtype == torch.float64 else 1e-3)
     own = torch.nonzero((rows >= start) & (rows < start + y.shape[0]))[:, 0]
     close[own, rows[own] - start] = False

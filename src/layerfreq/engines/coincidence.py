@@ -1,4 +1,4 @@
-"""How many points share a place: exactly equal features, found from one number a point."""
+"""How many points coincide: exactly equal features, found from one number per point."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from layerfreq.data.distributed import Shards
 from layerfreq.engines.threads import parts, threads
 
-SAME = 1e-12  # relative difference of |x|^2 within which points may be equal, whatever the order of its sum
-NUMBERS = 1 << 20  # taken at a time; the compiled loop, which finds the same, is worth loading for more
+SAME = 1e-12  # relative difference of |x|^2 that equal points may have, due to the order of its sum
+NUMBERS = 1 << 20  # numbers taken at a time; for more, the compiled loop, with the same result, is worth loading
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -41,9 +41,10 @@ def coincident(features: Float[Tensor, "n d"] | Tensor, squares: Float[Tensor, "
 
 
 def fingerprints(features: Float[Tensor, "n d"] | Tensor, index: Tensor | None = None) -> Int64[Tensor, " k"]:
-    """Return a number for each point: the same for equal features, and another one otherwise.
+    """Return a number for each point: the same for equal features, and almost surely another one otherwise.
 
-    It is a sum of the features' bits times random odd numbers, modulo 2^64, which depends on no order of summation.
+    It is the sum of the features' bits times random odd numbers, modulo 2^64, and does not depend on the order of
+    summation.
 
     Args:
         features: (n, d) floats.
@@ -64,7 +65,7 @@ def fingerprints(features: Float[Tensor, "n d"] | Tensor, index: Tensor | None =
     for at, part in zip(out.split(step := max(1, NUMBERS // max(1, d))), rows.split(step), strict=True):
         plain = features[part] + 0.0  # without a sign of zero
         bits = plain.view(_BITS[plain.element_size()]).long()
-        bits = bits ^ (bits >> 16) ^ (bits >> 32)  # round numbers have no low bits of their own
+        bits = bits ^ (bits >> 16) ^ (bits >> 32)  # the low bits of round numbers are all zero
         at[:] = (bits * weight).sum(dim=1)
     return out
 
@@ -82,6 +83,6 @@ def weights(d: int) -> Int64[Tensor, " d"]:
 
 
 def mean_count(prints: Int64[Tensor, " n"]) -> float:
-    """Return how many of these numbers are the same as one of them, itself included, on average over all."""
+    """Return the mean, over all numbers, of how many are equal to each, itself included."""
     counts = torch.unique(prints, return_counts=True)[1].double()
     return float(counts.square().sum()) / len(prints)

@@ -1,7 +1,7 @@
-"""Squared distances of points that have far more features than there are points, from one look at the features.
+"""Squared distances of points with far more features than points, from one pass over the features.
 
-Some columns at a time are centred while they are in the cache, and their products are added up in float64: nothing of
-the features' size is copied. What the engine needs of wide features, as convolutions have them, is then a small matrix.
+Some columns at a time are centred while they are in the cache, and their products are added up in float64: nothing as
+large as the features is copied. All that the engine needs of wide features, as from convolutions, is a small matrix.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from layerfreq.engines.coincidence import coincident
 from layerfreq.engines.statistics import gains
 from layerfreq.engines.threads import hands, parts, threads
 
-WIDE = 2048  # features from which points are looked at this way
-PAIRS = 1 << 22  # of filter centres and points, up to which it is
-BYTES = 40  # that a pair takes, at most
+WIDE = 2048  # features from which distances are found this way
+PAIRS = 1 << 22  # most pairs of a filter centre and a point
+BYTES = 40  # most bytes per pair
 CACHED = 1 << 19  # numbers in the columns that are centred at a time, which should stay in the cache
-CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
-SAFE = 2.0**80  # |x|^2 beyond which, or below whose reciprocal, float32's products leave its range
+CLOSE = 1 / 32  # of |x|^2 + |y|^2: squared distances below have lost digits in the product
+SAFE = 2.0**80  # for |x|^2 above this, or below its reciprocal, products leave float32's range
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Distances:
     """The distances of some filter centres to all points.
 
     Attributes:
-        points: Centre and size of the points; without features, but for their width.
-        index: (r,) the centres' numbers among all points, increasing.
+        points: Centre and size of the points; their features are empty, (0, d).
+        index: (r,) the centres' indices among all points, increasing.
         squared: (r, n) squared distances of the scaled points; exactly 0 where features are equal.
     """
 
@@ -45,7 +45,7 @@ class Distances:
 
 
 def can_look(features: Tensor, rows: int, room: int | None) -> bool:
-    """Whether distances are the quicker way for features (n, d), and there is room for those of so many centres."""
+    """Whether `look` is quicker for features (n, d), and there is room for the distances of so many centres."""
     plain = features.device.type == "cpu" and features.dtype in (torch.float32, torch.float64)
     if not plain or not features.is_contiguous() or features.shape[1] < WIDE:
         return False
@@ -62,7 +62,7 @@ def look(features: Tensor, index: Int64[Tensor, " r"], scale: Scale) -> Distance
         scale: "maxabs" scales every dimension by itself.
 
     Returns:
-        The distances; None if the features are so large or small that they have to be scaled before.
+        The distances; None if the features are so large or small that they would have to be scaled first.
     """
     from layerfreq.engines.cpu import kernels
 
@@ -95,14 +95,14 @@ def look(features: Tensor, index: Int64[Tensor, " r"], scale: Scale) -> Distance
 
 
 def both_ways(products: Float64[np.ndarray, "n n"]) -> Float64[np.ndarray, "n n"]:
-    """Return the products of points with each other, of which only those up to the diagonal are known."""
+    """Return the products of points with each other, given those up to the diagonal."""
     return np.tril(products) + np.tril(products, -1).T
 
 
 def _centre(
     x: np.ndarray, at: slice, scale: Scale, shift: np.ndarray, gain: np.ndarray, block: np.ndarray, sizes: np.ndarray
 ) -> None:
-    """Write some columns centred and scaled into a block, where they are centred and scaled, and add to |x|^2."""
+    """Write some columns, centred and scaled, to `block`, their shift and gain to `shift` and `gain`; add to |x|^2."""
     from layerfreq.engines.cpu import kernels
 
     found = np.zeros((3, block.shape[1]))
@@ -120,7 +120,7 @@ def _centre(
 
 
 def _squared(x: np.ndarray, products: np.ndarray, sizes: np.ndarray, index: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Turn products into squared distances; those of close pairs are taken from the features themselves."""
+    """Turn products into squared distances; those of close pairs come from the features themselves."""
     both = sizes[index, None] + sizes
     squared = both - 2 * products
     close = squared < CLOSE * both
@@ -138,7 +138,7 @@ def _squared(x: np.ndarray, products: np.ndarray, sizes: np.ndarray, index: np.n
 def differences(
     x: np.ndarray, y: np.ndarray, first: np.ndarray, second: np.ndarray, gain: np.ndarray
 ) -> Float64[np.ndarray, " p"]:
-    """Return squared distances of pairs: of points x[first] and y[second], by their differences in float64."""
+    """Return squared distances of the points x[first] and y[second], from differences in float64."""
     from layerfreq.engines.cpu import kernels
 
     exact = np.empty(len(first))
@@ -158,7 +158,7 @@ def _scaled(
     gain: np.ndarray,
     scale: Scale,
 ) -> Distances:
-    """Bring the farthest point to a size near one, by a power of two."""
+    """Scale distances by a power of two that brings the farthest point's size near one."""
     unit = 1.0 if scale == "maxabs" else unit_of(sizes)
     squared *= unit * unit
     sizes = sizes * (unit * unit)
@@ -174,10 +174,10 @@ def _scaled(
 
 
 def unit_of(sizes: Float64[np.ndarray, " n"]) -> float:
-    """Return the power of two that brings the largest of |x| near one, of sizes |x|^2."""
+    """Return the power of two that brings the largest |x| near one, given |x|^2."""
     return math.ldexp(1.0, -math.frexp(math.sqrt(float(sizes.max())))[1])
 
 
 def within_range(sizes: Float64[np.ndarray, " n"]) -> bool:
-    """Whether float32's products have room for points of sizes |x|^2, of which one is not zero."""
+    """Whether products of points of sizes |x|^2 stay within float32's range; not all sizes may be zero."""
     return 1 / SAFE < float(sizes.max(initial=0.0)) < SAFE

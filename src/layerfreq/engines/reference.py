@@ -31,7 +31,7 @@ class Sums:
 
     @classmethod
     def zeros(cls, index: Tensor, like: Tensor, cutoffs: int, width: int) -> Sums:
-        """Begin the sums for targets of some width, in the dtype and on the device of a tensor."""
+        """Return sums of zero for targets of some width, in the dtype and on the device of `like`."""
         kept = like.new_zeros(cutoffs, width + 1, len(index))
         return cls(index, kept, torch.zeros_like(kept), torch.zeros_like(kept[:, 0]))
 
@@ -40,7 +40,7 @@ class Sums:
         total = self.kept[:, -1:]
         low = self.kept[:, :-1] / total
         own = None if targets.sketch is None else targets.block(self.index.cpu(), low.dtype, low.device).T
-        away = None if own is None else (own - low).square_().sum(dim=2)  # before `offset`: as many digits as there are
+        away = None if own is None else (own - low).square_().sum(dim=2)  # before `offset`, which would cost digits
         change = (self.slow[:, :-1] - low * self.slow[:, -1:]) / (-2 * total)
         low = low + targets.offset.to(low)[:, None]
         energy, slope = low.square().sum(dim=1), 2 * (low * change).sum(dim=1)
@@ -61,7 +61,7 @@ class Centres:
     """Filter centres and their sums.
 
     Attributes:
-        place: (r,) where they are among the points at hand.
+        place: (r,) their indices among the available points.
         x: (r, d) their features.
         sums: The columns' contributions so far.
     """
@@ -80,7 +80,7 @@ class Reference(Engine[Centres, Points]):
         return 256
 
     def begin(self, index: Tensor) -> Centres:
-        """See `Engine.begin`; features stay as they came, so that differences lose nothing."""
+        """See `Engine.begin`; features are not centred, so that differences lose nothing."""
         x = self.points.features[index.to(self.points.features.device)].cpu().double()
         sums = Sums.zeros(self.points.numbers(index), x, len(self.inv_delta), self.targets.width)
         return Centres(index, x, sums)
@@ -101,7 +101,7 @@ class Reference(Engine[Centres, Points]):
             y = self.targets.block(slice(columns.first + at.start, columns.first + at.stop), torch.float64, CPU)
             y = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
             for k, u in enumerate(self.inv_delta):
-                # What is too small to count is zero: products with denormal numbers take many times longer.
+                # Negligible weights become zero: products with denormal numbers take many times longer.
                 kernel = nn.functional.threshold(torch.exp(-squared * (u / 2)), 1e-150, 0.0)
                 sums.kept[k] += (kernel @ y).T
                 sums.slow[k] += ((kernel * squared) @ y).T

@@ -1,4 +1,4 @@
-"""What has to be known of features before they are compared: their centre and size, from one look at them."""
+"""Centre and size of features, which have to be known before points are compared; found in one pass."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from layerfreq.engines.coincidence import coincident, fingerprints, mean_count
 from layerfreq.engines.threads import hands, parts, threads
 from layerfreq.errors import Code, InputError
 
-COMPILED = 1 << 20  # numbers from which compiled loops look at features on the CPU
-ENOUGH = 400  # points from which they do so, too: for these, "auto" loads the loops in any case
-WORK = 8  # operations that a number takes there
+COMPILED = 1 << 20  # numbers from which compiled loops pay on the CPU
+ENOUGH = 400  # points from which they pay, too, since "auto" loads the loops in any case
+WORK = 8  # operations per number in these loops
 CACHED = 1 << 17  # numbers converted at a time, so that they stay in the cache
 LARGEST, CAUTIOUS = 1022, 500  # powers of two that features are scaled by at most: when all are known, and before
 OVERFLOW = "features: differences overflow float64; scale the features down"
@@ -31,13 +31,13 @@ def read_points(source: Source, scale: Scale = "raw", *others: See) -> Points:
     Args:
         source: Source of the features; the points of all its ranks are one set.
         scale: "maxabs" scales every dimension by itself; "raw" and "rms" keep their proportions.
-        others: Who else wants to see this rank's blocks meanwhile.
+        others: Also called with this rank's blocks.
 
     Returns:
-        The points, without features where the source does not hold them.
+        The points, without features if the source does not hold them.
 
     Raises:
-        InputError: If the features are so large that their differences overflow, or those computed are not finite.
+        InputError: If the features are so large that their differences overflow, or if computed ones are not finite.
     """
     statistics = Statistics(source, scale)
 
@@ -59,8 +59,8 @@ class Statistics:
     """Sum, extent and sizes of features that pass by once, in blocks.
 
     Sum and extent are those of differences to a point of the set: constant features become exact zeros, whatever their
-    offset. Sizes are about the mean of the first block, which is the mean of all where the features are held, since
-    those are one block.
+    offset. Sizes are about the mean of the first block. If the features are held, they are one block, and this is the
+    mean of all.
 
     Args:
         source: Where the features come from.
@@ -74,7 +74,7 @@ class Statistics:
     _total: Tensor
     _low: Tensor
     _high: Tensor
-    _near: Points  # centred as far as the first block tells
+    _near: Points  # centred on the mean of the first block
 
     def __init__(self, source: Source, scale: Scale) -> None:
         self._features, self._shards = source.features, source.shards
@@ -94,7 +94,7 @@ class Statistics:
         self.n += len(block)
         self._total += total
         self._low, self._high = torch.minimum(self._low, low), torch.maximum(self._high, high)
-        if begins:  # what follows may be larger, or vary in dimensions that do not vary here
+        if begins:  # later blocks may be larger, or vary in dimensions that are constant here
             kind = block[:0].clone()
             self._near = self._centred(kind, self._scale) if held else self._centred(kind, "raw", CAUTIOUS)
         squares = sizes(replace(self._near, features=block))
@@ -103,7 +103,7 @@ class Statistics:
         self._marks.append(squares if held else fingerprints(block).cpu())
 
     def points(self) -> Points:
-        """Return the points, about their centre; where the features pass by, the radius may be larger than it is.
+        """Return the points, about their centre; if the features pass by, the radius is an upper bound.
 
         Raises:
             InputError: If differences overflow.
@@ -120,14 +120,14 @@ class Statistics:
         )
 
     def _moved(self) -> Points:
-        """Take sizes about the first block's mean to the mean of all."""
+        """Convert sizes about the first block's mean to sizes about the mean of all."""
         near, together = self._near, mean_count(torch.cat(self._marks))
         points = self._centred(near.features, self._scale)
         if self._scale == "maxabs":  # no coordinate is larger than one
             return replace(points, radius=math.sqrt(int((points.gain > 0).sum())), coincident=together)
         if not math.isfinite(self._sum):
             raise InputError(OVERFLOW)
-        # Differences to the origin first: they keep digits that the two centres may not have.
+        # From differences to the origin, which have digits that the two centres may have lost.
         away = (self._total / self.n - (near.shift - self._origin)) * near.gain
         offset, change = float(away.square().sum()), float(points.gain[0] / near.gain[0])
         return replace(
@@ -145,7 +145,7 @@ class Statistics:
         return shards.join(block[: one[shards.rank]], one)[0].to(wide)
 
     def _centred(self, kind: Tensor, scale: Scale, limit: int = LARGEST) -> Points:
-        """Return the centre and the gain of all points so far; `kind` has the features' width, dtype and device."""
+        """Return the centre and the gain of all points so far; `kind` is empty, with the features' width and dtype."""
         shards = self._shards
         mean = shards.sum(self._total) / (self.n if shards.alone else shards.n)
         largest = shards.max(torch.maximum(self._high - mean, mean - self._low).nan_to_num(math.inf, math.inf))
@@ -154,7 +154,7 @@ class Statistics:
 
 
 def gains(largest: Float[Tensor, " d"], dtype: torch.dtype, scale: Scale, limit: int = LARGEST) -> Float[Tensor, " d"]:
-    """Return what centred features are multiplied by.
+    """Return the factors for centred features.
 
     Args:
         largest: (d,) the largest absolute value of each centred dimension.
@@ -190,7 +190,7 @@ def extent(features: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
         def part(at: slice) -> np.ndarray:
             found = np.zeros((3, len(origin)))
-            kernels.extent(features[at].numpy(), origin.numpy(), found[0], found[1], found[2])
+            kernels.extent_of(features[at].numpy(), 0, origin.numpy(), found[0], found[1], found[2])
             return found
 
         count = hands(WORK * features.numel())

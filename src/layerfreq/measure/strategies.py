@@ -120,7 +120,9 @@ class Meeting:
         """Let all points pass by some filter centres."""
         work, place, numbers = self._work, lot, None
         if self._copied:
-            self._gather(lot)
+            if lot is not self._lot.index:
+                self._lot = Gather(lambda _: lot)
+                self._source.visit(self._lot.see)
             centres = replace(self.points, features=self._lot.rows, index=lot)
             work, place = self._make_engine(centres, self._targets, self._inv_delta), torch.arange(len(lot))
             numbers = max(1, int((1 - SHARE) * self._room) // self._bytes_each(centres.features))
@@ -137,11 +139,6 @@ class Meeting:
 
         self._source.visit(see)
         yield from () if work is None else map(work.finish, rows)
-
-    def _gather(self, lot: Tensor) -> None:
-        if lot is not self._lot.index:
-            self._lot = Gather(lambda _: lot)
-            self._source.visit(self._lot.see)
 
     def _bytes_each(self, kind: Tensor) -> int:
         return self._make_engine.bytes_each(kind.element_size())

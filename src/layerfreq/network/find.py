@@ -62,9 +62,7 @@ def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list
         return [cut.name for cut in find_cuts(model, inputs, whole=whole).layers]
 
 
-def find_cuts(
-    model: nn.Module, inputs: Any, *, whole: bool = False, some: bool = True, reading: Any = "flatten"
-) -> Cuts:
+def find_cuts(model: nn.Module, inputs: Any, *, whole: bool = False, some: bool = True) -> Cuts:
     """Find the cuts of a model, not yet read in any way; call it inside `untouched`.
 
     Args:
@@ -72,9 +70,8 @@ def find_cuts(
         inputs: What its forward takes, or an iterable of batches.
         whole: See `hidden_layers`.
         some: Raise an InputError if there is no cut.
-        reading: How they will be read, if the user has said so; only a warning depends on it.
     """
-    found, chosen, refused = _hidden(model, inputs, whole, some, reading)
+    found, chosen, refused = _hidden(model, inputs, whole, some, "flatten")
     return Cuts([cut_of(value, found) for value in chosen], refused, found)
 
 

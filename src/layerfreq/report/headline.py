@@ -9,7 +9,7 @@ from typing import Any
 from layerfreq.data.scales import SENTENCES, TITLES, in_order, spoken
 from layerfreq.errors import InputError
 from layerfreq.report.collect import Collection, Shown
-from layerfreq.report.escaping import text
+from layerfreq.report.escaping import table, text
 from layerfreq.runs.run import Run
 from layerfreq.runs.several import expand
 from layerfreq.verdict.depth import PERCENT, verdict
@@ -52,12 +52,8 @@ def headline(found: Collection, sources: Sequence[Run], unit: str) -> str:
         f"holds in so many of these kinds of run: {', '.join(counts)}" if decided else "is undecided in all these runs"
     )
     heads = "".join(f'<th title="{escape(SENTENCES[scale])}">{escape(TITLES[scale])}</th>' for scale in scales)
-    return (
-        f"<h1>The deep frequency principle {escape(said)}</h1>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="verdicts"><table class="verdicts">'
-        f"<thead><tr><th>runs</th>{heads}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>{_speed(sources)}"
-    )
+    verdict_table = table("verdicts", "verdicts", f"<th>runs</th>{heads}", rows)
+    return f"<h1>The deep frequency principle {escape(said)}</h1>{verdict_table}{_speed(sources)}"
 
 
 def _speed(sources: Sequence[Run]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from layerfreq.data.scales import NAMES
 from layerfreq.errors import InputError
 from layerfreq.report.collect import Collection
-from layerfreq.report.escaping import text
+from layerfreq.report.escaping import table, text
 from layerfreq.runs.run import Run
 from layerfreq.verdict.comparison import compare
 from layerfreq.verdict.regression import LEVEL
@@ -27,20 +27,18 @@ def versus(found: Collection, unit: str) -> str:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             one, other = cases.values()
-            table = compare(one, other)
+            compared = compare(one, other)
     except InputError:
         return ""
     names = [text(case) for case in cases]
     notes = "".join(f'<p class="quiet"><bdi>{text(str(each.message))}</bdi></p>' for each in told)
     heads = ["layer", "scale", *(f"median, {name}" for name in names), "octaves", f"{LEVEL:.0%} interval", "answer"]
     head = "".join(f"<th><bdi>{one}</bdi></th>" for one in heads)
-    rows = "".join(_row(one) for one in table.to_dict("records"))
-    step = table.attrs["a"]["step"]
+    rows = "".join(_row(one) for one in compared.to_dict("records"))
+    step = compared.attrs["a"]["step"]
     return (
         f"<details><summary>Layer by layer at {text(unit)} {step}: <bdi>{names[1]}</bdi> compared with "
-        f"<bdi>{names[0]}</bdi></summary>{notes}"
-        '<div class="scroll" tabindex="0" role="region" aria-label="medians compared"><table class="compared">'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<bdi>{names[0]}</bdi></summary>{notes}{table('compared', 'medians compared', head, rows)}"
         f'<p class="quiet">Octaves of 1/δ by which <bdi>{names[1]}</bdi> is higher. The interval is that of seeds, or '
         "of drawn centres; single runs measured exactly have none. * beyond the layer's resolution, where medians tell "
         "nothing.</p>"

@@ -1,9 +1,9 @@
 """All cutoffs from one table, whatever the range of distances: logarithmic bins, and kernels as few functions.
 
-The kernel exp(-d u / 2), over the squared distances d and cutoffs u at hand, is a matrix of low rank: its values at
-any number of cutoffs, its derivative and its square (the kernel at 2u) follow from about twenty functions of d.
-Inside a bin each of them is a parabola in d, so that the number of pairs in a bin, their mean place and
-their mean squared place are all that has to be known of them.
+The kernel exp(-d u / 2), over the squared distances d and the cutoffs u, is a matrix of low rank: its values at any
+number of cutoffs, its derivative and its square (the kernel at 2u) follow from about twenty functions of d. Inside a
+bin, each of them is a parabola in d, so the number of pairs in a bin, their mean place and their mean squared place are
+all that has to be known.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from jaxtyping import Float32, Float64, Shaped
 from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Strays, Tile
 from layerfreq.engines.threads import scratch
 
-SAMPLES = 8  # an octave, of distances and cutoffs, to find the functions
+SAMPLES = 8  # distances and cutoffs per octave from which the functions are found
 NEAR = 1e-7  # u d / 2 below which the kernel is taken as one
-SHORTEST = 2.0**-120  # squared distance, near float32's smallest, below which points are in one place
-FEW_DISTANCES, SOME, SAME = 8, 1 << 14, 1e-5  # few, of so many at least; the relative difference that rounding makes
-NOWHERE = np.zeros(0, np.float32)
 FAR = 45.0  # u d / 2 above which it is taken as zero
+SHORTEST = 2.0**-120  # squared distance, near float32's smallest, below which points coincide
+FEW_DISTANCES = 8  # so many count as few
+SOME = 1 << 14  # about how many of all distances are looked at
+SAME = 1e-5  # relative difference of distances that are equal up to rounding
+NOWHERE = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,13 @@ def kernel_basis(
         inv_delta: (m,) increasing cutoffs.
         farthest: An upper bound of the squared distances, within float32's range.
         tolerance: The absolute error of a kernel that may be left by leaving functions out.
-        only: Squared distances, where all pairs have one of a few: parabolas are exact there.
+        only: The squared distances that pairs have, if these are few: parabolas are exact there.
     """
     from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, SQUARE_SHIFT
 
     farthest = max(farthest, 2.0**-100)
     shortest = min(max(NEAR / float(inv_delta[-1]), SHORTEST), farthest / 4)
-    # Beyond, nothing changes any more; and what is closer than the shortest counts as being in one place.
+    # Nothing changes beyond these cutoffs; points closer than the shortest distance count as coincident.
     inv_delta = np.clip(inv_delta, NEAR / farthest, NEAR / shortest)
     first, last = float(inv_delta[0]), 2 * float(inv_delta[-1])
     farthest = max(min(farthest, 2 * FAR / first), 4 * shortest)
@@ -98,7 +100,7 @@ def kernel_basis(
     rank = max(1, int(np.sum(sizes > tolerance)))
     left = left[:, :rank]
 
-    # Gauss-Legendre points: what a parabola through them misses has no overlap with pairs spread smoothly in a bin.
+    # At Gauss-Legendre points, the error of a parabola averages out over pairs that are spread smoothly in a bin.
     points, _ = np.polynomial.legendre.leggauss(3)
     places = np.tile((points + 1) / 2, (bins, 1))
     for distance in only.tolist():
@@ -108,7 +110,7 @@ def kernel_basis(
             places[k, np.abs(places[k] - place).argmin()] = place
     inside = (edges[:-1, None] + np.diff(edges)[:, None] * places).reshape(-1)
     functions = (_kernel(inside, cutoffs) @ (right[:rank] / sizes[:rank, None]).T).reshape(bins, 3, rank)
-    # What places and their squares are on average over all that is rounded down to them.
+    # Mean place and mean square of all places that are rounded down to the same number.
     at = places * 2**PLACE_BITS
     counted = np.stack([np.ones_like(at), at - 0.5, (at**2 - at + 1 / 3) / 2**SQUARE_SHIFT - 0.5], axis=2)
     kernel = _kernel(distances, inv_delta)
@@ -122,10 +124,10 @@ def kernel_basis(
 
 
 def few(squared: Shaped[np.ndarray, "s n"]) -> Float32[np.ndarray, " k"]:
-    """Return the squared distances that there are, up to rounding, where these are few, as of points in two places."""
+    """Return the distinct squared distances, up to rounding, if these are few, as for points in two places."""
     some = np.sort(squared[:, :: 1 + squared.size // SOME].astype(np.float32), axis=None)
     some = some[np.isfinite(some)]
-    some = some[some > SAME * some[-1:]]  # the others are of points in one place, up to rounding
+    some = some[some > SAME * some[-1:]]  # the others are zero up to rounding
     starts = np.flatnonzero(np.diff(some, prepend=0) > SAME * some)
     return some[starts] if len(starts) <= FEW_DISTANCES else NOWHERE
 

@@ -1,8 +1,8 @@
 """Kernels at all cutoffs as polynomials of the distance, for points that keep some distance from each other.
 
-Where distances span few octaves, as they do in many dimensions, the kernels exp(-d u / 2), their derivatives and
-their squares are sums of 13 to 45 Chebyshev polynomials of a place t in [-1, 1], a rational map of the squared
-distance d. Sums of T_k(t) over pairs cost two operations a polynomial and pair, and vectorise.
+If distances span few octaves, as they do in many dimensions, the kernels exp(-d u / 2), their derivatives and their
+squares are sums of 13 to 45 Chebyshev polynomials of a place t in [-1, 1], which is a rational function of the squared
+distance d. Sums of T_k(t) over pairs cost two operations per polynomial and pair, and vectorise.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jaxtyping import Float64
 from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Strays, Tile, Weights
 from layerfreq.engines.threads import scratch
 
-MOST = 42  # polynomials beyond which bins are cheaper
+MOST = 42  # polynomials; with more, bins are cheaper
 NODES = 64
-WIDEST = 1e7  # ratio of distances beyond which the nodes would miss where the finest kernel falls
+WIDEST = 1e7  # ratio of squared distances; beyond, no node lies where the finest kernel falls
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Series(Expansion):
     """Polynomials T_0 .. T_(r-1) of t = offset + slope / (d + centre) that span the kernels at all cutoffs.
 
     Attributes:
-        lowest: The shortest squared distance that it holds for.
-        highest: The longest one.
+        lowest: Shortest squared distance for which the series holds.
+        highest: Longest one.
         centre: Centre of the map from squared distances d to t.
         offset: Offset of the map.
         slope: Slope of the map.
-        values: (r, 2 m) turns sums of polynomials to sums of the kernel, and of its derivative in 1/delta.
-        square: (r, m) turns them to sums of its square.
+        values: (r, 2 m) turns sums of polynomials into sums of the kernel, and of its derivative in 1/delta.
+        square: (r, m) turns them into sums of its square.
     """
 
     lowest: float
@@ -67,7 +67,7 @@ class Series(Expansion):
     def deposit(
         self, tile: Tile, targets: Any, sums: Float64[np.ndarray, "h c_1 r"], across: Across | None = None
     ) -> Strays | None:
-        """See `Expansion.deposit`; it holds within its range of distances."""
+        """See `Expansion.deposit`; the series holds within its range of distances."""
         from layerfreq.engines.cpu import series_kernels as kernels
 
         pairs = tile.products.size
@@ -95,12 +95,12 @@ def kernel_series(
     from layerfreq.engines.cpu.series_kernels import FIRST, STEP
 
     farthest = max(farthest, 1e-30)
-    # The map is finest around `centre`: between the ends, and not closer than the finest kernel can see. Beyond the
-    # far end, where all kernels are one, it would lose all digits.
+    # The map is finest around `centre`, which lies between the ends, and not nearer than the finest kernel resolves nor
+    # beyond the far end, where the map would lose all digits.
     finest = min(max(nearest, 6 / float(inv_delta[-1]), 1e-30), farthest)
     if farthest > WIDEST * finest:
         return None
-    # Loops take the map in float32: what it does after rounding is what the polynomials are found for.
+    # Loops compute the map in float32, so the polynomials are found for its rounded parameters.
     centre = float(np.float32(math.sqrt(finest * farthest)))
     low, high = ((d - centre) / (d + centre) for d in (nearest, farthest))
     middle, half = (low + high) / 2, (high - low) / 2
@@ -115,7 +115,7 @@ def kernel_series(
     functions = np.hstack([kernel, kernel * (-distances[:, None] / 2), np.square(kernel)])
     terms = transform @ functions
     size = np.abs(terms)
-    size[:, m : 2 * m] *= inv_delta  # of the derivative times the cutoff, which is a number like the kernel itself
+    size[:, m : 2 * m] *= inv_delta  # derivative times cutoff, which has no unit, like the kernel itself
     left_out = np.cumsum(size.max(axis=1)[::-1])[::-1]
     enough = np.flatnonzero(left_out[: MOST + 1] < tolerance)
     if len(enough) == 0:
@@ -135,7 +135,7 @@ def kernel_series(
 
 @cache
 def _nodes() -> tuple[Float64[np.ndarray, " nodes"], Float64[np.ndarray, "nodes nodes"]]:
-    """Return the angles of the nodes, and what turns values there to coefficients."""
+    """Return the angles of the nodes, and the matrix that turns values there into coefficients."""
     angles = math.pi * (np.arange(NODES) + 0.5) / NODES
     transform = np.cos(np.outer(np.arange(NODES), angles)) * (2 / NODES)
     transform[0] /= 2

@@ -1,9 +1,8 @@
 """The CPU engine: one matrix product and one pass over the pairs serve every cutoff.
 
-Distances come from BLAS products of centred points, each thread working on a tile of its own. Kernels at all cutoffs
-are combinations of few functions of the distance, whose sums an `Expansion` collects: polynomials (`chebyshev`) where
-points keep some distance, else `bins`. Where rows and columns are the same points, each
-product is used twice.
+Distances come from products of centred points, each thread working on a tile of its own. Kernels at all cutoffs are
+combinations of few functions of the distance, whose sums an `Expansion` collects: polynomials (`chebyshev`) if points
+keep some distance, otherwise `bins`. If rows and columns are the same points, each product is used twice.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from layerfreq.engines.cpu.folded import Folded
 from layerfreq.engines.threads import every_two, hands, in_turn, one_blas_thread, parts, scratch, threads
 from layerfreq.errors import InputError
 
-STRIP = 1280  # most rows of a tile: BLAS wants large ones, the caches small ones
+STRIP = 1280  # most rows of a tile: products want large tiles, the caches small ones
 WIDTH = 2560  # most columns of a tile
-SQUARE = 512  # most rows of a tile whose columns are centres, too, where pairs are added as fast as they are read
-SUMS_LIMIT = 192 << 20  # bytes of sums held at a time
-FOLDED = 4096  # filter centres whose sums are folded before their curves are handed on
-CURVES = 1 << 18  # sums at single cutoffs that become curves at a time, which should stay in the cache
-TOGETHER = 16  # of which the sums of all classes are held at a time by a thread
-FLOAT64 = 4  # times as long as the products' float32 takes an operation on many small matrices
-FEW_COLUMNS = 8  # of targets, up to which polynomials take less time than bins: each column takes them anew
-PAIR = 100  # operations that a pair takes beside its product
+SQUARE = 512  # most rows of a tile whose columns are centres, too, if pairs are added as fast as they are read
+SUMS_LIMIT = 192 << 20  # most bytes of sums held at a time
+FOLDED = 4096  # filter centres that are folded before their curves are handed on
+CURVES = 1 << 18  # numbers turned into curves at a time, which should stay in the cache
+TOGETHER = 16  # filter centres for which a thread holds the sums of all classes at a time
+FLOAT64 = 4  # cost of an operation on many small matrices, relative to one of the products in float32
+FEW_COLUMNS = 8  # target columns up to which polynomials are quicker than bins: each column computes them anew
+PAIR = 100  # operations per pair, without its product
 SAMPLE = 32  # points whose distances are looked at first
-STRETCH = 2.0**20  # features are multiplied by, so that float32 has exponents for close pairs: below 1e-24, one place
+STRETCH = 2.0**20  # factor for features, so that float32 has exponents for close pairs: below 1e-24, they coincide
 TOO_CLOSE = (
     "engine: 'cpu' takes points closer than 1e-20 of the farthest for one, and there are some; pass engine='blocked', "
     "or leave out what is so far away"
@@ -83,15 +82,15 @@ class Block(NamedTuple):
 
 @dataclass
 class Rows:
-    """Filter centres and the sums over what columns came by."""
+    """Filter centres, and their sums over the columns so far."""
 
     index: np.ndarray  # (r,) among all points
-    place: np.ndarray  # (r,) in the features at hand
+    place: np.ndarray  # (r,) among the available points
     x: np.ndarray  # (r, d)
     sizes: np.ndarray  # (r,) |x|^2
     sums: np.ndarray  # (r, c + 1, functions)
-    every: bool  # whether these are all the points at hand, in the order of their columns
-    beyond: dict[int, Beyond] = field(default_factory=dict)  # by row, of pairs that the functions do not hold for
+    every: bool  # whether these are all available points, in the order of their columns
+    beyond: dict[int, Beyond] = field(default_factory=dict)  # row -> sums over its strays
 
 
 class Cpu(Engine[Rows, Columns]):
@@ -107,7 +106,7 @@ class Cpu(Engine[Rows, Columns]):
         self._stretch = STRETCH if gain.max(initial=0.0) < 2.0**1000 else 1.0
         self._gain = gain * self._stretch
         self._cutoffs, self._radius = inv_delta.numpy() / self._stretch**2, points.radius * self._stretch
-        # Reciprocals of float32's smallest and largest numbers are none of its normal numbers.
+        # Beyond, gains or their reciprocals are no normal numbers of float32.
         gain = self._gain[self._gain > 0]
         single = not points.double and bool(np.all((gain > 2.0**-120) & (gain < 2.0**120)))
         self._dtype = torch.float32 if single else torch.float64
@@ -120,7 +119,7 @@ class Cpu(Engine[Rows, Columns]):
         self._functions: Expansion = self._series or self._bins
 
     def _refuse_closer_pairs(self) -> None:
-        """Raise where cutoffs tell points apart, by a sample, that are in one place here: beside one very far away."""
+        """Raise if a sample has distinct points that would coincide here although the cutoffs tell them apart."""
         some = np.linspace(0, len(self._raw) - 1, min(len(self._raw), 8 * SAMPLE)).astype(int)
         step = (np.diff(self._raw[some].astype(np.float64), axis=0) * self._gain).T
         squared = np.square(step).sum(axis=0)
@@ -129,7 +128,7 @@ class Cpu(Engine[Rows, Columns]):
 
     @cached_property
     def _bins(self) -> Basis:
-        with one_blas_thread():  # beside threads that still spin after a forward pass, more take 100 times longer
+        with one_blas_thread():  # more would take 100 times longer beside threads that spin after a forward pass
             tolerance = 1e-7 / len(self.targets.energy)
             return kernel_basis(self._cutoffs, 4 * self._radius**2, tolerance, few(self._looked_at()))
 
@@ -148,7 +147,7 @@ class Cpu(Engine[Rows, Columns]):
         return max(1, SUMS_LIMIT // ((self.targets.width + 1) * len(self._functions.square) * 8))
 
     def run(self, index: Tensor) -> Iterator[RowCurves]:
-        """See `Engine.run`; sums of many classes are folded as soon as a centre has met all points."""
+        """See `Engine.run`; the sums of many classes are folded once a centre has met all points."""
         if not self._folds:
             yield from super().run(index)
             return
@@ -157,7 +156,7 @@ class Cpu(Engine[Rows, Columns]):
 
     @property
     def _folds(self) -> bool:
-        """Whether the classes are so many that each costs more with its own curves, although products serve twice."""
+        """Whether folding the classes saves more than using each product twice does."""
         c, (r, m) = self.targets.width, self._functions.square.shape
         if self.targets.labels is None or self.targets.sketch:
             return False
@@ -166,7 +165,7 @@ class Cpu(Engine[Rows, Columns]):
         return saved > 0 and (self.height < n or FLOAT64 * saved > n * d)
 
     def _folded(self, index: Tensor) -> RowCurves:
-        """Compute the curves of some centres, so few at a time that the sums of all classes stay in the cache."""
+        """Return the curves of some centres, taking so few at a time that the sums of all classes stay in the cache."""
         from layerfreq.engines.cpu import kernels
 
         columns, rows, targets = self._own, self._centres(index), self.targets
@@ -269,17 +268,17 @@ class Cpu(Engine[Rows, Columns]):
         return [self._block(columns, at) for at in parts(len(columns.x), WIDTH, count=1) if at.start < at.stop]
 
     def _block(self, columns: Columns, at: slice) -> Block:
-        """Return what tiles need of some of the sorted points."""
+        """Return some of the sorted points as columns of tiles."""
         targets = columns.targets(at)
         side = Side(columns.sizes[at], columns.order[at], columns.raw)
         return Block(at, side, targets, self._functions.ready(targets))
 
     def _deposit(self, rows: Rows, at: slice, products: np.ndarray, columns: Columns, block: Block) -> None:
-        """Add what a tile of products means for the rows `at`."""
+        """Add a tile of products to the sums of the rows `at`."""
         self._deposit_tile(rows, at, self._tile(rows, at, products, columns, block), block, None)
 
     def _deposit_tile(self, rows: Rows, at: slice, tile: Tile, block: Block, across: Block | None) -> None:
-        """Add what a tile means for the rows `at`, and for its columns, where the rows are points, too."""
+        """Add a tile to the sums of the rows `at`, and with `across` to those of its columns."""
         other = Across(across.ready, rows.sums[block.at]) if across else None
         strays = self._functions.deposit(tile, block.ready, rows.sums[at], other)
         if strays is None:
@@ -291,7 +290,7 @@ class Cpu(Engine[Rows, Columns]):
     def _add_strays(
         self, rows: Rows, of: np.ndarray, squared: np.ndarray, targets: Weights, columns: np.ndarray
     ) -> None:
-        """Add the kernels themselves of pairs that the functions do not hold for."""
+        """Add the kernels of pairs for which the functions do not hold."""
         m = len(self._cutoffs)
         for row in np.unique(of).tolist():
             if row not in rows.beyond:
@@ -372,18 +371,18 @@ class Cpu(Engine[Rows, Columns]):
         return points.features.cpu().to(self._dtype).contiguous().numpy()
 
     def _find_series(self) -> Series | None:
-        """A series for the distances that a sample of the points has, if there is a short one and it pays."""
+        """Return a series for the distances in a sample of the points, if there is a short one and it pays."""
         if self.targets.labels is None and self.targets.width > FEW_COLUMNS:
             return None
         squared = self._looked_at()
         farthest, nearest = float(squared.max(where=np.isfinite(squared), initial=0.0)), float(squared.min())
         nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
         if self.targets.labels is None and not nearest:
-            return None  # few distances, as of points in two places, might be all there are: bins are nearer to each
+            return None  # if there are only few distances, as for points in two places, bins are more accurate
         return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
 
     def _looked_at(self) -> np.ndarray:
-        """Return squared distances of a few points to all, infinite where a point meets itself."""
+        """Return squared distances of a few points to all, infinite for a point and itself."""
         n = len(self.points)
         some = np.linspace(0, n - 1, min(n, SAMPLE)).astype(int)
         x, sizes = self._own.x, self._own.sizes

@@ -1,7 +1,7 @@
-"""The seam between tiles of pairs and what their sums are expanded in.
+"""The interface between tiles of pairs and the functions that kernels are expanded in.
 
-The kernels at all cutoffs are combinations of few functions of the distance. An `Expansion` says which, and adds a
-tile's pairs to the sums of these functions.
+The kernels at all cutoffs are combinations of few functions of the distance. An `Expansion` defines these functions,
+and adds a tile's pairs to their sums.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Side(NamedTuple):
     """The points along one side of a tile."""
 
     sizes: Shaped[np.ndarray, " k"]  # |x|^2 of the centred points
-    place: Int64[np.ndarray, " k"]  # where they are in `raw`
+    place: Int64[np.ndarray, " k"]  # their rows in `raw`
     raw: Shaped[np.ndarray, "n d"]  # features as they came
 
 
@@ -27,8 +27,8 @@ class Tile(NamedTuple):
     products: Shaped[np.ndarray, "h w"]  # inner products of centred points
     rows: Side
     columns: Side
-    own: Int64[np.ndarray, " h"]  # each row's own column, which is left out, or a number outside 0 .. w - 1
-    gain: Shaped[np.ndarray, " d"]  # what differences of `raw` are multiplied by
+    own: Int64[np.ndarray, " h"]  # each row's own column, which is left out; outside 0 .. w - 1 if there is none
+    gain: Shaped[np.ndarray, " d"]  # factor for differences of `raw`
 
 
 class Classes(NamedTuple):
@@ -42,14 +42,14 @@ Weights = Classes | Float32[np.ndarray, "w c"]  # the targets of a tile's points
 
 
 class Across(NamedTuple):
-    """What a tile's rows are as points, where its columns are centres, too."""
+    """A tile's rows as points, if its columns are centres, too."""
 
     targets: Any  # of the rows, as `Expansion.ready` returned them
     sums: Float64[np.ndarray, "w c_1 r"]  # of the columns
 
 
 class Strays(NamedTuple):
-    """Pairs of a tile for which an expansion does not hold."""
+    """Pairs of a tile at distances for which an expansion does not hold."""
 
     row: Int32[np.ndarray, " k"]
     column: Int32[np.ndarray, " k"]
@@ -57,13 +57,13 @@ class Strays(NamedTuple):
 
 
 class Beyond(NamedTuple):
-    """Sums of kernels of a filter centre, for pairs whose distance no function of an expansion holds for."""
+    """Sums of a filter centre's kernels over its strays."""
 
     values: np.ndarray  # (c + 1, 2 m) of the kernel and of its derivative
     square: np.ndarray  # (m,) of its square
 
     def add(self, cutoffs: np.ndarray, squared: np.ndarray, targets: Weights, columns: np.ndarray) -> None:
-        """Add pairs: their squared distances, and which of the points they are with."""
+        """Add pairs with given squared distances and columns."""
         squared = squared.astype(np.float64)[:, None]
         kernel = np.exp(squared * (cutoffs / -2))
         both = np.hstack([kernel, kernel * (squared / -2)])
@@ -80,15 +80,15 @@ class Expansion(ABC):
     """r functions of the squared distance that span the kernels at m cutoffs.
 
     Attributes:
-        values: (r, 2 m) turns sums of the functions to sums of the kernel, and of its derivative in 1/delta.
-        square: (r, m) turns them to sums of its square.
+        values: (r, 2 m) turns sums of the functions into sums of the kernel, and of its derivative in 1/delta.
+        square: (r, m) turns them into sums of its square.
     """
 
     values: Float64[np.ndarray, "r two_m"]
     square: Float64[np.ndarray, "r m"]
 
     def ready(self, targets: Weights) -> Any:
-        """Return the targets of some points as `deposit` takes them: for many tiles, once."""
+        """Return the targets of some points as `deposit` takes them, once for many tiles."""
         return targets
 
     @abstractmethod
@@ -100,9 +100,9 @@ class Expansion(ABC):
         Args:
             tile: The pairs.
             targets: Targets of its columns, as `ready` returned them.
-            sums: For every class or target column; then, for target columns, those of the weight one.
-            across: Where no point is on both sides of it, and every pair is to serve its column, too.
+            sums: For every class or target column, then for the weight one; added to.
+            across: If given, every pair is added to its column's sums, too; no point may be on both sides then.
 
         Returns:
-            The pairs for which the expansion does not hold; nothing of these is added.
+            The pairs for which the expansion does not hold; these are not added.
         """

@@ -1,8 +1,8 @@
-"""Many classes: what the curves need of their sums, kept instead of the sums themselves.
+"""Many classes: what the curves need of their sums is kept instead of the sums themselves.
 
-Of the sums S (classes, r) of a filter centre, every curve follows from the matrix SᵀS and a few combinations of the
-classes. A class then costs r² operations, not r for each cutoff and its derivative; and memory does not grow with the
-number of classes.
+All curves of a filter centre with sums S (classes, r) follow from the matrix SᵀS and a few combinations of the classes.
+A class then costs r² operations instead of r for each cutoff and derivative, and memory does not grow with the number
+of classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from layerfreq.engines.cpu.expansion import Expansion
 
 @dataclass
 class Folded:
-    """Of the sums over the other points of h filter centres, for c classes and r functions.
+    """What the curves need of the sums of h filter centres over the other points, for c classes and r functions.
 
     Attributes:
         offset: (c,) added to the filtered one-hot targets.
@@ -51,8 +51,9 @@ class Folded:
     def curves(self, functions: Expansion, at: slice, out: Float64[np.ndarray, "3 k m"]) -> None:
         """Write energy, its derivative in 1/delta and self-weight of some centres, as `kernels.curves` does.
 
-        With a = S v the classes' sums of the kernel, b of its derivative, y the centre's own one-hot target, o the
-        offset and w = 1 / (1 + sum of a): what is kept is (a + y) w + o, and its derivative (b - (a + y) w sum of b) w.
+        Let a = S v be the classes' sums of the kernel, b those of its derivative, y the centre's one-hot target, o the
+        offset and w = 1 / (1 + sum of a). The filter keeps (a + y) w + o, with the derivative
+        (b - (a + y) w sum of b) w.
         """
         m = functions.square.shape[1]
         v, slope = functions.values[:, :m], functions.values[:, m:]

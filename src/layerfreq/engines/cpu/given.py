@@ -1,4 +1,4 @@
-"""The CPU engine where distances are known already: what is left is the pass over the pairs."""
+"""The CPU engine for distances that are known already: only the pass over the pairs is left."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from layerfreq.errors import InputError
 
 
 class Given(Cpu):
-    """Sums over pairs whose distances are given; filter centres are those that `Distances` has, in their order.
+    """Sums over pairs whose distances are given; the filter centres are those of `Distances`, in their order.
 
-    To the loops over pairs the points have no features and no size: the product of a pair is minus half its squared
-    distance, and no pair has lost digits.
+    The loops over pairs get points without features and of size zero, and minus half the squared distance as the
+    product of a pair, which has all its digits.
     """
 
     def __init__(self, distances: Distances, targets: Targets, inv_delta: Tensor) -> None:

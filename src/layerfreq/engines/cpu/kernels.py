@@ -1,4 +1,4 @@
-"""Compiled loops over points, without the interpreter's lock: to centred points, their products, and sums to curves."""
+"""Compiled loops over points, without the interpreter's lock: centring, products, and curves from sums."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from layerfreq.engines.compiling import FINITE, loop
 from layerfreq.engines.cpu.lanes import LANES, add_outer, keep_rows, load_each, nothing, turn, write_rows
 from layerfreq.engines.threads import scratch
 
-ROWS, PANELS = 8, 3  # of a tile of products, whose 24 sums stay in registers: its columns are panels of lanes
+ROWS, PANELS = 8, 3  # of a tile of products, whose 24 sums stay in registers; a panel is as wide as the lanes
 COLUMNS = PANELS * LANES
-ALL, LAST = ((0,) * (ROWS * PANELS), (0,) * PANELS), ((0,) * LANES, (0,))  # as many as sums, and as panels
-PACKED = 1 << 23  # numbers of points that are copied for their products
-DEEP = 128  # numbers of a point that float32 sums go over before they are added up
+ALL, LAST = ((0,) * (ROWS * PANELS), (0,) * PANELS), ((0,) * LANES, (0,))  # tuples as long as sums and panels
+PACKED = 1 << 23  # most numbers that are copied into panels
+DEEP = 128  # numbers of a point per float32 sum, before sums are added up
 
 
 def multiply(x, y, out, start=0, own=False):
     """Write the inner products `x @ y.T` of points (h, d) and (w, d) to `out`, (h, w).
 
-    BLAS libraries choose their loops by the processor's name, and for some that have AVX-512 those of half its width.
-    Here 24 multiplications with addition meet 3 loads of lanes and 8 of single numbers.
+    BLAS libraries choose loops by the processor's name, and for some processors with AVX-512 those of half the width.
+    Here, 3 loads of lanes and 8 of single numbers serve 24 multiplications with addition.
 
     Args:
-        x: (h, d), or wider: then its columns from `start` on count.
+        x: (h, d), or wider: its columns from `start` on are used.
         y: (w, d).
         out: (h, w).
         start: The first of x's columns.
-        own: Whether y is x: what is right of the diagonal may then be left as it was.
+        own: Whether y is x. Products right of the diagonal may then not be written.
     """
     h, (w, d) = len(x), y.shape
     room = (-(-h // LANES) + (0 if own else -(-w // LANES)) + 1) * LANES * d
@@ -38,7 +38,7 @@ def multiply(x, y, out, start=0, own=False):
 
 @loop()
 def _pack(x, start, d, out):
-    """Write d columns of points (n, ...) as flat panels (n / 16, d, 16); the last one has the last 16 points."""
+    """Write d columns of points (n, ...) as flat panels (n / 16, d, 16); the last panel has the last 16 points."""
     n, stride = x.shape
     flat = x.reshape(-1)
     for panel in range(-(-n // LANES)):
@@ -50,7 +50,7 @@ def _pack(x, start, d, out):
 
 @loop()
 def _multiply(x, start, y, own, room, out):
-    """Write the products, some at the end once more where the points are none of whole panels."""
+    """Write the products; those at the end are written twice if points do not fill whole panels."""
     h, (w, d) = x.shape[0], y.shape
     left, right, behind = room, room, -(-h // LANES) * LANES * d
     _pack(x, start, d, left)
@@ -86,7 +86,7 @@ def _strip(left, right, first, column, d, own, out, shape):
 
 @loop(fastmath={"contract"})
 def curves(values, squares, targets, offset, energy, change, self_weight, by_column):
-    """Turn the sums over the other points at all cutoffs into the energies of every row.
+    """Turn sums over the other points, at all cutoffs, into the energies of every row.
 
     Args:
         values: (h, c + 1, 2 m) sums of kernel times target, then of the kernel's derivative times target; the
@@ -97,8 +97,8 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
         energy: (h, m) takes |y_low|^2.
         change: (h, m) takes its derivative with respect to 1/delta.
         self_weight: (h, m) takes sum_j w_ij^2.
-        by_column: (4, c, m) gets what each column has of energy and change added, the energy of what is taken away from
-            it, and what is kept; or (0, 0, 0).
+        by_column: (4, c, m), added to: each column's energy and change, the energy that the filter takes away, and what
+            it keeps; or (0, 0, 0).
     """
     c, m = targets.shape[1], energy.shape[1]
     weight = np.empty(m)
@@ -118,7 +118,7 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
                 low += shift
                 e[k] += low * low
                 s[k] += 2.0 * low * speed
-            if by_column.shape[0]:  # in a loop of its own: either then takes several cutoffs at a time
+            if by_column.shape[0]:  # in a separate loop, so that both loops vectorise
                 kept, change_of_it, taken, mean = by_column[0, q], by_column[1, q], by_column[2, q], by_column[3, q]
                 for k in range(m):
                     low = (a[k] + y) * weight[k]
@@ -133,7 +133,7 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
 
 @loop()
 def add_classes(sums):
-    """Write the sum of all classes' sums (h, classes + 1, r) in the place behind them."""
+    """Write the total over classes of the sums (h, classes + 1, r) to their last row."""
     for i in range(sums.shape[0]):
         whole = sums[i, -1]
         whole[:] = 0.0
@@ -174,28 +174,17 @@ def centre(raw, order, shift, gain, x, sizes):
 
 
 @loop(fastmath=FINITE)
-def extent(x, origin, total, low, high):
+def extent_of(x, start, origin, total, low, high):
     """Add up the differences of points to an origin, column by column, and find their smallest and largest.
 
     Args:
         x: (n, d) features as they came.
-        origin: (d,) float64.
-        total: (d,) float64, added to.
-        low: (d,) float64, lowered.
-        high: (d,) float64, raised.
+        start: The first of the w columns.
+        origin: (w,) float64.
+        total: (w,) float64, added to.
+        low: (w,) float64, lowered.
+        high: (w,) float64, raised.
     """
-    for i in range(x.shape[0]):
-        point = x[i]
-        for k in range(point.shape[0]):
-            value = np.float64(point[k]) - origin[k]
-            total[k] += value
-            low[k] = min(low[k], value)
-            high[k] = max(high[k], value)
-
-
-@loop(fastmath=FINITE)
-def extent_of(x, start, origin, total, low, high):
-    """Do what `extent` does for some columns, from `start` on; the other arguments are (w,), of these."""
     for i in range(x.shape[0]):
         point = x[i, start : start + origin.shape[0]]
         for k in range(point.shape[0]):
@@ -228,16 +217,16 @@ def total_of(x, start, origin, total):
 
 @loop(fastmath=FINITE - {"nnan", "ninf"})
 def centre_and_add(x, start, shift, out, sizes, across, total):
-    """Do what `centre_of` does at a gain of one, and add up, in float64, what centring an other point takes.
+    """Do what `centre_of` does at a gain of one, and add up, in float64, what centring another point takes.
 
     Args:
         x: (n, d) features as they came; sizes are not finite where these are not.
         start: The first of some columns.
         shift: (w,) float64, subtracted.
         out: (n, w) takes the centred columns.
-        sizes: (n,) gets their squares added.
-        across: (n,) gets their products with the shift added.
-        total: (w,) gets the sum of the points added.
+        sizes: (n,), added to: their squares.
+        across: (n,), added to: their products with the shift.
+        total: (w,), added to: the sum of the points.
     """
     for i in range(x.shape[0]):
         point, row, size, product = x[i, start : start + shift.shape[0]], out[i], 0.0, 0.0

@@ -1,7 +1,7 @@
-"""Some float32 side by side as one value of compiled loops, which stays in a register: one per filter centre.
+"""Several float32 side by side as one value of compiled loops, which stays in a register: one per filter centre.
 
-Numba vectorises inner loops alone, and keeps no array in registers. Here is a type of its own instead, with the
-operators +, -, * and /, and the functions below.
+Numba vectorises only inner loops, and keeps no array in registers. This file defines a type for it, with the operators
++, -, * and /, and the functions below.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 of a register, or of two
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 in a register, or in two
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _INDEX = ir.IntType(32)
-_builtin = cast(Any, intrinsic)  # loops call what it makes without `typingctx`
+_builtin = cast(Any, intrinsic)  # loops call the results without `typingctx`
 
 
 class _LanesType(types.Type):
@@ -34,7 +34,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _operator(symbol: Any, method: str) -> None:
-    """Let an operator work on lanes; products and the sums that follow them may become one operation."""
+    """Define an operator for lanes; a product and the sum that follows it may become one operation."""
 
     @_builtin
     def compute(typingctx: Any, a: Any, b: Any) -> Any:
@@ -60,7 +60,7 @@ for _symbol, _method in (
 
 @_builtin
 def spread(typingctx: Any, number: Any) -> Any:
-    """Return lanes that all have one float32."""
+    """Return lanes that all hold the same float32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         empty = ir.Constant(_VECTOR, ir.Undefined)
@@ -103,7 +103,7 @@ def larger(typingctx: Any, a: Any, b: Any) -> Any:
 
 @_builtin
 def nothing(typingctx: Any, like: Any) -> Any:
-    """Return a tuple of zeros, as many lanes as another tuple has numbers."""
+    """Return a tuple of lanes of zeros, as long as another tuple."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return ir.Constant(context.get_value_type(signature.return_type), None)
@@ -115,9 +115,9 @@ def nothing(typingctx: Any, like: Any) -> Any:
 def add_polynomials(typingctx: Any, sums: Any, factor: Any, known: Any) -> Any:
     """Add the next Chebyshev polynomials to a tuple of sums, one each; return the sums, and the last polynomials.
 
-    From a tuple of the last 2 m it goes on by T_(k+m) = 2 T_m T_k - T_(k-m), where 2 T_m is the factor: m of them do
-    not wait for each other. A polynomial is one multiplication with subtraction and one addition, which many processors
-    do side by side. All is unrolled, so that the sums stay in registers.
+    The last 2 m polynomials are continued by T_(k+m) = 2 T_m T_k - T_(k-m), where 2 T_m is the factor, so that m of
+    them do not wait for each other. A polynomial takes one multiplication with subtraction and one addition, which many
+    processors do side by side. The loop is unrolled, so that sums stay in registers.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -161,7 +161,7 @@ def write(typingctx: Any, array: Any, at: Any, row: Any) -> Any:
 
 @_builtin
 def keep(typingctx: Any, array: Any, at: Any, sums: Any) -> Any:
-    """Add a tuple of lanes to those that lie side by side in a flat float32 array, from an index on."""
+    """Add a tuple of lanes to the numbers in a flat float32 array, from an index on."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         first = _address(context, builder, signature, args)
@@ -175,7 +175,7 @@ def keep(typingctx: Any, array: Any, at: Any, sums: Any) -> Any:
 
 @_builtin
 def load_each(typingctx: Any, array: Any, at: Any, stride: Any, each: Any) -> Any:
-    """Return a tuple of lanes, as long as another: those at an index of a flat array, a stride further, and so on."""
+    """Return a tuple of lanes, as long as `each`, from a flat array: at an index, and at every stride after it."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array, at, stride, _ = args
@@ -189,7 +189,7 @@ def load_each(typingctx: Any, array: Any, at: Any, stride: Any, each: Any) -> An
 
 @_builtin
 def add_outer(typingctx: Any, sums: Any, numbers: Any, at: Any, some: Any) -> Any:
-    """Add to a tuple of sums, row by row, the products of numbers, from an index on, with each of some lanes."""
+    """Add the products of numbers, from an index on, with each of some lanes to a tuple of sums, row by row."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, numbers, at, some = args
@@ -232,12 +232,12 @@ write_rows = _rows(
     "write",
     "Write the sums of `add_outer` to a flat matrix: where they begin there, its stride, and a tuple as long as a row.",
 )
-keep_rows = _rows("add", "Add them to it.")
+keep_rows = _rows("add", "Add the sums of `add_outer` to a flat matrix; arguments as of `write_rows`.")
 
 
 @_builtin
 def outside(typingctx: Any, number: Any, lowest: Any, highest: Any) -> Any:
-    """Return whether any lane is not between two others."""
+    """Return whether a lane is not between its lowest and highest."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         number, lowest, highest = args
@@ -250,7 +250,7 @@ def outside(typingctx: Any, number: Any, lowest: Any, highest: Any) -> Any:
 
 @_builtin
 def turn(typingctx: Any, block: Any, at: Any, stride: Any, out: Any, to: Any, out_stride: Any) -> Any:
-    """Write the transpose of a square of lanes: flat arrays, where the square begins in each, and their strides."""
+    """Write the transpose of a square of lanes from one flat array to another: where it begins in each, and strides."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         for value, to in _turned(context, builder, (signature.args[0], signature.args[3]), *args):
@@ -263,7 +263,7 @@ def turn(typingctx: Any, block: Any, at: Any, stride: Any, out: Any, to: Any, ou
 
 @_builtin
 def add_turned(typingctx: Any, block: Any, at: Any, out: Any, to: Any, out_stride: Any, count: Any) -> Any:
-    """Add the transpose of a square of lanes, side by side in `block`, to float64: as many of each, a multiple of 4."""
+    """Add the transpose of a square of lanes, side by side in `block`, to float64: `count` of each, a multiple of 4."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         block, at, out, to, out_stride, count = args
@@ -285,7 +285,7 @@ def add_turned(typingctx: Any, block: Any, at: Any, out: Any, to: Any, out_strid
 def _turned(
     context: Any, builder: Any, kinds: Any, block: Any, at: Any, stride: Any, out: Any, to: Any, out_stride: Any
 ) -> Any:
-    """Return the columns of a square of lanes, and pointers to where they go."""
+    """Return the columns of a square of lanes, and pointers to their places."""
     data = context.make_array(kinds[1])(context, builder, out).data
     rows = []
     for i in range(LANES):

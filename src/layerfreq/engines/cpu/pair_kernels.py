@@ -1,7 +1,7 @@
 """Compiled loops over the pairs of a tile, without the interpreter's lock: inner products to distances, and to bins.
 
-One row of a tile at a time: vectorised steps write to small buffers that stay in the first-level cache, and one
-scalar step adds to the bins. Compiled code is kept with the constants of this file in it.
+They take one row of a tile at a time: vectorised steps write to small buffers that stay in the first-level cache, and
+one scalar step adds to the bins. The constants of this file are compiled into the loops.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 
 from layerfreq.engines.compiling import loop
 
-CHUNK = 512  # pairs whose three moments fit a 64-bit word: 10 + 25 + 29 bits
-FEW = 32  # pairs below which a table of bins does not pay
+CHUNK = 512  # most pairs whose three moments fit a 64-bit word: 10 + 25 + 29 bits
+FEW = 32  # pairs; for fewer, counting in bins does not pay
 MANTISSA = 23  # bits of a float32 below its exponent
 BIN_BITS = 5  # 32 bins an octave: the top bits of a float32 pattern are a logarithm
 PLACE_BITS = 16  # resolution of a distance inside its bin: nearly all that float32 has
-SQUARE_SHIFT = 12  # bits that are left out of a place's square
+SQUARE_SHIFT = 12  # low bits of a place's square that are dropped
 BIN_SHIFT = MANTISSA - BIN_BITS
 PLACE_SHIFT = BIN_SHIFT - PLACE_BITS
 _PLACES = (1 << PLACE_BITS) - 1
 _COUNT, _FIRST = np.uint64(54), np.uint64(29)
 _FIRST_MASK, _SECOND_MASK = np.uint64((1 << 25) - 1), np.uint64((1 << 29) - 1)
-CLOSE = 1 / 32  # of |x|^2 + |y|^2: nearer pairs have lost digits in the product
+CLOSE = 1 / 32  # of |x|^2 + |y|^2: squared distances below have lost digits in the product
 
 
 class Table(NamedTuple):
@@ -47,7 +47,7 @@ def _difference(x, y, gain):
 def distances(products, i, start, width, size, sizes, squared):
     """Turn inner products of a row into squared distances; return whether some have lost digits."""
     two, close, found = products.dtype.type(2), products.dtype.type(CLOSE), np.int32(0)
-    # Slices, since an index that might be negative for all that the compiler knows keeps it from vectorising.
+    # Slices, since the compiler does not vectorise with an index that it cannot prove not to be negative.
     inner, others = products[i, start : start + width], sizes[start : start + width]
     for j in range(width):
         both = size + others[j]
@@ -59,7 +59,7 @@ def distances(products, i, start, width, size, sizes, squared):
 
 @loop()
 def close_distances(tile, i, start, width, squared):
-    """Take the distances that have lost digits from the features themselves."""
+    """Replace the distances that have lost digits by those from the features themselves."""
     products, size, sizes = tile.products, tile.rows.sizes[i], tile.columns.sizes
     close, x = products.dtype.type(CLOSE), tile.rows.raw[tile.rows.place[i]]
     raw, place = tile.columns.raw, tile.columns.place
@@ -90,11 +90,11 @@ def _square(place):
 
 @loop()
 def _count(bins, places, width, words, counts):
-    """Add count, place and squared place of every pair to its bin, in one 64-bit addition each."""
+    """Add count, place and squared place of every pair to its bin, in one 64-bit addition per pair."""
     for j in range(width):
         place = np.uint64(places[j])
         words[j] = (np.uint64(1) << _COUNT) + (place << _FIRST) + (place * place >> np.uint64(SQUARE_SHIFT))
-    # Neighbours in the row often share a bin: additions to two rows do not wait for each other.
+    # Neighbours often share a bin, so they are added to two rows of counts and do not wait for each other.
     even, odd = counts[0], counts[1]
     for j in range(0, width - 1, 2):
         even[bins[j]] += words[j]
@@ -111,7 +111,7 @@ def _add(sums, n, p, q, moments):
 
 @loop()
 def _empty(counts, first, last, moments, sums):
-    """Move the counted moments on to the functions' sums."""
+    """Add the counted moments to the functions' sums, and clear the counts."""
     for k in range(first, last + 1):
         word = counts[0, k] + counts[1, k]
         if word:
@@ -123,7 +123,7 @@ def _empty(counts, first, last, moments, sums):
 
 @loop()
 def _leave_out(own, squared, start, width):
-    """Give the row's own point the distance of a neighbour, so that it widens no range, and return where it is."""
+    """Give the row's own point a neighbour's distance, which keeps ranges narrow; return its index, or -1."""
     at = own - start
     if at < 0 or at >= width:
         return -1
@@ -139,8 +139,8 @@ def classes_to_bins(tile, classes, table, sums):
     Args:
         tile: A `Tile`, whose columns are sorted by class.
         classes: The `Classes` of its columns.
-        table: Into which bins.
-        sums: (h, classes + 1, r) float64, added to; the last row, that of all classes together, is left alone.
+        table: The `Table` of bins.
+        sums: (h, classes + 1, r) float64, added to; the last row, for all classes together, is not changed.
     """
     squared = np.empty(CHUNK, np.float32)
     bits = squared.view(np.int32)
@@ -177,8 +177,8 @@ def vectors_to_bins(tile, targets, table, sums):
     Args:
         tile: A `Tile`.
         targets: (w, c) float32, of its columns.
-        table: Into which bins.
-        sums: (h, c + 1, r) float64, added to; the last row is that of the weight one.
+        table: The `Table` of bins.
+        sums: (h, c + 1, r) float64, added to; the last row is for the weight one.
     """
     squared = np.empty(CHUNK, np.float32)
     bits = squared.view(np.int32)

@@ -1,7 +1,7 @@
 """Compiled loops from the pairs of a tile to sums of Chebyshev polynomials, each filter centre in a lane of its own.
 
-Lanes run along the centres and loops along the points, so that classes may be of any length: sums stay in registers
-until a class ends. Where the points of a tile are centres too, the places of its pairs serve once more, turned.
+Lanes run along the centres and loops along the points, so classes may have any length: sums stay in registers until a
+class ends. If the points of a tile are centres, too, the places of its pairs are used again, transposed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from layerfreq.engines.cpu.lanes import (
 )
 from layerfreq.engines.cpu.pair_kernels import CLOSE, close_distances, distances
 
-HEIGHT, WIDTH = 128, 512  # pairs whose places stay in the second-level cache, both ways round
-GAP = 16  # float32 between the rows of these, so that a column of them falls on many sets of the cache
-TOGETHER = 64  # points that float32 sums go over before they are added up
-FIRST, STEP = 13, 4  # polynomials: T_0 .. T_12, or so many times four more
-FOUR, EIGHT, TWELVE = (0,) * 4, (0,) * 8, (0,) * 12  # of which a loop over pairs adds up so many at a time
-ROOM = (WIDTH + GAP) * HEIGHT + (HEIGHT + GAP) * WIDTH + 4 * TOGETHER * LANES  # float32 of scratch, beside the sums
+HEIGHT, WIDTH = 128, 512  # of a block whose places, and their transpose, stay in the second-level cache
+GAP = 16  # float32 between the rows of a block, so that a column spreads over many sets of the cache
+TOGETHER = 64  # points per float32 sum, before sums are added up
+FIRST, STEP = 13, 4  # polynomials: T_0 .. T_12, and a multiple of four more
+FOUR, EIGHT, TWELVE = (0,) * 4, (0,) * 8, (0,) * 12  # tuples as long as the polynomials that a loop over pairs adds up
+ROOM = (WIDTH + GAP) * HEIGHT + (HEIGHT + GAP) * WIDTH + 4 * TOGETHER * LANES  # float32 of scratch, without the sums
 
 
 class Places(NamedTuple):
@@ -47,12 +47,12 @@ class Places(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Weights of points, and the sums that they go to: a class is a run of ones, a target column is a run of all."""
+    """Weights of points, and their sums: a class is a run of ones, a target column is a run of all points."""
 
-    first: np.ndarray  # (runs,) where each begins among the points
-    last: np.ndarray  # (runs,) and ends; in order
+    first: np.ndarray  # (runs,) where each run begins among the points
+    last: np.ndarray  # (runs,) where it ends, in increasing order
     into: np.ndarray  # (runs,) which of the centre's sums it adds to
-    weight: np.ndarray  # (runs,) which row of the weights it has
+    weight: np.ndarray  # (runs,) its row of the weights
     weights: np.ndarray  # (k, points) float32
 
 
@@ -60,13 +60,13 @@ class Runs(NamedTuple):
 def _quick_places(products, size, sizes, width, places, out, at):
     """Write the places of a row's pairs; return whether some are strays, or so close that they have lost digits.
 
-    All is float32, and the width at least that of lanes.
+    All arrays are float32, and there are at least as many pairs as lanes.
     """
     centre, offset, slope = spread(places.centre), spread(places.offset), spread(places.slope)
     lowest, highest, own, two = spread(places.lowest), spread(places.highest), spread(size), spread(np.float32(2))
     share, some = spread(np.float32(CLOSE)), False
     for k in range(0, width, LANES):
-        j = min(k, width - LANES)  # the last ones once more, rather than some that are not there
+        j = min(k, width - LANES)  # some of the last pairs twice, rather than beyond the end
         both = own + load(sizes, j)
         squared = both - two * load(products, j)
         some |= outside(squared, larger(lowest, share * both), highest)
@@ -76,7 +76,7 @@ def _quick_places(products, size, sizes, width, places, out, at):
 
 @loop()
 def _careful_places(tile, i, start, width, places, out, at, strays, count):
-    """Do the same for any features and pairs: with 0 for the row's own point and for strays, which are listed."""
+    """Do the same for any dtype and pairs; the row's own point and strays get 0, and strays are listed."""
     row, own = out[at : at + width], tile.own[i] - start
     if distances(tile.products, i, start, width, tile.rows.sizes[i], tile.columns.sizes, row):
         close_distances(tile, i, start, width, row)
@@ -94,7 +94,7 @@ def _careful_places(tile, i, start, width, places, out, at, strays, count):
 
 @loop()
 def _first(more, t, stride, begin, end, lane, weights, state, found):
-    """Add T_1 .. T_4 and more of some points, times their weights; keep the last four of each. `t` is 2 t."""
+    """Add T_1 .. T_4 and more of some points, times their weights; save each point's last four. `t` holds 2 t."""
     low, high, two = nothing(FOUR), nothing(more), spread(np.float32(2))
     for j in range(begin, end):
         twice, w0 = load(t, j * stride + lane), spread(weights[j])
@@ -129,13 +129,13 @@ def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
 
     Args:
         t: Flat float32, the places of the pairs, each point's centres side by side.
-        stride: From a point to the next.
-        start: The number of the first of these points in `runs`.
+        stride: Step in `t` from one point to the next.
+        start: Index in `runs` of the first of these points.
         count: Number of points.
-        centres: Their number.
-        at: The first centre's place in `sums`.
+        centres: Number of centres.
+        at: Index in `sums` of the first centre.
         runs: The points' `Runs`.
-        state: Flat, room for two polynomials of every centre.
+        state: Flat, room for the last four polynomials of the points.
         found: Flat, room for the sums of the centres in lanes.
         sums: (h, classes or columns + 1, r) float64, added to.
     """
@@ -172,7 +172,7 @@ def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
 
 @loop()
 def _take_back(centre, point, runs, sums):
-    """Subtract a pair at place 0, where the polynomials are 1, 0, -1, 0 and so on."""
+    """Subtract a pair at place 0, where the polynomials are 1, 0, -1, 0, ..."""
     for run in range(np.searchsorted(runs.last, point, side="right"), runs.into.shape[0]):
         if runs.first[run] > point:
             break
@@ -185,16 +185,16 @@ def _take_back(centre, point, runs, sums):
 
 @loop()
 def add_tile(tile, runs, sums, both, across, across_sums, places, strays, scratch):
-    """Add the pairs of a tile to the polynomials' sums, but for its strays, which it lists.
+    """Add the pairs of a tile to the polynomials' sums, except its strays, which are listed.
 
     Args:
         tile: A `Tile`.
         runs: The `Runs` of its columns.
         sums: (h, s, r) float64 of its rows, added to.
         both: Whether its rows are points, too, and its columns centres.
-        across: Then, the runs of its rows.
-        across_sums: Then, (w, s, r), the sums of its columns.
-        places: Where the polynomials are taken.
+        across: The runs of its rows, if `both`.
+        across_sums: (w, s, r) the sums of its columns, if `both`.
+        places: The map from distances to places.
         strays: Takes the pairs that are not added.
         scratch: Flat float32, `ROOM` and `LANES` for each polynomial.
 
@@ -214,7 +214,7 @@ def add_tile(tile, runs, sums, both, across, across_sums, places, strays, scratc
                 hard, own = not quick or w < LANES, tile.own[a + i] - b
                 if not hard:
                     row, size, sizes = tile.products[a + i, b:], tile.rows.sizes[a + i], tile.columns.sizes[b:]
-                    if 0 <= own < w:  # a pair that counts for nothing, but is no stray
+                    if 0 <= own < w:  # the row's own point gets a distance within range, so that it is no stray
                         row[own] = (size + sizes[own] - (places.lowest + places.highest) / 2) / 2
                     hard = _quick_places(row, size, sizes, w, places, rows, i * plain)
                     if 0 <= own < w:

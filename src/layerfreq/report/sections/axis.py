@@ -13,10 +13,10 @@ from layerfreq.related.axis import run_axis_frequencies
 from layerfreq.report.escaping import plain, text
 from layerfreq.report.sections.section import SECONDS, Section, Trained, affordable, some
 
-STEPS = 40  # of more kept ones so many are read
-POINTS = 200
+STEPS = 40  # most kept steps that are read
+POINTS = 200  # most points
 FEWEST = 10
-SLOWER = 3.0  # than a forward pass alone: with the spectra, and those of shuffled positions
+SLOWER = 3.0  # cost in forward passes, with the spectra and those of shuffled positions
 SHOWN = ("focus", "centroid", "chance_focus", "chance_centroid")
 
 
@@ -29,7 +29,7 @@ def axis(trained: Trained) -> Section:
     few = trained.at(trained.drawn(4))
     groups: dict[bool, list[str]] = defaultdict(list)
     depths: dict[str, int] = {}
-    # A plan to read the mean over positions knows which axis holds the channels: 1, as of convolutions, or the last.
+    # A plan to read the mean over positions tells which axis holds the channels: 1, as of convolutions, or the last.
     for depth, cut in enumerate(plan(trained.model, few, None, reading="mean").layers):
         depths[cut.name] = depth
         if cut.reading.axis is not None:

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from layerfreq.errors import InputError
 from layerfreq.related.changes import Change, run_change
-from layerfreq.report.escaping import text
+from layerfreq.report.escaping import table, text
 from layerfreq.report.sections.section import Section, Trained, affordable, some
 
-INTERVALS = (8, 4, 2)  # between kept steps, whose changes are shown; fewer where more would leave few points
-POINTS = 1000  # at which outputs are compared, at most
+INTERVALS = (8, 4, 2)  # numbers of intervals between kept steps to show: the first that leaves enough points
+POINTS = 1000  # most points at which outputs are compared
 ENOUGH = 200
 FEWEST = 20
-PASSES = 7  # forward passes for an interval: two ends, five random steps
+PASSES = 7  # forward passes per interval: two ends, five random steps
 
 NOTE = (
     "Size: of the change, as a share of the outputs' own, without a constant shift. Low share: of its energy, next to "
@@ -38,13 +38,13 @@ def changes(trained: Trained) -> Section:
     run, model = trained.run, trained.model
     steps, count = _affordable(trained)
     inputs = trained.at(trained.drawn(count))
-    # Low is what holds half of the variance of the outputs at the last step.
+    # Low frequencies are those that hold half of the variance of the outputs at the last step.
     cutoff = run_change(run, steps[-1], steps[0], model, inputs, controls=0, shuffles=1).cutoff
     rows = ""
     for before, after in pairwise(steps):
         try:
             rows += _row(before, after, run_change(run, before, after, model, inputs, cutoff))
-        except InputError as error:  # where nothing changed, or weights are damaged
+        except InputError as error:  # nothing changed, or weights are damaged
             why = text(str(error).partition("; ")[0])
             rows += f'<tr><th scope="row">{before} to {after}</th><td colspan="5">none ({why})</td></tr>'
     unit = text(trained.unit)
@@ -52,16 +52,15 @@ def changes(trained: Trained) -> Section:
     head = "".join(f"<th>{one}</th>" for one in heads)
     return Section(
         html=f'<p class="quiet">Between kept {unit}s, low being k ≤ {cutoff:.3g}, at {trained.told(count)}.</p>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="changes of the outputs"><table class="changes">'
-        f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div><p class="quiet">{NOTE}</p>'
+        f'{table("changes", "changes of the outputs", head, rows)}<p class="quiet">{NOTE}</p>'
     )
 
 
 def _affordable(trained: Trained) -> tuple[list[int], int]:
-    """Return kept steps, and the number of points.
+    """Return the kept steps to compare, and the number of points.
 
     Raises:
-        InputError: If that would be too few.
+        InputError: If there would be too few points.
     """
     steps, count = trained.steps, 0
     for intervals in INTERVALS:
@@ -81,5 +80,5 @@ def _row(before: int, after: int, found: Change) -> str:
 
 
 def _share(value: float) -> str:
-    """Return a share as text; one of an energy that is no more than noise is none."""
+    """Return a share as text; it is NaN if the energy is no more than noise."""
     return "–" if np.isnan(value) else f"{value:.2f}"

@@ -12,15 +12,15 @@ from layerfreq.errors import InputError
 from layerfreq.network.extract import layer_features
 from layerfreq.network.reading import NAMES, TOKENS
 from layerfreq.related.suspects import Suspects, suspects
-from layerfreq.report.escaping import plain, text
+from layerfreq.report.escaping import plain, table, text
 from layerfreq.report.sections.section import Section, Trained, affordable, some
 
-CUTS = 12
-TOP = 20
-POINTS = 2000
+CUTS = 12  # most layers
+TOP = 20  # suspects in a table
+POINTS = 2000  # most points
 PRODUCTS = 60_000_000_000  # of features of two points, in all layers: some seconds
-RANKS = 200  # that are drawn
-WINDOW = 1.5
+RANKS = 200  # ranks in the figure
+WINDOW = 1.5  # factor between ranks that chance is averaged over
 FEWEST = 30
 
 
@@ -42,12 +42,12 @@ def disagreeing(trained: Trained) -> Section:
     widths = _features(trained, trained.drawn(4), trained.layers or None, reading)
     layers = some(list(widths), CUTS) or list(widths)
     width = sum(widths[layer].shape[1] for layer in layers)
-    # Each point meets all others, and up to a thousand of them meet these once more, where a cutoff is chosen.
+    # Each point meets all others, and up to a thousand of them do once more, for the choice of a cutoff.
     most = int((PRODUCTS / (1.5 * width)) ** 0.5)
     count = affordable(trained, len(layers), min(POINTS, max(FEWEST, most)), FEWEST)
     places = trained.drawn(count)
     found: dict[str, Suspects] = {}
-    for layer in layers:  # one at a time: all of them at once may be large
+    for layer in layers:  # one at a time, since features of all layers may be large
         own = reading.get(layer, "flatten") if isinstance(reading, dict) else reading
         found[layer] = suspects(_features(trained, places, [layer], own)[layer], y[places])
     ranks = np.unique(np.geomspace(1, count, RANKS).round().astype(int))
@@ -70,7 +70,7 @@ def _features(trained: Trained, places: Tensor, layers: list[str] | None, readin
 
 
 def _smoothed(values: Any, ranks: Any) -> Any:
-    """Return (r,) means of values (n,) over the ranks within a factor of each: chance goes from point to point."""
+    """Return (r,) means of values (n,) over the ranks within a factor `WINDOW` of each: single values scatter."""
     ends = np.clip((ranks * WINDOW).astype(int), ranks, len(values))
     starts = (ranks / WINDOW).astype(int)
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -78,7 +78,7 @@ def _smoothed(values: Any, ranks: Any) -> Any:
 
 
 def _table(layer: str, found: Suspects, places: Tensor, y: Tensor, shown: bool) -> str:
-    """Return the first suspects of a layer as HTML, folded up but for the last layer."""
+    """Return the first suspects of a layer as HTML, open if `shown`."""
     ids = found.classes is not None
     heads = ("rank", "point", "label" if ids else "target", "neighbours say", "score", "chance")
     head = "".join(f"<th>{one}</th>" for one in heads)
@@ -95,13 +95,12 @@ def _table(layer: str, found: Suspects, places: Tensor, y: Tensor, shown: bool) 
     name = text(layer)
     return (
         f"<details{' open' if shown else ''}><summary><bdi>{name}</bdi>: {said}</summary>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="points that fit worst at {name}">'
-        f'<table class="changes"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+        f"{table('changes', f'points that fit worst at {name}', head, rows)}</details>"
     )
 
 
 def _named(target: Tensor) -> str:
-    """Return a class id, or numbers, of which three are shown at most."""
+    """Return a class id, or the first three of some numbers, as text."""
     if not target.is_floating_point():
         return str(int(target))
     values = target.reshape(-1)

@@ -25,7 +25,7 @@ from layerfreq.report.sections.section import Origin, Section, Trained, costs_of
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import kept_steps, load_weights, read_weights
 
-# What is told of the number of sections done, of all, and of the one that is being made.
+# Gets the number of sections done, the number of all, and the name of the one in work.
 Tell = Callable[[int, int, str], None]
 SECTIONS: dict[str, Callable[[Trained], Section]] = {
     "changes": changes,
@@ -39,7 +39,7 @@ TITLES = {
     "images": "image frequency",
     "suspects": "suspects",
 }
-TRAININGS = 4  # of more the first of each kind come first
+TRAININGS = 4  # most trainings with sections; the first of each kind come first
 SECONDS = 60.0  # after which no further training is begun
 NO_WEIGHTS = "no weights were kept; train with checkpoints=True"
 NO_NETWORK = "no network given; use layerfreq report RUN --model MODULE:FACTORY --data NAME"
@@ -48,13 +48,13 @@ NO_NETWORK = "no network given; use layerfreq report RUN --model MODULE:FACTORY 
 def add_sections(
     runs: Sequence[Shown], origin_of: Callable[[Run], Any] | None, unit: str, tell: Tell | None = None
 ) -> str:
-    """Make the sections of the network, and return in a sentence which are not there, and why; "" if all are.
+    """Make the sections of the network, and return a sentence on missing ones and the reasons; "" if none is missing.
 
     Args:
         runs: The trainings; their `sections` are filled.
-        origin_of: Run -> `Origin`; None if there is none.
+        origin_of: Returns the `Origin` of a run; None if there is none.
         unit: What a step is called.
-        tell: Is told before every section.
+        tell: Called before every section.
     """
     kept = [shown for shown in runs if kept_steps(shown.run.path)]
     if not kept or origin_of is None:
@@ -81,10 +81,10 @@ def add_sections(
 def _sections(
     shown: Shown, origin_of: Callable[[Run], Any], unit: str, tell: Tell | None, done: int, total: int
 ) -> dict[str, Section | str]:
-    """Return each section of a training, or why it is not there; none ends the report, whatever it runs into."""
+    """Return each section of a training, or why it is missing; an error in one does not end the report."""
     found: dict[str, Section | str] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of layers, which the measurement has given already
+        warnings.simplefilter("ignore")  # the measurement has already warned of layers
         try:
             trained = _trained(shown, origin_of(shown.run), unit)
         except Exception as error:
@@ -114,11 +114,11 @@ class Given:
         model: A module with the runs' architecture.
         inputs: What its forward takes, or an iterable of (inputs, targets) batches.
         targets: One per point, or None.
-        runs: Runs, one of which it must fit.
+        runs: Runs; the network must fit one of them.
 
     Raises:
-        InputError: If they are no inputs or targets, the network does not take them, or all runs kept the weights of
-            another one.
+        InputError: If these are no inputs or targets, the network does not take them, or all runs have weights of
+            another network.
     """
 
     def __init__(self, model: nn.Module, inputs: Any, targets: Any, runs: Sequence[Run]) -> None:
@@ -133,7 +133,7 @@ class Given:
         costs_of(self._model, self.inputs, count(self.inputs))
 
     def of(self, _: Run) -> Given:
-        """Return this, which is every run's."""
+        """Return this object, whatever the run."""
         return self
 
     def fresh(self, _: int, /) -> nn.Module:
@@ -142,7 +142,7 @@ class Given:
 
 
 def _refuse_other(model: nn.Module, runs: Sequence[Run]) -> None:
-    """Raise an InputError if no run's weights fit a network; those that are damaged may have."""
+    """Raise an InputError if no run's weights fit a network; damaged weights are taken to fit."""
     wrong = []
     for run in runs:
         for step in kept_steps(run.path)[-1:]:
@@ -163,7 +163,7 @@ def _why(error: Exception) -> str:
 
 
 def _sentence(missing: dict[tuple[str, str], list[str]], runs: int) -> str:
-    """Return what is not shown, those of one reason together."""
+    """Return a sentence on what is not shown, sections with the same reason together."""
     reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (kind, why), names in missing.items():
         reasons.setdefault((why, tuple(names) if len(names) < runs else ()), []).append(TITLES[kind])

@@ -9,23 +9,23 @@ from torch import Tensor
 
 from layerfreq.errors import InputError
 from layerfreq.related.image_frequency import image_frequency
-from layerfreq.report.escaping import text
+from layerfreq.report.escaping import table, text
 from layerfreq.report.sections.section import Section, Trained, affordable
 
-IMAGES = 200
+IMAGES = 200  # most images
 FEWEST = 10
-BLOCKS = (64, 32, 16)  # of frequencies that are removed together, about; fewer where more would leave few images
+BLOCKS = (64, 32, 16)  # about how many blocks of frequencies are removed in turn: the first that leaves enough images
 ENOUGH = 100
-PIXELS = 2_000_000  # of all images together, each of which is transformed back for each block
+PIXELS = 2_000_000  # most pixels of all images, each of which is transformed back for each block
 CONTROLS = 5
-CLASSES = 10  # whose maps are shown
+CLASSES = 10  # most classes whose maps are shown
 
 
 def images(trained: Trained) -> Section:
-    """Return by class what is lost without each frequency of the images.
+    """Return, by class, the loss without each frequency of the images.
 
     Raises:
-        InputError: If inputs are no images with class ids, or the network is too slow.
+        InputError: If the inputs are not images with class ids, or the network is too slow.
     """
     x, y = trained.inputs, trained.targets
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or min(x.shape[2:]) < 4:
@@ -37,8 +37,8 @@ def images(trained: Trained) -> Section:
     places = trained.drawn(count)
     x, y = x[places], y[places]
     found = image_frequency(trained.model, x, y, patch=patch, controls=CONTROLS)
-    table = found.to_frame()
-    table["images"] = [int((y == int(one)).sum()) for one in found.classes]
+    frame = found.to_frame()
+    frame["images"] = [int((y == int(one)).sum()) for one in found.classes]
     names = ("images", "accuracy", "filtered", "random", "random_most")
     heads = (
         "class",
@@ -53,7 +53,7 @@ def images(trained: Trained) -> Section:
         f'<tr><th scope="row">{row["class"]:.0f}</th>'
         + "".join(f"<td>{row[name]:.0f}</td>" if name == "images" else f"<td>{row[name]:.2f}</td>" for name in names)
         + "</tr>"
-        for row in table.to_dict("records")
+        for row in frame.to_dict("records")
     )
     block = "each frequency by itself" if patch == 1 else f"blocks of {patch} × {patch} frequencies"
     many = f", the first {CLASSES} of {len(found.classes)} classes" if len(found.classes) > CLASSES else ""
@@ -62,8 +62,7 @@ def images(trained: Trained) -> Section:
         about={"classes": found.classes[:CLASSES].tolist(), "size": [int(h), int(w)]},
         arrays={"loss": (np.asarray(found.loss[:CLASSES]), "f4")},
         html=f'<p class="quiet">At {last}, on {trained.told(count, "images")}, {block} at a time{many}.</p>',
-        below='<div class="scroll" tabindex="0" role="region" aria-label="accuracy on filtered images"><table '
-        f'class="changes"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>',
+        below=table("changes", "accuracy on filtered images", head, rows),
     )
 
 
@@ -71,7 +70,7 @@ def _affordable(trained: Trained, h: int, w: int, classes: int, most: int) -> tu
     """Return the side of the blocks of frequencies, and the number of images.
 
     Raises:
-        InputError: If that would be too few.
+        InputError: If there would be too few images.
     """
     patch = count = 0
     for blocks in BLOCKS:

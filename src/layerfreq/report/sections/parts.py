@@ -1,4 +1,4 @@
-"""The sections of the network as HTML: each kind once, with what every run has to say in it."""
+"""The sections of the network as HTML: each kind once, with the contents of every run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIGURES = {
 
 
 def parts(runs: Sequence[Shown]) -> str:
-    """Return the sections that some run has, as HTML; the page shows what belongs to the run that is chosen."""
+    """Return the sections that some run has, as HTML; the page shows those of the chosen run."""
     return "".join(_part(kind, runs) for kind in HEADINGS if any(kind in shown.sections for shown in runs))
 
 

@@ -1,4 +1,4 @@
-"""What a section of the network has to work with, and what it gives the page."""
+"""What a section of the network gets, and what it gives the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layerfreq.errors import InputError
 from layerfreq.related.outputs import network_outputs
 from layerfreq.runs.run import Run
 
-SECONDS = 6.0  # that forward passes of one section take, by estimate; whatever it shows is cut to that
+SECONDS = 6.0  # for the forward passes of one section, by estimate; it shows as much as that allows
 
 
 class Origin(Protocol):
@@ -43,14 +43,14 @@ class Trained:
 
     Attributes:
         run: The run.
-        layers: Names of the layers that it measured; none where it measured no layer.
+        layers: Names of the layers that it measured, if any.
         unit: What a step is called.
         steps: The kept steps, in order.
-        model: The module, with the weights of the last step; a copy that is nobody else's.
+        model: A copy of the module, with the weights of the last step.
         inputs: What its forward takes, for n points.
         targets: (n,) class ids or (n,) or (n, c) floats; None if there are none.
         n: Number of points.
-        costs: Seconds that a forward pass takes, and those per point that it takes more.
+        costs: Seconds per forward pass, and seconds per point in addition.
     """
 
     run: Run
@@ -64,7 +64,7 @@ class Trained:
     costs: tuple[float, float]
 
     def drawn(self, count: int) -> Tensor:
-        """Return the places of so many points, in order: all of them, or drawn ones, the fewer among the more."""
+        """Return the indices of some drawn points, in order; a smaller draw is part of a larger one."""
         return torch.randperm(self.n, generator=torch.Generator().manual_seed(0))[:count].sort().values
 
     def at(self, places: Tensor) -> Any:
@@ -72,12 +72,12 @@ class Trained:
         return self.inputs if len(places) == self.n else take(self.inputs, places, self.n)
 
     def told(self, count: int, what: str = "points") -> str:
-        """Return how many points a section has used, as words."""
+        """Return how many points a section has used, in words."""
         return f"{self.n} {what}" if count >= self.n else f"{count} of {self.n} {what}"
 
 
 def costs_of(model: nn.Module, inputs: Any, n: int) -> tuple[float, float]:
-    """Return the seconds that a forward pass takes, and those per point that it takes more, measured on a few."""
+    """Return the seconds per forward pass, and per point in addition, measured on a few points."""
 
     def fastest(count: int) -> float:
         some, spent = take(inputs, slice(0, count), n), []
@@ -100,8 +100,8 @@ class Section:
     """What one section shows of one run.
 
     Attributes:
-        about: What the page's script has to know, as JSON has it.
-        arrays: name -> (numbers, type as of `Pack.add`).
+        about: What the page's script needs, ready for JSON.
+        arrays: name -> (numbers, type as for `Pack.add`).
         html: What stands above the figure, or instead of one.
         below: What stands below it.
     """
@@ -113,14 +113,14 @@ class Section:
 
 
 def some(steps: Sequence[Any], most: int) -> list[Any]:
-    """Return so many of some steps or layers, the first and the last among them; none where it cannot be two."""
+    """Return at most `most` of some steps or layers, evenly chosen with the first and the last; none if `most` < 2."""
     if most < 2:
         return []
     return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
 
 
 def affordable(trained: Trained, passes: float, most: int, fewest: int) -> int:
-    """Return on how many points a section may run the network so many times.
+    """Return the number of points for which a section has time to run the network `passes` times.
 
     Raises:
         InputError: If that is too few to say anything.
