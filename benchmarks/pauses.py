@@ -1,7 +1,7 @@
 """What a pause before a measurement costs two threads: ours, and two of a plain loop that shares nothing.
 
 After a pause some machines run both threads on one core for a while. What the plain loop loses there, every program
-loses.
+loses; a spectrum, whose threads meet a few times, loses more.
 
 Run: python benchmarks/pauses.py
 """
@@ -43,7 +43,7 @@ x, labels = torch.randn(5000, 64) / 8, torch.arange(5000) % 10
 cutoffs = np.geomspace(0.01, 100, 50)
 pool = ThreadPoolExecutor(2)
 calls: dict[str, Callable[[], object]] = {
-    "bare product, 5,000 x 64": lambda: x @ x.T,
+    "bare product, 5,000 x 64": lambda: x.numpy() @ x.numpy().T,
     "spectrum, 5,000 x 64": lambda: spectrum(x, labels, cutoffs, engine="cpu"),
     "plain loop, one thread": lambda: loop(4_000_000),
     "plain loop, as long on each of two": lambda: list(pool.map(loop, [4_000_000] * 2)),
