@@ -15,7 +15,7 @@ from torch import Tensor
 from layerfreq.data.targets import Targets
 from layerfreq.errors import Code
 
-LAUNCHED = 1 << 24  # numbers taken at a time on an accelerator, where each piece costs a dozen launches
+LAUNCHED = 1 << 24  # numbers taken at a time on an accelerator, since each piece costs a dozen launches
 FEWEST = 16  # filter centres at a time, below which running out of memory is an error
 
 
@@ -74,7 +74,7 @@ class Points:
 
 
 def piece(device: torch.device, on_host: int) -> int:
-    """Return how many numbers to take at a time: so many on the CPU, and elsewhere enough to be worth the launches."""
+    """Return how many numbers to take at a time: `on_host` on the CPU, more on accelerators."""
     return on_host if device.type == "cpu" else LAUNCHED
 
 
@@ -93,8 +93,8 @@ class RowCurves:
         energy: (r, m) |y_i^low|^2.
         slope: (r, m) its derivative with respect to 1/delta.
         self_weight: (r, m) sum_j w_ij^2, with w_ij = G_ij / sum_j G_ij.
-        by_column: Where `targets.sketch` is set, (4, m, c) what each target column has of `energy` and of `slope`, the
-            energy of what the filter takes away from it, and what it keeps, summed over these centres; else None.
+        by_column: (4, m, c), if `targets.sketch` is set: each target column's part of `energy` and of `slope`, the
+            energy that the filter takes away from it, and what it keeps, summed over these centres; else None.
     """
 
     rows: Int64[Tensor, " r"]
@@ -126,13 +126,13 @@ class Engine(ABC, Generic[Rows, Columns]):
 
     @classmethod
     def bytes_each(cls, itemsize: int) -> int:
-        """Bytes that a number takes in a filter centre or a column: as it came (itemsize) and prepared."""
+        """Return the bytes that a number of a filter centre or a column takes: as it came (itemsize) and prepared."""
         return itemsize + 8
 
     @property
     @abstractmethod
     def height(self) -> int:
-        """How many filter centres it takes at a time."""
+        """Number of filter centres that the engine takes at a time."""
 
     @abstractmethod
     def begin(self, index: Int64[Tensor, " r"]) -> Rows:

@@ -1,7 +1,7 @@
-"""Filter centres whose distances to all points are known, from one look at wide features.
+"""Filter centres whose distances to all points are known, from one pass over wide features.
 
-The features may be held, or pass by once, as a network computes them: then nothing of them is kept where one batch has
-all points (`seen`), and else the filter centres' alone, which are run before the other points (`in_pieces`).
+The features may be held, or pass by once, as a network computes them. Then nothing of them is kept if one batch has all
+points (`seen`); otherwise only those of the filter centres, which are run before the other points (`in_pieces`).
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from layerfreq.network.cuts import Cut
 from layerfreq.network.extract import run_through
 from layerfreq.network.pieces import Held, Pieces
 
-# Bytes of a layer's features in a batch, if its size is ours to choose: beyond 32 MiB the C library gives memory back
-# and asks for it anew at every layer, and to touch it for the first time takes as long as a convolution.
+# Bytes of a layer's features in a batch whose size we choose. Beyond 32 MiB, the C library returns memory and asks for
+# it anew at every layer, and touching it for the first time takes as long as a convolution.
 PIECE = 1 << 24
-DRIFT = 1e-4  # by which a point's features may depend on the batch it is in, where batches are not as they came
+DRIFT = 1e-4  # by which a point's features may depend on its batch, if batches are not those of the user
 
 
 class Known:
-    """Does what `Meeting` does, where distances are known.
+    """Does what `Meeting` does, for known distances.
 
     Args:
-        distances: Distances of the filter centres, and of the few points that say how far apart points are.
+        distances: Distances of the filter centres, and of the few points that the default grid depends on.
         targets: The targets of all points.
         centres: The filter centres.
     """
@@ -66,12 +66,12 @@ class Known:
         room: int | None,
         own_grid: bool,
     ) -> Known | None:
-        """Look at the features that a source holds; None if another way is quicker, or this one does not do.
+        """Find the distances of the features that a source holds; None if that is not possible, or not quicker.
 
         Args:
             source: Source of the features.
             make_engine: The engine asked for.
-            targets: As of the class.
+            targets: The targets of all points.
             scale: As in `look`.
             centres: The filter centres.
             room: Bytes, as for `Meeting`.
@@ -106,11 +106,11 @@ class Known:
 
 
 class Seen(Source):
-    """Features that are gone, of which the distances are left.
+    """Features that have passed by, of which only distances are kept.
 
     Attributes:
         distances: scale -> distances.
-        width: How many features there were.
+        width: Number of features.
     """
 
     def __init__(self, distances: Mapping[Scale, Distances]) -> None:
@@ -119,7 +119,7 @@ class Seen(Source):
         self.distances, self.width = distances, one.points.features.shape[1]
 
     def visit(self, see: See) -> None:
-        """Not possible any more."""
+        """Raise, since the features are gone."""
         raise RuntimeError("the features have passed by, and only their distances were kept")
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class Seen(Source):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is left."""
+        """Bytes of the distances."""
         return sum(one.squared.nbytes for one in self.distances.values())
 
 
@@ -145,23 +145,23 @@ def seen(
     seed: int = 0,
     group: Any = None,
 ) -> Seen | None:
-    """Look at all points' features while a network computes them.
+    """Find the distances of all points while a network computes their features.
 
     Args:
         features: (n, d) of all points; nothing of them is kept.
         targets: Targets of the points, as for `spectrum`; None if they are not known yet.
-        scales: At which to measure.
+        scales: Scales at which to measure.
         inv_delta: As for `spectrum`, like all that follows.
 
     Returns:
-        What `measure_source` takes for them; None if they have to be held, also where they are bad input, of which
-        one is told when they are measured.
+        A source for `measure_source`; None if the features have to be held, or are bad input, which is reported when
+        they are measured.
     """
     n, d = features.shape
     given = group is None and rtol is None and torch.device(device or "cpu").type == "cpu"
     if not given or (rows is not None and targets is None) or not can_look(features, rows or n, None):
         return None
-    with torch.no_grad(), torch._C.DisableTorchFunction(), own_settings():  # nor does a model's tracer see this
+    with torch.no_grad(), torch._C.DisableTorchFunction(), own_settings():  # hidden from the tracing of a model
         cutoffs = USUAL if inv_delta is None else len(inv_delta)
         if pick_engine(engine, features.device, n, d, cutoffs)[1] is not Cpu:
             return None
@@ -183,7 +183,7 @@ def seen(
 
 
 def _centres(features: Tensor, centres: Tensor, *, own_grid: bool) -> Tensor:
-    """Return the filter centres, and the few points that an own grid asks for, in order."""
+    """Return the filter centres, and the few points that the default grid depends on, in order."""
     few = a_few(len(features), features, centres) if own_grid else centres[:0]
     return torch.unique(torch.cat([centres, few]))
 
@@ -202,17 +202,17 @@ def in_pieces(
 
     Args:
         model: The model, unwrapped.
-        inputs: As of `layer_features`.
+        inputs: As for `layer_features`.
         targets: In the shape of the inputs, or None.
         cuts: The layers.
-        scale: At which to measure.
+        scale: Scale at which to measure.
         budget: Bytes for features.
         changing: Layers whose features were found to depend on which points a batch has; added to.
         options: Options of `spectrum`, checked.
 
     Returns:
-        Layers, their features or what was seen of them, and targets in the order of these. Layers that are left out are
-        to be measured in another way: also where something is wrong, which is told there.
+        Layers, their features or the distances kept of them, and targets in the same order. Layers that are left out
+        have to be measured in another way, which also reports what is wrong with them.
     """
     drawn = isinstance(options.get("rows"), int) and options.get("group") is None and scale != "maxabs"
     here = {torch.device(options.get("device") or "cpu").type, device_of(model).type} == {"cpu"}
@@ -220,7 +220,7 @@ def in_pieces(
     if not drawn or not here or read or not changing.isdisjoint(cut.name for cut in cuts):
         return
     widest = max(cut.each for cut in cuts) if cuts else 0
-    if widest < WIDE * 4 or sharded_modules(model):  # of float32; whose ranks run alike
+    if widest < WIDE * 4 or sharded_modules(model):  # bytes of float32; ranks of a sharded model have to run alike
         return
     try:
         points = Pieces.of(model, inputs, targets, budget // 4, max(FEWEST, PIECE // widest))
@@ -234,7 +234,7 @@ def in_pieces(
             takers = {cut.name: Passing(index, points.n) if cut.name in wide else Held(points.n) for cut in some}
         try:
             _pass_by(model, inputs, points, some, index, takers)
-        except Exception as error:  # whatever a model raises that does not run on these points together
+        except Exception as error:  # a model that does not run on these points together may raise anything
             changing.update(() if out_of_memory(error) else takers)
             return
         if any(one.drift > DRIFT for one in takers.values()):
@@ -250,7 +250,7 @@ def in_pieces(
 
 @own_settings()
 def _drawn(points: Pieces, options: Mapping[str, Any]) -> Tensor | None:
-    """Return the filter centres, and those an own grid asks for, in order; None if they are most of the points."""
+    """Return the filter centres, and points for the default grid, in order; None if they are most of the points."""
     n, rows, seed = points.n, options["rows"], options.get("seed", 0)
     y = prepare_targets(read_targets(points.targets, n), Shards(count=n), center=options.get("center"), seed=seed)
     index = _centres(torch.empty(n, 0), draw(y, n, rows, None, seed).order, own_grid=options.get("inv_delta") is None)
@@ -260,7 +260,7 @@ def _drawn(points: Pieces, options: Mapping[str, Any]) -> Tensor | None:
 def _lots(
     cuts: Sequence[Cut], n: int, index: Tensor, budget: int, options: Mapping[str, Any]
 ) -> Iterator[tuple[list[Cut], set[str]]]:
-    """Iterate over layers for which one pass has room, with the names of those that are wide."""
+    """Iterate over groups of layers for which one pass has room, with the names of those that are wide."""
     grid, pairs, cpu = options.get("inv_delta"), len(index) * n, torch.device("cpu")
     cutoffs, engine = USUAL if grid is None else len(grid), options.get("engine", "auto")
     wide = {c.name for c in cuts if c.each >= WIDE * 4 and pick_engine(engine, cpu, n, c.each // 8, cutoffs)[1] is Cpu}
@@ -276,7 +276,7 @@ def _lots(
 
 
 class _Depends(Exception):
-    """Features depend on what else is in a batch, so that the rest of the pass would be for nothing."""
+    """Features depend on what else is in a batch, so the rest of the pass would be useless."""
 
 
 def _pass_by(

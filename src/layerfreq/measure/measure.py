@@ -105,9 +105,9 @@ def measure(
     told: set[str] | None = None,
     **options: Any,
 ) -> Spectrum:
-    """Do the work of `spectrum`, within a budget: copies of features get `room` bytes, where they are not spread.
+    """Do the work of `spectrum` within a budget: copies of features get `room` bytes, if there is one process.
 
-    `told` has the warnings that somebody who measures again and again has had, and gets those that are given.
+    `told` holds the kinds of warning that were given before, and gets those that are given now.
     """
     shards, options = Shards(group), {**DEFAULTS, **options}
     with shards.together():
@@ -145,18 +145,18 @@ def measure_source(
         inv_delta: As for `spectrum`, like all that is not named here.
         room: Bytes for copies of features.
         told: As for `measure`.
-        width: Number of features, where it is known before they pass by.
+        width: Number of features, if it is known before they pass by.
     """
     shards, grid = source.shards, None if inv_delta is None else as_cutoffs(inv_delta)
     y = prepare_targets(read_targets(targets, shards.counts[shards.rank]), shards, center=center, seed=seed)
     name, make_engine = pick_engine(engine, source.device, shards.n, width, USUAL if grid is None else len(grid))
     chosen = draw(y, shards.n, rows, rtol, seed)
     with torch.no_grad(), enough_memory(shards.n, width):
-        # The first centres and the number of cutoffs tell how the points are best held; the points tell the unit, and
-        # that the grid, where none was given: only then can sums begin.
+        # How the points are held depends on the first centres and the number of cutoffs; the unit on the points; and
+        # the default grid on the unit. Sums begin after all of these.
         first, cutoffs = next(chosen.batches()), None if grid is None else len(grid)
         known = None
-        if rtol is None:  # else the centres are not known before
+        if rtol is None:  # with rtol, the centres are not known before
             known = Known.of(source, make_engine, y, as_scale(scale), first, room=room, own_grid=grid is None)
         meeting = known or Meeting(source, make_engine, y, as_scale(scale), room=room, first=first, cutoffs=cutoffs)
         unit = Unit.of(meeting.points, scale)
@@ -171,7 +171,7 @@ def measure_source(
 
 
 def _spectrum(found: dict[str, Any], y: Targets, unit: Unit, points: Points, **about: Any) -> Spectrum:
-    """Return what was found of some targets as a spectrum."""
+    """Return the curves of some targets as a spectrum."""
     return Spectrum(
         lfr=found["lfr"],
         rdf=np.clip(unit.per_cutoff(found["slope"]), -1e300, 1e300),
@@ -259,7 +259,7 @@ def _met(meeting: Meeting | Known, chosen: Draw, targets: Targets, cutoffs: int,
 
 
 def _warn(doubts: dict[str, str], told: set[str] | None) -> None:
-    """Give the warnings that have not been given, and note them."""
+    """Give the warnings that have not been given before, and add them to `told`."""
     told = set() if told is None else told
     for kind, message in doubts.items():
         if kind not in told:
@@ -270,7 +270,7 @@ def _warn(doubts: dict[str, str], told: set[str] | None) -> None:
 def _doubts(
     found: dict[str, Any], tally: Tally, targets: Targets, rows: int | None, rtol: float | None
 ) -> dict[str, str]:
-    """Say where an interval is not what was asked for, or rests on little: kind -> what is to be known."""
+    """Return kind -> warning, for intervals that are wider than was asked for, or not reliable."""
     doubts, n = {}, len(targets.energy)
     if rtol is not None and targets.sketch and np.any(found["stderr"] > rtol * np.maximum(found["lfr"], FAINT)):
         worst = float(np.max(found["stderr"] / np.maximum(found["lfr"], FAINT)))
@@ -283,12 +283,12 @@ def _doubts(
 
 @dataclass(frozen=True)
 class Unit:
-    """What a cutoff of the scaled points is worth on the axis that was asked for: the product of two factors.
+    """The factor from cutoffs of the scaled points to the axis that was asked for.
 
-    They are taken one after the other, since the square of a gain may overflow.
+    Its two factors are applied one after the other, since the square of a gain may overflow.
 
     Attributes:
-        factors: Whose product it is.
+        factors: The two factors.
         spread: mean |x - mean x|^2 of the features as they came; 0.0 at scale "maxabs".
     """
 
