@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import length_hint
@@ -26,7 +28,7 @@ from layerfreq.data.validation import drift
 from layerfreq.network.extract import Buffer, while_read
 from layerfreq.network.reading import Layout
 
-OFTEN = 64  # points after which at the latest one is run again, if batches are as small
+OFTEN = 64  # points for which one is run again
 
 
 @dataclass(frozen=True)
@@ -79,24 +81,31 @@ class Pieces:
     def beginning_with(self, first: Int64[Tensor, " r"]) -> Iterator[tuple[Any, Tensor]]:
         """Iterate over batches, inputs and their points' numbers, some points before all others.
 
-        One of the first batch comes a second time with the last batch, and with others before, so that its features
-        show whether they depend on what else is in a batch.
+        Some of these come a second time behind others, so that their features show whether they depend on what else is
+        in a batch: one for every `OFTEN` points, each a different one as long as there are any, evenly spread.
 
         Args:
             first: The numbers of these points.
         """
         others = torch.ones(self.n, dtype=torch.bool, device="cpu")
         others[first] = False
-        order, start, since = torch.cat([first, torch.nonzero(others)[:, 0]]), 0, 0
+        order, start, told = torch.cat([first, torch.nonzero(others)[:, 0]]), 0, 0
+        turns = itertools.cycle(_spread(len(first)))
         while start < self.n:
-            since += self.size
-            again = start >= len(first) and (since >= OFTEN or start + self.size >= self.n)
-            stop = start + max(1, self.size - again)
-            piece = order[start:stop]
-            if again:
-                piece, since = torch.cat([piece, order[[start % min(len(first), self.size)]]]), 0
+            again, end = 0, min(start + self.size, self.n)
+            if start >= len(first):  # before, one of them might meet itself
+                due = max(end // OFTEN - told, int(end == self.n))
+                again = min(due, max(1, self.size // 2), len(first))
+            stop = min(end, start + max(1, self.size - again))
+            piece = torch.cat([order[start:stop], first[[*itertools.islice(turns, again)]]])
             yield take(self.inputs, piece, self.n), piece
-            start = stop
+            start, told = stop, told + again
+
+
+def _spread(n: int) -> list[int]:
+    """Return 0 .. n - 1 in an order of which every beginning is spread evenly: in steps of the golden section."""
+    step = next(k for k in range(max(1, round(0.618 * n)), 2 * n + 1) if math.gcd(k, n) == 1)
+    return [i * step % n for i in range(n)]
 
 
 class Held:
