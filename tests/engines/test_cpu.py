@@ -136,8 +136,22 @@ def test_parts_cover_all_rows_once_and_fairly(monkeypatch, count, n):
     for even in (1, 2):
         found = parts(n, 1000, even)
         assert [i for part in found for i in range(n)[part]] == list(range(n))
-        assert len(found) % (even * count) == 0
+        assert len(found) % (even * count) == 0 or len(found) == max(1, n // even * even)
+        assert all(p.start < p.stop for p in found)
         assert max(p.stop - p.start for p in found) <= min(1000, n // len(found) + 1)
+
+
+@pytest.mark.filterwarnings("ignore:rows=2")
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize("targets", ["classes", "vectors", "many classes"])
+def test_there_may_be_more_threads_than_points(monkeypatch, targets, rows):
+    monkeypatch.setattr("layerfreq.engines.threads.SMALL", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    for n in (2, 3, 7, 9):
+        x, y = cloud(n, 5, n if targets == "many classes" else 2)
+        y = x[:, :3] if targets == "vectors" else y
+        s, exact = (spectrum(x, y, [0.01, 0.1, 1], rows=rows, engine=engine) for engine in ("cpu", "reference"))
+        np.testing.assert_allclose(s.lfr, exact.lfr, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("error")

@@ -111,14 +111,17 @@ def in_turn(meet: Callable[[tuple[int, int]], None], pairs: list[tuple[int, int]
 def parts(n: int, most: int, even: int = 1, count: int | None = None) -> list[slice]:
     """Cut n rows in equal parts of at most `most`, so many that every thread has as many of them as the others.
 
+    None is empty, so that few rows are fewer parts; no rows are one.
+
     Args:
         n: Number of rows.
         most: Rows of a part.
-        even: The number of parts is a multiple of this, too.
+        even: The number of parts is a multiple of this, too, or one.
         count: Threads; None for as many as PyTorch uses.
     """
     count = max(1, torch.get_num_threads() if count is None else count) * even
     count *= max(1, -(-n // (count * most)))
+    count = max(1, min(count, n // even * even))
     edges = [n * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
