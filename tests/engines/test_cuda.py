@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from tests.helpers.points import points_of
 from tests.helpers.refusals import Code, refuses
 
 GPU = torch.cuda.is_available()
-cuda = sys.modules["layerfreq.engines.cuda.engine"]
+cuda, device = (sys.modules[f"layerfreq.engines.cuda.{name}"] for name in ("engine", "device"))
 needs_triton, needs_gpu = pytest.mark.needs("triton"), pytest.mark.needs("a GPU")
 DEVICE = "cuda" if GPU else "cpu"
 CUTOFFS = np.geomspace(0.05, 2, 6)
@@ -116,23 +118,35 @@ def test_matrix_mode_is_never_plain_tf32():
     assert len([p for p in products if "MATRIX_MODE" in p]) == 1
     assert len([p for p in products if "MATRIX_MODE" not in p]) == 3  # of float16
     assert "input_precision=MATRIX_MODE" in (folder / "triton_kernels.py").read_text()
-    assert 'self._mode = "ieee"' in (folder / "engine.py").read_text()
+    assert [cuda.matrix_mode(of) for of in ((7, 5), (8, 0), (9, 0), (12, 0))] == ["ieee", *["tf32x3"] * 3]
+
+
+def compiled(folder, *arguments):
+    """Return what `compile_kernel.py` prints, as numbers."""
+    code = Path(__file__).parent / "compile_kernel.py"
+    env = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(folder)}
+    command = [sys.executable, "-W", "error::UserWarning:triton", code, *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [list(map(int, line.split())) for line in done.stdout.splitlines()]
+
+
+ROOM = {75: 64, 86: 99, 90: 227, 100: 227}  # KiB of shared memory that a program may have, from Turing to Blackwell
 
 
 @needs_triton
 @pytest.mark.parametrize("halved", [False, True])
 def test_kernel_compiles_without_spilling(tmp_path, halved):
-    """For an H100, with no GPU: three matrix instructions a step, powers by the special unit, no stack in use."""
-    code = Path(__file__).parent / "compile_for_hopper.py"
-    env = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, code, *["halves"] * halved]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    products, conversions, powers, stack = map(int, done.stdout.split())
-    assert products == 3 * cuda.BLOCK_K // (16 if halved else 8)
-    assert (conversions > 0) is not halved
-    assert powers > 0
-    assert stack == 0
+    """With no GPU: three matrix instructions a step, powers by the special unit, no stack in use, room for all."""
+    room = {90: ROOM[90]} if halved else ROOM
+    found = compiled(tmp_path, *map(str, room), *["halves"] * halved)
+    for (arch, most), (products, conversions, powers, stack, shared) in zip(room.items(), found, strict=True):
+        assert arch != 90 or products == 3 * cuda.BLOCK_K // (16 if halved else 8)
+        assert (products > 0) == (arch >= 80), arch
+        assert (conversions > 0) == (arch >= 80 and not halved), arch
+        assert powers > 0
+        assert stack == 0, arch
+        assert shared <= most << 10, arch
 
 
 @needs_triton
@@ -225,8 +239,60 @@ def test_halves_and_groups_of_blocks(monkeypatch, vectors):
 def test_auto_takes_it_where_it_is_known_to_pay(monkeypatch, n, capability, amd, triton, name):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.version, "hip", amd)
-    monkeypatch.setattr(cuda, "find_spec", lambda _: triton or None)
+    monkeypatch.setattr(device, "find_spec", lambda _: triton or None)
+    monkeypatch.setattr(device, "why_not", lambda _: None)
     assert pick_engine("auto", torch.device("cuda"), n)[0] == name
+
+
+@needs_triton
+def test_where_triton_fails_auto_says_so_once_and_does_without(monkeypatch, recwarn):
+    """As in containers without a C compiler: Triton compiles a library at its first use."""
+    device._tell.cache_clear()
+    tried = []
+
+    def fail(*_, **__):
+        tried.append(1)
+        raise RuntimeError("Failed to find C compiler.\nMore lines")
+
+    kernels = SimpleNamespace(write_one={(1,): fail}, add_exponentials=None)
+    monkeypatch.setitem(sys.modules, "layerfreq.engines.cuda.triton_kernels", kernels)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(cuda, "check_device", lambda _: False)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **how: empty(*shape, **{**how, "device": "cpu"}))
+    for _ in range(2):
+        assert pick_engine("auto", torch.device("cuda"), 2000)[0] == "blocked"
+    (warning,) = recwarn.list
+    assert "(Failed to find C compiler.)" in str(warning.message)
+    assert warning.filename == __file__
+    with refuses("engine", Code.FAILED, "C compiler", "'blocked'"):
+        spectrum(*cloud(20, 3, 2), engine="cuda")
+    # What runs once is not tried again.
+    kernels.write_one = {(1,): lambda *_, **__: tried.append(2)}
+    monkeypatch.setattr(device, "_ready", set())
+    for _ in range(2):
+        assert pick_engine("auto", torch.device("cuda"), 2000)[0] == "cuda"
+    assert tried.count(2) == 1
+
+
+@needs_triton
+@pytest.mark.parametrize("full", [False, True])
+def test_a_kernel_that_does_not_fit_is_one_line(monkeypatch, full):
+    """Triton's own errors are; where memory is short, fewer centres at a time are tried, and what is told is memory."""
+    from triton.runtime.errors import OutOfResources
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    error = RuntimeError("Triton Error [CUDA]: out of memory") if full else OutOfResources(99, 64, "shared memory")
+
+    def launch(*_):
+        raise error
+
+    monkeypatch.setattr(cuda.Cuda, "_launch", launch)
+    with refuses("engine", Code.MEMORY if full else Code.FAILED, "memory", "fewer" if full else "'blocked'"):
+        spectrum(*cloud(20, 3, 2), engine="cuda", device=DEVICE)
 
 
 def test_features_on_the_cpu(monkeypatch):

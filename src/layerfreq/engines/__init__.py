@@ -9,7 +9,8 @@ import torch
 from layerfreq.engines.base import Engine, Points, RowCurves, enough_memory
 from layerfreq.engines.blocked import Blocked
 from layerfreq.engines.cpu.engine import Cpu
-from layerfreq.engines.cuda.engine import Cuda, can_run
+from layerfreq.engines.cuda.device import can_run
+from layerfreq.engines.cuda.engine import Cuda
 from layerfreq.engines.reference import Reference
 from layerfreq.engines.statistics import read_points
 from layerfreq.errors import unknown

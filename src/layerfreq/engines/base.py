@@ -197,5 +197,6 @@ def enough_memory(n: int, d: int) -> Iterator[None]:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out: NumPy's, an accelerator's, or the CPU allocator's."""
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or "allocate memory" in str(error) or "not enough memory" in str(error)
+    # The last two: of CUDA and of Triton, where they allocate beside PyTorch; of cuBLAS and other libraries.
+    said = "allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED"
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)

@@ -14,7 +14,7 @@ from torch import Tensor
 from layerfreq.data.distributed import Shards
 from layerfreq.data.validation import as_cutoffs, as_scale
 from layerfreq.engines import pick_engine
-from layerfreq.engines.cuda.engine import check_device
+from layerfreq.engines.cuda.device import check_device
 from layerfreq.errors import InputError, first_line, is_not, shown, together, unknown
 
 OPTIONS = ("inv_delta", "scale", "center", "rows", "rtol", "engine", "device", "seed", "group")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +13,10 @@ from torch import Tensor
 
 from layerfreq.data.targets import Targets
 from layerfreq.engines.base import LAUNCHED, Engine, Points, RowCurves, chunks
+from layerfreq.engines.cuda.device import check_device, fails, why_not
 from layerfreq.engines.cuda.exponentials import CHAIN, Ladder, ladder
 from layerfreq.engines.reference import Sums
-from layerfreq.errors import Code
+from layerfreq.errors import first_line
 from layerfreq.extras import needs
 
 MATRIX_MODE = "tf32x3"  # three TF32 products make one of float32's accuracy; "ieee" before Ampere
@@ -116,12 +115,14 @@ class Cuda(Engine[Rows, Columns]):
         super().__init__(points, targets, inv_delta)
         self._interpreted = interpreted = check_device(points.features.device)
         needs("triton", "layerfreq[cuda]", "engine")
+        if not interpreted and (reason := why_not(points.features.device)):
+            raise fails(reason)
         from layerfreq.engines.cuda.triton_kernels import add_exponentials
 
         self._add_exponentials: Any = add_exponentials
         self._mode = MATRIX_MODE
-        if not interpreted and torch.cuda.get_device_capability(points.features.device) < (8, 0):
-            self._mode = "ieee"
+        if not interpreted:
+            self._mode = matrix_mode(torch.cuda.get_device_capability(points.features.device))
         self._direct = points.features.shape[1] <= DIRECT
 
     @property
@@ -239,7 +240,12 @@ class Cuda(Engine[Rows, Columns]):
         each = -(-tiles // max(1, min(tiles, PROGRAMS // blocks)))
         group = GROUP or blocks
         with nullcontext() if self._interpreted else torch.cuda.device(self._device):
-            self._launch(rows, columns, own, (group, -(-tiles // each), blocks // group), each)
+            try:
+                self._launch(rows, columns, own, (group, -(-tiles // each), blocks // group), each)
+            except Exception as error:
+                if not type(error).__module__.startswith("triton"):
+                    raise
+                raise fails(first_line(error)) from None
         # Sums of one and of D follow from sums of x and |x|^2; a point's distance to itself is zero.
         d = columns.moments.shape[1] - 2
         first, second, count = columns.moments.split([d, 1, 1], dim=1)
@@ -282,8 +288,7 @@ class Cuda(Engine[Rows, Columns]):
             DIRECT=self._direct,
             HALVES=HALVES,
             MATRIX_MODE=self._mode,
-            num_warps=WARPS,
-            num_stages=STAGES,
+            **compiling(),
         )
 
     def finish(self, rows: Rows) -> RowCurves:
@@ -307,23 +312,15 @@ class Cuda(Engine[Rows, Columns]):
         return RowCurves(index, energy, slope, self_weight, torch.stack(columns).sum(dim=0) if columns else None)
 
 
-def check_device(device: torch.device) -> bool:
-    """Return whether kernels are interpreted, as Triton does on any device where TRITON_INTERPRET=1.
-
-    Raises:
-        InputError: If they are not, and features are on another device than a CUDA one.
-    """
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if device.type != "cuda" and not interpreted:
-        raise Code.UNSUPPORTED("engine: 'cuda' needs features on a CUDA device; pass device='cuda'")
-    return interpreted
+def compiling() -> dict[str, Any]:
+    """Return the options with which the kernel is compiled."""
+    # Where fused operations are left to Triton's default, 3.9 warns, and 3.10 is slower.
+    return {"num_warps": WARPS, "num_stages": STAGES, "enable_fp_fusion": True}
 
 
-def can_run(device: torch.device) -> bool:
-    """Return whether this engine runs, as it was measured, on a device: an NVIDIA GPU from Ampere on, with Triton."""
-    if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
-        return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+def matrix_mode(capability: tuple[int, int]) -> str:
+    """Return how products are taken on GPUs of a compute capability."""
+    return MATRIX_MODE if capability >= (8, 0) else "ieee"
 
 
 def _halved(x: Float32[Tensor, "d k"]) -> tuple[Float16[Tensor, "d 2 k"], Float32[Tensor, " k"]]:
