@@ -83,7 +83,7 @@ class Probe:
         options: Options of `spectrum`, but for the scale.
         error: Options of `error_spectrum`, or None if it is not asked for.
         wanted: Name -> what is measured instead of the labels, as from `as_wanted`; None if they are.
-        told: Which warnings of drawn rows or sketches were given: each comes once, however often is measured.
+        told: Which warnings of drawn rows, sketches or rounding were given: each once, however often is measured.
         whole: Whether the model runs on batches only as they come.
         changing: Layers whose features were found to depend on which points a batch has.
     """
@@ -254,7 +254,8 @@ class Probe:
         """Measure a layer whose features are held, or were looked at, for all targets."""
         name = cut.name
         now.on_layer(name)
-        ours = {**_for_layer(cut, len(one), _at_home(now.model, one, self.options)), "room": room, "told": self.told}
+        ours = {**_for_layer(cut, len(one), _at_home(now.model, one, self.options)), "room": room}
+        ours |= {"told": self.told, "layer": name}
         find: Any = measure
         if isinstance(one, Seen):
             find = partial(measure_source, width=one.width)
@@ -274,9 +275,7 @@ class Probe:
         if any(options.get(name) is not None for name in ("group", "rows", "rtol")):
             return {}
         found: dict[Any, list[Spectrum]] = {}
-        options = {
-            name: value for name, value in options.items() if name not in ("group", "rows", "rtol", "told", "seed")
-        }
+        options = {name: value for name, value in options.items() if name not in ("group", "rows", "rtol", "seed")}
         for lot in lots(each):
             with suppress(InputError):
                 measured = [measure_several(features, lot, scale=s, **options) for s in self.scales]
@@ -313,7 +312,7 @@ class Probe:
                 ours = _for_layer(cut, len(labels), self.options)
                 there = ("device", "group")  # the source knows them
                 ours = {name: value for name, value in ours.items() if name not in there}
-                ours |= {"room": now.budget, "told": self.told}
+                ours |= {"room": now.budget, "told": self.told, "layer": cut.name}
                 yield target, cut.name, [measure_source(source, labels, scale=s, **ours) for s in self.scales]
 
 

@@ -88,6 +88,19 @@ def test_narrow_features_travel_as_they_are(ranks, dtype):
         np.testing.assert_allclose(each.lfr, one.lfr, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:features. they differ by little more than the rounding")
+def test_features_of_rounding_alone_are_so_on_every_rank(ranks):
+    size, call = ranks
+    x, y = data()
+    for units, apart in ((1, 1), (10, N)):
+        near = (1 + 1e-6 / units * (x - x.mean(dim=0)) / 3).float()  # which is eight spacings, and one
+        one = spectrum(near, y, engine="blocked")
+        assert one.coincident >= apart
+        for each in call(measure, *((a, b, {"engine": "blocked"}) for a, b in parts(size, near, y))):
+            assert each.coincident == one.coincident
+            assert each.median == (None if units == 10 else pytest.approx(one.median))
+
+
 def test_an_early_stop_is_the_same_on_all_ranks(ranks):
     size, call = ranks
     x, y = (torch.cat([part] * 10) for part in data())

@@ -13,8 +13,11 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from layerfreq.data.inputs import count, is_loader, tensors_of
+from layerfreq.data.source import InMemory
 from layerfreq.data.targets import as_numbers
-from layerfreq.errors import Code, InputError, none_given, not_finite, under, unsupported
+from layerfreq.data.validation import as_features
+from layerfreq.engines import read_points
+from layerfreq.errors import Code, InputError, blame, none_given, not_finite, under, unsupported
 from layerfreq.isolation.memory import free_memory
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut
@@ -28,7 +31,6 @@ from layerfreq.relearn.predictors import constant_loss
 from layerfreq.trace.trace import trace
 
 INPUTS = "inputs"  # the name of cut 0
-ROUNDING = 2  # units of roundoff, by which equal points may differ
 LEAST = 30  # inputs, below which a third held out says nothing
 
 
@@ -105,15 +107,14 @@ def see(model: nn.Module, inputs: Any, targets: Any, cuts: Sequence[Cut], *, own
         raise not_finite("inputs", wrong, len(y))
     scores = seen.scores(y) if own else np.zeros(len(y))
     found = {**first, **{cut.name: features[cut.name].cpu() for cut in cuts}}
-    return Points({name: _told(one) for name, one in found.items()}, y, scores, groups, seen.batch)
+    return Points({name: _told(name, one) for name, one in found.items()}, y, scores, groups, seen.batch)
 
 
-def _told(features: Tensor) -> Tensor:
-    """Return features as they are; all zero where they differ by no more than rounding, of which heads make much."""
-    spread, middle = torch.std_mean(features.float(), dim=0, correction=0)
-    size = (spread.square() + middle.square()).sum().sqrt()
-    apart = float(torch.linalg.vector_norm(spread)) > ROUNDING * torch.finfo(features.dtype).eps * float(size)
-    return features if apart else torch.zeros_like(features)
+def _told(name: str, features: Tensor) -> Tensor:
+    """Return features as they are; all zero where they differ by their rounding alone, of which heads make much."""
+    with blame(name):
+        points = read_points(InMemory(as_features(features)))
+    return torch.zeros_like(features) if points.rounded else features
 
 
 def see_other(model: nn.Module, transfer: Any, cuts: Sequence[Cut]) -> Points:

@@ -36,6 +36,7 @@ class Points:
         first: Index of the first of these points among all points, if they are a part of them.
         index: (n,) the index of each among all points, if they are not consecutive.
         coincident: Mean number of points at a point's place, itself included.
+        rounded: Whether they differ by the rounding of their dtype alone, as in `rounding.rounded`.
     """
 
     features: Tensor
@@ -46,6 +47,7 @@ class Points:
     first: int = 0
     index: Tensor | None = None
     coincident: float = 1.0
+    rounded: bool = False
 
     def numbers(self, at: Tensor) -> Tensor:
         """Return the indices that some of these points have among all points, on the CPU."""

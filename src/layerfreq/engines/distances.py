@@ -7,7 +7,7 @@ large as the features is copied. All that the engine needs of wide features, as 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from layerfreq.data.distributed import Shards
 from layerfreq.data.validation import Scale
 from layerfreq.engines.base import Points
 from layerfreq.engines.coincidence import coincident
+from layerfreq.engines.rounding import rounded, squares_of
 from layerfreq.engines.statistics import gains
 from layerfreq.engines.threads import hands, parts, threads
 
@@ -170,7 +171,8 @@ def _scaled(
         math.sqrt(float(sizes.max())),
         coincident=coincident(features, torch.from_numpy(sizes), Shards(count=len(features))),
     )
-    return Distances(points, index, squared)
+    alone = rounded(points, len(features), lambda points: squares_of(replace(points, features=features)))
+    return Distances(replace(points, rounded=alone), index, squared)
 
 
 def unit_of(sizes: Float64[np.ndarray, " n"]) -> float:

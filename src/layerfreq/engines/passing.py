@@ -8,6 +8,8 @@ cancels. The mean of all points, which their spread needs, follows from float64 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -17,6 +19,7 @@ from layerfreq.data.validation import drift
 from layerfreq.engines.base import Points
 from layerfreq.engines.coincidence import bits_of, mean_count, weights
 from layerfreq.engines.distances import CACHED, CLOSE, Distances, both_ways, differences, unit_of, within_range
+from layerfreq.engines.rounding import rounded, squares_of
 from layerfreq.engines.threads import hands, parts, threads
 from layerfreq.isolation.memory import reserve
 
@@ -55,8 +58,9 @@ class Passing:
         Raises:
             ValueError: If their width differs from that of points before.
         """
-        block = (block if block.dtype == torch.float64 else block.float()).contiguous()
+        kind, block = block.dtype, (block if block.dtype == torch.float64 else block.float()).contiguous()
         if self._met == 0:
+            self._dtype = kind
             self._rows = reserve(len(self._index), block.shape[1], block.dtype, block.device).numpy()
         if block.shape[1] != self._rows.shape[1]:
             raise ValueError("its width differs between batches")
@@ -83,13 +87,16 @@ class Passing:
             return None
         unit = unit_of(self._sizes)
         points = Points(
-            torch.from_numpy(self._rows[:0].copy()),
+            torch.empty(0, len(away), dtype=self._dtype),
             torch.from_numpy(self._shift + away),
             torch.full((len(away),), unit, dtype=torch.float64),
             spread * unit * unit,
             float(np.sqrt(self._sizes.max())) * unit,
             coincident=mean_count(self._prints),
         )
+        rows = replace(points, features=torch.from_numpy(self._rows))  # as good a sample of each feature as any
+        alone = rounded(points, len(self._rows), lambda _: squares_of(rows))
+        points = replace(points, rounded=alone)
         self._squared *= unit * unit
         return Distances(points, torch.from_numpy(self._index), self._squared)
 

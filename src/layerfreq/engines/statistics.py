@@ -14,6 +14,7 @@ from layerfreq.data.source import See, Source
 from layerfreq.data.validation import Scale, as_features
 from layerfreq.engines.base import Points, chunks, piece
 from layerfreq.engines.coincidence import coincident, fingerprints, mean_count
+from layerfreq.engines.rounding import rounded, squares_of
 from layerfreq.engines.threads import hands, parts, threads
 from layerfreq.errors import Code, InputError
 
@@ -26,7 +27,7 @@ OVERFLOW = "features: differences overflow float64; scale the features down"
 
 
 def read_points(source: Source, scale: Scale = "raw", *others: See) -> Points:
-    """Find the centre and the size of a source's features, in one pass over them.
+    """Find the centre and the size of a source's features, in one pass over them; two if they may be rounding alone.
 
     Args:
         source: Source of the features; the points of all its ranks are one set.
@@ -52,7 +53,19 @@ def read_points(source: Source, scale: Scale = "raw", *others: See) -> Points:
         raise Code.CONFLICT(
             f"inputs: {statistics.n} points in one pass, but {expected} targets; pass a fixed probe set"
         )
-    return statistics.points()
+    points, shards = statistics.points(), source.shards
+
+    def squares(points: Points) -> Tensor:
+        total = torch.zeros_like(points.shift)
+
+        def add(first: int, block: Tensor) -> None:
+            del first
+            total.add_(squares_of(replace(points, features=block)))
+
+        source.visit_own(add)
+        return shards.sum(total)
+
+    return replace(points, rounded=rounded(points, shards.n, squares))
 
 
 class Statistics:

@@ -15,6 +15,7 @@ from layerfreq.data.source import InMemory, OverRanks, Source
 from layerfreq.data.targets import Targets, prepare_targets, read_targets, side_by_side
 from layerfreq.data.validation import Curve, Scale, as_cutoffs, as_features, as_scale
 from layerfreq.engines import USUAL, Points, enough_memory, pick_engine
+from layerfreq.engines.rounding import rounding_alone
 from layerfreq.errors import InputError, warn_caller
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.bounds import within_bounds
@@ -103,11 +104,13 @@ def measure(
     group: Any = None,
     room: int | None = None,
     told: set[str] | None = None,
+    layer: str | None = None,
     **options: Any,
 ) -> Spectrum:
     """Do the work of `spectrum` within a budget: copies of features get `room` bytes, if there is one process.
 
-    `told` holds the kinds of warning that were given before, and gets those that are given now.
+    `told` holds the kinds of warning that were given before, and gets those that are given now. `layer` is where the
+    features come from, for warnings about it.
     """
     shards, options = Shards(group), {**DEFAULTS, **options}
     with shards.together():
@@ -118,7 +121,7 @@ def measure(
         grid = None if inv_delta is None else as_cutoffs(inv_delta)
     x, y = shards.meet(x, y, {**options, "inv_delta": None if grid is None else grid.tolist()})
     source = InMemory(x) if shards.alone else OverRanks(x, shards)
-    return measure_source(source, y, grid, room=room, told=told, width=x.shape[1], **options)
+    return measure_source(source, y, grid, room=room, told=told, layer=layer, width=x.shape[1], **options)
 
 
 @own_settings()
@@ -135,6 +138,7 @@ def measure_source(
     seed: int = 0,
     room: int | None = None,
     told: set[str] | None = None,
+    layer: str | None = None,
     width: int = 0,
 ) -> Spectrum:
     """Measure features wherever they come from.
@@ -145,6 +149,7 @@ def measure_source(
         inv_delta: As for `spectrum`, like all that is not named here.
         room: Bytes for copies of features.
         told: As for `measure`.
+        layer: As for `measure`.
         width: Number of features, if it is known before they pass by.
     """
     shards, grid = source.shards, None if inv_delta is None else as_cutoffs(inv_delta)
@@ -164,7 +169,8 @@ def measure_source(
         meeting.begin(torch.from_numpy(unit.scaled(grid)))
         tally = _met(meeting, chosen, y, len(grid), shards)
     found = within_bounds(tally.estimates(), y, tally.target, name)
-    _warn(_doubts(found, tally, y, rows, rtol), told)
+    doubts = {**_doubts(found, tally, y, rows, rtol), **_rounding(meeting.points, layer)}
+    _warn(doubts, told)
     return _spectrum(
         found, y, unit, meeting.points, inv_delta=grid, n=shards.n, rows=tally.rows, scale=scale, engine=name
     )
@@ -183,7 +189,7 @@ def _spectrum(found: dict[str, Any], y: Targets, unit: Unit, points: Points, **a
         spread=unit.spread,
         sketch=y.sketch,
         center=y.centered,
-        coincident=points.coincident,
+        coincident=float(len(y.energy)) if points.rounded else points.coincident,
         **about,
     )
 
@@ -199,6 +205,8 @@ def measure_several(
     engine: str = "auto",
     device: str | torch.device | None = None,
     room: int | None = None,
+    told: set[str] | None = None,
+    layer: str | None = None,
 ) -> dict[Any, Spectrum]:
     """Measure several targets over features that this process holds, every point a centre, in one run of an engine.
 
@@ -213,6 +221,8 @@ def measure_several(
         engine: As there.
         device: As there.
         room: Bytes for copies of features.
+        told: As for `measure`.
+        layer: As for `measure`.
 
     Raises:
         InputError: If one of the targets cannot be measured, or the features cannot.
@@ -243,6 +253,7 @@ def measure_several(
         curves = within_bounds(curves, y, float(y.energy.mean()), name)
         about = {"inv_delta": grid, "n": n, "rows": n, "scale": scale, "engine": name}
         found[target] = _spectrum(curves, y, unit, meeting.points, **about)
+    _warn(_rounding(meeting.points, layer), told)
     return found
 
 
@@ -279,6 +290,12 @@ def _doubts(
         remedy = f"rows={needed} or more" if needed < n else f"rows=None, for all {n} points"
         doubts["rows"] = f"rows={rows}: stderr is mostly of what so few cannot have met; pass {remedy}"
     return doubts
+
+
+def _rounding(points: Points, layer: str | None) -> dict[str, str]:
+    """Say where features differ by their rounding alone: kind -> what is to be known."""
+    where = "features" if layer is None else f"layer {layer!r}: features"
+    return {f"rounding {layer}": f"{where}: {rounding_alone(points.features.dtype)}"} if points.rounded else {}
 
 
 @dataclass(frozen=True)

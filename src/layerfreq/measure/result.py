@@ -49,7 +49,8 @@ class Spectrum(ReadOnly):
         engine: The engine that computed it.
         sketch: Number of random-sign sums that replaced the columns of wide targets, or None.
         center: Whether the mean target was subtracted first.
-        coincident: Mean number of points at a point's place, itself included; 1.0 if all are distinct.
+        coincident: Mean number of points at a point's place, itself included; 1.0 if all are distinct, n if only
+            the rounding of the features' dtype tells them apart.
 
     Examples:
         >>> x = torch.linspace(0, 1, 500)[:, None]
@@ -216,9 +217,9 @@ class Spectrum(ReadOnly):
         if "maxabs" in (scale, self.scale):
             why = f"{self.scale!r} cannot become {scale!r}, since 'maxabs' scales every dimension by itself"
             raise Code.UNSUPPORTED(f"scale: {why}; measure again with scale={scale!r}")
-        if self.coincident == self.n:  # all points are one: nothing depends on the axis
-            return replace(self, scale=scale)
         if not 1e-300 < self.spread < 1e300:
+            if self.coincident == self.n:  # all points are one: nothing depends on the axis
+                return replace(self, scale=scale)
             why = f"a spread of {self.spread:.3g} leads from {self.scale!r} to no {scale!r}"
             raise InputError(f"scale: {why}; measure again with scale={scale!r}")
         factor = self.spread if scale == "rms" else 1 / self.spread

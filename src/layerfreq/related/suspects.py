@@ -16,6 +16,7 @@ from layerfreq.data.source import InMemory
 from layerfreq.data.targets import read_targets
 from layerfreq.data.validation import Scale, as_cutoffs, as_features, as_scale
 from layerfreq.engines import Points, enough_memory, read_points
+from layerfreq.engines.rounding import rounding_alone
 from layerfreq.errors import Code
 from layerfreq.isolation.torch_settings import own_settings
 from layerfreq.measure.options import as_seed
@@ -163,6 +164,8 @@ def suspects(features: Any, targets: Any, inv_delta: Any = None, *, scale: Scale
         unit = {"raw": gain * gain, "rms": points.spread or 1.0, "maxabs": 1.0}[scale]
         if points.radius == 0 or points.coincident == len(x):
             raise Code.CONSTANT(f"features: all {len(x)} points are in one place; pass features that vary")
+        if points.rounded:
+            raise Code.CONSTANT(f"features: {rounding_alone(x.dtype)}")
         cutoff = _chosen(points, y, seed) if inv_delta is None else _given(inv_delta) / unit
         low, own, others = torch.empty_like(y), torch.empty(len(x)).double(), torch.empty(len(x)).double()
         for rows, squared in _distances(points, torch.arange(len(x))):
