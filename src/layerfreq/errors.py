@@ -191,7 +191,7 @@ _ARGUMENT = re.compile(rf"(?:(?:layer|probes){_PLACE}(?=[\w-]+{_PLACE}))?([\w-]+
 
 
 def under(error: InputError, place: str) -> InputError:
-    """Return the same error, of the same argument, with the place where it was met before its message."""
+    """Return the same error, about the same argument, with the place where it occurred before its message."""
     found = type(error)(f"{place}: {error}", error.code)
     found.argument, found.refused = error.argument or found.argument, error.refused
     return found
@@ -226,7 +226,7 @@ def not_finite(argument: str, bad: int, n: int) -> InputError:
 
 
 def wrong_length(argument: str, given: int | str, n: int, of: str = "inputs") -> InputError:
-    """Return the error for a number of entries (or what is said of it) that is not that of something else."""
+    """Return the error for a number of entries (or a text about it) that differs from that of something else."""
     entries = f"{given} entries" if isinstance(given, int) else given
     return Code.SHAPE(f"{argument}: {entries} for {n} {of}; pass one for each")
 
@@ -242,7 +242,7 @@ def unsupported(argument: str, what: Any, remedy: str) -> InputError:
 
 
 def failed(argument: str, what: str, error: BaseException, remedy: str = "mend it") -> InputError:
-    """Return the error for what raises in code that is not ours."""
+    """Return the error for an exception from a user's or another library's code."""
     return Code.FAILED(f"{argument}: {what} ({first_line(error, kind=True)}); {remedy}")
 
 
@@ -280,7 +280,7 @@ def converting(argument: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def naming(argument: str) -> Iterator[None]:
-    """Let an InputError raised inside name another argument than it does, as where a checker is used for that one."""
+    """Let an InputError raised inside name another argument, whose value a general checker was used for."""
     try:
         yield
     except InputError as error:
@@ -306,7 +306,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException, *, kind: bool = False, most: int = 160) -> str:
-    """Return the first line of what an exception says, or its kind where it says nothing.
+    """Return the first line of an exception's message, or its kind if there is none.
 
     Args:
         error: The exception.
@@ -329,7 +329,7 @@ def shown(value: Any) -> str:
 
 
 def listed(values: Any, argument: str, what: str) -> list[Any]:
-    """Return what was passed where several things are wanted as a list.
+    """Return what was passed for an argument that takes several things, as a list.
 
     Args:
         values: What was passed.
@@ -337,7 +337,7 @@ def listed(values: Any, argument: str, what: str) -> list[Any]:
         what: What is wanted, in the plural.
 
     Raises:
-        InputError: If it cannot be gone through, such as a single number.
+        InputError: If it is not iterable, such as a single number.
     """
     try:
         return list(values)
@@ -349,13 +349,13 @@ T = TypeVar("T")
 
 
 class UnknownName(InputError, KeyError):
-    """A name that a mapping does not have; what catches a KeyError catches it."""
+    """A name that a mapping does not have; also a KeyError."""
 
     __str__ = Exception.__str__  # that of KeyError puts quotes around
 
 
 class Named(dict[str, T]):
-    """A dictionary that says in one line which name it does not have.
+    """A dictionary whose error for an unknown name is one line.
 
     Args:
         what: What its values are, in the singular.
@@ -371,11 +371,11 @@ class Named(dict[str, T]):
 
 
 class LayerWarning(UserWarning):
-    """What is to be known of some layer before it is measured; who lists every layer's reasons anyway leaves it out."""
+    """A warning about a layer before it is measured; left out where the reasons of all layers are listed."""
 
 
 def warn_caller(message: str, kind: type[Warning] = UserWarning) -> None:
-    """Warn at the line outside the package that called it, however deep inside it the reason was found."""
+    """Warn at the line outside the package that called it, however deep inside the reason was found."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and (
         frame.f_code.co_filename.startswith(_OWN) or "jaxtyping" in frame.f_code.co_filename

@@ -1,4 +1,4 @@
-"""Importing what only an optional package brings."""
+"""Importing optional packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layerfreq.errors import Code, InputError, first_line
 
 
 class MissingPackage(InputError, ImportError):
-    """An optional package that is not there; what catches an ImportError catches it."""
+    """A missing optional package; also an ImportError."""
 
 
 def needs(module: str, package: str, argument: str) -> Any:
@@ -19,7 +19,7 @@ def needs(module: str, package: str, argument: str) -> Any:
     Args:
         module: Its dotted name.
         package: What pip installs to bring it, such as "layerfreq[report]".
-        argument: What needs it, to be blamed in a message.
+        argument: The argument that needs it, for messages.
 
     Returns:
         The module.

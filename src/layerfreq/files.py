@@ -23,7 +23,7 @@ def as_path(path: Any, argument: str) -> Path:
 
     Args:
         path: Text or a path.
-        argument: What to blame in a message.
+        argument: Its name, for messages.
 
     Raises:
         InputError: If it is a URL, or no path at all.
@@ -41,9 +41,9 @@ def as_path(path: Any, argument: str) -> Path:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None = None) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile.
+    """Write a file whole or not at all, whatever happens meanwhile.
 
-    What killed processes of this machine have left half-written next to it is removed.
+    Half-written files next to it, left by killed processes of this machine, are removed.
 
     Args:
         path: Where the file goes.
@@ -51,7 +51,7 @@ def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None 
         workroom: Where to write it first, on the same file system; None means next to its place.
 
     Raises:
-        InputError: If something else than a file is there.
+        InputError: If there is something other than a file.
         OSError: If it cannot be written, with the file's name.
     """
     if path.exists() and not path.is_file():
@@ -66,7 +66,7 @@ def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None 
             os.fsync(file.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:  # of the writers, some say neither which file nor, in plain words, what is wrong
+    except OSError as error:  # some writers say neither which file it is nor, in plain words, what is wrong
         partial.unlink(missing_ok=True)
         why = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(error.errno or 0, why, str(path)) from error
@@ -76,7 +76,7 @@ def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let the file's new name outlive a power cut, where the system can."""
+    """Make the file's new name survive a power cut, if the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -93,11 +93,11 @@ def _sweep_dead(folder: Path) -> None:
         except ProcessLookupError:
             leftover.unlink(missing_ok=True)
         except OSError:
-            pass  # somebody else's, and alive
+            pass  # another user's process, which is alive
 
 
 def sweep(folder: Path) -> None:
-    """Remove the half-written files that a killed process left in a folder that nobody writes to now."""
+    """Remove half-written files that killed processes left in a folder that is not being written to."""
     for leftover in folder.rglob(".partial-*"):
         leftover.unlink(missing_ok=True)
 

@@ -29,9 +29,9 @@ LABELS = {  # in the order of rows and panels, the paper's first
 DENSITY = "energy per octave of 1/δ"
 FAINT = 0.3
 PANELS = 6
-FEW = 12  # layers that a reader can tell apart by dash and marker, and that a legend has room for
-NAMED = 8  # of more than that, as many are in the legend
-INSIDE = 4  # and as many in one that lies on the curves
+FEW = 12  # most layers that dashes and markers tell apart, and that all fit in a legend
+NAMED = 8  # layers in the legend if there are more
+INSIDE = 4  # layers in a legend that lies on the curves
 LETTERS = 28  # of a name in a legend
 LAYER = "layer"  # the mark of lines that a legend may name
 
@@ -241,7 +241,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     for path in paths:
         write_whole(path, lambda at: figure.savefig(at, dpi=150))
-        figure.set_layout_engine("none")  # that of the first, which takes longer to find than to draw, is kept
+        figure.set_layout_engine("none")  # keep the layout found for the first, which takes longer than drawing
     plt.close(figure)
     return paths
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-AFTER = 1.0  # seconds from which on a measurement is long
+AFTER = 1.0  # seconds after which a measurement counts as long
 
 
 class Progress:

@@ -12,7 +12,7 @@ from typing import Any
 from layerfreq.errors import is_not, warn_caller
 from layerfreq.probe import Probe
 
-LEAST, PART = 32, 0.25  # filter centres, and part of those asked for, of which fewer say little: errors double
+LEAST, PART = 32, 0.25  # fewest filter centres, and smallest part of those asked for, with which errors double
 
 
 class Budget:
@@ -77,7 +77,7 @@ class Budget:
             self._last = self._clock()
             taken = self._last - begun
             self._debt = max(0.0, taken - affordable)
-            if done:  # one that failed halfway says nothing of the price
+            if done:  # a measurement that failed halfway says nothing about costs
                 self._learn(part, taken)
 
     def _learn(self, part: float, taken: float) -> None:

@@ -256,7 +256,7 @@ class Monitor:
         step = metrics.pop("step", None) if step is None else step
         if model is None:
             raise Code.CONFLICT(f"monitor: closed, and step {step} is to be measured; measure before close()")
-        if self._policy.full and self._group is None:  # other ranks would wait for this one
+        if self._policy.full and self._group is None:  # with a group, other ranks would wait for this one
             return None
         spectra = None
         with self._policy.survived(f"step {step}"):

@@ -40,7 +40,7 @@ class Policy:
         """
         try:
             yield
-        except Exception as error:  # whatever it is, hours of training are worth more
+        except Exception as error:  # no error is worth the loss of hours of training
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self.full = True
             self.met(error, where, None if of is None else (type(error), of))

@@ -18,7 +18,7 @@ from layerfreq.runs.parts import open_parts
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import keep_weights
 
-NOTES = 4096  # metrics that wait for the disk at most
+NOTES = 4096  # most metrics that are held in memory before they are written
 
 
 class Record:

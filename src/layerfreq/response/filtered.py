@@ -24,8 +24,8 @@ from layerfreq.response.jackknife import GROUPS, standard_error
 from layerfreq.response.result import ErrorSpectrum, amplitude_ratio
 
 KEPT, _, AWAY, MEAN = range(4)  # the planes of `RowCurves.by_column`
-# The share of the target's energy to which engines in float32 and in float64 know what a filter keeps; what it takes
-# away is a sum over the other points alone, and known to the square of that.
+# Error, as a share of the target's energy, of what a filter keeps, for engines in float32 and in float64. What it takes
+# away is a sum over the other points only, with the square of that error.
 KNOWN = 1e-6, 1e-12
 SQUARED = 1e-12, 1e-24
 
@@ -49,7 +49,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
     target = float(whole[:c].mean())
     if target > 0 and not total.whole[:c].any():
         raise Code.CONSTANT(f"rows: all targets among the {rows} rows drawn are zero; draw more rows")
-    # A band is told where windows hold another point, on average, and the target's energy is above rounding.
+    # A band has a value if windows hold another point on average, and the target's energy is above rounding.
     double = name == "reference" or (name == "blocked" and x.dtype == torch.float64)
     rounding = max(given.rounding, KNOWN[double]) * target
     told = total.others / total.count - coincident >= 1
@@ -88,7 +88,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
 def _pass(
     x: Tensor, both: Float64[np.ndarray, "n two_c"], make: Any, frequencies: Curve | None, rows: int | None, seed: int
 ) -> tuple[Curve, list[Sums], float]:
-    """Return the frequencies, sums over lots of drawn filter centres, and how many points are where one is."""
+    """Return the frequencies, sums over lots of filter centres, and the mean number of points at a point's place."""
     targets = _side_by_side(torch.from_numpy(both))
     centres = draw(targets, len(x), rows, None, seed).order
     with torch.no_grad(), enough_memory(len(x), x.shape[1]):
@@ -102,11 +102,11 @@ def _pass(
 
 @dataclass(frozen=True)
 class Sums:
-    """What some filter centres found out, summed over them: m cutoffs, c columns of targets and then c of errors.
+    """Sums over some filter centres, for m cutoffs, c columns of targets and then c of errors.
 
     Attributes:
-        count: How many centres.
-        planes: (4, m, 2 c) energy kept, its derivative, energy taken away, and what is kept itself.
+        count: Number of centres.
+        planes: (4, m, 2 c) energy kept, its derivative, energy taken away, and the mean kept.
         whole: (2 c,) the centres' own energy.
         self_weight: (m,) sum_j w_ij^2.
         others: (m,) its reciprocal, the number of points in a window.
@@ -129,28 +129,28 @@ class Sums:
 
     @classmethod
     def total(cls, parts: Iterable[Sums]) -> Sums:
-        """Add up those of several lots of centres."""
+        """Return the sums over several lots of centres."""
         added: list[Any] = [sum(same) for same in zip(*(vars(one).values() for one in parts), strict=True)]
         return cls(*added)
 
     def without(self, lot: Sums) -> Sums:
-        """Return those of all centres but a lot."""
+        """Return the sums without those of one lot."""
         return Sums(*(mine - its for mine, its in zip(vars(self).values(), vars(lot).values(), strict=True)))
 
     def energies(self, plane: int, whole: Float64[np.ndarray, " two_c"]) -> Float64[np.ndarray, "2 m c"]:
         """Return a plane's energies of targets and of errors: means over all points, whose own energy is `whole`.
 
-        Estimated from the centres as ratios to what these have of it, as LFR is.
+        They are estimated as ratios to the centres' own energy, as LFR is.
         """
         return np.stack(np.split(self.planes[plane], 2, axis=1)) * self.share(whole)[:, None, None]
 
     def share(self, whole: Float64[np.ndarray, " two_c"]) -> Float64[np.ndarray, " 2"]:
-        """Return what all points' own energy is to these centres' sum of it, of targets and of errors."""
+        """Return the ratio of all points' own energy to the centres' sum of it, for targets and for errors."""
         own, of_all = self.whole.reshape(2, -1).sum(axis=1), whole.reshape(2, -1).sum(axis=1)
         return np.where(own > 0, of_all / np.where(own > 0, own, 1.0), 1 / self.count)
 
     def bands(self, whole: Float64[np.ndarray, " two_c"]) -> Float64[np.ndarray, "2 m c"]:
-        """Return what comes in with each cutoff; the last takes the rest, so that all add up to `whole`."""
+        """Return the energy that each cutoff adds; the last one takes the rest, so that all add up to `whole`."""
         kept = self.energies(KEPT, whole)
         bands = np.diff(kept, axis=1, prepend=0.0)
         bands[:, -1] += whole.reshape(2, -1) - kept[:, -1]
@@ -159,7 +159,7 @@ class Sums:
     def constant(
         self, whole: Float64[np.ndarray, " two_c"], mean: Float64[np.ndarray, " two_c"]
     ) -> Float64[np.ndarray, "2 m"]:
-        """Return what bands hold more than those of y - mean y would, of targets and of errors.
+        """Return what bands of targets and of errors hold because of their means.
 
         A filter keeps the mean as it is, and |low|^2 = |low - mean|^2 + 2 mean low - mean^2.
         """
@@ -185,7 +185,7 @@ class Sums:
 
 
 def _side_by_side(y: Tensor) -> Targets:
-    """Columns that an engine shall tell one by one: as those of a sketch that stands for nothing else."""
+    """Return columns as those of a sketch, for which engines return sums by column."""
     shift = y.mean(dim=0)
     energy = y.square().sum(dim=1)
     return Targets(None, y - shift, shift, energy, float(shift.square().sum()), torch.zeros(len(y), dtype=y.dtype))

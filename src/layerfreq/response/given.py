@@ -1,4 +1,4 @@
-"""What the user gives to measure error by frequency, checked."""
+"""Inputs, targets and outputs for error by frequency, checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layerfreq.data.targets import read_targets
 from layerfreq.data.validation import Curve, as_features, increasing
 from layerfreq.errors import Code, InputError, converting, naming, wrong_length
 
-MOST = 3  # dimensions that grids and scattered points may have
+MOST = 3  # most dimensions of grids and scattered points
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Given:
         target: (n, c) float64.
         error: (n, c) float64, target - output.
         notes: What was done to them.
-        rounding: Share of the target's energy below which a band may hold no more than how the targets were rounded.
+        rounding: Share of the target's energy below which a band may hold only the rounding of the targets.
     """
 
     inputs: Tensor
@@ -48,7 +48,7 @@ class Given:
 
     @property
     def eps(self) -> float:
-        """Spacing of the inputs' numbers next to 1: float32's where they are numbers of float32, in whatever type."""
+        """Spacing of the inputs' numbers next to 1; that of float32 if all are float32 numbers, whatever the dtype."""
         x = self.inputs.double()
         return float(torch.finfo(torch.float32 if bool((x == x.float()).all()) else torch.float64).eps)
 
@@ -98,7 +98,7 @@ def as_given(inputs: Any, targets: Any, outputs: Any) -> Given:
             out = torch.softmax(out, dim=1)
             notes.append("class ids are one-hot vectors, against the softmax of the outputs")
         y = torch.nn.functional.one_hot(y, out.shape[1])
-    # Eight units in the last place of amplitude, for targets are rounded more than once on their way.
+    # Eight units in the last place of the amplitude, since targets may be rounded more than once.
     rounding = max(Given.rounding, (8 * torch.finfo(y.dtype).eps) ** 2 if y.is_floating_point() else 0.0)
     y = y.double()
     if out.shape[1] != y.shape[1]:
@@ -124,7 +124,7 @@ def as_frequencies(frequencies: Any) -> Curve | None:
 
 
 def as_reals(value: Any, argument: str, remedy: str) -> np.ndarray:
-    """Read real numbers, of whatever shape.
+    """Read real numbers of any shape.
 
     Raises:
         InputError: If they are anything else: complex numbers, booleans, text.
@@ -141,7 +141,7 @@ def as_reals(value: Any, argument: str, remedy: str) -> np.ndarray:
 
 
 def refuse_beyond(k: Curve | None, limit: float, why: str) -> None:
-    """Raise where a frequency is beyond what the points can tell."""
+    """Raise if a frequency is higher than the points can resolve."""
     if k is not None and k[-1] > limit * (1 + 1e-9):
         raise InputError(f"frequencies: {k[-1]:g} is beyond {limit:.6g}, {why}; pass lower ones, or more points")
 

@@ -15,16 +15,16 @@ from layerfreq.response.result import ErrorSpectrum, blind_chance, of_bands
 from layerfreq.response.rings import Rings
 
 SLACK = 1e-3  # of a step, by which coordinates may be off
-MOST_SLACK = 0.1  # where steps are so small that the coordinates' own rounding is more
+MOST_SLACK = 0.1  # of a step, if the coordinates' own rounding is more than that
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where points stand on a regular grid.
+    """The places of points on a regular grid.
 
     Attributes:
-        place: (n,) the place of each point among the grid's, the last axis running fastest.
-        shape: Places along each axis.
+        place: (n,) index of each point's place, the last axis running fastest.
+        shape: Number of places along each axis.
         steps: Distance of neighbours along each axis.
     """
 
@@ -41,7 +41,7 @@ def find_grid(x: Float64[np.ndarray, "n d"], eps: float = 0.0) -> Grid:
         eps: Spacing of the coordinates' numbers next to 1; they may be off by twice their rounding.
 
     Raises:
-        InputError: If they fill none: steps that differ along an axis, holes, or points in one place.
+        InputError: If there is none: steps that differ along an axis, holes, or coincident points.
     """
     n, place, shape, steps = len(x), np.zeros(len(x), np.int64), [], []
     for axis, values in enumerate(x.T):
@@ -116,7 +116,7 @@ def on_grid(given: Given, frequencies: Curve | None, *, window: Any, center: boo
 
 
 def _rings(grid: Grid, turns: list[np.ndarray], frequencies: Curve | None) -> Rings:
-    """Sort the modes of a real transform into rings; all but the last axis' outermost stand for two."""
+    """Sort the modes of a real transform into rings; all but the outermost of the last axis stand for two modes."""
     last = grid.shape[-1]
     times = np.full(len(turns[-1]), 2.0)
     times[0] = 1.0
@@ -131,9 +131,9 @@ def _rings(grid: Grid, turns: list[np.ndarray], frequencies: Curve | None) -> Ri
 
 
 def _energies(target: np.ndarray, error: np.ndarray, rings: Rings, phase_blind: bool) -> Float64[np.ndarray, "3 m"]:
-    """Return what each ring holds of a column: of the target, the error, and the error if outputs were shuffled.
+    """Return each ring's energy of a column: of the target, the error, and the error if outputs were shuffled.
 
-    Shuffled outputs keep their mean; what varies of them has the same energy at every other mode.
+    Shuffled outputs keep their mean; the rest of their energy is the same at every other mode.
     """
     from scipy import fft
 

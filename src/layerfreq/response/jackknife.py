@@ -1,4 +1,4 @@
-"""Standard errors of relative errors: from estimates that leave out one group of the points each."""
+"""Standard errors of relative errors, from estimates that each leave out one group of points."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 from layerfreq.data.validation import Curve
 
-GROUPS = 24  # of points, each left out once
+GROUPS = 24  # groups of points, each left out once
 
 
 def groups(n: int, seed: int) -> list[np.ndarray]:
@@ -18,11 +18,11 @@ def groups(n: int, seed: int) -> list[np.ndarray]:
 
 
 def standard_error(relative: Curve, without: Iterable[Float64[np.ndarray, "2 m c"]], sampled: float = 1.0) -> Curve:
-    """Return the standard error of relative errors; NaN if they are.
+    """Return the standard error of relative errors; NaN where these are NaN.
 
-    That of their squares, the ratios of energies, is the jackknife's: too large, by up to a half, where only noise is
-    left, and widened as Student's t is next to the normal. The root's is by the derivative, 1 / (2 root); near zero,
-    where that has no bound, the root of the standard error.
+    For their squares, the ratios of energies, it is the jackknife's, widened as Student's t is relative to the normal;
+    if only noise is left, it is too large by up to a half. For the root it follows from the derivative, 1 / (2 root);
+    near zero, where that is unbounded, it is the root of the standard error.
 
     Args:
         relative: (m,) roots of ratios of energies.

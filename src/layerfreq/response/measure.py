@@ -34,7 +34,7 @@ TAKES = {  # option -> the methods that it means something to
     "engine": ("filter",),
 }
 OPTIONS = ("method", "frequencies", *TAKES, "seed")
-SOME = 64  # points on which filters, whose cost grows as their square, are tried
+SOME = 64  # points on which filters are tried, since their cost grows as the square of the number
 
 
 @own_settings()
@@ -147,7 +147,7 @@ def choose_method(given: Given) -> tuple[str, str]:
 
 
 def as_error_options(error: Any) -> dict[str, Any] | None:
-    """Return what `Monitor(error=)` was given as options of `error_spectrum`; None stays.
+    """Return the argument of `Monitor(error=)` as options of `error_spectrum`; None stays.
 
     Args:
         error: The name of a method, "auto", or a mapping of options.
@@ -177,7 +177,7 @@ def as_error_options(error: Any) -> dict[str, Any] | None:
 
 @own_settings()
 def check_error(inputs: Any, targets: Any, options: Mapping[str, Any]) -> None:
-    """Try options on the points before there are outputs.
+    """Check options on the points before there are outputs.
 
     Raises:
         InputError: For points, targets or options that no measurement of the error takes.

@@ -16,8 +16,8 @@ from layerfreq.response.jackknife import groups, standard_error
 from layerfreq.response.result import ErrorSpectrum, amplitude_ratio, blind_chance, of_bands
 from layerfreq.response.rings import own_bands
 
-MOST = 128  # own frequencies
-FLOORS = 3.0  # times the noise's mean, which noise alone exceeds one time in twenty
+MOST = 128  # most frequencies that are chosen from the data
+FLOORS = 3.0  # times the mean of the noise; noise alone exceeds it one time in twenty
 
 
 def on_projection(
@@ -60,7 +60,7 @@ def on_projection(
 
 
 def _frequencies(along: np.ndarray, frequencies: Curve | None) -> Curve:
-    """Return the multiples of the lowest frequency of points along a line, or those asked for, checked."""
+    """Return the multiples of the lowest frequency of points along a line, or the frequencies asked for, checked."""
     places = len(np.unique(along))
     side = float(along.max() - along.min()) * places / (places - 1)
     limit = np.pi * places / side
@@ -84,9 +84,9 @@ def _energies(means: np.ndarray, phase_blind: bool) -> np.ndarray:
 
 
 def _shuffled(output: np.ndarray, target: np.ndarray, waves: np.ndarray, phase_blind: bool) -> Curve:
-    """Return the error's energy if outputs were in another order, (m,).
+    """Return the error's energy if outputs were shuffled, (m,).
 
-    Their mean at every k is as it was, and what varies of them is noise.
+    Their mean contributes to every k as before, and the rest is noise.
     """
     shift = waves.mean(axis=0)[:, None]
     mean, varies = shift * output.mean(axis=0), output.var(axis=0) * (1 - np.abs(shift) ** 2) / max(1, len(output) - 1)
@@ -98,7 +98,7 @@ def _shuffled(output: np.ndarray, target: np.ndarray, waves: np.ndarray, phase_b
 def _along(inputs: Tensor, direction: Any) -> tuple[np.ndarray, str]:
     """Return the inputs' coordinate along a direction of unit length, (n,)."""
     x = inputs.cpu().double()
-    x = x - x[0]  # differences first: an offset takes no digit
+    x = x - x[0]  # so that an offset costs no digits
     x = x - x.mean(dim=0)
     if direction is None:
         generator = torch.Generator().manual_seed(0)

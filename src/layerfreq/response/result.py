@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNITS = "radians per unit of the inputs"
-MUTE = 1e-3  # of the energy of a higher band, below which a band is only that one's leak
-STILL = 1e-14  # of the target's energy, below which what varies of it is how sums were rounded
-NOTHING = 1e-24  # of the target's energy, below which an error is none
+MUTE = 1e-3  # of the energy of a higher band; a band with less holds only leakage from that
+STILL = 1e-14  # of the target's energy; a variation with less is rounding of sums
+NOTHING = 1e-24  # of the target's energy; an error with less counts as zero
 
 
 @dataclass(frozen=True, eq=False, repr=False)

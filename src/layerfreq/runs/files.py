@@ -35,7 +35,7 @@ TEXT = ("layer", "scale", "output", "method")
 # Of a run.
 PARTS = ("spectra", "errors", "metrics", "checkpoints", "figures", "config.yaml", "report.html", "notes.txt")
 RESERVE = 32 << 20  # bytes that must be free before a run is begun
-TRIES = 5  # of a reader, while a run is being rewound
+TRIES = 5  # attempts to read while a run is being rewound
 
 
 def begin(path: Path, config: Mapping[str, Any], *, overwrite: bool) -> Path | None:
