@@ -1,4 +1,4 @@
-"""What is found at one cut: frequencies, and what fresh heads reach."""
+"""Results at one cut: frequencies, and the scores of fresh heads."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from layerfreq.isolation.preserve import untouched
 from layerfreq.network.split import below, split
 from layerfreq.trace.hooks import Tap
 
-WATCHED = ":watched"  # which no layer is called
-POINTS, ROUNDS = 64, 7  # points of a timed pass, at most; passes, of which the quickest counts
+WATCHED = ":watched"  # no layer has this name
+POINTS, ROUNDS = 64, 7  # most points in a timed pass; number of passes, of which the quickest counts
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def costs(
 
 
 class _Watched(nn.Module):
-    """A model whose calls are all watched, to no end."""
+    """A model with all its calls watched, for the time that watching takes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -15,8 +15,8 @@ from layerfreq.measure.measure import spectrum
 from layerfreq.measure.result import Spectrum
 
 Answer = Literal["more", "enough", "too much", "unknown"]
-ROWS = 1000  # filter centres, at most
-PARTS, LEAST = 5, 20  # disjoint parts of the points, whose scatter is the interval; points in each, at least
+ROWS = 1000  # most filter centres
+PARTS, LEAST = 5, 20  # disjoint parts of the points, whose scatter gives the interval; fewest points in each
 
 
 @dataclass(frozen=True)

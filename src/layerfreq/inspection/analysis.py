@@ -78,15 +78,15 @@ def analyze(
         batch: Points in one forward pass.
         seed: Seed for the draw of rows.
         device: Where to compute.
-        tell: Is told how many measurements of layers are done, of how many in all (0 where that is not known yet), and
-            what is being done.
+        tell: Called with the number of layers measured so far, the number in all (0 if not known yet), and what is
+            being done.
 
     Raises:
         InputError: For a checkpoint, data or layers that cannot be used.
     """
     if points < 1 or batch < 1:
         raise InputError(f"points: {points} in batches of {batch}; pass numbers >= 1")
-    read_reading(reading)  # bad input is said at once
+    read_reading(reading)  # raises for bad input, before any work
     read_memory(memory)
     tell(0, 0, "loading")
     # Every checkpoint is loaded once before anything is written: one that does not fit ends all.
@@ -127,7 +127,7 @@ def _by_step(source: Source, checkpoints: Sequence[Path]) -> tuple[dict[int, Pat
 
 
 def _found(by_step: Mapping[int, Path | None], monitor: Monitor) -> dict[str, Any]:
-    """Return what a run says of its checkpoints, and of the layers that were found."""
+    """Return what a run says about its checkpoints and the layers that were found."""
     return {
         "checkpoints": [
             {"path": str(path), "step": step, "sha256": fingerprint(path)}

@@ -1,4 +1,4 @@
-"""What a spectrum costs compared with plain implementations, and how far each is off: same inputs, one run."""
+"""What a spectrum costs compared with plain implementations, and how accurate each is: same inputs, one run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layerfreq.measure.measure import spectrum
 
 Result = tuple[np.ndarray, np.ndarray]
 CUTOFFS = (0.01, 100.0)
-EXACT = 6000  # points up to which every way is held to float64
+EXACT = 6000  # points up to which every way is compared with float64
 PAUSE = 0.2  # seconds before each call, in which the last one's threads stop spinning
 DENSE = 12000  # points up to which dense matrices are tried
 DEFAULTS = {"n": 5000, "d": 512, "cutoffs": 50, "classes": 10}
@@ -196,7 +196,7 @@ def _processor() -> str:
 
 
 def added_memory(call: Callable[[], Any]) -> tuple[int | None, Any]:
-    """Call, and tell by how many bytes the process grew at most meanwhile; None if the system does not tell.
+    """Call a function, and measure by how many bytes the process grew at most; None if the system does not tell.
 
     Returns:
         The bytes, and what the call returned.

@@ -30,7 +30,7 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """What can be said of one module, or of one call of an activation function.
+    """A report on one module, or on one call of an activation function.
 
     Attributes:
         name: As `layers` takes it.
@@ -90,7 +90,7 @@ def inspect_model(
     Args:
         model: Any module.
         inputs: A few points, as its forward takes them.
-        points: How many points shall be measured.
+        points: Number of points to plan for.
         rows: Filter centres; None means all points.
         classes: Number of classes of the targets.
         reading: One name, as for `layer_spectra`.
@@ -98,7 +98,7 @@ def inspect_model(
         scales: To measure at; raw and rms are one measurement.
 
     Raises:
-        InputError: If reading or memory are none, or the model does not run on the inputs.
+        InputError: If `reading` or `memory` is not valid, or the model does not run on the inputs.
     """
     model, wanted, budget = unwrap(model), read_reading(reading), read_memory(memory)
     assert isinstance(wanted, Reading)
@@ -123,7 +123,7 @@ def inspect_model(
 
 
 def _told(cuts: Cuts) -> Iterator[tuple[Value, Refusal | None, str]]:
-    """Iterate over every module's values, and those of functions that a person may ask of, each with why it is no cut.
+    """Iterate over the values of all modules and of functions that a person may ask about, each with why it is no cut.
 
     The text is the name of the layer that returns the same, where that is why.
     """
@@ -179,7 +179,7 @@ def _report(
 
 
 def _passes(m: int, read: Tensor, asked: _Asked) -> int:
-    """About how often the model is run for m features like some that were read."""
+    """Return about how often the model is run for m features like some that were read."""
     if m * read.shape[1] * read.element_size() <= HELD * asked.budget:
         return 1  # which all measurements share
     of_one = count_passes(m, asked.rows, read.new_empty((0, read.shape[1]), device="cpu"), asked.budget, asked.classes)

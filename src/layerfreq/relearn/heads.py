@@ -23,7 +23,7 @@ from torch.nn.utils import skip_init
 Optimizer = Literal["sgd", "adam"]
 WIDTH = 100  # of a fixed head's hidden layers
 DEPTHS = {"linear": 0, "hidden-1": 1, "hidden-2": 2}  # kind of a fixed head -> its hidden layers
-SEEN = 1000  # points on which minibatch training evaluates the loss, where there are more
+SEEN = 1000  # most points on which minibatch training evaluates the loss
 BLOCK = 250  # of them in one pass
 BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam
 # Gets a step, which heads (number of the seed, times the rates, plus the number of the rate) are still in the batch,
@@ -102,10 +102,10 @@ def train_heads(
         optimizer: "sgd" (plain) or "adam".
         steps: Steps after which heads are given up.
         batch: Points in a step; None takes all of them, and then the loss is known at every step.
-        keep: Which of the rates is trained to the end in any case; others are given up once one rate has brought all
-            its seeds to all errors, since they cannot be the best of the grid for an error that they still miss. None
-            gives up none.
-        watch: Told of the heads at the first steps and four times an octave, see `Watch`.
+        keep: Index of the rate that is always trained to the end. The others are given up once one rate has brought all
+            its seeds to all errors, since they cannot be the best of the grid for an error that they still miss. With
+            None, none is given up.
+        watch: Called with the heads at the first steps and four times per octave, see `Watch`.
     """
     n = len(features)
     batch = n if batch is None else min(batch, n)
@@ -190,7 +190,7 @@ class _Training:
                 p.sub_(first / root * (own / (1 - BETAS[0] ** step)))
 
     def keep(self, places: np.ndarray) -> None:
-        """Let the other heads leave."""
+        """Drop the other heads."""
         kept = torch.from_numpy(places).to(self._rate.device)
         self._params = {name: p[kept] for name, p in self._params.items()}
         self._moments = [(a[kept], b[kept]) for a, b in self._moments]
@@ -251,7 +251,7 @@ def _stay(last: np.ndarray, arrived: np.ndarray, rates: int, keep: int | None) -
 
 
 def _order(n: int, batch: int) -> Any:
-    """Yield batches of indices for ever, epoch after epoch."""
+    """Yield batches of indices forever, epoch after epoch."""
     generator = torch.Generator().manual_seed(0)
     while True:
         yield from torch.randperm(n, generator=generator).split(batch)[: n // batch]

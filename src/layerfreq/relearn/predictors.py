@@ -1,4 +1,4 @@
-"""What else might say how fast the layers above a cut learn: rivals of the frequency, one function each.
+"""Rivals of the frequency in predicting how fast the layers above a cut learn, one function each.
 
 Features are (n, d), targets (n,) class ids or (n, c) floats; every function returns one number.
 """

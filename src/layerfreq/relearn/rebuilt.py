@@ -35,10 +35,10 @@ class Source:
 
 
 def rebuilt(run: Run, rebuild: Callable[[Run], Source] | None) -> Source:
-    """Build the source of a run whose model was not passed, by whoever knows how.
+    """Build the source of a run whose model was not passed.
 
     Raises:
-        InputError: If nobody does.
+        InputError: If no function to rebuild it is known.
     """
     if rebuild is None:
         remedy = "pass its model, inputs and targets, or rebuild=layerfreq.experiments.source_of"

@@ -184,7 +184,7 @@ def _numbers(values: Any, argument: str) -> list[int] | None:
 def cells_of(
     run: Run, source: Source, design: Design, steps: Sequence[int] | None, cuts: Sequence[int] | None
 ) -> list[Cell]:
-    """Return what there is to train for a run, in order; whoever spreads cells over processes starts here.
+    """Return the cells to train for a run, in order; they may be spread over processes.
 
     Args:
         run: That kept its weights.
@@ -217,7 +217,7 @@ def cells_of(
 
 
 def open_results(folder: Path, design: Design, resume: bool) -> None:
-    """Begin the folder of the results, or resume it; call it once, while nobody writes to the folder.
+    """Begin the folder of the results, or resume it; call it once, while no other process writes to the folder.
 
     What a design selects (heads, scales, optimizers) may differ from before, how it trains may not.
 
@@ -244,7 +244,7 @@ def open_results(folder: Path, design: Design, resume: bool) -> None:
 
 
 def train_cells(run: Run, source: Source, design: Design, cells: Sequence[Cell]) -> Iterator[Cell]:
-    """Train what is not there yet, yielding each cell before; one cut's features are in memory at a time.
+    """Train the cells without results, yielding each one first; one cut's features are in memory at a time.
 
     Cells of one step and cut share their features, so they are best kept together; apart from that, cells may be
     trained in any order and by several processes.

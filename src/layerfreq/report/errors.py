@@ -88,5 +88,5 @@ def _learned(spectra: Sequence[ErrorSpectrum], threshold: float, lowest: float) 
 
 
 def _energy(value: Any) -> Any:
-    """Return energies as a logarithmic axis takes them: what noise left below zero, or is not known, as 0."""
+    """Return energies for a logarithmic axis: 0 for those that are unknown, or below zero due to noise."""
     return np.clip(np.nan_to_num(value), 0, MOST)

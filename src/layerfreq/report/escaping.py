@@ -8,7 +8,7 @@ from typing import Any
 
 
 def plain(name: str) -> str:
-    """Return a name without what no page can hold: halves of surrogate pairs and control characters."""
+    """Return a name without halves of surrogate pairs and control characters, which a page cannot hold."""
     kept = name.encode("utf-8", "replace").decode("utf-8")
     return "".join(" " if c < " " or "\x7f" <= c < "\xa0" else c for c in kept)
 
@@ -34,5 +34,5 @@ def table(kind: str, label: str, heads: str, rows: str) -> str:
 
 
 def for_script(value: Any) -> str:
-    """Return JSON that ends no script element and starts none."""
+    """Return JSON that neither ends nor starts a script element."""
     return json.dumps(value).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

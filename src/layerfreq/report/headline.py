@@ -82,7 +82,7 @@ def _title(one: Any) -> str:
 
 
 def _count(verdicts: list[Any], scale: str) -> str:
-    """Return in how many of the kinds of run that a scale was measured in the principle holds there, or may."""
+    """Return in how many of the kinds of run that were measured at a scale the principle holds, or may hold."""
     answers = [one.scales[scale].answer for one in verdicts if one is not None and scale in one.scales]
     open_ = answers.count("undecided")
     return f"{answers.count('yes')} of {len(answers)} {spoken([scale])}{f' ({open_} undecided)' if open_ else ''}"

@@ -170,9 +170,9 @@ class Sums:
         return bands
 
     def shuffled(self, whole: Float64[np.ndarray, " two_c"], target: np.ndarray, output: np.ndarray) -> Curve:
-        """Return what errors of outputs in another order are expected to hold in each band.
+        """Return the expected energy in each band of errors of shuffled outputs.
 
-        Their mean stays, and of the rest what a window's weights do not average out.
+        Their mean remains, and the part of the rest that a window's weights do not average out.
         """
         n, count = len(output), self.count
         mean, variance = output.mean(axis=0), output.var(axis=0)

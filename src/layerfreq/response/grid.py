@@ -84,7 +84,7 @@ def on_grid(given: Given, frequencies: Curve | None, *, window: Any, center: boo
     turns = [
         *map(np.fft.fftfreq, grid.shape[:-1]),
         np.fft.rfftfreq(grid.shape[-1]),
-    ]  # a real field's other half is left
+    ]  # the other half of a real field is redundant
     rings = _rings(grid, turns, frequencies)
     *columns, expected = np.stack(
         [_energies(t, e, rings, phase_blind) for t, e in zip(target, error, strict=True)], axis=2
