@@ -16,7 +16,7 @@ from layerfreq.data.targets import lots, read_targets
 from layerfreq.data.validation import Scale, as_scales
 from layerfreq.errors import Code, InputError, alone, blame, is_not, none_given, shown
 from layerfreq.isolation.memory import group_by_memory, read_memory
-from layerfreq.measure.known import Seen, in_pieces, seen
+from layerfreq.measure.known import Company, Seen, in_pieces, seen
 from layerfreq.measure.measure import measure, measure_several, measure_source
 from layerfreq.measure.options import check_options
 from layerfreq.measure.result import Spectrum
@@ -85,7 +85,7 @@ class Probe:
         wanted: Name -> what is measured instead of the labels, as from `as_wanted`; None if they are.
         told: Which warnings of drawn rows, sketches or rounding were given: each once, however often is measured.
         whole: Whether the model runs on batches only as they come.
-        changing: Layers whose features were found to depend on which points a batch has.
+        company: What was found of how features depend on the batch.
     """
 
     inputs: Any
@@ -98,7 +98,7 @@ class Probe:
     wanted: Mapping[Any, Any] | None = None
     told: set[str] = field(default_factory=set, compare=False)
     whole: bool = False
-    changing: set[str] = field(default_factory=set, compare=False)
+    company: Company = field(default_factory=Company, compare=False)
 
     @classmethod
     def of(
@@ -223,7 +223,7 @@ class Probe:
         """Measure all layers, in the order that takes least."""
         left = list(self.plan.layers)
         if self.wanted is None and now.outputs is None and not self.whole and len(self.scales) == 1:
-            asked = self.scales[0], now.budget, self.changing, self.options
+            asked = self.scales[0], now.budget, self.company, self.options
             for cut, one, y in in_pieces(now.model, self.inputs, self.targets, left, *asked):
                 left = [other for other in left if other is not cut]
                 yield from self._measured(cut, one, {ONE: y}, max(0, now.budget - one.nbytes), now)

@@ -1,5 +1,7 @@
 """Several batches pass by drawn filter centres that are run first: the spectra of held features, in one pass."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from layerfreq import Monitor, layer_features, layer_spectra, spectrum
 from layerfreq.network.extract import Buffer
-from layerfreq.network.pieces import Pieces
+from layerfreq.network.pieces import Pieces, _spread
 from tests.helpers.refusals import Code, refuses
 
 N, SIZE, ROWS = 150, 32, 40
@@ -330,5 +332,48 @@ def test_few_points_that_depend_on_the_batch_are_found(held):
             return self.act(self.layer(x) + touched * x.mean())
 
     batches = in_batches(x, y, 400)
-    layer_spectra(Rarely(), batches, layers="act", rows=200, engine="cpu", inv_delta=GRID)
+    with pytest.warns(
+        UserWarning, match="layer 'act': its features of a point change .* batches are taken as they come"
+    ):
+        layer_spectra(Rarely(), batches, layers="act", rows=200, engine="cpu", inv_delta=GRID)
     assert held == [2100] * 10
+
+
+def test_other_points_come_again_in_the_next_pass_until_all_have():
+    pieces, first = Pieces(torch.arange(640), torch.zeros(640), 640, 64), torch.arange(0, 640, 8)
+    again = []
+    for turn in range(8):
+        order = torch.cat([numbers for _, numbers in pieces.beginning_with(first, turn)]).tolist()
+        again += [i for at, i in enumerate(order) if i in order[:at]]
+    assert set(again) == set(first.tolist())
+
+
+@pytest.mark.filterwarnings("ignore:.*changes a count")
+def test_a_monitor_finds_at_later_steps_what_it_has_missed(held):
+    """The ninth in line depends on the batch, and two come again at each step, counted from 0."""
+
+    class Once(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.act = nn.Linear(192, 2100), nn.Tanh()
+
+        def forward(self, x):
+            x = x.flatten(1)
+            return self.act(self.layer(x) + (x == special).all(dim=1)[:, None].float() * x.mean())
+
+    drawn, seen = [], Pieces.beginning_with
+
+    def watched(self, first, turn=0):
+        drawn.append(first)
+        return seen(self, first, turn)
+
+    special = torch.zeros(192)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pieces, "beginning_with", watched)
+        monitor = Monitor(Once(), in_batches(X), layers="act", rows=ROWS, engine="cpu", inv_delta=GRID)
+        monitor.measure(0)
+        special = X[drawn[0][_spread(ROWS)[8]]].flatten()
+        for step in range(1, 5):
+            with pytest.warns(UserWarning, match="layer 'act'") if step == 4 else nullcontext():
+                monitor.measure(step)
+            assert bool(held) == (step == 4)

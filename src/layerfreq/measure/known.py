@@ -6,7 +6,8 @@ points (`seen`); otherwise only those of the filter centres, which are run befor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from layerfreq.engines.base import FEWEST, out_of_memory
 from layerfreq.engines.cpu.engine import Cpu
 from layerfreq.engines.distances import BYTES, WIDE, Distances, can_look, look
 from layerfreq.engines.passing import Passing
-from layerfreq.errors import InputError
+from layerfreq.errors import InputError, Refusal, warn_caller
 from layerfreq.isolation.memory import group_by_memory
 from layerfreq.isolation.preserve import sharded_modules
 from layerfreq.isolation.torch_settings import own_settings
@@ -188,6 +189,19 @@ def _centres(features: Tensor, centres: Tensor, *, own_grid: bool) -> Tensor:
     return torch.unique(torch.cat([centres, few]))
 
 
+@dataclass
+class Company:
+    """What is known of how features depend on the other points of a batch.
+
+    Attributes:
+        changing: Layers whose features were found to depend on them.
+        turn: How many passes found nothing, see `Pieces.beginning_with`.
+    """
+
+    changing: set[str] = field(default_factory=set)
+    turn: int = 0
+
+
 def in_pieces(
     model: nn.Module,
     inputs: Any,
@@ -195,7 +209,7 @@ def in_pieces(
     cuts: Sequence[Cut],
     scale: Scale,
     budget: int,
-    changing: set[str],
+    company: Company,
     options: Mapping[str, Any],
 ) -> Iterator[tuple[Cut, Seen | Tensor, Tensor]]:
     """Let several batches of points pass by drawn filter centres, which are run first: one pass for many wide layers.
@@ -207,7 +221,7 @@ def in_pieces(
         cuts: The layers.
         scale: Scale at which to measure.
         budget: Bytes for features.
-        changing: Layers whose features were found to depend on which points a batch has; added to.
+        company: What was found before of how features depend on the batch; added to.
         options: Options of `spectrum`, checked.
 
     Returns:
@@ -217,7 +231,7 @@ def in_pieces(
     drawn = isinstance(options.get("rows"), int) and options.get("group") is None and scale != "maxabs"
     here = {torch.device(options.get("device") or "cpu").type, device_of(model).type} == {"cpu"}
     read = any(cut.reading.name == "positions" for cut in cuts)
-    if not drawn or not here or read or not changing.isdisjoint(cut.name for cut in cuts):
+    if not drawn or not here or read or not company.changing.isdisjoint(cut.name for cut in cuts):
         return
     widest = max(cut.each for cut in cuts) if cuts else 0
     if widest < WIDE * 4 or sharded_modules(model):  # bytes of float32; ranks of a sharded model have to run alike
@@ -233,13 +247,15 @@ def in_pieces(
         with own_settings():
             takers = {cut.name: Passing(index, points.n) if cut.name in wide else Held(points.n) for cut in some}
         try:
-            _pass_by(model, inputs, points, some, index, takers)
+            _pass_by(model, inputs, points.beginning_with(index, company.turn), some, takers)
+        except _Depends as depends:
+            company.changing.update(takers)
+            warn_caller(f"layer {str(depends)!r}: {Refusal.TOGETHER.long}; from now on, batches are taken as they come")
+            return
         except Exception as error:  # a model that does not run on these points together may raise anything
-            changing.update(() if out_of_memory(error) else takers)
+            company.changing.update(() if out_of_memory(error) else takers)
             return
-        if any(one.drift > DRIFT for one in takers.values()):
-            changing.update(takers)
-            return
+        company.turn += 1
         for cut in some:
             one = takers.pop(cut.name)
             with own_settings():
@@ -276,18 +292,18 @@ def _lots(
 
 
 class _Depends(Exception):
-    """Features depend on what else is in a batch, so the rest of the pass would be useless."""
+    """A layer's features depend on what else is in a batch, so the rest of the pass would be useless."""
 
 
 def _pass_by(
-    model: nn.Module, inputs: Any, points: Pieces, cuts: Sequence[Cut], index: Tensor, takers: Mapping[str, Any]
+    model: nn.Module, inputs: Any, batches: Iterable[tuple[Any, Tensor]], cuts: Sequence[Cut], takers: Mapping[str, Any]
 ) -> None:
-    """Run the model once over all points, the filter centres first."""
+    """Run the model once over batches of inputs and the numbers of their points, the filter centres first."""
 
     def see(name: str, block: Tensor, n: int, numbers: Tensor | None) -> None:
         with torch.no_grad(), torch._C.DisableTorchFunction(), own_settings():
             takers[name].see(numbers, block)
             if takers[name].drift > DRIFT:
-                raise _Depends
+                raise _Depends(name)
 
-    run_through(model, inputs, None, cuts, see, instead=points.beginning_with(index))
+    run_through(model, inputs, None, cuts, see, instead=batches)

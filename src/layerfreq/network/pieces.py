@@ -78,7 +78,7 @@ class Pieces:
         joined = _joined(parts, sizes) if len(parts) > 1 else None
         return None if joined is None else cls(joined, torch.cat(labels), sum(sizes), min(most, max(sizes)))
 
-    def beginning_with(self, first: Int64[Tensor, " r"]) -> Iterator[tuple[Any, Tensor]]:
+    def beginning_with(self, first: Int64[Tensor, " r"], turn: int = 0) -> Iterator[tuple[Any, Tensor]]:
         """Iterate over batches, inputs and their points' numbers, some points before all others.
 
         Some of these come a second time behind others, so that their features show whether they depend on what else is
@@ -86,11 +86,13 @@ class Pieces:
 
         Args:
             first: The numbers of these points.
+            turn: How often the points were run before: then others come again, until all have.
         """
         others = torch.ones(self.n, dtype=torch.bool, device="cpu")
         others[first] = False
         order, start, told = torch.cat([first, torch.nonzero(others)[:, 0]]), 0, 0
-        turns = itertools.cycle(_spread(len(first)))
+        skipped = turn * max(1, self.n // OFTEN) % len(first)
+        turns = itertools.islice(itertools.cycle(_spread(len(first))), skipped, None)
         while start < self.n:
             again, end = 0, min(start + self.size, self.n)
             if start >= len(first):  # before, one of them might meet itself
