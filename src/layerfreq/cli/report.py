@@ -13,7 +13,7 @@ from layerfreq.cli.analyze import DataHelp
 from layerfreq.cli.relearn import own_network
 from layerfreq.cli.terminal import counting, stoppable
 
-POINTS = 2000  # that are loaded of --data, at most
+POINTS = 2000  # most points that are loaded from --data
 
 
 def report(

@@ -1,4 +1,4 @@
-"""What an experiment is, and which ones there are: one module each. To add one, write its file, and name it here."""
+"""The protocol and the list of experiments, one module each. To add one, write its file, and name it here."""
 
 from __future__ import annotations
 

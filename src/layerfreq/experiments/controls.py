@@ -36,7 +36,7 @@ from layerfreq.runs.weights import load_weights
 __all__ = ["PRESETS", "Config", "closed_form", "present", "rebuild", "run"]
 
 SHARE = {"labels": 0.1, "invariance": 0.1, "waves": 0.25}  # of the best constant prediction's loss: steps to it
-FACTOR = 4.0  # by which features are rescaled
+FACTOR = 4.0  # factor of rescaled features
 GRID = RATES["sgd"]
 SCALES: tuple[Scale, ...] = ("rms", "raw")
 
@@ -165,7 +165,7 @@ def closed_form(k: float) -> float:
 
 
 def _labels(config: Config, folder: Path, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Iterator[Row]:
-    """Heads for the true and for shuffled labels, above the network before and after its training."""
+    """Train heads for the true and for shuffled labels, above the network before and after its training."""
     shuffled = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
     for cut in config.cuts:
         for name, step in (("random", 0), ("trained", config.epochs)):
@@ -178,7 +178,7 @@ def _labels(config: Config, folder: Path, model: nn.Module, x: Tensor, y: Tensor
 
 
 def _invariance(config: Config, folder: Path, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Iterator[Row]:
-    """Heads on features that are turned, rescaled, or both and shifted."""
+    """Train heads on features that are rotated, rescaled, or both and shifted."""
     generator = torch.Generator().manual_seed(seed)
     for cut in (config.cuts[0], config.cuts[-1]):
         plain = _features(folder, model, x, cut, config.epochs).double()
@@ -222,7 +222,7 @@ def _lines(d: int, outputs: int, factor: float, seeds: int) -> list[nn.Module]:
 
 
 def _waves(config: Config, seed: int) -> Iterator[Row]:
-    """Heads for waves of known frequency on points of known density."""
+    """Train heads for waves of known frequency on points of known density."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(config.points, 2, generator=generator)
     w = nn.functional.normalize(torch.randn(2, generator=generator), dim=0)

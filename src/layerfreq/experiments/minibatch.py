@@ -28,7 +28,7 @@ from layerfreq.network.extract import layer_features
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import keep_weights
 
-PIECE = 100  # images in a forward pass of eval mode, so that what they leave behind stays in the caches
+PIECE = 100  # images per forward pass in eval mode, so that their activations stay in the caches
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the callbacks share: a monitor that begins when a trainer does, and resumes where its checkpoint left off."""
+"""What the callbacks share: a monitor that begins with the training, and resumes where its checkpoint left off."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEY = "training"  # of a run's config, and of a trainer's checkpoint: which trai
 
 
 class Shell:
-    """A `Monitor` to be, of a model that the trainer brings.
+    """A `Monitor` that is made when the trainer provides the model.
 
     In distributed training every rank is given the whole probe set and takes its part of it, unless `group` is among
     the options: then what a rank is given is its part. Arguments are as for `Monitor`; inputs may also be a data set,

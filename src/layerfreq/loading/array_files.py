@@ -17,7 +17,7 @@ def read_arrays(path: str | Path, argument: str) -> dict[str, Any]:
 
     Args:
         path: The file, whose name ends in one of `SUFFIXES`.
-        argument: What to blame in a message.
+        argument: Its name, for messages.
 
     Raises:
         InputError: If it is missing or damaged, or `safetensors` is not installed.

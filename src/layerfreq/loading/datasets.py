@@ -19,7 +19,7 @@ from layerfreq.loading.hub_tables import class_ids, open_table, pictures, pixels
 from layerfreq.loading.models import Source, make, processor
 from layerfreq.network.labelled import for_model, is_causal
 
-LENGTH = 128  # tokens of a text, at most
+LENGTH = 128  # most tokens of a text
 
 
 def load_data(name: str, source: Source, points: int, reading: str = "flatten") -> tuple[Any, Any]:

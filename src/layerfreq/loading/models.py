@@ -64,7 +64,7 @@ def make(name: str, argument: str, seed: int | None = None) -> Any:
 
     Args:
         name: A dotted module, a colon, and a dotted name in it.
-        argument: What to blame in a message.
+        argument: Its name, for messages.
         seed: Seed for PyTorch's random state before the call, which importing may have changed; None leaves it.
 
     Raises:

@@ -22,9 +22,9 @@ from layerfreq.runs.reader import read_back
 WIDTH = 80
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII = " .:-=+*#@"
-SHOWN = 8  # layers of one run at most: the ends and some between
-STEPS = 6  # of one run's error; of several runs half as many
-FLAT = 0.02  # of the highest density: less is drawn as nothing
+SHOWN = 8  # most layers of one run: the first, the last and some between
+STEPS = 6  # most steps of one run's error; half as many if there are several runs
+FLAT = 0.02  # of the highest density; less is drawn as nothing
 
 
 def view(runs: Mapping[str, Any], unit: str = "step", *, encoding: str | None = "utf-8", width: int = WIDTH) -> str:

@@ -1,4 +1,4 @@
-"""What became of the weights that a run kept, by layer."""
+"""How the weights that a run kept changed, by layer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from layerfreq.report.sections.section import some
 from layerfreq.runs.run import Run
 from layerfreq.runs.weights import kept_steps
 
-STEPS = 40  # that are read of more kept ones
-NUMBERS = 200_000_000  # that are read at most, but for three steps: some seconds
-PRODUCTS = 20_000_000_000  # of neurons' weights that are formed at most
-WIDEST = 2048  # neurons of a layer whose pairs are compared
+STEPS = 40  # most kept steps that are read
+NUMBERS = 200_000_000  # most numbers that are read, unless there are only three steps: some seconds
+PRODUCTS = 20_000_000_000  # most products of neurons' weights
+WIDEST = 2048  # most neurons of a layer whose pairs are compared
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Runs of the experiments beside the published figures: a table, figures, and what the table cannot say.
+"""Runs of the experiments beside the published figures: a table, figures, and notes.
 
 Each function is what an experiment's module does in its `beside(out, seeds)`.
 """
@@ -211,7 +211,7 @@ def _rows(peaks: Any, names: Mapping[str, str]) -> list[list[str]]:
 
 
 def _summary(peaks: Any, areas: Any, relative: bool) -> list[str]:
-    """Return what holds of all peaks together, means over seeds."""
+    """Return a summary of all peaks, means over seeds."""
     columns = ["place", "their_place", "height", "their_height"]
     mean = peaks.groupby(["panel", "curve"], sort=False)[columns].mean()
     near = {what: (mean[what] / mean[f"their_{what}"] - 1).abs() <= NEAR for what in ("place", "height")}
@@ -282,7 +282,7 @@ def _write(out: Path, name: str, rows: Any) -> Path:
 
 
 def _unlike(config: Mapping[str, Any], paper: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    """Return a line on the settings that are not the paper's, if any are not."""
+    """Return a line on the settings that differ from the paper's, if any."""
     unlike = [f"{key} {config.get(key)} (paper: {paper[key]})" for key in keys if config.get(key) != paper[key]]
     return [f"Other settings: {', '.join(unlike)}. Places depend on the number of points."] if unlike else []
 

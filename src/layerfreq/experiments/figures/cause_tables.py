@@ -25,7 +25,7 @@ DIRECTIONS = {
     "probe_loss": 1,
     "initial_loss": 1,
 }
-HELD = ("depth", "probe_loss")  # what the second partial correlation holds fixed
+HELD = ("depth", "probe_loss")  # held fixed by the second partial correlation
 LABELS = ["study", "run", "seed", "layer", "scale", "optimizer", "rule", "head"]
 
 

@@ -20,7 +20,7 @@ from layerfreq.experiments.figures.published import Line, Panel
 from layerfreq.measure.result import Spectrum
 
 NEAR = 0.15  # a peak agrees whose place and height are both within this share of the published ones
-FEWEST = 3  # cells, below which there is no peak to speak of
+FEWEST = 3  # cells; with fewer there is no peak
 Edges = Float64[np.ndarray, " n"]  # where cells meet
 Cells = Float64[np.ndarray, " n-1"]  # a value in each
 FINE = 4001  # cutoffs on which the exact maximum is looked for

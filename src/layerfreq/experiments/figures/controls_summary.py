@@ -1,4 +1,4 @@
-"""What the controls have to show, and whether they do: every expectation with its bound, fixed before the runs."""
+"""Whether the controls show what they should: every expectation with its bound, fixed before the runs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ FACTORS = "by a factor of {:.2f} to {:.2f}"
 
 
 def _control(control: str, expected: str, values: Any, holds: Any, found: str = OCTAVES) -> Control:
-    """Say an expectation of some values, least and largest, and whether it holds for all of them."""
+    """Return an expectation with the least and largest of some values, and whether it holds for all of them."""
     return Control(control, expected, found.format(values.min(), values.max()), bool(np.all(holds)))
 
 
@@ -121,7 +121,7 @@ def _invariant(frame: Any) -> list[Control]:
 
 
 def _moved(rms: Any, raw: Any) -> list[Control]:
-    """What moving the features must not change: medians and steps at rms scale, steps at raw scale when rotated."""
+    """Check that moving the features does not change medians and steps at rms scale, and rotation no steps at raw."""
     moved = ("rotated", "rescaled", "all")
     medians = max(_off(rms[case], rms["plain"], "median") for case in moved)
     steps = max(_off(rms[case], rms["plain"], "steps") for case in moved)
@@ -136,7 +136,7 @@ def _moved(rms: Any, raw: Any) -> list[Control]:
 
 
 def _rescaled_line(lines: Any) -> list[Control]:
-    """To a linear head whose weights are scaled back, rescaling is another learning rate, and nothing else."""
+    """Check that to a linear head whose weights are scaled back, rescaling is only another learning rate."""
     plain, scaled, same = (lines[name] for name in ("plain, same grid", "rescaled, scaled grid", "rescaled, same grid"))
     apart = _apart(same.xs("fixed", level="rule"), plain.xs("fixed", level="rule"))
     off = _off(scaled.xs("best", level="rule"), plain.xs("best", level="rule"), "steps")
@@ -149,7 +149,7 @@ def _rescaled_line(lines: Any) -> list[Control]:
 
 
 def _rescaled_head(raw: Any) -> list[Control]:
-    """To a head of one hidden layer, rescaling is more than another rate, but the best rate undoes some of it."""
+    """Check that to a head of one hidden layer, rescaling is more than another rate, which undoes only some of it."""
     fixed, best = (_apart(*(raw[case].xs(rule, level="rule") for case in ("rescaled", "plain"))) for rule in RULES)
     name = "rescaled; raw scale, head of one hidden layer"
     part = "the best rate undoes it in part: steps differ less, on geometric average"

@@ -1,4 +1,4 @@
-"""The frequency principle, watched: which frequencies of a target whole networks learn first, and where none is first.
+"""The frequency principle: which frequencies of a target whole networks learn first, and where low ones are not first.
 
 Seven parts, whose published settings are the preset `paper`: `one-d` (three sines), `heatmap` (ten sines, Rahaman et
 al. 2019), `cifar` (filters over images), `optimizers` (six, two of which use no gradient), `ricker` (an activation that

@@ -55,7 +55,7 @@ def _curves(ax: Any, part: Any, deepest: int, label: str) -> None:
 
 
 def _by_seed(ax: Any, part: Any, label: str | None, **look: Any) -> None:
-    """Draw a line per seed, of which the legend names one."""
+    """Draw a line per seed; the legend names only the first."""
     for j, (_, one) in enumerate(part.groupby("seed")):
         ax.plot(one["step"], one["value"], label=label if j == 0 else None, **look)
 

@@ -173,7 +173,7 @@ def by_density(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread: so small networks gain nothing from more, and sums come out the same everywhere."""
+    """Compute on one thread: small networks gain nothing from more, and sums are the same on all machines."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

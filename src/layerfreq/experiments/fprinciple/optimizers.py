@@ -76,7 +76,7 @@ GRADIENT_EVERY = 10  # steps between two networks kept
 
 
 def _some(count: int) -> list[int]:
-    """Return places to measure at: all of the first hundred, then ever fewer."""
+    """Return the places to measure at: the first hundred, and then fewer and fewer."""
     late = np.geomspace(100, count - 1, 150).astype(int) if count > 101 else []
     return sorted({*range(min(count, 101)), *map(int, late)})
 

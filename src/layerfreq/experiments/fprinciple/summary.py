@@ -1,4 +1,4 @@
-"""What the parts of the frequency principle show, next to what was published."""
+"""Results of the parts of the frequency principle, next to the published ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def first_below(part: Any, threshold: float) -> Any:
 
 
 def in_order(steps: Any) -> bool:
-    """Tell whether no frequency came before a lower one, and the lowest before the highest; inf is never."""
+    """Whether no frequency came before a lower one, and the lowest came before the highest; inf means never."""
     steps = np.asarray(steps, dtype=float)
     return bool((steps[1:] >= steps[:-1]).all() and steps[0] < steps[-1])
 
