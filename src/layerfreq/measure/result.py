@@ -322,13 +322,14 @@ class Spectrum(ReadOnly):
             sketch = "" if self.sketch is None else f", target columns sketched to {self.sketch}"
             how = f"{rows}{sketch}, LFR +- {self.stderr.max():.2g}"
         u, centred = self.inv_delta, ", targets centred" if self.center else ""
+        no_median = "outside the cutoffs" if self._varies else "none"
         dimensions = f" in {self.d} dimensions" if self.d else ""  # which a run does not keep
         return (
             f"Spectrum of {self.n} points{dimensions} ({self.scale} scale, {how})\n"
             f"  1/delta     {u[0]:.4g} .. {u[-1]:.4g}, {len(u)} cutoffs\n"
             f"  LFR         {self.lfr[0]:.3f} .. {self.lfr[-1]:.3f}, floor {self.floor:.3f}{centred}\n"
             f"  RDF peak    {describe_peak(self)}\n"
-            f"  median      {describe_median(self, 'outside the cutoffs')}\n"
+            f"  median      {describe_median(self, no_median)}\n"
             f"  resolution  {_number(self.resolution or None, 'no other point in any window')}"
         )
 
@@ -345,7 +346,7 @@ class Spectrum(ReadOnly):
 def describe_peak(spectrum: Spectrum) -> str:
     """Return the RDF's peak as text, marked if it is only a bound or beyond the resolution."""
     if spectrum.peak is None:
-        return "none (the target or the features do not vary)"
+        return "none (the target or the features do not vary beyond rounding)"
     bound = ""
     if spectrum.peak_at_edge:
         bound = "<= " if spectrum.peak == spectrum.inv_delta[0] else ">= "
