@@ -113,7 +113,7 @@ def test_an_interrupt_gets_through(some):
         list(run(interrupt, range(2)))
 
 
-@pytest.mark.skipif(module._openmp() is None or module._BORN is None, reason="no OpenMP threads here")
+@pytest.mark.skipif(module._openmp() is None or module.forked(), reason="no OpenMP threads here")
 def test_no_signal_is_lost_whenever_it_comes(monkeypatch):
     """Also one that comes between the call of the threads and the first line that they do."""
     chosen(monkeypatch, True)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from threadpoolctl import LibController, ThreadpoolController
 
+from layerfreq.isolation.forked import forked
 from layerfreq.isolation.torch_settings import Flag
 
 # Operations, a few milliseconds of them, that the caller does: to wake threads takes longer where they wait for a core.
@@ -153,7 +154,7 @@ def _torchs(count: int) -> _Map | None:
     have to share the cores with them. Where they sleep, or cores are busy, ours are no slower. To change from one to
     the other costs more than to stay with either, so that what is found holds for a moment.
     """
-    start = _openmp() if os.getpid() == _BORN else None  # OpenMP's threads are none of a forked process
+    start = None if forked() else _openmp()  # OpenMP's threads are none of a forked process
     if start is None:
         return None
     until, asked, ours = _kept.__dict__.get("choice", (0.0, 0, True))
@@ -190,15 +191,6 @@ def _core(thread: int) -> int | None:
     return int(fields[36]) if fields[0] == "R" else None
 
 
-def _forked() -> bool:
-    """Whether this process is a copy of another, as Linux says (PF_FORKNOEXEC): OpenMP may wait for threads lost."""
-    try:
-        return bool(int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[6]) & 0x40)
-    except (OSError, ValueError, IndexError):
-        return True
-
-
-_BORN = None if _forked() else os.getpid()  # where the copy is the first to import this, its own number tells nothing
 _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -14,12 +13,13 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader
 
+from layerfreq.isolation.forked import Lock, threads_that_exist
 from layerfreq.isolation.reach import Found, reached
 from layerfreq.isolation.rng import random_state_kept
 from layerfreq.isolation.state import Kept
 from layerfreq.isolation.torch_settings import settings_kept
 
-_one_at_a_time = threading.RLock()  # all threads share random state and modes
+_one_at_a_time = Lock()  # all threads share random state and modes
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def untouched(model: nn.Module, loader: Any = None) -> Iterator[None]:
         model: The model that is evaluated inside the block.
         loader: Where batches come from, if it has its own generators, state or workers.
     """
-    with _one_at_a_time, ExitStack() as stack:
+    with _one_at_a_time.here, threads_that_exist(), ExitStack() as stack:
         found = list(reached(model, loader))
         # In a module's mode only the flag is changed: the user's own train() and eval() may do more than that.
         stack.enter_context(_state_kept(model, found))

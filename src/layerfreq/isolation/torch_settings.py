@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd import set_detect_anomaly
+
+from layerfreq.isolation.forked import Lock, threads_that_exist
 
 
 class Flag:
@@ -22,40 +25,58 @@ class Flag:
     """
 
     def __init__(self, get: Callable[[], Any], put: Callable[[Any], Any]) -> None:
-        self._get, self._put, self._lock = get, put, threading.RLock()
-        self._inside, self._before = 0, None
+        self._get, self._put, self._lock = get, put, Lock()
+        self._users, self._before = dict[object, int](), None  # who wants it changed now, and in which thread
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_others)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Restore the setting if code inside changes it directly; `at` in other threads is not affected."""
-        with self._lock:
-            nested, now = self._inside > 0, self._get()
+        with self._lock.here:
+            nested, now = bool(self._users), self._get()
             before = self._before if nested else now
         try:
             yield
         finally:
-            with self._lock:
-                if self._inside:
+            with self._lock.here:
+                if self._users:
                     self._before = before
-                wanted = now if nested and self._inside else before
-                if (nested or not self._inside) and self._get() != wanted:
+                wanted = now if nested and self._users else before
+                if (nested or not self._users) and self._get() != wanted:
                     self._put(wanted)
 
     @contextmanager
     def at(self, value: Any) -> Iterator[None]:
         """Set it to a value; all concurrent users must want the same one."""
-        with self._lock:
-            if not self._inside:
-                self._before = self._get()
-                self._put(value)
-            self._inside += 1
+        user = object()
         try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
+            try:
+                with self._lock.here:
+                    if not self._users:
+                        self._before = self._get()
+                    self._users[user] = threading.get_ident()
+                    if len(self._users) == 1:
+                        self._put(value)
+                yield
+            finally:
+                self._leave(user)
+        finally:  # in case a signal has ended the first try
+            self._leave(user)
+
+    def _leave(self, user: object) -> None:
+        with self._lock.here:
+            if user in self._users:
+                if len(self._users) == 1:
                     self._put(self._before)
+                del self._users[user]
+
+    def _forget_others(self) -> None:
+        """In a forked process, restore what only threads of the parent wanted changed."""
+        ours = {user: thread for user, thread in self._users.items() if thread == threading.get_ident()}
+        if self._users and not ours:
+            self._put(self._before)
+        self._users = ours
 
 
 # PyTorch 2.9 also has one precision of products per library; once one is set, the global one cannot be read.
@@ -155,8 +176,7 @@ def own_settings() -> Iterator[None]:
 
     NumPy neither warns of overflow and NaN inside nor raises: the library looks for them itself.
     """
-    with ExitStack() as stack:
-        stack.enter_context(np.errstate(all="ignore"))
+    with threads_that_exist(), np.errstate(all="ignore"), ExitStack() as stack:
         if torch.is_inference_mode_enabled():  # tensors made in it cannot be written to outside it, where a model runs
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
