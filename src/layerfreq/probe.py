@@ -222,11 +222,13 @@ class Probe:
     def _all(self, now: _Now) -> Iterator[tuple[Any, str, list[Spectrum]]]:
         """Measure all layers, in the order that takes least."""
         left = list(self.plan.layers)
-        if self.wanted is None and now.outputs is None and not self.whole and len(self.scales) == 1:
-            asked = self.scales[0], now.budget, self.company, self.options
-            for cut, one, y in in_pieces(now.model, self.inputs, self.targets, left, *asked):
+        known = now.wanted is None or now.wanted.seen  # else the outputs tell them
+        if known and now.outputs is None and not self.whole and len(self.scales) == 1:
+            each = None if now.wanted is None else now.wanted.whole(self.shards)
+            asked = self.scales[0], now.budget, self.company, self.options, each
+            for cut, one, ys in in_pieces(now.model, self.inputs, self.targets, left, *asked):
                 left = [other for other in left if other is not cut]
-                yield from self._measured(cut, one, {ONE: y}, max(0, now.budget - one.nbytes), now)
+                yield from self._measured(cut, one, ys, max(0, now.budget - one.nbytes), now)
         sizes = [(cut, size := now.points * cut.each, work_on(size, now.points, self.options)) for cut in left]
         for some, held in group_by_memory(sizes, now.budget):
             if held or not self.shards.alone:

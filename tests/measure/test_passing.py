@@ -161,6 +161,29 @@ def test_every_kind_of_loader_and_points_in_one_piece_pass_by(held, monkeypatch)
                 close(spectra[name], exact[name])
 
 
+@pytest.mark.parametrize("inv_delta", [None, GRID], ids=["own", "grid"])
+@pytest.mark.parametrize("brought", ["one piece", "batches"])
+def test_several_targets_pass_by_centres_of_their_own(inv_delta, brought, held, monkeypatch):
+    model = made("convolutions")[0]
+    each = {"labels": Y, "mean": X.mean(dim=(1, 2, 3)), "sine": torch.sin(X[:, :2, 3, 4])}
+    options = {"rows": 20, "inv_delta": inv_delta, "engine": "cpu"}
+    features = layer_features(model, in_batches(X))
+    del held[:]
+    monkeypatch.setattr("layerfreq.network.pieces.BATCH", SIZE)
+    seen = runs(model)
+    found = layer_spectra(model, X if brought == "one piece" else in_batches(X), each, **options)
+    assert set(held) == {20}
+    assert 0 < sum(n for n in seen if n > 4) - N <= 3
+    assert list(found) == list(each)
+    for target, spectra in found.items():
+        assert list(spectra) == list(features)
+        for name, one in spectra.items():
+            close(one, spectrum(features[name], each[target], **options))
+    del held[:]
+    with refuses("targets", Code.SHAPE, "'short'"):
+        layer_spectra(model, in_batches(X), {**each, "short": Y[:-1]}, **options)
+
+
 def test_it_takes_one_pass_where_features_have_no_room_and_their_centres_do():
     model = made("convolutions")[0]
     seen = runs(model)

@@ -34,6 +34,7 @@ from layerfreq.measure.sampling import draw
 from layerfreq.measure.strategies import work_on
 from layerfreq.network.cuts import Cut
 from layerfreq.network.extract import run_through
+from layerfreq.network.outputs import ONE
 from layerfreq.network.pieces import Held, Pieces
 
 # Bytes of a layer's features in a batch whose size we choose. Beyond 32 MiB, the C library returns memory and asks for
@@ -211,7 +212,8 @@ def in_pieces(
     budget: int,
     company: Company,
     options: Mapping[str, Any],
-) -> Iterator[tuple[Cut, Seen | Tensor, Tensor]]:
+    each: Mapping[Any, Tensor] | None = None,
+) -> Iterator[tuple[Cut, Seen | Tensor, Mapping[Any, Tensor]]]:
     """Let several batches of points pass by drawn filter centres, which are run first: one pass for many wide layers.
 
     Args:
@@ -223,10 +225,11 @@ def in_pieces(
         budget: Bytes for features.
         company: What was found before of how features depend on the batch; added to.
         options: Options of `spectrum`, checked.
+        each: Name -> targets of points in one piece, instead of `targets`. Each has its own filter centres.
 
     Returns:
-        Layers, their features or the distances kept of them, and targets in the same order. Layers that are left out
-        have to be measured in another way, which also reports what is wrong with them.
+        Layers, their features or the distances kept of them, and name -> targets in the same order. Layers that are
+        left out have to be measured in another way, which also reports what is wrong with them.
     """
     drawn = isinstance(options.get("rows"), int) and options.get("group") is None and scale != "maxabs"
     here = {torch.device(options.get("device") or "cpu").type, device_of(model).type} == {"cpu"}
@@ -237,11 +240,13 @@ def in_pieces(
     if widest < WIDE * 4 or sharded_modules(model):  # bytes of float32; ranks of a sharded model have to run alike
         return
     try:
-        points = Pieces.of(model, inputs, targets, budget // 4, max(FEWEST, PIECE // widest))
-        index = None if points is None else _drawn(points, options)
+        first = targets if each is None else next(iter(each.values()), None)
+        points = Pieces.of(model, inputs, first, budget // 4, max(FEWEST, PIECE // widest))
+        each = {ONE: points.targets} if each is None and points is not None else each
+        index = None if points is None or not each else _drawn(points.n, each, options)
     except InputError:
         return
-    if points is None or index is None:
+    if points is None or index is None or each is None:
         return
     for some, wide in _lots(cuts, points.n, index, budget, options):
         with own_settings():
@@ -261,15 +266,18 @@ def in_pieces(
             with own_settings():
                 found = one.features() if isinstance(one, Held) else one.distances()
             if found is not None:
-                yield cut, Seen({scale: found}) if isinstance(found, Distances) else found, points.targets
+                yield cut, Seen({scale: found}) if isinstance(found, Distances) else found, each
 
 
 @own_settings()
-def _drawn(points: Pieces, options: Mapping[str, Any]) -> Tensor | None:
-    """Return the filter centres, and points for the default grid, in order; None if they are most of the points."""
-    n, rows, seed = points.n, options["rows"], options.get("seed", 0)
-    y = prepare_targets(read_targets(points.targets, n), Shards(count=n), center=options.get("center"), seed=seed)
-    index = _centres(torch.empty(n, 0), draw(y, n, rows, None, seed).order, own_grid=options.get("inv_delta") is None)
+def _drawn(n: int, each: Mapping[Any, Tensor], options: Mapping[str, Any]) -> Tensor | None:
+    """Return all targets' filter centres, and points for default grids, in order; None if these are most points."""
+    rows, seed, own_grid = options["rows"], options.get("seed", 0), options.get("inv_delta") is None
+    found = []
+    for target in each.values():
+        y = prepare_targets(read_targets(target, n), Shards(count=n), center=options.get("center"), seed=seed)
+        found.append(_centres(torch.empty(n, 0), draw(y, n, rows, None, seed).order, own_grid=own_grid))
+    index = torch.unique(torch.cat(found))
     return index if 2 * len(index) <= n else None
 
 
