@@ -32,7 +32,7 @@ def measured(x, **options):
         assert (found.resolved, found.median, found.peak, found.resolution) == (False, None, None, 0.0)
         assert str(x.dtype).removeprefix("torch.") in told[0]
         assert np.isfinite(found.lfr).all()
-        assert "do not vary beyond rounding" in repr(found)
+        assert "target or features do not vary" in repr(found)
         assert "outside" not in repr(found)
         assert not found.to_scale(found.scale).resolved
     return found, bool(told)

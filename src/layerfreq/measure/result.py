@@ -346,7 +346,7 @@ class Spectrum(ReadOnly):
 def describe_peak(spectrum: Spectrum) -> str:
     """Return the RDF's peak as text, marked if it is only a bound or beyond the resolution."""
     if spectrum.peak is None:
-        return "none (the target or the features do not vary beyond rounding)"
+        return "none (target or features do not vary)"
     bound = ""
     if spectrum.peak_at_edge:
         bound = "<= " if spectrum.peak == spectrum.inv_delta[0] else ">= "
