@@ -45,6 +45,22 @@ def cloud(n, d, classes, seed=0):
     return rng.normal(size=(n, d)).astype(np.float32), rng.integers(0, classes, n)
 
 
+@pytest.mark.parametrize("kind", ["binary", "quantised", "grid"])
+@pytest.mark.parametrize("vectors", [False, True])
+def test_distances_that_many_pairs_share_do_not_add_up_errors(kind, vectors):
+    rng = np.random.default_rng(0)
+    x = {
+        "binary": lambda: (rng.random((1000, 24)) < 0.3) / 3,  # not a power of two, so that distances are rounded
+        "quantised": lambda: np.round(4 * np.clip(rng.normal(size=(600, 3)) @ rng.normal(size=(3, 6)), 0, 4)) / 4,
+        "grid": lambda: np.stack(np.meshgrid(*2 * [np.arange(25.0)]), axis=-1).reshape(-1, 2),
+    }[kind]().astype(np.float32)
+    y = rng.normal(size=(len(x), 2)) if vectors else rng.integers(0, 5, len(x))
+    cutoffs = np.geomspace(0.3, 50, 9)
+    found, exact = (spectrum(x, y, cutoffs, engine=name, center=False) for name in ("cpu", "reference"))
+    assert np.abs(found.lfr - exact.lfr).max() < 1e-6
+    assert np.abs((found.rdf - exact.rdf) * cutoffs).max() < 2e-6
+
+
 @pytest.mark.parametrize("classes", [3, 120])
 def test_tiles_and_symmetry_do_not_show(monkeypatch, classes):
     x, y = cloud(300, 9, classes)

@@ -22,6 +22,7 @@ NEAR = 1e-7  # u d / 2 below which the kernel is taken as one
 FAR = 45.0  # u d / 2 above which it is taken as zero
 SHORTEST = 2.0**-120  # squared distance, near float32's smallest, below which points coincide
 FEW_DISTANCES = 8  # so many count as few
+OFTEN = 8  # so many pairs at one distance, of those that are looked at, are no chance
 SOME = 1 << 14  # about how many of all distances are looked at
 SAME = 1e-5  # relative difference of distances that are equal up to rounding
 NOWHERE = np.zeros(0, np.float32)
@@ -79,7 +80,7 @@ def kernel_basis(
         inv_delta: (m,) increasing cutoffs.
         farthest: An upper bound of the squared distances, within float32's range.
         tolerance: The absolute error of a kernel that may be left by leaving functions out.
-        only: The squared distances that pairs have, if these are few: parabolas are exact there.
+        only: Squared distances that many pairs share: parabolas are exact there.
     """
     from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, SQUARE_SHIFT
 
@@ -103,11 +104,14 @@ def kernel_basis(
     # At Gauss-Legendre points, the error of a parabola averages out over pairs that are spread smoothly in a bin.
     points, _ = np.polynomial.legendre.leggauss(3)
     places = np.tile((points + 1) / 2, (bins, 1))
+    free = np.ones(places.shape, bool)
     for distance in only.tolist():
-        k = (_bits(distance) >> BIN_SHIFT) - lowest
-        if 0 <= k < bins:
-            place = (distance - edges[k]) / (edges[k + 1] - edges[k])
-            places[k, np.abs(places[k] - place).argmin()] = place
+        # Integers lie at edges of bins, and rounding puts them on either side.
+        for k in {(_bits(distance * side) >> BIN_SHIFT) - lowest for side in (1 - SAME, 1 + SAME)}:
+            if 0 <= k < bins and free[k].any():
+                place = min(max(0.0, (distance - edges[k]) / (edges[k + 1] - edges[k])), 1.0)
+                nearest = np.where(free[k], np.abs(places[k] - place), np.inf).argmin()
+                places[k, nearest], free[k, nearest] = place, False
     inside = (edges[:-1, None] + np.diff(edges)[:, None] * places).reshape(-1)
     functions = (_kernel(inside, cutoffs) @ (right[:rank] / sizes[:rank, None]).T).reshape(bins, 3, rank)
     # Mean place and mean square of all places that are rounded down to the same number.
@@ -123,13 +127,29 @@ def kernel_basis(
     )
 
 
-def few(squared: Shaped[np.ndarray, "s n"]) -> Float32[np.ndarray, " k"]:
-    """Return the distinct squared distances, up to rounding, if these are few, as for points in two places."""
+def few(squared: Shaped[np.ndarray, "s n"]) -> tuple[Float32[np.ndarray, " k"], float]:
+    """Return the squared distances that many pairs share, as of integer, binary or quantised features.
+
+    If there are no more than `FEW_DISTANCES`, up to rounding, these are all of them. Of more, they are those that occur
+    `OFTEN`, in bins that hold no more distances than a parabola passes through.
+
+    Returns:
+        The squared distances, and the share of all pairs that have one of them.
+    """
+    from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT
+
     some = np.sort(squared[:, :: 1 + squared.size // SOME].astype(np.float32), axis=None)
     some = some[np.isfinite(some)]
-    some = some[some > SAME * some[-1:]]  # the others are zero up to rounding
+    some = some[some > SAME * some[-1:]]  # the others are of points in one place, up to rounding
     starts = np.flatnonzero(np.diff(some, prepend=0) > SAME * some)
-    return some[starts] if len(starts) <= FEW_DISTANCES else NOWHERE
+    if len(starts) <= FEW_DISTANCES:
+        return some[starts], 1.0
+    counts = np.diff(starts, append=len(some))
+    middle = some[starts + counts // 2]
+    narrow = some[starts + counts - 1] - some[starts] <= 4 * SAME * middle
+    _, bin_of, inside = np.unique(middle.view(np.int32) >> BIN_SHIFT, return_inverse=True, return_counts=True)
+    shared = (counts >= OFTEN) & narrow & (inside[bin_of] <= 3)
+    return middle[shared], float(counts[shared].sum() / len(some))
 
 
 def _kernel(distances: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ FLOAT64 = 4  # cost of an operation on many small matrices, relative to one of t
 FEW_COLUMNS = 8  # target columns up to which polynomials are quicker than bins: each column computes them anew
 PAIR = 100  # operations per pair, without its product
 SAMPLE = 32  # points whose distances are looked at first
+SHARE = 0.5  # of their pairs at the same few distances: more have equal errors, which do not average out
 STRETCH = 2.0**20  # factor for features, so that float32 has exponents for close pairs: below 1e-24, they coincide
 TOO_CLOSE = (
     "engine: 'cpu' takes points closer than 1e-20 of the farthest for one, and there are some; pass engine='blocked', "
@@ -115,7 +116,9 @@ class Cpu(Engine[Rows, Columns]):
         if self._cutoffs[-1] > NEAR / SHORTEST:
             self._refuse_closer_pairs()
         with one_blas_thread():
-            self._series = self._find_series()
+            looked_at = self._looked_at()
+            self._shared, share = few(looked_at)  # squared distances that many pairs have, and how many
+            self._series = None if share > SHARE else self._find_series(looked_at)
         self._functions: Expansion = self._series or self._bins
 
     def _refuse_closer_pairs(self) -> None:
@@ -130,7 +133,7 @@ class Cpu(Engine[Rows, Columns]):
     def _bins(self) -> Basis:
         with one_blas_thread():  # more would take 100 times longer beside threads that spin after a forward pass
             tolerance = 1e-7 / len(self.targets.energy)
-            return kernel_basis(self._cutoffs, 4 * self._radius**2, tolerance, few(self._looked_at()))
+            return kernel_basis(self._cutoffs, 4 * self._radius**2, tolerance, self._shared)
 
     @cached_property
     def _own(self) -> Columns:
@@ -370,15 +373,14 @@ class Cpu(Engine[Rows, Columns]):
     def _numpy(self, points: Points) -> np.ndarray:
         return points.features.cpu().to(self._dtype).contiguous().numpy()
 
-    def _find_series(self) -> Series | None:
+    def _find_series(self, squared: np.ndarray) -> Series | None:
         """Return a series for the distances in a sample of the points, if there is a short one and it pays."""
         if self.targets.labels is None and self.targets.width > FEW_COLUMNS:
             return None
-        squared = self._looked_at()
         farthest, nearest = float(squared.max(where=np.isfinite(squared), initial=0.0)), float(squared.min())
         nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
         if self.targets.labels is None and not nearest:
-            return None  # if there are only few distances, as for points in two places, bins are more accurate
+            return None  # distances may be few, as for points in two places, for which bins are more accurate
         return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
 
     def _looked_at(self) -> np.ndarray:
