@@ -80,7 +80,11 @@ class Refusal(Enum):
         "inside torch.func.vmap a module sees one point at a time; call it on all of them",
     )
     NOTHING_ABOVE = ("nothing above", "no parameters follow, so nothing is left to learn above it")
-    NOT_CALLED = ("not called", "forward does not call it in eval mode; another module may use its parameters")
+    NOT_CALLED = (
+        "not called",
+        "forward does not call it in eval mode, or not for the few points that are traced; another module may use its "
+        "parameters",
+    )
     CONTAINER = ("container", "it is not called itself; see its parts")
     NO_ACTIVATION = (
         "no activation",

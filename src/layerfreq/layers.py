@@ -128,8 +128,11 @@ class LayerSpectra(Mapping[str, Spectrum]):
             yield describe_peak(one), describe_median(one), f"{one.resolution:.4g}"
 
     def _left_out(self) -> list[str]:
-        lines = [f"not a cut: {name!r}: {reason}" for name, reason in self.refused.items()]
-        return lines + [f"not measured: {name!r}: {reason}" for name, reason in self.failed.items()]
+        return [
+            f"{what}: {', '.join(repr(name) for name, why in left_out.items() if why == reason)}: {reason}"
+            for what, left_out in (("not a cut", self.refused), ("not measured", self.failed))
+            for reason in dict.fromkeys(left_out.values())
+        ]
 
 
 def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

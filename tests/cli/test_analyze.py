@@ -103,7 +103,7 @@ def test_checkpoints_become_the_steps_of_a_run(cli, home, tmp_path):
         assert (tmp_path / "run" / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / "run" / "figures" / f"{figure}.pdf").exists()
         assert f"{figure}.pdf" in out.replace("\n", "")
-    assert_one_line(cli(*arguments, "--out", "run"), "holds another run")
+    assert_one_line(cli(*arguments, "--out", "run"), "holds another run; pass another --out")
 
 
 def test_without_checkpoints_the_model_is_measured_as_it_is(cli, home, undrawn):

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PT017  some of several reads may fail, and then with one line
 
+import re
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -216,6 +217,60 @@ def test_the_remedy_that_is_named_works(inputs, words):
     if isinstance(inputs, DataLoader):
         found = layer_spectra(MODEL, list(zip(inputs, Y.split(8), strict=True)), **GRID)["1"]
         np.testing.assert_allclose(found.lfr, layer_spectra(MODEL, X, Y, **GRID)["1"].lfr, rtol=1e-6)
+
+
+class TakesADict(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = MODEL
+
+    def forward(self, batch):
+        return self.net(batch["image"])
+
+
+REMEDIES = {
+    "text": (MODEL, X, [f"class {int(k)}" for k in Y], "np.unique(targets, return_inverse=True)[1]"),
+    "text of categories": (
+        MODEL,
+        X,
+        pd.Series([f"class {int(k)}" for k in Y]).astype("category"),
+        "return_inverse=True",
+    ),
+    "a column of ids": (MODEL, X, Y[:, None], "y[:, 0]"),
+    "a list of points": (MODEL, list(X), Y, "torch.stack(inputs)"),
+    "a dict for one argument": (TakesADict(), {"image": X}, Y, "({...},)"),
+    "integers": (MODEL, X.round().long(), Y, "torch.float32, convert the inputs"),
+}
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_the_remedy_of_what_people_pass_is_named(name):
+    model, inputs, targets, remedy = REMEDIES[name]
+    with pytest.raises(InputError, match=re.escape(remedy)):
+        layer_spectra(model, inputs, targets, **GRID)
+
+
+def test_these_remedies_work():
+    expected = layer_spectra(MODEL, X, Y, **GRID)["1"].lfr
+    words = REMEDIES["text"][2]
+    for model, inputs, targets, layer in (
+        (MODEL, X, np.unique(words, return_inverse=True)[1], "1"),
+        (MODEL, X, Y[:, None][:, 0], "1"),
+        (MODEL, torch.stack(list(X)), Y, "1"),
+        (TakesADict(), ({"image": X},), Y, "net.1"),
+    ):
+        np.testing.assert_allclose(layer_spectra(model, inputs, targets, **GRID)[layer].lfr, expected, rtol=1e-12)
+
+
+def test_columns_of_a_data_set():
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"image": x.tolist(), "label": y.tolist()})
+    expected = layer_spectra(MODEL, X, Y, **GRID)["1"].lfr
+    for images, labels in (
+        (table.with_format("torch")["image"], table["label"]),
+        (table.with_format("numpy", dtype=np.float32)["image"], table.with_format("torch")["label"]),
+    ):
+        np.testing.assert_allclose(layer_spectra(MODEL, images, labels, **GRID)["1"].lfr, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["cpu_offload", "disk_offload"])

@@ -174,6 +174,16 @@ def test_notebooks_show_tables_and_names_as_text(run, measured):
     assert "step 20" in run._repr_html_()
 
 
+def test_layers_left_out_for_one_reason_take_one_line(measured):
+    one = measured[1][0]["1"]
+    spectra = layerfreq.LayerSpectra({"1": one}, {"a": "no rows", "b": "way around", "c": "no rows"}, {"d": "NaN"})
+    assert repr(spectra).splitlines()[-3:] == [
+        "not a cut: 'a', 'c': no rows",
+        "not a cut: 'b': way around",
+        "not measured: 'd': NaN",
+    ]
+
+
 def test_the_first_words_are_at_the_top():
     assert layerfreq.InputError is InputError
     assert layerfreq.verdict.verdict is layerfreq.verdict.depth.verdict

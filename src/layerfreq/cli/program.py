@@ -64,7 +64,7 @@ def main() -> None:
     except Stopped as stopped:
         _fail(f"stopped; {stopped}", INTERRUPTED)
     except InputError as error:
-        _fail(str(error), 2)
+        _fail(_for_the_shell(error), 2)
     except BrokenPipeError:
         _leave_quietly()
     except OSError as error:
@@ -103,12 +103,20 @@ class _Over(SystemExit):
 
 def _wrong_usage(error: Any) -> NoReturn:
     """Say in one line what Typer would in a box; without a command it has shown the help already."""
-    said = " ".join(error.format_message().split()).rstrip(".")
+    said = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
     if "NoArgs" in type(error).__name__:
         sys.exit(2)
     context = getattr(error, "ctx", None)
     command = "" if context is None else context.command_path.removeprefix(context.find_root().command_path)
     _fail(f"{said}; see layerfreq{command} --help", 2)
+
+
+def _for_the_shell(error: InputError) -> str:
+    """Return the message of an error, with options of the command line instead of Python's arguments."""
+    said, _, remedy = str(error).partition("; ")
+    if error.code is not Code.EXISTS or "overwrite=True" not in remedy:
+        return str(error)
+    return f"{said}; pass another --out" + (", or --resume" if "reproduce" in sys.argv[1:2] else "")
 
 
 def _fail(message: str, status: int) -> NoReturn:

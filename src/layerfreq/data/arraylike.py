@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 
 def is_table(value: Any) -> bool:
-    """Whether this is a data frame or a series, of pandas or of others that have `to_numpy`."""
-    return callable(getattr(value, "to_numpy", None)) and not isinstance(value, (Tensor, type))
+    """Whether this is a data frame, a series or a column, of pandas or of others that have `to_numpy`."""
+    return _is_column(value) or (callable(getattr(value, "to_numpy", None)) and not isinstance(value, (Tensor, type)))
+
+
+def _is_column(value: Any) -> bool:
+    """Whether this is a column of Hugging Face's `datasets`, as in `dataset["image"]`."""
+    return type(value).__module__.split(".")[0] == "datasets" and type(value).__name__ == "Column"
 
 
 def as_frame(value: Any, argument: str, columns: Iterable[str], source: str) -> pd.DataFrame:
@@ -69,12 +74,14 @@ def as_array(value: Any, argument: str) -> Any:
     """
     if is_table(value):
         try:
-            value = np.asarray(value.to_numpy())
+            value = np.asarray(value[:] if _is_column(value) else value.to_numpy())
         except Exception as error:  # other libraries may raise anything
             kind = type(value).__name__
             raise InputError(f"{argument}: a {kind} without numbers ({first_line(error)}); pass an array") from None
-        if value.dtype == object:
+        if value.dtype == object and not _is_text(value):
             value = _numbers(value, argument)
+    if argument == "targets" and _is_text(value):
+        raise InputError(f"targets: text such as {str(value[0])!r}; pass np.unique(targets, return_inverse=True)[1]")
     if isinstance(value, Tensor):
         kinds = {"sparse": value.layout != torch.strided, "quantized": value.is_quantized, "meta": value.is_meta}
         kind = next((name for name, is_so in kinds.items() if is_so), None)
@@ -93,6 +100,14 @@ def as_array(value: Any, argument: str) -> Any:
         return value.astype(value.dtype.newbyteorder("="))
     odd = any(step < 0 or step % max(1, value.itemsize) for step in value.strides) or not value.flags.writeable
     return value.copy() if odd else value
+
+
+def _is_text(value: Any) -> bool:
+    return (
+        (isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim == 1))
+        and len(value) > 0
+        and isinstance(value[0], (str, bytes))
+    )
 
 
 def _numbers(value: np.ndarray, argument: str) -> np.ndarray:

@@ -44,7 +44,7 @@ def is_loader(inputs: Any) -> bool:
 
 def is_dataset(inputs: Any) -> bool:
     """Whether the inputs are a data set of samples: PyTorch's or Hugging Face's."""
-    return isinstance(inputs, Dataset) or type(inputs).__module__.split(".")[0] == "datasets"
+    return isinstance(inputs, Dataset) or (type(inputs).__module__.split(".")[0] == "datasets" and not is_table(inputs))
 
 
 def is_shuffled(inputs: Any) -> bool:
@@ -275,11 +275,22 @@ def blaming_inputs(model: nn.Module, inputs: Any, also: str = "") -> Iterator[No
     except Exception as error:  # a model may raise anything for unsuitable inputs
         given = tensors_of(inputs)
         kinds = ", ".join(f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in given[:3]) or "no tensors"
-        floats = {t.dtype for t in given if t.is_floating_point()}
-        own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-        other = own is not None and floats and floats != {own}
-        remedy = f"its parameters are {own}, convert the inputs" if other else "pass what its forward takes"
+        remedy = _remedy(model, inputs, given, str(error))
         raise failed("inputs", f"{type(model).__name__} does not run on {kinds}{also}", error, remedy) from error
+
+
+def _remedy(model: nn.Module, inputs: Any, given: list[Tensor], said: str) -> str:
+    """Return what to do about inputs on which a model raises, as far as these and what it said tell."""
+    floats = {t.dtype for t in given if t.is_floating_point()}
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    other = floats != {own} if floats else "dtype" in said
+    if own is not None and other:
+        return f"its parameters are {own}, convert the inputs"
+    if isinstance(inputs, Mapping) and "unexpected keyword argument" in said:
+        return "a dict is passed by keyword; pass ({...},) to a forward that takes the dict itself"
+    if isinstance(inputs, list) and len(given) > 1 and "positional argument" in said:
+        return "each item of a list is an argument of forward; of a list of points pass torch.stack(inputs)"
+    return "pass what its forward takes"
 
 
 def _as_tensors(inputs: Any) -> Any:

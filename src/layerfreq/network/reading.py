@@ -211,7 +211,8 @@ class Layout:
             raise wrong_length("targets", f"shape {tuple(y.shape)}", self.n)
         if self.reading != "positions":
             if ids and y.ndim > 1:
-                raise Code.SHAPE(f"targets: integers {tuple(y.shape)}; pass reading='positions', or floats for vectors")
+                remedy = "y[:, 0]" if y.shape[1:] == (1,) else "reading='positions', or floats for vectors"
+                raise Code.SHAPE(f"targets: integers {tuple(y.shape)}; pass {remedy}")
             return y, None
         if y.ndim > (1 if ids else 2):
             y = self._by_position(y, ids)
