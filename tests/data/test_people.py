@@ -228,6 +228,22 @@ class TakesADict(nn.Module):
         return self.net(batch["image"])
 
 
+class WantsLabels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = MODEL
+
+    def forward(self, image, labels=None):
+        logits = self.net(image)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class OnlyParts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = MODEL
+
+
 REMEDIES = {
     "text": (MODEL, X, [f"class {int(k)}" for k in Y], "np.unique(targets, return_inverse=True)[1]"),
     "text of categories": (
@@ -239,6 +255,8 @@ REMEDIES = {
     "a column of ids": (MODEL, X, Y[:, None], "y[:, 0]"),
     "a list of points": (MODEL, list(X), Y, "torch.stack(inputs)"),
     "a dict for one argument": (TakesADict(), {"image": X}, Y, "({...},)"),
+    "labels that forward needs": (WantsLabels(), [{"image": X, "labels": Y}], None, "{..., 'labels': y}"),
+    "a module without forward": (OnlyParts(), X, Y, "module='name'"),
     "integers": (MODEL, X.round().long(), Y, "torch.float32, convert the inputs"),
 }
 
@@ -258,6 +276,7 @@ def test_these_remedies_work():
         (MODEL, X, Y[:, None][:, 0], "1"),
         (MODEL, torch.stack(list(X)), Y, "1"),
         (TakesADict(), ({"image": X},), Y, "net.1"),
+        (WantsLabels(), {"image": X, "labels": Y}, Y, "net.1"),
     ):
         np.testing.assert_allclose(layer_spectra(model, inputs, targets, **GRID)[layer].lfr, expected, rtol=1e-12)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
@@ -288,9 +289,19 @@ def _remedy(model: nn.Module, inputs: Any, given: list[Tensor], said: str) -> st
         return f"its parameters are {own}, convert the inputs"
     if isinstance(inputs, Mapping) and "unexpected keyword argument" in said:
         return "a dict is passed by keyword; pass ({...},) to a forward that takes the dict itself"
+    if isinstance(inputs, Mapping) and not any(name in inputs for name in LABELS) and _wants_labels(model, said):
+        return "its forward needs labels; pass inputs={..., 'labels': y} beside targets=y"
+    if 'required "forward" function' in said:
+        return "give it a forward, or pass a module in it that has one (callbacks: module='name')"
     if isinstance(inputs, list) and len(given) > 1 and "positional argument" in said:
         return "each item of a list is an argument of forward; of a list of points pass torch.stack(inputs)"
     return "pass what its forward takes"
+
+
+def _wants_labels(model: nn.Module, said: str) -> bool:
+    """Whether a model that raised has labels among its arguments, and said that it lacks something."""
+    lacks = "NoneType" in said or "required positional argument" in said
+    return lacks and any(name in inspect.signature(model.forward).parameters for name in LABELS)
 
 
 def _as_tensors(inputs: Any) -> Any:
