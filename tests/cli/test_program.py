@@ -217,3 +217,12 @@ def test_without_a_command_it_shows_the_help(cli):
     assert status == 2
     assert "analyze" in out + err
     assert cli("--help")[0] == 0
+
+
+def test_a_warning_is_one_line_without_a_line_of_code(tmp_path):
+    noise = 1e-7 * np.random.default_rng(0).standard_normal((50, 3))
+    np.savez(tmp_path / "a.npz", features=(1 + noise).astype(np.float32), targets=np.arange(50) % 2)
+    command = [sys.executable, "-m", "layerfreq", "spectrum", str(tmp_path / "a.npz")]
+    said = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    assert len(said) == 1, said
+    assert said[0].startswith("layerfreq: warning: features: they differ by little more than the rounding of float32")

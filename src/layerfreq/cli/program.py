@@ -52,6 +52,7 @@ for command in (demo, analyze, doctor, report, verdict, advise, relearn, spectru
 def main() -> None:
     """Run the command line: 0 done, 2 wrong usage or input, 1 failed, 130 stopped; an error is one line."""
     os.environ.setdefault("MPLBACKEND", "agg")
+    before, warnings.formatwarning = warnings.formatwarning, _as_line
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without δ gets ?, not an error
@@ -79,6 +80,13 @@ def main() -> None:
         if os.environ.get("LAYERFREQ_DEBUG"):
             raise
         _fail(f"{first_line(error, kind=True)} (set LAYERFREQ_DEBUG=1 for the traceback)", 1)
+    finally:
+        warnings.formatwarning = before
+
+
+def _as_line(message: Warning | str, *_: Any) -> str:
+    """Say a warning as errors are said: whoever typed a command has no use for the line of code that warned."""
+    return f"layerfreq: warning: {' '.join(str(message).split())}\n"
 
 
 def _run() -> int:
