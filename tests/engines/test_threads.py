@@ -1,5 +1,6 @@
 """Parts of the work on several threads: as `map` gives them, whoever calls, and whatever goes wrong."""
 
+import linecache
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ def chosen(monkeypatch, pytorchs):
     module._kept.__dict__.pop("choice", None)
 
 
-@pytest.fixture(params=["as installed", "a pool"])
+@pytest.fixture(params=["as installed", "new"])
 def some(request, monkeypatch):
     """The threads of PyTorch, where they can be had, and others."""
     chosen(monkeypatch, request.param == "as installed")
@@ -87,7 +88,7 @@ def test_every_two_blocks_meet_once_alone_and_in_order(some, many, count):
     random = np.random.default_rng(many * count)
     for _ in range(3):
         with threads(count) as run:
-            in_turn(meet, pairs, count, run)
+            in_turn(meet, pairs, run)
         assert found == {block: [pair for pair in pairs if block in pair] for block in range(many)}
         found = {block: [] for block in range(many)}
 
@@ -101,7 +102,7 @@ def test_an_error_in_one_meeting_ends_all(some, kind, pair):
             raise kind
 
     with threads(3) as run, pytest.raises(kind):
-        in_turn(meet, every_two(4), 3, run)
+        in_turn(meet, every_two(4), run)
     assert squares(range(5)) == [0, 1, 4, 9, 16]
 
 
@@ -113,10 +114,66 @@ def test_an_interrupt_gets_through(some):
         list(run(interrupt, range(2)))
 
 
-@pytest.mark.skipif(module._openmp() is None or module.forked(), reason="no OpenMP threads here")
-def test_no_signal_is_lost_whenever_it_comes(monkeypatch):
+def interrupted_at(position, work):
+    """Interrupt a function before one of the lines that this thread does in the module; whether it got so far."""
+    passed = 0
+
+    def trace(frame, event, _):
+        nonlocal passed
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        # At the end of a `with` this is a line again, but no signal comes between it and the exit.
+        line = linecache.getline(module.__file__, frame.f_lineno).strip()
+        passed += event in ("call", "line") and not line.startswith("with ")
+        if passed > position:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return passed > position  # else the interrupt is lost
+
+
+@pytest.mark.parametrize("kind", ["map", "in turn"])
+def test_an_interrupt_before_any_line_stops_all_threads(some, kind):
+    """Nothing is called any more when it is raised, and the next result is right."""
+    at_work, called, random = set(), [], np.random.default_rng(0)
+
+    def one(item):
+        at_work.add(item)
+        called.append(item)
+        time.sleep(random.random() / 4000)
+        at_work.discard(item)
+
+    def work():
+        with threads(3) as run:
+            list(run(one, range(8))) if kind == "map" else in_turn(one, every_two(4), run)
+
+    position = 0
+    while interrupted_at(position, work):
+        found, busy = len(called), set(at_work)
+        time.sleep(0.0005)
+        assert not busy
+        assert len(called) == found
+        assert not module._limit._users
+        called.clear()
+        assert squares(range(5)) == [0, 1, 4, 9, 16]
+        position += 1
+    assert position > 40
+
+
+@pytest.mark.parametrize("whose", ["as installed", "new"])
+def test_no_signal_is_lost_whenever_it_comes(monkeypatch, whose):
     """Also one that comes between the call of the threads and the first line that they do."""
-    chosen(monkeypatch, True)
+    if whose != "new" and (module._openmp() is None or module.forked()):
+        pytest.skip("no OpenMP threads here")
+    chosen(monkeypatch, whose != "new")
 
     class StopError(Exception):
         pass
@@ -124,23 +181,31 @@ def test_no_signal_is_lost_whenever_it_comes(monkeypatch):
     def stop(*_):
         raise StopError
 
+    def count(_):
+        calls.append(None)
+
     def busy():
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 1e-3))
         end = time.monotonic() + 5
         while time.monotonic() < end:
-            squares(range(6), 2)
+            with threads(2) as run:
+                list(run(count, range(6)))
 
-    lost, random = [], np.random.default_rng(0)
+    calls, lost, random = [], [], np.random.default_rng(0)
     monkeypatch.setattr(sys, "unraisablehook", lost.append)
     before = signal.signal(signal.SIGALRM, stop)
     try:
-        for _ in range(300):
+        for _ in range(200):
             with pytest.raises(StopError):
                 busy()
+            found = len(calls)
+            time.sleep(0.0002)
+            assert len(calls) == found
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert not lost
+    assert not module._limit._users
 
 
 def test_work_within_work_and_from_several_threads_is_done(some):
@@ -153,13 +218,12 @@ def test_work_within_work_and_from_several_threads_is_done(some):
         with threads(2) as run:
             found[name] = list(run(nested, range(6)))
 
-    if some == "as installed":  # a pool's threads would wait for each other
-        callers = [threading.Thread(target=outside, args=(name,), daemon=True) for name in range(3)]
-        for one in callers:
-            one.start()
-        for one in callers:
-            one.join(60)
-        assert found == {name: [0, 0, 1, 5, 14, 30] for name in range(3)}
+    callers = [threading.Thread(target=outside, args=(name,), daemon=True) for name in range(3)]
+    for one in callers:
+        one.start()
+    for one in callers:
+        one.join(60)
+    assert found == {name: [0, 0, 1, 5, 14, 30] for name in range(3)}
 
 
 def test_what_overflows_is_no_warning(some, recwarn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import sys
@@ -9,12 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
-from heapq import heappop, heappush
+from itertools import repeat
 from pathlib import Path
-from threading import Condition
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ def hands(work: int) -> int:
 
 
 _Map = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
+_Start = Callable[..., Any]  # calls a function on OpenMP's threads
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def threads(count: int | None = None) -> Iterator[_Map]:
     """Give a `map` that runs on so many threads: None for as many as PyTorch uses, 1 for the caller's own."""
     count = torch.get_num_threads() if count is None else count
     with one_blas_thread():
-        yield map if count == 1 else _torchs(count) or _pool(count, os.getpid()).map
+        yield map if count == 1 else partial(_together, _torchs(count), count)
 
 
 def every_two(many: int) -> list[tuple[int, int]]:
@@ -60,7 +61,7 @@ def every_two(many: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def in_turn(meet: Callable[[tuple[int, int]], None], pairs: list[tuple[int, int]], count: int, run: _Map) -> None:
+def in_turn(meet: Callable[[tuple[int, int]], None], pairs: list[tuple[int, int]], run: _Map) -> None:
     """Call a function with pairs of blocks on several threads; no block is in two calls at a time.
 
     Each block meets its partners in the order of the list, whichever thread is faster: sums are the same to the last
@@ -69,7 +70,6 @@ def in_turn(meet: Callable[[tuple[int, int]], None], pairs: list[tuple[int, int]
     Args:
         meet: What is called.
         pairs: Which blocks meet.
-        count: How many threads.
         run: A `map` that runs on them.
     """
     missing, before, last = [0] * len(pairs), [list[int]() for _ in pairs], dict[int, int]()
@@ -79,34 +79,29 @@ def in_turn(meet: Callable[[tuple[int, int]], None], pairs: list[tuple[int, int]
                 missing[at] += 1
                 before[last[block]].append(at)
             last[block] = at
-    ready = [at for at, those in enumerate(missing) if not those]  # in order, as it is with a heap
-    left, changed = len(pairs), Condition()
+    ready, lock = SimpleQueue[int | None](), threading.Lock()  # no signal leaves these half done, as `Condition` may be
+    for at, those in enumerate(missing):
+        if not those:
+            ready.put(at)
 
     def work(_: Any) -> None:
-        nonlocal left
+        """Do one pair; there is one call for each."""
         try:
-            while True:
-                with changed:
-                    while not ready and left > 0:
-                        changed.wait()
-                    if left <= 0:
-                        return
-                    at = heappop(ready)
-                meet(pairs[at])
-                with changed:
-                    left -= 1
-                    for later in before[at]:
-                        missing[later] -= 1
-                        if not missing[later]:
-                            heappush(ready, later)
-                    changed.notify_all()
+            at = ready.get()
+            if at is None:
+                ready.put(None)
+                return
+            meet(pairs[at])
+            with lock:
+                for later in before[at]:
+                    missing[later] -= 1
+                    if not missing[later]:
+                        ready.put(later)
         except BaseException:
-            with changed:
-                left = 0  # the others go no further
-                changed.notify_all()
+            ready.put(None)  # those that wait go no further
             raise
 
-    list(run(work, range(count)))
+    list(run(work, range(len(pairs))))
 
 
 def parts(n: int, most: int, even: int = 1, count: int | None = None) -> list[slice]:
@@ -147,8 +142,8 @@ def _set(counts: list[int | None]) -> None:
 _limit = Flag(lambda: [library.num_threads for library in _libraries()], _set)
 
 
-def _torchs(count: int) -> _Map | None:
-    """Return a `map` that runs on PyTorch's own threads, where they are those of OpenMP, awake, and cores are free.
+def _torchs(count: int) -> _Start | None:
+    """Return what starts PyTorch's own threads, where they are those of OpenMP, awake, and cores are free.
 
     After each of its operations these spin for a while, so that the next one finds them awake: threads of ours would
     have to share the cores with them. Where they sleep, or cores are busy, ours are no slower. To change from one to
@@ -163,7 +158,7 @@ def _torchs(count: int) -> _Map | None:
             _together(start, count, len, ())  # shows which they are
         ours = not _apart(count)
         _kept.choice = time.monotonic() + MOMENT, count, ours
-    return None if ours else partial(_together, start, count)
+    return None if ours else start
 
 
 def _team() -> set[int]:
@@ -195,7 +190,7 @@ _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 @cache
-def _openmp() -> Callable[..., Any] | None:
+def _openmp() -> _Start | None:
     """Return the function by which PyTorch's OpenMP threads call another; on Linux, where GNU's and Intel's have it."""
     if sys.platform != "linux" or not torch.backends.openmp.is_available():
         return None
@@ -208,33 +203,82 @@ def _openmp() -> Callable[..., Any] | None:
     return start
 
 
-def _together(start: Callable[..., Any], count: int, one: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Do what `map` does, at once and on so many OpenMP threads, of which the caller's is one."""
+def _together(start: _Start | None, count: int, one: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Do what `map` does, at once and on so many threads, of which the caller's is one.
+
+    Whatever is raised, also by a signal, no thread is at work any more when this returns.
+
+    Args:
+        start: OpenMP's function, for its threads; None for new ones.
+        count: How many.
+        one: What is called.
+        items: With what.
+    """
     todo = list(items)
     found, failed, waiting = [None] * len(todo), list[BaseException](), enumerate(todo)  # each takes the next
-    # To Python an OpenMP thread is a new one each time, so that the caller keeps the scratch memory of all.
-    caller, rooms, team = threading.get_ident(), _kept.__dict__.setdefault("rooms", []), _team()
+    # To Python the threads are new ones each time, so that the caller keeps the scratch memory of all.
+    caller, rooms, team = threading.get_ident(), _kept.__dict__.pop("rooms", []), _team()
     rooms += ({} for _ in range(count - 1 - len(rooms)))
     free = deque(rooms)
 
-    def work(_: Any) -> None:
+    def work(_: Any = None) -> None:
         try:
             if threading.get_ident() != caller:
                 _kept.buffers = free.popleft()
-                team.add(threading.get_native_id())
+                if start is not None:
+                    team.add(threading.get_native_id())
             with np.errstate(all="ignore"):  # what overflows is looked for
                 for at, item in waiting:
-                    found[at] = one(item)
                     if failed:
                         return
+                    found[at] = one(item)
         except BaseException as error:
             failed.append(error)
 
-    with _unraised(failed):
-        start(_Work(work), None, count, 0)
+    if start is None:
+        _on_new_threads(work, count - 1, failed)
+    else:
+        with _unraised(failed):
+            start(_Work(work), None, count, 0)
+    _kept.rooms = rooms
     if failed:
         raise failed[0]
     return iter(found)
+
+
+def _on_new_threads(work: Callable[[], None], others: int, failed: list[BaseException]) -> None:
+    """Call a function in this thread and others at once; return when all are through, whatever a signal raises.
+
+    Those that stay would not be sooner at work than new ones, but have to end with the process, and lack in its forks.
+    """
+    began, ended, news = list[int](), list[None](), SimpleQueue[None]()
+
+    def other() -> None:
+        try:
+            work()
+        finally:
+            ended.append(None)
+            news.put(None)
+
+    def through() -> None:
+        try:
+            while len(ended) < len(began):
+                news.get()
+        except BaseException as error:
+            failed.append(error)
+            through()
+
+    try:
+        try:
+            with suppress(RuntimeError):  # the system gives no more; those that are there do it all
+                # No signal comes between the start of a thread and its note: there is no line of Python between them.
+                began.extend(map(_thread.start_new_thread, repeat(other, others), repeat(())))
+            work()
+            through()
+        except BaseException as error:  # of a signal, where `work` and `through` cannot catch it yet, or any more
+            failed.append(error)
+    finally:
+        through()
 
 
 @contextmanager
@@ -256,14 +300,6 @@ def _unraised(failed: list[BaseException]) -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
-
-
-@cache
-def _pool(count: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay, and their scratch memory with them; a forked process needs its own."""
-    # What overflows is looked for; of `np.errstate` around them, these threads know nothing.
-    quiet = partial(np.seterr, all="ignore")
-    return ThreadPoolExecutor(count, thread_name_prefix=f"layerfreq-{process}", initializer=quiet)
 
 
 _kept = threading.local()

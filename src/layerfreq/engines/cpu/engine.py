@@ -265,7 +265,7 @@ class Cpu(Engine[Rows, Columns]):
             tile = Tile(products, one.side, other.side, own, self._gain_of_pairs)
             self._deposit_tile(rows, one.at, tile, other, None if one is other else one)
 
-        in_turn(pair, every_two(len(blocks)), count, run)
+        in_turn(pair, every_two(len(blocks)), run)
 
     def _blocks(self, columns: Columns) -> list[Block]:
         return [self._block(columns, at) for at in parts(len(columns.x), WIDTH, count=1) if at.start < at.stop]
