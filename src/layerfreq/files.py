@@ -40,6 +40,34 @@ def as_path(path: Any, argument: str) -> Path:
         raise Code.MISSING(f"{argument}: no home folder for {str(path)!r}; write it out") from None
 
 
+class Anchored:
+    """An attribute for a path that stays the same place when the working directory changes.
+
+    It is as it was given, and absolute while the working directory is another.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, owner: Any, path: Path) -> None:
+        owner.__dict__[self._name] = path, _absolute(path)
+
+    def __get__(self, owner: Any, kind: type) -> Path:
+        if owner is None:  # as where documentation is made
+            return self  # pyright: ignore[reportReturnType]
+        if self._name not in owner.__dict__:
+            raise AttributeError(self._name)
+        path, whole = owner.__dict__[self._name]
+        return path if _absolute(path) == whole else whole
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except OSError:  # the working directory is gone
+        return path
+
+
 def write_whole(path: Path, write: Callable[[Path], Any], workroom: Path | None = None) -> None:
     """Write a file whole or not at all, whatever happens meanwhile.
 

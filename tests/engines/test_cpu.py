@@ -259,7 +259,7 @@ def test_small_work_stays_with_the_caller_and_blas_is_as_it_was(monkeypatch):
     """Threads to wake cost a small spectrum more than they save; so does looking for BLAS again."""
     controller = ThreadpoolController()
     before = [library.num_threads for library in controller.lib_controllers]
-    monkeypatch.setattr(sys.modules["layerfreq.engines.threads"], "_pool", None)
+    monkeypatch.setattr(sys.modules["layerfreq.engines.threads"], "_together", None)
     x, y = cloud(300, 20, 4)
     s = spectrum(x, y, engine="cpu")
     assert np.abs(s.lfr - brute(x, one_hot(y), s.inv_delta)[0]).max() < 1e-5

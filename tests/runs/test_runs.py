@@ -1,5 +1,6 @@
 """A run on disk: whole measurements through failures, kills and concurrent reading."""
 
+import pickle
 import shutil
 import tempfile
 import time
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from layerfreq import Run
 from layerfreq.files import write_whole
+from layerfreq.trackers.csv import CSV
 from tests.helpers.forked import context
 from tests.helpers.refusals import Code, refuses
 
@@ -218,3 +220,23 @@ def test_a_config_with_parts_of_its_own_is_no_run_of_several_parts(tmp_path):
     assert run.config["parts"] == {"folder": "study"}
     assert run.parts == {}
     assert run.steps() == []
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_stays_where_it_is_when_the_working_directory_changes(tmp_path, monkeypatch, gone):
+    """As in notebooks and under Hydra; also where the new directory is removed."""
+    monkeypatch.chdir(tmp_path)
+    run, tracker = Run.create("here"), CSV("numbers.csv")
+    assert (run.path, tracker.path) == (Path("here"), Path("numbers.csv"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    if gone:
+        (tmp_path / "other").rmdir()
+    assert (run.path, tracker.path) == (tmp_path / "here", tmp_path / "numbers.csv")
+    run.log(3, loss=0.5)
+    run.flush()
+    tracker.log(3, {"loss": 0.5}, lambda: None)
+    monkeypatch.chdir(tmp_path)
+    assert list(Run("here").metrics["loss"]) == [0.5]
+    assert (tmp_path / "numbers.csv").read_text() == "step,name,value\n3,loss,0.5\n"
+    assert pickle.loads(pickle.dumps(run)).path == Path("here")

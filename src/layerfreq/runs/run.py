@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from layerfreq.data.arraylike import as_frame
 from layerfreq.data.notes import as_metrics, as_step
 from layerfreq.errors import Code, InputError, Named, no_such
-from layerfreq.files import as_path, natural, write_whole
+from layerfreq.files import Anchored, as_path, natural, write_whole
 from layerfreq.layers import LayerSpectra
 from layerfreq.response.result import ErrorSpectrum
 from layerfreq.runs.errors import ERRORS, ERRORS_COLUMNS, frame_of, read_errors
@@ -77,6 +77,8 @@ class Run:
         [0]
     """
 
+    path = Anchored()
+
     def __init__(self, path: str | Path) -> None:
         self.path = as_path(path, "run")
         if not (self.path / "config.yaml").is_file():
@@ -100,8 +102,7 @@ class Run:
             >>> Run.create("fresh", {"name": "first try"}).config["name"]
             'first try'
         """
-        path = as_path(path, "run")
-        made = begin(path, config or {}, overwrite=overwrite)
+        made = begin(as_path(path, "run"), config or {}, overwrite=overwrite)
         run = cls(path)
         run._made = made
         return run

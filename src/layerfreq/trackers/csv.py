@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from layerfreq.files import as_path
+from layerfreq.files import Anchored, as_path
 
 
 class CSV:
@@ -25,6 +25,8 @@ class CSV:
         0,layerfreq/raw/median/1,4.5
         >>> tracker.close()
     """
+
+    path = Anchored()
 
     def __init__(self, path: str | Path) -> None:
         self.path = as_path(path, "path")

@@ -29,7 +29,7 @@ class TensorBoard:
 
     def __init__(self, writer: Any) -> None:
         self._board = needs("torch.utils.tensorboard", "layerfreq[tensorboard]", "trackers")
-        self._folder = as_path(writer, "writer") if isinstance(writer, (str, Path)) else None
+        self._folder = as_path(writer, "writer").absolute() if isinstance(writer, (str, Path)) else None
         self._writer: Any = writer if self._folder is None else None
 
     def log(self, step: int, scalars: dict[str, float], figure: Callable[[], Any]) -> None:
