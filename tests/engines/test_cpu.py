@@ -45,6 +45,14 @@ def cloud(n, d, classes, seed=0):
     return rng.normal(size=(n, d)).astype(np.float32), rng.integers(0, classes, n)
 
 
+def test_binary_features_in_units_of_their_own_do_not_add_up_errors():
+    rng = np.random.default_rng(0)
+    x, y = (rng.random((20_000, 24)) < 0.3).astype(np.float32), rng.integers(0, 5, 20_000)
+    options = {"rows": 16, "scale": "maxabs", "inv_delta": np.geomspace(0.5, 16, 4)}
+    found, exact = (spectrum(x, y, engine=name, **options) for name in ("cpu", "reference"))
+    assert np.abs(found.lfr - exact.lfr).max() < 2e-6
+
+
 @pytest.mark.parametrize("kind", ["binary", "quantised", "grid"])
 @pytest.mark.parametrize("vectors", [False, True])
 def test_distances_that_many_pairs_share_do_not_add_up_errors(kind, vectors):

@@ -37,6 +37,7 @@ FEW_COLUMNS = 8  # target columns up to which polynomials are quicker than bins:
 PAIR = 100  # operations per pair, without its product
 SAMPLE = 32  # points whose distances are looked at first
 SHARE = 0.5  # of their pairs at the same few distances: more have equal errors, which do not average out
+LEVELS = 8  # values that a feature has at these points, on average: with as few, distances lie in clusters, too
 STRETCH = 2.0**20  # factor for features, so that float32 has exponents for close pairs: below 1e-24, they coincide
 TOO_CLOSE = (
     "engine: 'cpu' takes points closer than 1e-20 of the farthest for one, and there are some; pass engine='blocked', "
@@ -118,7 +119,7 @@ class Cpu(Engine[Rows, Columns]):
         with one_blas_thread():
             looked_at = self._looked_at()
             self._shared, share = few(looked_at)  # squared distances that many pairs have, and how many
-            self._series = None if share > SHARE else self._find_series(looked_at)
+            self._series = None if share > SHARE or self._discrete() else self._find_series(looked_at)
         self._functions: Expansion = self._series or self._bins
 
     def _refuse_closer_pairs(self) -> None:
@@ -382,6 +383,12 @@ class Cpu(Engine[Rows, Columns]):
         if self.targets.labels is None and not nearest:
             return None  # distances may be few, as for points in two places, for which bins are more accurate
         return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
+
+    def _discrete(self) -> bool:
+        """Return whether features have few values each: then distances cluster, whatever the scale of each feature."""
+        x = self._own.x[np.linspace(0, len(self.points) - 1, min(len(self.points), SAMPLE)).astype(int)]
+        values = 1 + (np.diff(np.sort(x, axis=0), axis=0) != 0).sum(axis=0)
+        return bool((values > 1).any() and values[values > 1].mean() <= min(LEVELS, len(x) / 4))
 
     def _looked_at(self) -> np.ndarray:
         """Return squared distances of a few points to all, infinite for a point and itself."""
