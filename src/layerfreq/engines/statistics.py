@@ -111,8 +111,9 @@ class Statistics:
             kind = block[:0].clone()
             self._near = self._centred(kind, self._scale) if held else self._centred(kind, "raw", CAUTIOUS)
         squares = sizes(replace(self._near, features=block))
-        self._sum += float(squares.sum())
-        self._largest = max(self._largest, float(squares.max()) if len(block) else 0.0)
+        if len(block):  # one wait for both, where they are on a GPU
+            total_size, largest = torch.stack([squares.sum(), squares.max()]).tolist()
+            self._sum, self._largest = self._sum + total_size, max(self._largest, largest)
         self._marks.append(squares if held else fingerprints(block).cpu())
 
     def points(self) -> Points:
