@@ -145,6 +145,8 @@ def few(squared: Shaped[np.ndarray, "s n"]) -> tuple[Float32[np.ndarray, " k"], 
     if len(starts) <= FEW_DISTANCES:
         return some[starts], 1.0
     counts = np.diff(starts, append=len(some))
+    if counts.max() < OFTEN:  # as of most features
+        return some[:0], 0.0
     middle = some[starts + counts // 2]
     narrow = some[starts + counts - 1] - some[starts] <= 4 * SAME * middle
     _, bin_of, inside = np.unique(middle.view(np.int32) >> BIN_SHIFT, return_inverse=True, return_counts=True)
