@@ -150,8 +150,8 @@ def _torchs(count: int) -> _Start | None:
     the other costs more than to stay with either, so that what is found holds for a moment.
     """
     start = None if forked() else _openmp()  # OpenMP's threads are none of a forked process
-    if start is None:
-        return None
+    if start is None or any(library.num_threads != 1 for library in _libraries()):
+        return None  # OpenBLAS keeps its limit to the main thread, and warns of more threads within OpenMP's
     until, asked, ours = _kept.__dict__.get("choice", (0.0, 0, True))
     if time.monotonic() > until or asked != count:
         if len(_team()) < count - 1:
