@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 
@@ -51,7 +50,7 @@ def why_not(device: torch.device) -> str | None:
         try:
             from layerfreq.engines.cuda.triton_kernels import write_one
 
-            launch: Any = write_one[(1,)]
+            launch = write_one[(1,)]
             with torch.cuda.device(device):
                 launch(torch.empty(1, dtype=torch.int32, device=device), enable_fp_fusion=True)
         except Exception as error:  # of many types: no compiler, no place for its files, an unknown GPU
