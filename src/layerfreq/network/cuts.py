@@ -3,7 +3,7 @@
 A cut is a value through which everything flows that the output takes from the points, behind an activation and before
 parameters. Of those values, cuts are activations, the ends of blocks (residual, attention, dense), and sums written out
 in a forward that is not a block itself. The name is that of the innermost module that has made the value and is called
-once; else `<module that returned last>.<function>`.
+once; else that of the function, see `trace.hooks.Call`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Cut:
     """One place in a network: what a call of a layer returns, and how it is read.
 
     Attributes:
-        name: Module name, or `<module>.<function>`; with `:k` for the k-th of several calls.
+        name: That of the module or the function; with `:k` for the k-th of several calls.
         call: Which call of which layer returns it.
         of_module: Whether that layer is a module rather than a function.
         reading: How it is read as a feature vector.

@@ -31,11 +31,12 @@ def hidden_layers(model: nn.Module, inputs: Any, *, whole: bool = False) -> list
 
     A cut is the output of an activation (module or function), of a block that contains one (a residual or attention
     block), or a sum in a `forward` (`x = x + f(x)`), such that the network's output depends on the points only through
-    it, and parameters follow. A function is named `<module before it>.<function>`, such as `fc.sin` or `fc.add`, the
-    final state of a recurrent module `<module>.h_n`, and the k-th of several calls ends in `:k`. The data flow is
-    traced in one forward pass; it depends neither on the values of weights nor on the points. Inputs that are not
-    points (masks, lengths and positions) stay as they are; they are recognised as inputs of whole numbers, zeros and
-    ones, or zeros and very negative numbers that meet no parameter before they meet the points.
+    it, and parameters follow. A function is named `<module before it>.<function>`, such as `fc.sin` or `fc.add`; if
+    none is before it in that `forward`, `<module>.forward.<function>`, or in the model's own, `<function>`. The final
+    state of a recurrent module is `<module>.h_n`, and the k-th of several calls ends in `:k`. The data flow is traced
+    in one forward pass; it depends neither on the values of weights nor on the points. Inputs that are not points
+    (masks, lengths and positions) stay as they are; they are recognised as inputs of whole numbers, zeros and ones, or
+    zeros and very negative numbers that meet no parameter before they meet the points.
 
     The model is run twice, on at most four points, or on the first batch if it does not run on so few. Layers that
     return points in a different order are not cuts; a warning names layers at which a point's features depend on the

@@ -34,7 +34,8 @@ class Call(NamedTuple):
     """Which call of which layer: the same in every run of a model.
 
     Attributes:
-        layer: The module's name, or for a function `<module that returned last>.<function>`.
+        layer: The module's name. For a function `<module before it>.<function>`, where the module is the last that
+            returned in the forward that runs it; if none has, `<module of that forward>.forward.<function>`.
         number: Number of the call of that name, from 1.
     """
 
@@ -82,7 +83,8 @@ class Tap(TorchFunctionMode):
         self._clock = 0
         self._calls: Counter[str] = Counter()
         self._running: list[tuple[str, nn.Module, int]] = []
-        self._last = ""
+        self._names = {name for name, _ in named_layers(model)}
+        self._last = ""  # the module that returned last in the forward that runs; empty at its start
         self._telling = False  # the callback is running, which is no part of the model
         self._handles: list[Any] = []
 
@@ -106,6 +108,7 @@ class Tap(TorchFunctionMode):
 
     def _enter_module(self, name: str, module: nn.Module, _: Any) -> None:
         self._running.append((name, module, self._tick()))
+        self._last = ""
 
     def _leave_module(self, name: str, module: nn.Module, _: Any, output: Any) -> Any:
         *_, started = self._running.pop()
@@ -148,7 +151,7 @@ class Tap(TorchFunctionMode):
         into = args[0] if func is Tensor.__setitem__ else None  # what is written into counts as what is returned
         name = _function_name(func, output if into is None else into)
         if name is not None and not self._hidden():
-            changed = self._returned(self._prefix() + name, None, output if into is None else into, started)
+            changed = self._returned(self._named(name), None, output if into is None else into, started)
             if changed is not None and into is not None:
                 into.copy_(changed)
             elif changed is not None:
@@ -164,11 +167,13 @@ class Tap(TorchFunctionMode):
             return _is_leaf(module)
         return _is_leaf(module) and not any(p is not None for p in module._parameters.values())
 
-    def _prefix(self) -> str:
-        """Return the first part of a function's name: the leaf module that runs it, or that which returned last."""
-        running = self._running[-1][:2] if self._running else ("", self._model)
-        name = running[0] if running[0] and _is_leaf(running[1]) else self._last
-        return f"{name}." if name else ""
+    def _named(self, function: str) -> str:
+        """Return a function's name, which tells where in the model's code it runs and is that of no module."""
+        inside = self._running[-1][0] if self._running else ""
+        before = f"{self._last}." if self._last else ""
+        if (inside and not before) or before + function in self._names:
+            before = f"{inside}.forward.".removeprefix(".")  # no module can be named so
+        return before + function
 
 
 def _is_leaf(module: nn.Module) -> bool:
