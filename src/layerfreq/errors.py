@@ -378,11 +378,17 @@ class LayerWarning(UserWarning):
     """A warning about a layer before it is measured; left out where the reasons of all layers are listed."""
 
 
-def warn_caller(message: str, kind: type[Warning] = UserWarning) -> None:
-    """Warn at the line outside the package that called it, however deep inside the reason was found."""
+def warn_caller(message: str, kind: type[Warning] = UserWarning, *, again: bool = False) -> None:
+    """Warn at the line outside the package that called it, however deep inside the reason was found.
+
+    With `again`, also if the same was said there before, as in the last training of a session: Python says it once.
+    """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and (
         frame.f_code.co_filename.startswith(_OWN) or "jaxtyping" in frame.f_code.co_filename
     ):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, kind, stacklevel=level)
+    if again:
+        warnings.warn_explicit(message, kind, frame.f_code.co_filename, frame.f_lineno)
+    else:
+        warnings.warn(message, kind, stacklevel=level)

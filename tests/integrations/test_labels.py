@@ -176,7 +176,8 @@ def test_the_callback_measures_the_labels_that_the_trainer_compares(name, tmp_pa
     for layer, one in expected.items():
         np.testing.assert_allclose(kept[kept["layer"] == layer]["lfr"], one.lfr, rtol=1e-5)
     with refuses("targets", Code.SHAPE, "'positions'"):
-        fit(tmp_path, [LayerSpectraCallback(data, inv_delta=GRID)], model=model, data=data, max_steps=1)
+        strict = LayerSpectraCallback(data, inv_delta=GRID, on_error="raise")
+        fit(tmp_path, [strict], model=model, data=data, max_steps=1)
 
 
 def encoder_decoder(name):

@@ -1,6 +1,7 @@
 """The Hugging Face callback: nothing changes, what is kept, and resumed checkpoints."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -179,7 +180,7 @@ def test_a_resumed_checkpoint_resumes_the_run(tmp_path, saved):
 
 def test_a_new_training_does_not_touch_another_ones_run(tmp_path):
     def callback(folder):
-        return LayerSpectraCallback({"x": X}, Y, run=folder / "run", when=2, inv_delta=GRID)
+        return LayerSpectraCallback({"x": X}, Y, run=folder / "run", when=2, inv_delta=GRID, on_error="raise")
 
     one = callback(tmp_path)
     trainer = fit(tmp_path, [one], max_steps=4)
@@ -218,22 +219,48 @@ def test_a_probe_set_may_be_a_data_set_of_dicts_and_trackers_are_told(tmp_path):
     assert [event.step for event in events.Scalars("layerfreq/floor/bert.encoder.layer.0")] == [0, 2]
 
 
+def test_a_checkpoint_of_an_unmeasured_training_resumes_nobodys_run(tmp_path):
+    """The folder is another training's: what this has measured stays there."""
+
+    def callback():
+        return LayerSpectraCallback({"x": X}, Y, run=tmp_path / "run", when=2, inv_delta=GRID)
+
+    fit(tmp_path, [callback()], max_steps=6)
+    saved = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+    with pytest.warns(UserWarning, match="run: .*none of it is measured"):
+        fit(tmp_path, [callback()], **saved)
+    with pytest.warns(UserWarning, match="run: .*none of it is measured"):
+        fit(tmp_path, [callback()], resume=str(tmp_path / "checkpoint-2"), **saved)
+    assert Run(tmp_path / "run").steps() == [0, 2, 4, 6]
+
+
+def test_a_checkpoint_is_written_though_the_run_is_gone(tmp_path):
+    class Remove(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 1:
+                shutil.rmtree(tmp_path / "run")
+
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    bare = fit(tmp_path / "bare", **options)
+    callback = LayerSpectraCallback({"x": X}, Y, run=tmp_path / "run", when=2, inv_delta=GRID)
+    with pytest.warns(UserWarning, match="the training continues"):
+        watched = fit(tmp_path / "watched", [callback, Remove()], **options)
+    assert curve(watched) == curve(bare)
+    assert (tmp_path / "watched" / "checkpoint-4").is_dir()
+
+
 def test_bad_input_is_one_line(tmp_path):
     unlabelled = [{"x": x} for x in X]
     for options, words in (
-        ({"when": "never"}, ("when", Code.VALUE)),
-        ({"targets": None}, ("targets", Code.EMPTY)),
-        ({"layers": "net.22"}, ("layers", Code.UNKNOWN)),
         ({"inputs": torch.utils.data.DataLoader(unlabelled), "targets": None}, ("inputs", Code.MISSING)),
         (
             {"inputs": [{"x": X[0], "labels": 1}, {"x": X[1], "labels": 0}], "targets": None},
             ("inputs", Code.SHAPE),
         ),
     ):
+        asked = {"inputs": {"x": X}, "targets": Y, "run": tmp_path / "r", "on_error": "raise", **options}
         with refuses(*words):
-            fit(
-                tmp_path, [LayerSpectraCallback(**{"inputs": {"x": X}, "targets": Y, "run": tmp_path / "r", **options})]
-            )
+            fit(tmp_path, [LayerSpectraCallback(**asked)])
     assert not (tmp_path / "r").exists()
 
 

@@ -10,7 +10,7 @@ import torch
 
 from layerfreq.errors import Code
 from layerfreq.extras import needs
-from layerfreq.integrations.shell import Shell
+from layerfreq.integrations.shell import Shell, Start
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
 from layerfreq.runs.run import Run
@@ -48,7 +48,8 @@ class LayerSpectraCallback(Callback):
             `overwrite` of `Monitor`.
 
     Raises:
-        InputError: For a bad option; for a problem with the model, when training begins.
+        InputError: For a bad argument. What shows only when training begins, such as a layer that the model does not
+            have, is a warning, and the training is not measured; with on_error="raise" it is an error, too.
 
     Examples:
         >>> import deepxde as dde  # with DDE_BACKEND=pytorch
@@ -76,8 +77,7 @@ class LayerSpectraCallback(Callback):
     ) -> None:
         super().__init__()
         self.model: Any = None
-        self._shell = Shell(inputs, targets, layers, run, when, options)
-        self._trackers = list(trackers)
+        self._shell = Shell(inputs, targets, layers, run, when, trackers, options)
 
     @property
     def monitor(self) -> Monitor | None:
@@ -86,9 +86,13 @@ class LayerSpectraCallback(Callback):
 
     def on_train_begin(self) -> None:
         """Begin, with inputs in the precision and on the device of the network."""
-        one = next(self.model.net.parameters())
-        convert = lambda x: torch.as_tensor(x).to(one)  # noqa: E731
-        self._shell.begin(self.model.net, self.model.train_state.step, None, self._trackers, convert=convert)
+        net = self.model.net
+
+        def start() -> Start:
+            one = next(net.parameters())
+            return Start(net, self._shell.trackers or (), convert=lambda x: torch.as_tensor(x).to(one))
+
+        self._shell.begin(self.model.train_state.step, None, start)
 
     def on_epoch_end(self) -> None:
         """Measure, if it is due."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerfreq.data.notes import as_metrics
-from layerfreq.errors import InputError, is_not, listed, unknown
+from layerfreq.errors import InputError, is_not, unknown
 from layerfreq.extras import needs
-from layerfreq.integrations.shell import Shell
+from layerfreq.integrations.shell import Shell, Start
 from layerfreq.layers import LayerSpectra
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
@@ -73,7 +73,8 @@ class LayerSpectraCallback(Callback):
             `budget`, `on_error`, `overwrite` of `Monitor`.
 
     Raises:
-        InputError: For a bad option; for a problem with the model, when training begins.
+        InputError: For a bad argument. What shows only when training begins, such as a layer that the model does not
+            have, is a warning, and the training is not measured; with on_error="raise" it is an error, too.
 
     Examples:
         >>> class Fit(LightningModule):
@@ -110,8 +111,8 @@ class LayerSpectraCallback(Callback):
         super().__init__()
         if module is not None and not isinstance(module, str):
             raise is_not("module", module, "a name", "one such as 'net', or None for all")
-        self._shell = Shell(inputs, targets, layers, run, when, options)
-        self._module, self._trackers = module, None if trackers is None else listed(trackers, "trackers", "trackers")
+        self._shell = Shell(inputs, targets, layers, run, when, trackers, options)
+        self._module = module
         self._resumed: dict[str, Any] | None = None
         self._evaluated: set[str] = set()  # names that validation logs
         self._before: set[str] = set()
@@ -131,17 +132,20 @@ class LayerSpectraCallback(Callback):
         """Begin, but not in a `fast_dev_run`, which writes nothing."""
         if trainer.fast_dev_run:
             return
+        self._shell.begin(trainer.global_step, self._resumed, lambda: self._start(trainer, pl_module))
+        self._resumed = None
+        self._share(trainer)
+
+    def _start(self, trainer: Any, pl_module: Any) -> Start:
         model = pl_module
         if self._module is not None:
             known = dict(pl_module.named_modules())
             if self._module not in known:
                 raise unknown("module", self._module, filter(None, known))
             model = known[self._module]
-        trackers = [TrainerLoggers(trainer)] if self._trackers is None else self._trackers
+        trackers = [TrainerLoggers(trainer)] if self._shell.trackers is None else self._shell.trackers
         convert = trainer.precision_plugin.convert_input  # as a training in "bf16-true" does with its batches
-        self._shell.begin(model, trainer.global_step, self._resumed, trackers, convert=convert)
-        self._resumed = None
-        self._share(trainer)
+        return Start(model, trackers, convert=convert)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Measure, if the batch has ended a step and it is due."""

@@ -11,9 +11,8 @@ from torch.utils.data import default_collate
 
 from layerfreq.data.inputs import LABELS
 from layerfreq.data.notes import as_metrics
-from layerfreq.errors import listed
 from layerfreq.extras import needs
-from layerfreq.integrations.shell import Shell
+from layerfreq.integrations.shell import Shell, Start
 from layerfreq.monitor.monitor import Monitor
 from layerfreq.monitor.schedules import When
 from layerfreq.network.find import unwrap
@@ -60,7 +59,8 @@ class LayerSpectraCallback(TrainerCallback):
             `budget`, `on_error`, `overwrite` of `Monitor`.
 
     Raises:
-        InputError: For a bad option; for a problem with the model, when training begins.
+        InputError: For a bad argument. What shows only when training begins, such as a layer that the model does not
+            have, is a warning, and the training is not measured; with on_error="raise" it is an error, too.
 
     Examples:
         >>> class Fit(nn.Module):
@@ -92,8 +92,7 @@ class LayerSpectraCallback(TrainerCallback):
         trackers: Iterable[Any] = (),
         **options: Any,
     ) -> None:
-        self._shell = Shell(inputs, targets, layers, run, when, options)
-        self._trackers = listed(trackers, "trackers", "trackers")
+        self._shell = Shell(inputs, targets, layers, run, when, trackers, options)
 
     @property
     def monitor(self) -> Monitor | None:
@@ -103,8 +102,12 @@ class LayerSpectraCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin."""
         states = state.stateful_callbacks.setdefault(STATE, {})
-        collate = _Collate(kwargs["model"], getattr(kwargs.get("train_dataloader"), "collate_fn", None))
-        self._shell.begin(kwargs["model"], state.global_step, states.get(self._shell.name), self._trackers, collate)
+        model, collate = kwargs["model"], getattr(kwargs.get("train_dataloader"), "collate_fn", None)
+
+        def start() -> Start:
+            return Start(model, self._shell.trackers or (), _Collate(model, collate))
+
+        self._shell.begin(state.global_step, states.get(self._shell.name), start)
         states[self._shell.name] = self._shell.state
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

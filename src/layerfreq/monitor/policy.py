@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import warnings
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from layerfreq.errors import InputError, first_line, unknown
+from layerfreq.errors import InputError, first_line, unknown, warn_caller
 
 
 class Policy:
@@ -58,6 +57,21 @@ class Policy:
         kind = type(error) if kind is None else kind
         if kind not in self._said:
             self._said.add(kind)
-            said = first_line(error, kind=not isinstance(error, InputError), most=400)
             rest = "nothing more is measured, the disk is full" if self.full else "the next ones like it are not told"
-            warnings.warn(f"{where}{': ' if where else ''}{said}; the training continues ({rest})", stacklevel=4)
+            _tell(error, where, rest)
+
+    def unmeasured(self, error: Exception, who: str) -> None:
+        """Raise an error for which a training cannot be measured at all, or warn of it.
+
+        Args:
+            error: The error.
+            who: What would have measured it.
+        """
+        if self._raises:
+            raise error
+        _tell(error, who, "none of it is measured")
+
+
+def _tell(error: Exception, where: str, rest: str) -> None:
+    said = first_line(error, kind=not isinstance(error, InputError), most=400)
+    warn_caller(f"{where}{': ' if where else ''}{said}; the training continues ({rest})", again=True)
