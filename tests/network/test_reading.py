@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from layerfreq import Monitor, layer_features, layer_spectra, spectrum
 from layerfreq.network.reading import NAMES, Reading, features_axis
 from tests.helpers.ranks import world
 from tests.helpers.refusals import Code, refuses
+from tests.helpers.styles import Net
 
 N = 12
 U = np.geomspace(0.01, 10, 5)
@@ -252,9 +254,39 @@ def test_the_modules_before_say_where_features_are(shape, made_by, axis):
     assert features_axis(shape, made_by) == axis
 
 
+def concatenated(m, x):
+    a = F.relu(m.down(x))
+    b = F.relu(m.up(F.interpolate(F.relu(m.mid(F.max_pool2d(a, 2))), scale_factor=2)))
+    return m.out(torch.sigmoid(torch.cat([a, b, x], 1)))
+
+
+@pytest.mark.parametrize("side", [8, 16, 6, 11])  # 6 are as many as the last convolution's features, 11 as all
+@pytest.mark.parametrize("layer", ["up.cat", "up.sigmoid"])
+def test_a_concatenation_has_its_features_where_its_parts_have(side, layer):
+    convolutions = {"down": nn.Conv2d(3, 2, 3, 1, 1), "mid": nn.Conv2d(2, 6, 3, 1, 1), "up": nn.Conv2d(6, 6, 3, 1, 1)}
+    model = Net(concatenated, **convolutions, out=nn.Conv2d(11, 2, 1))
+    x = torch.randn(N, 3, 2 * (side // 2), side)
+    model.run = concatenated if side % 2 == 0 else lambda m, x: concatenated(m, F.pad(x, (0, 1)))
+    value = layer_features(model, x, [layer])[layer].reshape(N, 11, 2 * (side // 2), -1)
+    for reading in NAMES[1:]:
+        torch.testing.assert_close(
+            layer_features(model, x, [layer], reading=reading)[layer], plain(value.movedim(1, -1), reading)
+        )
+
+
+def test_a_concatenation_of_tokens_by_a_convolution_and_a_linear_map():
+    def moved(m, x):
+        tokens = torch.cat([m.conv(x).flatten(2).transpose(1, 2), m.fc(x.flatten(2).transpose(1, 2))], -1)
+        return m.head(torch.tanh(tokens)).mean(1)
+
+    model, x = Net(moved, conv=nn.Conv2d(3, 4, 1), fc=nn.Linear(3, 4), head=nn.Linear(8, 2)), torch.randn(N, 3, 2, 4)
+    value = layer_features(model, x, ["fc.tanh"])["fc.tanh"].reshape(N, 8, 8)  # as many positions as features
+    torch.testing.assert_close(layer_features(model, x, ["fc.tanh"], reading="mean")["fc.tanh"], value.mean(1))
+
+
 def test_a_mean_of_half_precision_stays_that():
     value = torch.randn(3, 4, 5, dtype=torch.bfloat16)
-    rows, layout = Reading("mean").settle(value.shape, [nn.BatchNorm1d(4)]).read(value)
+    rows, layout = Reading("mean").settle(value.shape, axis=1).read(value)
     assert rows.dtype == torch.bfloat16
     assert layout.positions == (5,)
 

@@ -166,7 +166,7 @@ def _report(
     if value.refused:
         return ModuleReport(value.name, kind, refusal)
     try:
-        _, read = asked.reading.on(value.shape, value.dtype, found.made_by(value))
+        _, read = asked.reading.on(value, found)
     except InputError as error:
         if error.refused is None:
             raise

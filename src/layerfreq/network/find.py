@@ -18,7 +18,8 @@ from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
 from layerfreq.network.naming import Layers, as_layers, is_number, is_pattern, none_of, pick
-from layerfreq.network.reading import Reading, assign
+from layerfreq.network.reading import FLATTEN, TOKENS, Reading, assign, axis_in, read_reading
+from layerfreq.trace.above import Above, read_above
 from layerfreq.trace.hooks import STATE, Event, first_tensor
 from layerfreq.trace.row_order import fault_of_rows, sample_of, turned
 from layerfreq.trace.trace import Trace, Value, run_again, trace
@@ -144,6 +145,8 @@ def choose_layers(
         found, chosen, refused = _hidden(model, inputs, whole, some, reading)
     else:
         found, chosen, refused = *_named(model, inputs, layers, whole, own_rows), {}
+        if isinstance(reading, str) and reading != "flatten":
+            _tell_of_tokens(chosen, found, reading)
     readings = assign(reading, [value.name for value in chosen])
     return Cuts([_as_read(found, value, readings[value.name]) for value in chosen], refused, found)
 
@@ -271,22 +274,43 @@ def _warn_of_company(names: list[str]) -> None:
 
 
 def _tell_of_tokens(chosen: Sequence[Value], found: Trace, reading: Any) -> None:
-    """Warn of layers whose tokens the network above reads only one of, unless the user has said how to read them."""
-    if not isinstance(reading, Mapping) and reading != "flatten":
-        return
+    """Warn of layers whose tokens the network above reads otherwise, unless the user has said how to read a layer."""
     said = reading if isinstance(reading, Mapping) else {}
+    default = FLATTEN if isinstance(reading, Mapping) else read_reading(reading)
+    assert isinstance(default, Reading)
+    if default.function is not None:
+        return
     for value in chosen:
-        if value.name in said or len(value.shape) != 3 or not found.flow.takes_a_part(value.node):
+        if value.name in said or value.refused or len(value.shape) != 3:
             continue
-        if value.call.layer.endswith(f".{STATE}"):  # its axis 1 is the module's layers, not tokens
-            part, instead = "one of the module's layers", "lambda state: state[:, -1]} (or another function)"
-        else:
-            part, instead = "one token", "'cls'} (or 'last', or a function)"
-        warn_caller(
-            f"layer {value.name!r}: what is above reads a part of it, such as {part}; reading={{{value.name!r}: "
-            f"{instead} measures that alone",
-            LayerWarning,
-        )
+        axis = axis_in(value, found) if default.axis is None else default.axis % 3
+        above = read_above(value, found, axis)
+        if above is not None and (told := _otherwise(value, above, default.name, axis)):
+            warn_caller(f"layer {value.name!r}: what is above {told}", LayerWarning)
+
+
+def _otherwise(value: Value, above: Above, reading: str, axis: int | None) -> str:
+    """Say how the network above reads the tokens of a layer, and which reading does; empty if this one does."""
+    other = "" if reading == "flatten" else f", and {reading!r} is another function"
+    if above.pooled:
+        if reading not in (*TOKENS, "mean", "max") or reading == above.pooled:
+            return ""
+        what = "mean" if above.pooled == "mean" else "maximum"
+        return f"takes the {what} of all tokens{other}; reading={{{value.name!r}: {above.pooled!r}}} measures that"
+    if not above.tokens:  # what is read of them is not known, and may be what this reading reads
+        instead = f"reading={{{value.name!r}: 'cls'}} (or 'last', or a function) measures that alone"
+        return "" if other else f"reads a part of it, such as one token; {instead}"
+    same = {0: "cls", above.of - 1: "last"}.get(above.tokens[0], "") if len(above.tokens) == 1 else ""
+    if reading == same:
+        return ""
+    first, end = above.tokens[0], above.tokens[-1] + 1
+    part = f"{first}:{end}" if end - first == len(above.tokens) else list(above.tokens)
+    if value.call.layer.endswith(f".{STATE}"):  # its axis 1 is the module's layers, not tokens
+        what, instead = "some of the module's layers", f"lambda state: state[:, {part}]"
+    else:
+        what = {"cls": "the first", "last": "the last"}.get(same, f"{len(above.tokens)}") + f" of {above.of} tokens"
+        instead = repr(same) if same else f"lambda out: out[:, {':, ' if axis == 1 else ''}{part}]"
+    return f"reads a part of it, {what}{other}; reading={{{value.name!r}: {instead}}} measures that alone"
 
 
 def _as_read(found: Trace, value: Value, reading: Reading) -> Cut:
@@ -298,7 +322,7 @@ def _as_read(found: Trace, value: Value, reading: Reading) -> Cut:
     if value.refused:  # it was named, and rows do not matter
         return cut_of(value, found)
     with blame(value.name):
-        reading, features = reading.on(value.shape, value.dtype, found.made_by(value))
+        reading, features = reading.on(value, found)
     return cut_of(value, found, reading, features.nbytes // count(found.probe))
 
 

@@ -9,7 +9,7 @@ The axis of the features is found from the modules that made the output: convolu
 at 1; linear, embedding, attention and recurrent modules and layer norms have it last; its length must be their number
 of features. If nothing is known, an output with four or more axes has it at 1. Anything else is refused, as are outputs
 with as many positions as features after modules of both kinds; the user then names the axis: "mean:1" or
-"positions:-1".
+"positions:-1". A concatenation has it where its parts have.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from layerfreq.data.targets import as_numbers
 from layerfreq.errors import Code, InputError, Refusal, failed, unknown, wrong_length
 from layerfreq.isolation.torch_settings import settings_kept
+from layerfreq.trace.trace import Trace, Value
 
 NAMES = ("flatten", "mean", "max", "positions")
 TOKENS = ("cls", "last")  # readings of one token of a text
@@ -72,12 +73,12 @@ class Reading:
     own: bool = False
     function: Callable[[Tensor], Tensor] | None = None
 
-    def settle(self, shape: Sequence[int], made_by: Sequence[nn.Module]) -> Reading:
-        """Return the same reading with the axis of the features found, for outputs of some shape.
+    def settle(self, shape: Sequence[int], axis: int | None) -> Reading:
+        """Return the same reading with the axis of the features, for outputs of some shape.
 
         Args:
             shape: Shape of the layer's output.
-            made_by: The modules that returned so far, the layer itself last.
+            axis: The axis of the features as it was found; None if it was not.
 
         Raises:
             InputError: If there are no positions, or their axes are unclear.
@@ -93,18 +94,17 @@ class Reading:
             return replace(self, axis=None)  # one reading for all layers leaves vectors as they are
         if self.axis is not None and not -len(shape) < self.axis < len(shape):
             raise InputError(Refusal.NO_SUCH_AXIS.of(axis=self.axis, shape=shape))
-        axis = features_axis(shape, made_by) if self.axis is None else self.axis % len(shape)
+        axis = axis if self.axis is None else self.axis % len(shape)
         if axis is None:
             raise InputError(Refusal.AXIS_UNCLEAR.of(name=self.name, shape=shape))
         return replace(self, axis=axis)
 
-    def on(self, shape: Sequence[int], dtype: torch.dtype, made_by: Sequence[nn.Module]) -> tuple[Reading, Tensor]:
-        """Settle the reading, and return with it the features that it makes of an output of zeros.
+    def on(self, value: Value, found: Trace) -> tuple[Reading, Tensor]:
+        """Settle the reading for a layer, and return with it the features that it makes of an output of zeros.
 
         Args:
-            shape: Shape of the layer's output.
-            dtype: dtype of its numbers.
-            made_by: See `settle`.
+            value: What the layer returned.
+            found: The trace that it is of.
 
         Returns:
             The reading, and (k, d) features, on the device "meta" unless the reading is a function.
@@ -112,10 +112,10 @@ class Reading:
         Raises:
             InputError: See `settle`; or if a user's function fails.
         """
-        settled = self.settle(shape, made_by)
+        settled = self.settle(value.shape, axis_in(value, found))
         # A user's function gets real numbers: it may not work on "meta".
         device = "meta" if settled.function is None else "cpu"
-        return settled, settled.read(torch.zeros(tuple(shape), dtype=dtype, device=device))[0]
+        return settled, settled.read(torch.zeros(value.shape, dtype=value.dtype, device=device))[0]
 
     def read(self, value: Tensor, there: Sequence[Tensor] = ()) -> tuple[Tensor, Layout]:
         """Return the samples' feature vectors, once the reading is settled.
@@ -273,6 +273,15 @@ def _named(reading: Any, own: bool) -> Reading:
     if number == 0 or name == "flatten":
         raise InputError(f"reading: {reading!r}; after the colon stands the axis of the features, as in 'positions:-1'")
     return Reading(name, number, own)
+
+
+def axis_in(value: Value, found: Trace) -> int | None:
+    """Find the axis of a layer's output that holds features; None if it is unclear.
+
+    A concatenation may have more features than any module before it: its axis is that of its parts.
+    """
+    axes = {axis_in(part, found) for part in found.parts_of(value)} - {None}
+    return axes.pop() if len(axes) == 1 else features_axis(value.shape, found.made_by(value))
 
 
 def features_axis(shape: Sequence[int], made_by: Sequence[nn.Module]) -> int | None:

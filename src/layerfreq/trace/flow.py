@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from layerfreq.trace.graph import Node
-from layerfreq.trace.operators import CHOOSES, COMPARES, LINEAR, NORMALISES, REDUCES, STRONG, TAKES_A_PART
+from layerfreq.trace.operators import CHOOSES, COMPARES, LINEAR, NORMALISES, REDUCES, STRONG
 
 ROOT = -1  # what comes before all points
 
@@ -212,25 +212,16 @@ class Flow:
     def _attends(self, i: int) -> bool:
         return self.content[i] and (self.nodes[i].op in NORMALISES or "attention" in self.nodes[i].op)
 
-    def takes_a_part(self, i: int) -> bool:
-        """Whether only a part of a value is used afterwards, perhaps after a norm."""
-        for after in self._alone_after(i):
-            if self.nodes[after].op in TAKES_A_PART:
-                return True
-            if self.nodes[after].op != "native_layer_norm":
-                return False
-        return False
-
     def next_bends(self, i: int) -> bool:
         """Whether a value goes into an activation and nowhere else, perhaps after a factor, a sign or a shift."""
-        for after in self._alone_after(i):
+        for after in self.alone_after(i):
             if self.is_activation(after):
                 return True
             if any(self.weight[p] for p in self.nodes[after].parents) or not self.nodes[after].pointwise:
                 return False
         return False
 
-    def _alone_after(self, i: int) -> Iterator[int]:
+    def alone_after(self, i: int) -> Iterator[int]:
         """Iterate over the nodes after a value as long as each has one child, which has no other parent."""
         while len(following := self.children.get(i, [])) == 1 and len(self.parents(following[0])) == 1:
             i = following[0]

@@ -23,6 +23,8 @@ _SHAPE_ONLY = frozenset(
 ) | frozenset(f"new_{what}" for what in ("zeros", "ones", "empty", "full", "empty_strided"))
 _OVERWRITES = frozenset({"copy", "fill", "zero", "normal", "uniform", "random", "bernoulli", "exponential"})
 _Part = tuple[int, int, int, int]  # see `_part`
+# How a tensor lies in its memory: shape, strides and offset; None if it has no plain memory.
+Layout = tuple[tuple[int, ...], tuple[int, ...], int] | None
 
 
 @dataclass(slots=True)
@@ -35,6 +37,7 @@ class Node:
         floating: Whether it holds floats.
         pointwise: Whether PyTorch says that the operator works element by element.
         derivative: Whether it was computed by `torch.autograd.grad` or `backward` inside the model.
+        layout: How it lies in its memory.
     """
 
     op: str
@@ -42,6 +45,7 @@ class Node:
     floating: bool
     pointwise: bool = False
     derivative: bool = False
+    layout: Layout = None
 
 
 class Graph(TorchDispatchMode):
@@ -120,7 +124,7 @@ class Graph(TorchDispatchMode):
 
         def node(t: Tensor, of: tuple[int, ...]) -> int:
             pointwise = torch.Tag.pointwise in getattr(func, "tags", ())
-            return self._add(Node(name, of, t.is_floating_point(), pointwise, self.derivative > 0))
+            return self._add(Node(name, of, t.is_floating_point(), pointwise, self.derivative > 0, layout_of(t)))
 
         written = list(_written(func, args, kwargs))
         for t in written:
@@ -151,6 +155,13 @@ class Graph(TorchDispatchMode):
                 if before >= 0 and not any(_overlap(t, part) for part in parts):
                     of = tuple(before if p == self._now[memory] else p for p in parents)
                 self._parts[_part(memory, t)] = (node(t, of), self._now[memory])
+
+
+def layout_of(t: Tensor) -> Layout:
+    """Return how a tensor lies in its memory."""
+    if t.is_nested or t.layout != torch.strided:
+        return None
+    return tuple(t.shape), t.stride(), int(t.storage_offset())
 
 
 def _part(memory: int, t: Tensor) -> _Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from layerfreq.data.inputs import batches, blaming_inputs, call, count, is_loade
 from layerfreq.errors import InputError, Refused
 from layerfreq.isolation.rng import seed_all
 from layerfreq.trace.flow import Flow
-from layerfreq.trace.graph import Graph
+from layerfreq.trace.graph import Graph, Layout, layout_of
 from layerfreq.trace.hooks import Call, Event, Tap, all_tensors, first_tensor
 from layerfreq.trace.row_order import sample_of, unmeasurable
 
@@ -36,6 +36,7 @@ class Value:
         started: The first node that may be made by it.
         ended: The first node after those.
         shape: Its shape, for all points.
+        layout: How it lies in its memory.
         dtype: Its dtype.
         refused: Why its rows cannot be points' features, or None.
         sample: (n, at most `row_order.COLUMNS`) some of each point's numbers.
@@ -50,6 +51,7 @@ class Value:
     started: int
     ended: int
     shape: tuple[int, ...]
+    layout: Layout
     dtype: torch.dtype
     refused: Refused | None
     sample: Tensor | None
@@ -94,6 +96,39 @@ class Trace:
         """Return the modules that had returned at a value, its own last."""
         modules, so_far = self._modules
         return modules[: so_far[value.name]]
+
+    @cached_property
+    def _by_node(self) -> dict[int, list[Value]]:
+        found: dict[int, list[Value]] = {}
+        for value in self.values:
+            found.setdefault(value.node, []).append(value)
+        return found
+
+    def parts_of(self, value: Value) -> list[Value]:
+        """Return the values that a value is a concatenation of, perhaps with functions of each number after it.
+
+        Parts that no layer returned, such as inputs, are left out. There are none if it is no concatenation, or its
+        axes or those of its parts may have been moved.
+        """
+        nodes, i = self.flow.nodes, value.node
+        while nodes[i].layout == value.layout and nodes[i].op != "cat":
+            of = self.flow.parents(i)
+            if not nodes[i].pointwise or len(of) != 1:
+                return []
+            i = of[0]
+        if nodes[i].layout != value.layout:
+            return []
+        parts = [[v for v in self._by_node.get(p, ()) if v.ended <= i] for p in nodes[i].parents]
+        found = [of[-1] for of in parts if of]
+        return found if _fit([v.shape for v in found], value.shape) else []
+
+
+def _fit(parts: Sequence[tuple[int, ...]], whole: tuple[int, ...]) -> bool:
+    """Whether shapes, put together along one axis and perhaps with others, make another."""
+    if any(len(part) != len(whole) for part in parts):
+        return False
+    differ = {axis for part in parts for axis, size in enumerate(whole) if part[axis] != size}
+    return len(differ) <= 1 and all(sum(part[axis] for part in parts) <= whole[axis] for axis in differ)
 
 
 def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
@@ -169,6 +204,7 @@ def _value(event: Event, graph: Graph, n: int) -> Value:
         started=event.started,
         ended=event.ended,
         shape=() if value is None or value.is_nested else tuple(value.shape),
+        layout=None if value is None else layout_of(value),
         dtype=torch.float32 if value is None else value.dtype,
         refused=refused,
         sample=None if value is None or refused else sample_of(value),
