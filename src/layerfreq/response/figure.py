@@ -28,13 +28,14 @@ def plot_errors(found: Any, ax: Axes | None = None) -> Axes:
     style: dict[str, Any] = {"color": "#2166ac", "marker": ".", "linewidth": 1}
     ax.plot(k, found.relative, **style, alpha=0.25)
     ax.plot(k, np.where(told, found.relative, np.nan), **style, label="relative error (amplitude)")
-    if found.stderr is not None:
-        low, high = found.relative - 2 * found.stderr, found.relative + 2 * found.stderr
-        ax.fill_between(k, low, high, color=style["color"], alpha=0.2, lw=0, label="±2 s.e.")
-    ax.plot(k, found.chance, color="0.45", linestyle="--", label="by chance (shuffled outputs)")
+    if found.stderr is not None:  # bars and marks, not bands and lines: a band between undefined ones has no width
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.4, "label": "±2 s.e."}
+        ax.errorbar(k, found.relative, 2 * found.stderr, **bars)
+    ax.plot(k, found.chance, color="0.45", linestyle="--", marker="_", ms=4, label="by chance (shuffled outputs)")
     seen = found.relative[told]
     ax.set(xlabel=f"k ({found.units})", ylabel="relative error", ylim=(0, max(1.2, 1.1 * seen.max(initial=0.0))))
-    ax.set_xscale(**_scale(k))
+    defined = k[np.isfinite(found.relative)]
+    _show_frequencies(ax, "x", k, defined if len(defined) else k)
     ax.legend(fontsize="small", frameon=False)
     return ax
 
@@ -63,7 +64,7 @@ def figure_learning(measured: Sequence[tuple[int, Any]], unit: str = "step") -> 
     _draw_map(figure, ax, x, y, relative, np.stack([found.chance for found in spectra], axis=1))
     _draw_learned(below, steps, spectra, k[seen[-1]] if len(seen) else np.inf)
     for each in (ax, below):
-        _show_frequencies(each, k[seen[0] :] if len(seen) else k)
+        _show_frequencies(each, "y", k, k[seen[0] : seen[-1] + 1] if len(seen) else k)
         if len(seen):
             each.set_ylim(y[seen[0]], y[seen[-1] + 1])
     ax.set(ylabel=f"k ({measured[-1][1].units})")
@@ -100,21 +101,33 @@ def _draw_learned(ax: Axes, steps: Any, spectra: Sequence[Any], top: float) -> N
     ax.legend(title="relative error", fontsize="small", frameon=False)
 
 
-def _show_frequencies(ax: Axes, k: Any) -> None:
-    """Scale a vertical axis of frequencies, with ticks as plain numbers."""
-    from matplotlib.ticker import LogFormatter
+def _show_frequencies(ax: Axes, along: str, k: Any, some: Any) -> None:
+    """Scale the axis "x" or "y" for some of the frequencies k, with plain numbers at its ticks.
 
-    ax.set_yscale(**_scale(k))
-    if ax.get_yscale() == "log":
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    It is logarithmic, but straight from 0 to the first frequency above it where 0 is one of them.
+    """
+    first, low, high = float(next((one for one in k if one > 0), 1.0)), float(some[0]), float(some[-1])
+    scale: dict[str, Any] = {"value": "log"} if low > 0 else {"value": "symlog", "linthresh": first}
+    getattr(ax, f"set_{along}scale")(**scale)
+    getattr(ax, f"set_{along}lim")(low / 1.1 if low > 0 else -0.2 * first, 1.1 * max(high, first))
+    axis = getattr(ax, f"{along}axis")
+    axis.set_ticks([*([] if low > 0 else [0.0]), *round_numbers(max(low, first), max(high, first))])
+    axis.set_ticks([], minor=True)
+    axis.set_major_formatter("{x:g}")
 
 
-def _scale(k: Any) -> dict[str, Any]:
-    """Return the scale of an axis of frequencies: logarithmic, straight below the first above 0 where there is 0."""
-    if k[0] > 0:
-        return {"value": "log"}
-    return {"value": "symlog", **({"linthresh": float(k[1])} if len(k) > 1 else {})}
+def round_numbers(low: float, high: float) -> list[float]:
+    """Return round numbers between two positive ones: powers of ten, with 2 and 5 times them where they are few.
+
+    Where these are fewer than two, round numbers at equal distances.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high) + 1)
+    found = np.outer(powers, (1, 2, 5) if high < 1000 * low else (1,)).ravel()
+    if np.count_nonzero((found >= low) & (found <= high)) < 2:
+        found = MaxNLocator(4).tick_values(low, high)
+    return [float(one) for one in found if low * (1 - 1e-9) <= one <= high * (1 + 1e-9)]
 
 
 def _edges(at: Any, *, log: bool = False) -> Any:
