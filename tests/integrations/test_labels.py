@@ -154,6 +154,70 @@ def test_each_token_is_measured_against_what_the_model_compares_it_with(shape, c
     assert causal == (not np.allclose(itself["hidden.tanh"].lfr, expected["hidden.tanh"].lfr, rtol=1e-3))
 
 
+class Needing(nn.Module):
+    """A model that returns its loss, and does not run without labels: they have no default, or it takes their shape."""
+
+    def __init__(self, loss, width, *, default):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, width))
+        self.loss = loss
+        if default:
+            self.forward = self.later
+
+    def forward(self, x, labels):
+        logits = self.net(x)
+        return {"loss": self.loss(logits, labels), "logits": logits}
+
+    def later(self, x, labels=None):
+        return Needing.forward(self, x, labels.view(labels.shape))
+
+
+POINTS = torch.randn(24, 6, generator=torch.Generator().manual_seed(2))
+NEEDED = {
+    "class ids": (nn.functional.cross_entropy, 3, torch.arange(24) % 3),
+    "numbers": (nn.functional.mse_loss, 2, POINTS[:, :2].sin()),
+}
+
+
+@pytest.mark.parametrize("default", [False, True])
+@pytest.mark.parametrize("kind", NEEDED)
+def test_a_model_that_does_not_run_without_labels_gets_them(kind, default, tmp_path):
+    """They are neither points nor a way around a layer; what is measured is the network in it, which needs none."""
+    loss, width, labels = NEEDED[kind]
+    model = Needing(loss, width, default=default)
+    data = [{"x": x, "labels": y, "title": "a text"} for x, y in zip(POINTS, labels, strict=True)]
+    options = {"inv_delta": GRID, "error": "filter", "when": 2}
+    callback = LayerSpectraCallback(Rows(data), run=tmp_path / "run", **options)
+    bare = Needing(loss, width, default=default)
+    plain = Rows([{"x": one["x"], "labels": one["labels"]} for one in data])
+    fit(tmp_path / "bare", model=bare, data=plain, max_steps=2)
+    fit(tmp_path / "watched", [callback], model=model, data=plain, max_steps=2)
+    for one, other in zip(model.parameters(), bare.parameters(), strict=True):
+        assert torch.equal(one, other)
+    expected = layer_spectra(model.net, POINTS, labels, inv_delta=GRID)
+    kept = Run(tmp_path / "run").spectra.query("step == 2 and scale == 'raw'")
+    assert list(kept["layer"].unique()) == [f"net.{name}" for name in expected] == ["net.1", "net.3"]
+    assert Run(tmp_path / "run").errors["step"].unique().tolist() == [0, 2]
+    given = [DataLoader(data, 7), [{"x": POINTS, "labels": labels}], Rows(data)]
+    for layer, one in expected.items():
+        np.testing.assert_allclose(kept[kept["layer"] == f"net.{layer}"]["lfr"], one.lfr, rtol=1e-6)
+        for inputs in given:
+            found = layer_spectra(model, inputs, inv_delta=GRID)[f"net.{layer}"]
+            np.testing.assert_allclose(found.lfr, one.lfr, rtol=1e-6)
+
+
+def test_a_language_model_that_needs_labels_is_measured_against_the_next_tokens():
+    class Strict(Plain):
+        def forward(self, input_ids, labels):
+            return super().forward(input_ids, labels.clone())
+
+    options = {"reading": "positions", "inv_delta": GRID, "engine": "reference"}
+    expected = layer_spectra(Plain(True), {"input_ids": IDS}, following(IDS), **options)["hidden.tanh"]
+    found = layer_spectra(Strict(True), DataLoader(rows(), 7), **options)["hidden.tanh"]
+    np.testing.assert_allclose(found.lfr, expected.lfr, rtol=1e-6)
+
+
 def test_following_tokens():
     tokens = torch.tensor([[3, 1, 4], [1, 5, -100]])
     assert following(tokens).tolist() == [[1, 4, -100], [5, -100, -100]]

@@ -159,7 +159,7 @@ def test_a_budget_that_is_never_short_changes_nothing():
 def test_what_is_no_share_is_one_line(share):
     for make in (
         lambda: Monitor(net(), X, Y, budget=share),
-        lambda: Shell(X, Y, None, None, 1, {"budget": share}),
+        lambda: Shell(X, Y, None, None, 1, (), {"budget": share}),
     ):
         with refuses("budget", Code.VALUE):
             make()

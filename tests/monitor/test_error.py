@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from layerfreq import Monitor, Run, error_spectrum, layer_spectra
-from layerfreq.integrations.shell import Shell
+from layerfreq.integrations.shell import Shell, Start
 from layerfreq.runs.errors import ERRORS_COLUMNS, read_errors
 from tests.helpers.forked import context
 from tests.helpers.refusals import Code, refuses
@@ -307,10 +307,10 @@ def test_what_a_function_cannot_be_asked_for():
 
 def test_both_callbacks_share_it(tmp_path):
     with refuses("error", Code.UNKNOWN, "'fft'"):
-        Shell(T, Y, None, tmp_path / "bad", 1, {"error": "fft"})
+        Shell(T, Y, None, tmp_path / "bad", 1, (), {"error": "fft"})
     model = net()
-    shell = Shell(T, Y, None, tmp_path / "run", 1, {"error": "grid", "inv_delta": GRID})
-    shell.begin(model, 0, None)
+    shell = Shell(T, Y, None, tmp_path / "run", 1, (), {"error": "grid", "inv_delta": GRID})
+    shell.begin(0, None, lambda: Start(model))
     train(model, 1)
     shell.measure(1)
     expected = error_spectrum(T, Y, model(T).detach(), method="grid")

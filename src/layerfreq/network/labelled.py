@@ -1,8 +1,9 @@
 """Batches that are dicts with labels, as Hugging Face's models take them: which target belongs to which token.
 
 A causal language model gets its own input as labels, and compares its output at a token with the label of the next
-token; a masked one compares each token with its own label. Which of the two a model does is tried, not guessed. A model
-with a decoder makes the decoder's input from the labels. A measurement passes no labels, so the input is made here.
+token; a masked one compares each token with its own label. Which of the two a model does is tried, not guessed. A
+measurement passes no labels, unless the model does not run without them. A model with a decoder makes the decoder's
+input from the labels, so that it is made here.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from torch import Tensor, nn
 from layerfreq.data.inputs import (
     LABELS,
     as_loader,
+    batches,
     call,
     collated,
+    count,
     device_of,
     is_loader,
     map_tensors,
+    on_device,
     owned,
     pair_of,
     take,
@@ -31,6 +35,7 @@ from layerfreq.isolation.preserve import untouched
 from layerfreq.network.reading import IGNORED
 
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the names of causal language models
+FEW = 4  # points on which it is tried whether a model runs
 NEAR = 1e-2  # relative error that half precision may leave in a difference of logits
 
 
@@ -65,8 +70,23 @@ def for_model(model: nn.Module, inputs: Any) -> Any:
         labels, others = _tensor(batch[name]), dict(pair_of(batch)[0])
         if start is not None and labels is not None:
             others["decoder_input_ids"] = start(labels)
-        made = _ForModel(inputs, start, labels is not None and shifts(model, others, name, labels))
+        needed = labels is not None and _needs(model, others, name, labels)
+        made = _ForModel(inputs, start, labels is not None and shifts(model, others, name, labels), needed)
         return list(made) if isinstance(inputs, list) else made
+
+
+def _needs(model: nn.Module, inputs: Mapping[str, Any], name: str, labels: Tensor) -> bool:
+    """Whether a model runs on some points with their labels, but not without them; call it inside `untouched`."""
+
+    def runs(given: Mapping[str, Any]) -> bool:
+        try:
+            points, _ = next(batches(dict(given)))
+            call(model, owned(on_device(model, take(points, slice(0, FEW), count(points)))))
+        except Exception:  # a model may raise anything for what it cannot do without
+            return False
+        return True
+
+    return not runs(inputs) and runs({**inputs, name: labels})
 
 
 def shifts(model: nn.Module, inputs: Mapping[str, Any], name: str, labels: Tensor) -> bool:
@@ -109,10 +129,11 @@ class _ForModel:
         loader: The loader.
         start: Makes the decoder's input from labels; None if the batch has it, or there is no decoder.
         shifted: Whether each token's target is the next one's label.
+        needed: Whether the model gets the labels, too.
     """
 
-    def __init__(self, loader: Any, start: Any, shifted: bool) -> None:
-        self.loader, self._start, self._shifted = loader, start, shifted
+    def __init__(self, loader: Any, start: Any, shifted: bool, needed: bool) -> None:
+        self.loader, self._start, self._shifted, self._needed = loader, start, shifted, needed
 
     def __iter__(self) -> Iterator[Any]:
         for batch in collated(as_loader(self.loader)):
@@ -122,8 +143,11 @@ class _ForModel:
                 yield batch
                 continue
             more = {} if self._start is None else {"decoder_input_ids": self._start(labels)}
-            shifted = self._shifted and labels.ndim == 2
-            yield {**batch, **more, name: following(labels) if shifted else batch[name]}
+            target = following(labels) if self._shifted and labels.ndim == 2 else batch[name]
+            if self._needed:
+                yield {**pair_of(batch)[0], **more, name: labels}, target
+            else:
+                yield {**batch, **more, name: target}
 
 
 def _labels_in(batch: Any) -> str | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from layerfreq.data.arraylike import as_array, as_tensor
 from layerfreq.data.distributed import Shards
-from layerfreq.data.inputs import batches, count, is_loader, is_shuffled, owned, tensors_of
+from layerfreq.data.inputs import LABELS, batches, count, is_loader, is_shuffled, owned, tensors_of
 from layerfreq.data.targets import read_targets
 from layerfreq.errors import Code, InputError, alone, failed, none_given, shown, wrong_length
 from layerfreq.isolation.torch_settings import settings_kept
@@ -68,11 +68,13 @@ def in_one_piece(inputs: Any) -> Tensor | None:
 
 
 def coordinates(inputs: Any) -> Tensor:
-    """Return a batch's inputs as points (n, d) that have frequencies.
+    """Return a batch's inputs as points (n, d) that have frequencies; labels among them are not coordinates.
 
     Raises:
         InputError: If they are several tensors.
     """
+    if isinstance(inputs, Mapping):
+        inputs = {name: one for name, one in inputs.items() if name not in LABELS}
     tensors = tensors_of(inputs)
     if len(tensors) != 1:
         raise Code.UNSUPPORTED(

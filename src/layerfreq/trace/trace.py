@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.data.inputs import batches, blaming_inputs, call, count, is_loader, on_device, owned, take, tensors_of
+from layerfreq.data.inputs import (
+    LABELS,
+    batches,
+    blaming_inputs,
+    call,
+    count,
+    is_loader,
+    on_device,
+    owned,
+    take,
+    tensors_of,
+)
 from layerfreq.errors import InputError, Refused
 from layerfreq.isolation.rng import seed_all
 from layerfreq.trace.flow import Flow
@@ -212,12 +223,13 @@ def _value(event: Event, graph: Graph, n: int) -> Value:
 
 
 def _may_be_held(inputs: Any, graph: Graph) -> tuple[frozenset[int], frozenset[int]]:
-    """Return the inputs that may be masks, lengths, positions or ids, and those of them that consist of 0 and 1.
+    """Return the inputs that may be masks, lengths, ids or labels, and those of them that consist of 0 and 1.
 
     `Flow` decides by how they are used.
     """
     n, given = count(inputs), tensors_of(inputs)
-    held = [t for t in given if not t.is_floating_point() or _is_mask(t, n)]
+    labels = [inputs[name] for name in LABELS if name in inputs] if isinstance(inputs, Mapping) else []
+    held = [t for t in given if not t.is_floating_point() or _is_mask(t, n)] + tensors_of(labels)
     masks = [t for t in held if not t.is_floating_point() and len(given) > 1 and bool(((t == 0) | (t == 1)).all())]
     return frozenset(map(graph.node_of, held)), frozenset(map(graph.node_of, masks))
 
