@@ -61,6 +61,10 @@ class Refusal(Enum):
         "it returns points in another order than they came in (sorted, shuffled, or another axis than the first is the "
         "batch), so that targets would go to other points; keep the order, or choose another layer",
     )
+    ROUTED = (
+        "some points",
+        "it gets only the points whose own values send them there, as an expert does; choose the layer around it",
+    )
     PAIRS = (
         "pairs of points",
         "its columns are the points of a batch as its rows are (such as the similarities of all with all), so that it "

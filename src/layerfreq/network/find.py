@@ -160,8 +160,8 @@ def _hidden(
     faults = _faults(model, found, found.values)
     chosen, refused = choose(found, faults)
     for name, reason in refused.items():
-        # The model's author knows that a layer is bypassed, but may not know that its rows are not the points'.
-        if found.by_name[name].refused or reason.why is Refusal.OTHER_ORDER:
+        # The model's author knows that a layer is bypassed or an expert, but not that its rows are no points.
+        if (found.by_name[name].refused or reason.why is Refusal.OTHER_ORDER) and reason.why is not Refusal.ROUTED:
             warn_caller(f"layer {name!r} cannot be measured: {reason}", LayerWarning)
     _warn_of_company([value.name for value in chosen if value.name in faults])
     _tell_of_tokens(chosen, found, reading)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from layerfreq.trace.graph import Node
-from layerfreq.trace.operators import CHOOSES, COMPARES, LINEAR, NORMALISES, REDUCES, STRONG
+from layerfreq.trace.operators import CHOOSES, CHOOSES_ROWS, COMPARES, LINEAR, NORMALISES, PUTS_BACK, REDUCES, STRONG
 
 ROOT = -1  # what comes before all points
 
@@ -156,6 +156,15 @@ class Flow:
             found.append(at)
             at = self.before[at]
         return found[::-1]
+
+    @cached_property
+    def routed(self) -> list[bool]:
+        """Which nodes hold rows that the values of the points have chosen, not put back among the others since."""
+        found: list[bool] = []
+        for node in self.nodes:
+            chosen = node.op in CHOOSES_ROWS and any(self.content[p] for p in node.parents[1:])
+            found.append(chosen or (node.op not in PUTS_BACK and any(found[p] for p in node.parents)))
+        return found
 
     @cached_property
     def last_weight(self) -> int:

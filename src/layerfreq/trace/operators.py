@@ -17,6 +17,8 @@ view_as_real dropout native_dropout nan_to_num masked_fill where
 _COMPARISONS = "eq ne lt le gt ge argmax argmin logical_not logical_and logical_or isin nonzero bitwise_not"
 _REDUCTIONS = "mean sum var var_mean std std_mean norm linalg_vector_norm amax max logsumexp prod cumsum"
 _NORMALISING = "_softmax softmax _log_softmax log_softmax"
+_CHOSEN = "index index_select masked_select take"
+_PUT_BACK = "index_put _index_put_impl index_add index_copy scatter scatter_add scatter_reduce masked_scatter"
 _PARTS = "select slice index index_select gather"
 
 STRONG = frozenset(_ACTIVATIONS.split() + _RECURRENT.split())  # recurrent layers are gated by activations inside
@@ -26,3 +28,5 @@ CHOOSES = frozenset({"where", "masked_fill"})  # linear unless the condition dep
 COMPARES = frozenset(_COMPARISONS.split())
 REDUCES = frozenset(_REDUCTIONS.split())
 TAKES_A_PART = frozenset(_PARTS.split())
+CHOOSES_ROWS = frozenset(_CHOSEN.split())
+PUTS_BACK = frozenset(_PUT_BACK.split())

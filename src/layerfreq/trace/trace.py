@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from layerfreq.data.inputs import (
     LABELS,
     batches,
@@ -24,13 +25,18 @@ from layerfreq.data.inputs import (
     tensors_of,
 )
 from layerfreq.errors import InputError, Refused
+=======
+from layerfreq.data.inputs import batches, blaming_inputs, call, count, is_loader, on_device, owned, take, tensors_of
+from layerfreq.errors import InputError, Refusal, Refused
+>>>>>>> 210b8b0 (Experts that the first four points do not reach are traced on up to 32, and all of them are refused for what they are: layers that get only the points routed to them)
 from layerfreq.isolation.rng import seed_all
 from layerfreq.trace.flow import Flow
 from layerfreq.trace.graph import Graph, Layout, layout_of
-from layerfreq.trace.hooks import Call, Event, Tap, all_tensors, first_tensor
+from layerfreq.trace.hooks import Call, Event, Tap, all_tensors, first_tensor, named_layers
 from layerfreq.trace.row_order import sample_of, unmeasurable
 
 PROBE = 4  # points on which a model is traced, if it runs on so few
+PROBE_OF_EXPERTS = 32  # if the first have not reached all of a model's experts
 
 
 @dataclass(frozen=True)
@@ -162,9 +168,9 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
     whole = whole or (isinstance(inputs, list) and is_loader(inputs) and len(inputs) == 1)
     sizes = [n] if whole or n <= PROBE else [PROBE, n]
     for size in sizes:
-        probe = owned(on_device(model, take(first, slice(0, size), n) if size < n else first))
+        probe = _some(model, first, size)
         try:
-            return _traced(model, probe)
+            found = _traced(model, probe)
         except (InputError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a model may raise anything
@@ -172,7 +178,45 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
                 cut = "" if len(sizes) == 1 else f", nor on the first {PROBE} of these points"
                 with blaming_inputs(model, probe, cut):
                     raise error
+        else:
+            more = min(n, PROBE_OF_EXPERTS)
+            return (
+                _wider(model, found, _some(model, first, more)) if size < more and _passed_by(model, found) else found
+            )
     raise AssertionError
+
+
+def _some(model: nn.Module, batch: Any, size: int) -> Any:
+    """Return the first points of a batch, on the model's device."""
+    n = count(batch)
+    return owned(on_device(model, take(batch, slice(0, size), n) if size < n else batch))
+
+
+def _called(found: Trace) -> set[str]:
+    """Return the names of the modules that ran, and of those around them."""
+    parts = [value.call.layer.split(".") for value in found.values if value.module is not None]
+    return {".".join(name[:k]) for name in parts for k in range(1, len(name) + 1)}
+
+
+def _passed_by(model: nn.Module, found: Trace) -> bool:
+    """Whether a list of modules has some that were called and some of the same kind, with parameters, that were not."""
+    called = _called(found)
+    for name, module in named_layers(model):
+        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            each = [(f"{name}.{key}".removeprefix(".") in called, one) for key, one in module.named_children()]
+            kinds = {type(one) for was, one in each if was}
+            if any(not was and type(one) in kinds and any(True for _ in one.parameters()) for was, one in each):
+                return True
+    return False
+
+
+def _wider(model: nn.Module, found: Trace, probe: Any) -> Trace:
+    """Trace a model on more points; return what was found if that shows no more of it."""
+    try:
+        wider = _traced(model, probe)
+    except Exception:  # a model may raise anything, and it ran on fewer points
+        return found
+    return wider if _called(wider) > _called(found) else found
 
 
 def _traced(model: nn.Module, probe: Any) -> Trace:
@@ -198,7 +242,14 @@ def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
     tensors = all_tensors(output)
     # An output without tensors is made of numbers that left PyTorch; the last of them stands for it.
     ends = [graph.node_of(t) for t in tensors] if tensors else graph.escaped[-1:]
-    return Trace(probe, values, Flow(graph.nodes, held, masks, ends), gradients)
+    flow = Flow(graph.nodes, held, masks, ends)
+    return Trace(probe, [_as_routed(v) if v.node >= 0 and flow.routed[v.node] else v for v in values], flow, gradients)
+
+
+def _as_routed(value: Value) -> Value:
+    """Say of a value whose rows the points have chosen that this is why they are not one for each point."""
+    rows = value.refused is not None and value.refused.why in (Refusal.NO_ROWS, Refusal.OTHER_AXIS)
+    return replace(value, refused=Refusal.ROUTED.of()) if rows else value
 
 
 def _value(event: Event, graph: Graph, n: int) -> Value:
