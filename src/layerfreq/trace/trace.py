@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
 from layerfreq.data.inputs import (
     LABELS,
     batches,
@@ -24,11 +23,7 @@ from layerfreq.data.inputs import (
     take,
     tensors_of,
 )
-from layerfreq.errors import InputError, Refused
-=======
-from layerfreq.data.inputs import batches, blaming_inputs, call, count, is_loader, on_device, owned, take, tensors_of
 from layerfreq.errors import InputError, Refusal, Refused
->>>>>>> 210b8b0 (Experts that the first four points do not reach are traced on up to 32, and all of them are refused for what they are: layers that get only the points routed to them)
 from layerfreq.isolation.rng import seed_all
 from layerfreq.trace.flow import Flow
 from layerfreq.trace.graph import Graph, Layout, layout_of
