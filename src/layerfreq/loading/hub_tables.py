@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64
 from layerfreq.errors import Code, InputError, first_line, no_such
 from layerfreq.extras import needs
 from layerfreq.files import as_path
+from layerfreq.loading.hub import cache_alone, missing
 
 
 def open_table(source: str, n: int, split: str = "train") -> Any:
@@ -36,8 +37,23 @@ def open_table(source: str, n: int, split: str = "train") -> Any:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     with readable(source):
-        table = datasets.load_dataset(str(folder.resolve()) if folder.is_dir() else source, split=split)
+        if folder.is_dir():
+            table = datasets.load_dataset(str(folder.resolve()), split=split)
+        else:
+            table = _of_the_hub(datasets, source, split)
         return table.select(range(min(n, len(table))))
+
+
+def _of_the_hub(datasets: Any, source: str, split: str) -> Any:
+    """Load a split from the hub; or, if it does not answer, as it was loaded before."""
+    absent = missing("dataset", source, "pass a folder in the hub's layout")
+    if absent is None:
+        return datasets.load_dataset(source, split=split)
+    with cache_alone(datasets):
+        try:
+            return datasets.load_dataset(source, split=split)
+        except (ConnectionError, FileNotFoundError):  # it was not loaded before
+            raise absent from None
 
 
 def pictures(table: Any) -> list[Any] | None:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 from layerfreq.errors import Code, InputError, did_you_mean, failed, is_not, no_such
 from layerfreq.extras import needs
 from layerfreq.files import as_path
+from layerfreq.loading.hub import missing
 from layerfreq.loading.state_dicts import Checkpoint, fit, load_into, read_checkpoint
 
 
@@ -119,7 +121,9 @@ def pretrained(name: str) -> nn.Module:
     except OSError as error:
         if Path(name).is_dir():
             raise failed("model", f"cannot read {name!r}", error, "save it again") from None
-        _on_the_hub(name)
+        absent = missing("model", name, "pass a folder of save_pretrained, or MODULE:FACTORY")
+        if absent is not None:
+            raise absent from None
         local["local_files_only"] = False
         config = _loaded(name, lambda: transformers.AutoConfig.from_pretrained(name, **local))
     except Exception as error:
@@ -163,10 +167,15 @@ def processor(source: Source, kind: str) -> Any | None:
     """Return the AutoTokenizer, AutoImageProcessor, ... stored with a model's weights, or None."""
     if source.pretrained is None:
         return None
-    try:
-        return getattr(_transformers(), kind).from_pretrained(source.pretrained, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError, TypeError):  # there is none, or none that this model knows
+    load = getattr(_transformers(), kind).from_pretrained
+    unknown = OSError, ValueError, ImportError, KeyError, TypeError  # there is none, or none that this model knows
+    with suppress(*unknown):
+        return load(source.pretrained, trust_remote_code=False, local_files_only=True)
+    if Path(source.pretrained).is_dir() or missing("model", source.pretrained, "save it") is not None:
         return None
+    with suppress(*unknown):
+        return load(source.pretrained, trust_remote_code=False)
+    return None
 
 
 def _main_output(_: nn.Module, __: Any, output: Any) -> Any:
@@ -181,24 +190,6 @@ def _transformers() -> Any:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers
-
-
-def _on_the_hub(name: str) -> None:
-    """Raise an InputError unless the hub can be reached and has such a model."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    hint = f"{name!r} is not a local folder either, and a factory is named MODULE:FACTORY"
-    try:
-        HfApi().model_info(name, timeout=10)
-    except HFValidationError:
-        raise InputError(f"model: {name!r} is neither a folder nor a hub id; pass one, or MODULE:FACTORY") from None
-    except HfHubHTTPError:
-        raise Code.MISSING(f"model: the hub has no model {name!r} that is open to you; {hint}") from None
-    except Exception:  # of the HTTP client's types, which change with its version
-        raise no_such(
-            "model", "local copy, nor a connection to the hub, for", name, f"download it first ({hint})"
-        ) from None
 
 
 def _loaded(name: str, load: Any) -> Any:
