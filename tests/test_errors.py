@@ -9,7 +9,19 @@ import pytest
 
 import layerfreq
 from layerfreq import errors
-from layerfreq.errors import Code, InputError, Refusal, UnknownName, alone, blame, converting, naming, under
+from layerfreq.errors import (
+    Code,
+    InputError,
+    Refusal,
+    UnknownName,
+    a_kind,
+    alone,
+    blame,
+    converting,
+    naming,
+    under,
+    with_article,
+)
 from layerfreq.extras import MissingPackage
 from tests.helpers.refusals import refuses
 
@@ -29,7 +41,7 @@ MADE = [
     (
         errors.failed("when", "the function fails", FAULT),
         Code.FAILED,
-        ("the function fails (RuntimeError: no)", "mend"),
+        ("the function fails (RuntimeError: no)", "fix it"),
     ),
     (errors.no_such("data", "file", PLACE), Code.MISSING, ("no file 'runs/a'", "check the path")),
     (errors.damaged("run", PLACE, FAULT, "move it away"), Code.DAMAGED, ("'runs/a' is damaged (no)", "move it away")),
@@ -160,3 +172,18 @@ def test_every_error_names_its_argument():
     assert len(found) > 300
     nameless = [one for one in found if InputError(one[2]).argument is None]
     assert {one[0] for one in nameless} <= OTHERS, nameless
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (name, f"{article} {name}")
+        for article, names in {
+            "an": ("int", "object", "Identity", "Embedding", "LSTM", "MLP", "RNNCell", "ndarray", "Upsample", "_io"),
+            "a": ("list", "Sequential", "LayerNorm", "ReLU", "UNet", "UserDict", "str", "GRU", "CNN", "Mish", "Unet"),
+        }.items()
+        for name in names
+    ],
+)
+def test_kinds_have_the_article_that_is_said(name, said):
+    assert with_article(name) == a_kind(type(name, (), {})()) == said

@@ -194,6 +194,7 @@ class InputError(ValueError):
         self.code = code or (Code.UNSUPPORTED if self.refused else Code.VALUE)
 
 
+_VOWEL = re.compile(r"_*(?:[AEIOaeio]|[Uu](?!s|ni|[Nn]et|int|[A-Z])|nd|[FHLMNRSX][A-Z\d])")
 _PLACE = r"(?:\[[^]]*\]| '[^']*')?: "
 _ARGUMENT = re.compile(rf"(?:(?:layer|probes){_PLACE}(?=[\w-]+{_PLACE}))?([\w-]+){_PLACE}")
 
@@ -249,7 +250,7 @@ def unsupported(argument: str, what: Any, remedy: str) -> InputError:
     return Code.UNSUPPORTED(f"{argument}: {what} is not supported; pass {remedy}")
 
 
-def failed(argument: str, what: str, error: BaseException, remedy: str = "mend it") -> InputError:
+def failed(argument: str, what: str, error: BaseException, remedy: str = "fix it") -> InputError:
     """Return the error for an exception from a user's or another library's code."""
     return Code.FAILED(f"{argument}: {what} ({first_line(error, kind=True)}); {remedy}")
 
@@ -332,8 +333,23 @@ def shown(value: Any) -> str:
     try:
         text = reprlib.repr(value)
     except Exception:  # of anybody's classes
-        text = f"a {type(value).__name__}"
+        text = a_kind(value)
     return " ".join(text.split())[:80]
+
+
+def a_kind(value: Any) -> str:
+    """Return the name of a value's type with its article.
+
+    Examples:
+        >>> a_kind(7), a_kind([]), a_kind(torch.nn.LSTM(1, 1)), a_kind(torch.nn.Unfold(2))
+        ('an int', 'a list', 'an LSTM', 'an Unfold')
+    """
+    return with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """Return a name after "a" or "an", as it is said: initials letter by letter."""
+    return f"{'an' if _VOWEL.match(name) else 'a'} {name}"
 
 
 def listed(values: Any, argument: str, what: str) -> list[Any]:

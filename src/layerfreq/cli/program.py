@@ -101,7 +101,7 @@ def _run() -> int:
         if "_LAYERFREQ_COMPLETE" in os.environ or any(word.endswith("-completion") for word in sys.argv[1:2]):
             raise  # Typer answers the shell, and ends
         raise Code.FAILED(
-            f"model: its code, or the data's, ended the program (sys.exit({error.code!r})); mend it"
+            f"model: its code, or the data's, ended the program (sys.exit({error.code!r})); fix it"
         ) from None
 
 

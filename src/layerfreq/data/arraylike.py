@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfreq.errors import Code, InputError, first_line, is_not, no_such, none_given
+from layerfreq.errors import Code, InputError, a_kind, first_line, is_not, no_such, none_given
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,8 +76,8 @@ def as_array(value: Any, argument: str) -> Any:
         try:
             value = np.asarray(value[:] if _is_column(value) else value.to_numpy())
         except Exception as error:  # other libraries may raise anything
-            kind = type(value).__name__
-            raise InputError(f"{argument}: a {kind} without numbers ({first_line(error)}); pass an array") from None
+            said = f"{argument}: {a_kind(value)} without numbers ({first_line(error)}); pass an array"
+            raise InputError(said) from None
         if value.dtype == object and not _is_text(value):
             value = _numbers(value, argument)
     if argument == "targets" and _is_text(value):
@@ -92,7 +92,7 @@ def as_array(value: Any, argument: str) -> Any:
         return value
     masked = int(np.ma.count_masked(value)) if isinstance(value, np.ma.MaskedArray) else 0
     if masked:  # the array may hold any number there
-        raise InputError(f"{argument}: {masked} masked entries; fill in what they shall be, or drop these points")
+        raise InputError(f"{argument}: {masked} masked entries; fill them in, or drop these points")
     value = np.asarray(value)
     if value.dtype.kind == "f" and value.dtype.itemsize > 8:
         return value.astype(np.float64)

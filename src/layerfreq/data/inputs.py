@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from layerfreq.data.arraylike import as_array, is_table
-from layerfreq.errors import Code, InputError, failed, none_given, shown, together, wrong_length
+from layerfreq.errors import Code, InputError, a_kind, failed, none_given, shown, together, wrong_length
 
 MOST = 10_000  # most batches of a loader of unknown length
 SAMPLES = 256  # points in one batch of a data set
@@ -134,7 +134,7 @@ def collated(loader: Any) -> Iterator[Any]:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # a user's data set may raise anything
-            raise failed("inputs", "the loader fails", error, "mend it, or pad its samples to one size") from error
+            raise failed("inputs", "the loader fails", error, "fix it, or pad its samples to one size") from error
         yield batch
 
 
@@ -182,7 +182,7 @@ def count(inputs: Any) -> int:
     for tensor in tensors_of(inputs):
         if tensor.ndim:
             return tensor.shape[0]
-    raise InputError(f"inputs: a {type(inputs).__name__} without tensors; pass what the model's forward takes")
+    raise InputError(f"inputs: {a_kind(inputs)} without tensors; pass what the model's forward takes")
 
 
 def take(inputs: Any, at: slice | Tensor | list[int], n: int) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from layerfreq.errors import a_kind, with_article
 from layerfreq.isolation.memory import free_memory
 from layerfreq.isolation.numbers import Numbers, compare
 from layerfreq.isolation.reach import ATOMS, Found, attributes, is_plain, named_by, slots
@@ -110,7 +111,7 @@ class _Attributes:
         now, before = attributes(self._value), self._before
         other = [name for name in {**before, **now} if name not in now or name not in before]
         other += [name for name, value in now.items() if name in before and value is not before[name]]
-        return f"the attribute {min(map(str, other))!r} of a {type(self._value).__name__}" if other else ""
+        return f"the attribute {min(map(str, other))!r} of {a_kind(self._value)}" if other else ""
 
     def put_back(self) -> bool:
         home, by_slot, before = getattr(self._value, "__dict__", {}), slots(self._value), self._before
@@ -140,7 +141,7 @@ class _Container:
         now, before = _entries(self._value), self._before
         if len(now) == len(before) and all(map(_same_entry, now, before)):
             return "" if self._own is None else self._own.changed()
-        return f"a {type(self._value).__name__}"
+        return a_kind(self._value)
 
     def put_back(self) -> bool:
         value, before = self._value, self._before
@@ -192,7 +193,7 @@ class _Items:
         if before is None:
             return ""
         same = _bytes(before) == _bytes(self._value) if isinstance(before, np.ndarray) else before == self._value
-        return "" if same else f"a {type(self._value).__name__}"
+        return "" if same else a_kind(self._value)
 
     def put_back(self) -> bool:
         if not isinstance(self._value, np.ndarray):
@@ -217,7 +218,7 @@ class _Opaque:
         self._value, self._before = value, mark
 
     def changed(self) -> str:
-        return f"a {type(self._value).__name__.strip('_')}" if _mark(self._value) != self._before else ""
+        return with_article(type(self._value).__name__.strip("_")) if _mark(self._value) != self._before else ""
 
     def put_back(self) -> bool:
         return False

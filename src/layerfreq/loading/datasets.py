@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerfreq.data.arraylike import as_array
 from layerfreq.data.inputs import batches, count, is_loader, take
-from layerfreq.errors import Code, InputError, converting, shown, wrong_length
+from layerfreq.errors import Code, InputError, a_kind, converting, shown, wrong_length
 from layerfreq.files import as_path
 from layerfreq.loading.array_files import SUFFIXES, read_arrays
 from layerfreq.loading.hub_tables import class_ids, open_table, pictures, pixels, readable, texts
@@ -48,9 +48,7 @@ def load_data(name: str, source: Source, points: int, reading: str = "flatten") 
         if is_loader(found):
             return _first_batches(for_model(source.model, found), points), None
         if not isinstance(found, (tuple, list)) or len(found) != 2:
-            raise InputError(
-                f"data: {name!r} gives a {type(found).__name__}; let it give (inputs, targets) or a loader"
-            )
+            raise InputError(f"data: {name!r} returns {a_kind(found)}; return (inputs, targets) or a loader")
         inputs, targets = _as_tensors(found[0]), as_array(found[1], "data")
     elif name == "digits":
         from layerfreq.loading.images import load_images

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfreq.data.inputs import call, map_tensors, owned
-from layerfreq.errors import Code, failed
+from layerfreq.errors import Code, a_kind, failed
 from layerfreq.isolation.preserve import untouched
 from layerfreq.loading.models import Source
 
@@ -68,7 +68,7 @@ def _for_first_layer(first: nn.Module | None, n: int, generator: torch.Generator
     if isinstance(first, (nn.Linear, nn.BatchNorm1d)):
         width = first.in_features if isinstance(first, nn.Linear) else first.num_features
         return torch.randn(n, width, generator=generator)
-    kind = "no layers with parameters" if first is None else f"a {type(first).__name__} first"
+    kind = "no layers with parameters" if first is None else f"{a_kind(first)} first"
     raise Code.EMPTY(f"input-shape: the model has {kind}, which does not say what it takes; {REMEDY}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerfreq.errors import Code, InputError, did_you_mean, failed, is_not, no_such
+from layerfreq.errors import Code, InputError, a_kind, did_you_mean, failed, is_not, no_such
 from layerfreq.extras import needs
 from layerfreq.files import as_path
 from layerfreq.loading.hub import missing
@@ -57,7 +57,7 @@ def find_model(name: str, seed: int = 0) -> Source:
             return Source(pretrained(where), folder.resolve().name if folder.is_dir() else Path(name).name, where)
         model = make(name, "model", seed)
     if not isinstance(model, nn.Module):
-        raise InputError(f"model: {name!r} gives a {type(model).__name__}, not a torch.nn.Module; name another factory")
+        raise InputError(f"model: {name!r} returns {a_kind(model)}, not a torch.nn.Module; name another factory")
     return Source(model, name.partition(":")[2])
 
 
@@ -132,7 +132,7 @@ def pretrained(name: str) -> nn.Module:
     name_of_kind = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else "AutoModel"
     kind = getattr(transformers, name_of_kind, transformers.AutoModel)
     if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
-        raise Code.DAMAGED(f"model: {name!r} has no known architecture ({name_of_kind!r}); mend config.json")
+        raise Code.DAMAGED(f"model: {name!r} has no known architecture ({name_of_kind!r}); fix config.json")
     model, info = _loaded(
         name, lambda: kind.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **local)
     )

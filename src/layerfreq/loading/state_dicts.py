@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfreq.errors import Code, damaged, no_such
+from layerfreq.errors import Code, a_kind, damaged, no_such
 from layerfreq.files import as_path
 from layerfreq.loading.array_files import read_arrays
 
@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     packed = _read_pickle(path)
     state = _find_state(packed)
     if state is None:
-        held = f"a {type(packed).__name__}"
+        held = a_kind(packed)
         if isinstance(packed, Mapping):
             held = f"{', '.join(map(str, list(packed)[:8])) or 'nothing'}"
         raise Code.MISSING(f"checkpoint: no weights in {str(path)!r} (it holds {held}); save model.state_dict()")

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import count, is_loader, one_pass
-from layerfreq.errors import Code, LayerWarning, Refusal, Refused, blame, did_you_mean, is_not, warn_caller
+from layerfreq.errors import Code, LayerWarning, Refusal, Refused, a_kind, blame, did_you_mean, is_not, warn_caller
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
@@ -344,7 +344,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             break
         model = inner
     if isinstance(model, torch.jit.ScriptModule):
-        raise Code.UNSUPPORTED(f"model: a {type(model).__name__} takes no hooks; pass the module before torch.jit")
+        raise Code.UNSUPPORTED(f"model: {a_kind(model)} takes no hooks; pass the module before torch.jit")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise Code.UNSUPPORTED(f"model: {name!r} is lazy and has no shape yet; run the model once on a batch")

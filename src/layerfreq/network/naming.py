@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerfreq.errors import Code, InputError, did_you_mean, shown
+from layerfreq.errors import Code, InputError, a_kind, did_you_mean, shown
 
 Layers = str | int | nn.Module | Sequence[str | int | nn.Module] | None
 
@@ -93,11 +93,11 @@ def _numbered(number: int, hidden: Sequence[str]) -> str:
 
 
 def _name_of(module: nn.Module, model: nn.Module | None) -> str:
-    kind = type(module).__name__
+    kind = a_kind(module)
     if model is None:
-        raise InputError(f"layers: a {kind} cannot be found without its model; pass its name")
+        raise InputError(f"layers: {kind} cannot be found without its model; pass its name")
     name = next((name for name, one in model.named_modules() if one is module), None)
     if not name:
         what = "the whole model" if name == "" else f"not a module of this {type(model).__name__}"
-        raise Code.UNKNOWN(f"layers: a {kind} that is {what}; pass one of the model's modules, or a name")
+        raise Code.UNKNOWN(f"layers: {kind} that is {what}; pass one of the model's modules, or a name")
     return name

@@ -14,7 +14,7 @@ from layerfreq.data.arraylike import as_array, as_tensor
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import LABELS, batches, count, is_loader, is_shuffled, owned, tensors_of
 from layerfreq.data.targets import read_targets
-from layerfreq.errors import Code, InputError, alone, failed, none_given, shown, wrong_length
+from layerfreq.errors import Code, InputError, a_kind, alone, failed, none_given, shown, wrong_length
 from layerfreq.isolation.torch_settings import settings_kept
 from layerfreq.network.reading import Layout
 from layerfreq.trace.hooks import first_tensor
@@ -111,7 +111,7 @@ def tensor_of(output: Any, argument: str = "error", remedy: str = "pass error=No
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     found = logits if isinstance(logits, Tensor) else first_tensor(output)
     if found is None:
-        raise Code.UNSUPPORTED(f"{argument}: the model returns a {type(output).__name__} without floats; {remedy}")
+        raise Code.UNSUPPORTED(f"{argument}: the model returns {a_kind(output)} without floats; {remedy}")
     return found
 
 
@@ -239,7 +239,7 @@ def _made(make: Callable[..., Any], inputs: Any, labels: Any, output: Any) -> Te
         with settings_kept():
             found = make(owned(inputs), y, out)
     except (Exception, SystemExit) as error:  # a user's function may raise anything
-        remedy = "mend it" if y is not None else "y is None, pass labels besides: {'labels': y, 'residual': function}"
+        remedy = "fix it" if y is not None else "y is None, pass labels besides: {'labels': y, 'residual': function}"
         raise failed("targets", f"{called} fails on an output {tuple(out.shape)}", error, remedy) from error
     try:
         found = as_tensor(found, "targets").detach().to("cpu", copy=True)  # it may write there again

@@ -175,7 +175,7 @@ def _window(name: Any, shape: tuple[int, ...]) -> np.ndarray:
         for count in shape:
             weight = weight[..., None] * get_window(name, count)
     except (ValueError, TypeError) as error:
-        raise InputError(f"window: {name!r} is none of SciPy's ({first_line(error)}); pass 'hann' or None") from None
+        raise InputError(f"window: {name!r} is unknown to SciPy ({first_line(error)}); pass 'hann' or None") from None
     if not float(np.abs(weight).sum()) > 0:
         raise InputError(f"window: {name!r} leaves nothing of a grid of {shape}; pass more points or window=None")
     return weight

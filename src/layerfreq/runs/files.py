@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from layerfreq.data.validation import SCALES
-from layerfreq.errors import Code, InputError, damaged, shown
+from layerfreq.errors import Code, InputError, a_kind, damaged, shown
 from layerfreq.files import sweep, write_whole
 
 if TYPE_CHECKING:
@@ -84,14 +84,14 @@ def read_config(path: Path, kinds: Mapping[str, tuple[type, ...]] = KINDS) -> di
     Raises:
         InputError: If it cannot be read, or has another form.
     """
-    remedy = "mend it, or put a copy in its place"
+    remedy = "fix it, or put a copy in its place"
     try:
         found = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise damaged("run", path, error, remedy) from None
     found = {} if found is None else found
     if not isinstance(found, dict):
-        raise InputError(f"run: {str(path)!r} holds a {type(found).__name__}, not names and values; {remedy}")
+        raise InputError(f"run: {str(path)!r} holds {a_kind(found)}, not names and values; {remedy}")
     if found.get("experiment") == "cause" and isinstance(found.get("parts"), dict):  # of versions that called them so
         found["studies"] = found.pop("parts")
     for name, some in kinds.items():
