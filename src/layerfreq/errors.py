@@ -31,19 +31,13 @@ class Refusal(Enum):
         long: In a sentence without its stop, with a remedy where there is one.
     """
 
-    AROUND = (
-        "way around",
-        "the output depends on the input by another way too (a skip connection or a second branch)",
-    )
+    AROUND = ("way around", "the output depends on the input by another way too (a skip connection or a second branch)")
     DERIVATIVES = (
         "derivatives",
         "the output holds derivatives with respect to the inputs, taken inside forward, which pass through every "
         "layer; let forward return the network's own output, too",
     )
-    NO_FLOATS = (
-        "no floats",
-        "it returns no floating tensor (of complex ones torch.view_as_real makes floats)",
-    )
+    NO_FLOATS = ("no floats", "it returns no floating tensor (of complex ones torch.view_as_real makes floats)")
     NO_ROWS = (
         "no sample axis",
         f"its output has not one row for each input; {_BATCH_FIRST}, so choose another layer",
@@ -65,6 +59,10 @@ class Refusal(Enum):
         "some points",
         "it gets only the points whose own values send them there, as an expert does; choose the layer around it",
     )
+    UNSURE = (
+        "other place",
+        "what runs depends on the batch, and so does the place that has this name; choose a module around it",
+    )
     PAIRS = (
         "pairs of points",
         "its columns are the points of a batch as its rows are (such as the similarities of all with all), so that it "
@@ -79,10 +77,7 @@ class Refusal(Enum):
         "not dense",
         "it returns a nested or sparse tensor; make it dense in the model, or choose another layer",
     )
-    IN_VMAP = (
-        "inside vmap",
-        "inside torch.func.vmap a module sees one point at a time; call it on all of them",
-    )
+    IN_VMAP = ("inside vmap", "inside torch.func.vmap a module sees one point at a time; call it on all of them")
     NOTHING_ABOVE = ("nothing above", "no parameters follow, so nothing is left to learn above it")
     NOT_CALLED = (
         "not called",

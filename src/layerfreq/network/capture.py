@@ -15,27 +15,32 @@ from layerfreq.trace.hooks import Event, Tap, named_layers
 
 
 @contextmanager
-def watch(model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str, Any], Any]) -> Iterator[None]:
+def watch(
+    model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str, Any], Any], on_step: Callable[[str], Any]
+) -> Iterator[None]:
     """While active, hand what the layers at cuts return to a callback; hooks are removed however the block ends.
 
-    If all of them are modules, only these are hooked, and the others run as fast as ever.
+    If all of them are modules that are known again by their call, only these are hooked, and the others run as fast as
+    ever.
 
     Args:
         model: The model.
         cuts: The cuts, as `choose_layers` returns them.
         on_output: Gets the cut's name and the output.
+        on_step: Gets the steps of the run if a cut is not known again by its call alone, see `Tap`.
 
     Raises:
         InputError: If the model no longer has one of the modules.
     """
-    hooks = _on_modules if all(cut.of_module for cut in cuts) else _on_everything
+    alone = all(cut.of_module and cut.then is None for cut in cuts)
+    hooks = _on_modules(model, cuts, on_output) if alone else _on_everything(model, cuts, on_output, on_step)
     # Encoder blocks run their modules: without hooks on any of them, PyTorch would fuse a block and round otherwise.
-    with hooks(model, cuts, on_output), fused_encoders.at(False):
+    with hooks, fused_encoders.at(False):
         yield
 
 
 def _on_everything(
-    model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str, Any], Any]
+    model: nn.Module, cuts: Sequence[Cut], on_output: Callable[[str, Any], Any], on_step: Callable[[str], Any]
 ) -> AbstractContextManager[Any]:
     names = {cut.call: cut.name for cut in cuts}
 
@@ -43,7 +48,7 @@ def _on_everything(
         if event.call in names:
             on_output(names[event.call], event.output)
 
-    return Tap(model, see)
+    return Tap(model, see, on_step=on_step)
 
 
 @contextmanager

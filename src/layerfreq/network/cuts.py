@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from layerfreq.errors import Refusal, Refused
+from layerfreq.errors import Code, Refusal, Refused
 from layerfreq.network.reading import FLATTEN, Reading
 from layerfreq.trace.hooks import STATE, Call
 from layerfreq.trace.operators import STRONG
@@ -31,6 +31,7 @@ class Cut:
         reading: How it is read as a feature vector.
         each: Bytes of its features per point; 0 if unknown.
         gradients: Whether the model runs only with gradients.
+        then: The step after it by which it is known again, see `Value`.
     """
 
     name: str
@@ -39,6 +40,13 @@ class Cut:
     reading: Reading = FLATTEN
     each: int = 0
     gradients: bool = False
+    then: str | None = None
+
+    def check(self, step: str) -> None:
+        """Raise an InputError if a step after the call shows that it is another place in the model now."""
+        if self.then is not None and step != self.then:
+            now, before = (repr(word) if word else "nothing" for word in (step, self.then))
+            raise Code.UNSUPPORTED(f"layer {self.name!r}: {now} comes after it, not {before}; {Refusal.UNSURE.long}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Cuts:
 
 def cut_of(value: Value, found: Trace, reading: Reading = FLATTEN, each: int = 0) -> Cut:
     """Return the cut at a value."""
-    return Cut(value.name, value.call, value.module is not None, reading, each, found.gradients)
+    return Cut(value.name, value.call, value.module is not None, reading, each, found.gradients, value.then)
 
 
 def choose(found: Trace, faults: Mapping[str, Refusal]) -> tuple[list[Value], dict[str, Refused]]:

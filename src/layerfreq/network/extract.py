@@ -204,6 +204,7 @@ def _run_batch(
     # A pass that stops halfway would leave sharded parameters gathered.
     stops = on_output is None and not sharded_modules(model)
     last: list[tuple[str, Tensor, int, Tensor | None]] = []  # what `take` gets when the pass has stopped
+    unsure: list[Cut] = []  # whose next step is to be seen
 
     def see(name: str, output: Any) -> None:
         cut = wanted.pop(name, None)
@@ -211,18 +212,28 @@ def _run_batch(
             return
         with blame(name):
             rows, label = _rows_of(output, n, cut, there, y if labelled else None)
+        unsure.extend([cut] if cut.then is not None else [])
         if wanted or not stops:
             take(name, rows, n, label)
             return
         last.append((name, rows, n, label))
-        raise _Reached
+        if not unsure:
+            raise _Reached
+
+    def step(word: str) -> None:
+        while unsure:
+            unsure.pop().check(word)
+            if last:
+                raise _Reached
 
     given = owned(x, gradients)  # a model may write into its inputs
-    with watch(model, cuts, see):
+    with watch(model, cuts, see, step):
         try:
             output = call(model, given, gradients)
         except _Reached:
             output = None
+    for cut in unsure:
+        cut.check("")
     if wanted:
         raise Code.UNSUPPORTED(f"layer {min(wanted)!r}: not reached for every batch; choose another")
     if on_output is not None:

@@ -120,6 +120,9 @@ class _Part(nn.Module):
             f"model.{name}" for name, p in self.model.named_parameters(remove_duplicate=False) if id(p) in used
         }
 
+    def _missed(self) -> InputError:
+        return Code.UNSUPPORTED(f"layer: {self._cut.name!r} was not reached for these inputs; choose another")
+
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
@@ -139,14 +142,21 @@ class _Reach(_Part):
             value = first_tensor(event.output)
             if event.call == self._cut.call and value is not None:
                 found.append(value)
+                if self._cut.then is None:
+                    raise _Found
+
+        def step(word: str) -> None:
+            if found:
+                self._cut.check(word)
                 raise _Found
 
-        with Tap(self.model, stop):
+        with Tap(self.model, stop, on_step=step):
             try:
                 self.model(*args, **kwargs)
+                step("")
             except _Found:
                 return found[0]
-        raise Code.UNSUPPORTED(f"layer: {self._cut.name!r} was not reached for these inputs; choose another")
+        raise self._missed()
 
 
 class _Replay(_Part):
@@ -163,11 +173,20 @@ class _Replay(_Part):
             map_tensors(lambda t: t[rows.to(t.device)] if t.ndim and t.shape[0] == size else t, self._probe)
         )
 
+        reached = False
+
         def put(event: Event) -> Any:
-            return replace_first(event.output, features) if event.call == self._cut.call else None
+            nonlocal reached
+            if event.call != self._cut.call:
+                return None
+            reached = True
+            return replace_first(event.output, features)
 
         with Tap(self.model, put):
-            return call(self.model, stand_in)
+            output = call(self.model, stand_in)
+        if not reached:  # fewer points may reach fewer experts
+            raise self._missed()
+        return output
 
 
 def _agree(a: list[Tensor], b: list[Tensor]) -> bool:

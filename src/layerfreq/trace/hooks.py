@@ -75,11 +75,18 @@ class Tap(TorchFunctionMode):
         model: The model whose modules are watched; the model itself is not among them.
         on_return: Gets an `Event`; what it returns, if not None, replaces the output.
         graph: The graph of the same run, if one is made; its nodes are the clock then.
+        on_step: Gets a word for each step of the run before it is taken: a module begins or ends, a function is called.
     """
 
-    def __init__(self, model: nn.Module, on_return: Callable[[Event], Any], graph: Graph | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        on_return: Callable[[Event], Any],
+        graph: Graph | None = None,
+        on_step: Callable[[str], Any] = lambda step: None,
+    ) -> None:
         super().__init__()
-        self._model, self._on_return, self._graph = model, on_return, graph
+        self._model, self._on_return, self._graph, self._on_step = model, on_return, graph, on_step
         self._clock = 0
         self._calls: Counter[str] = Counter()
         self._running: list[tuple[str, nn.Module, int]] = []
@@ -107,10 +114,12 @@ class Tap(TorchFunctionMode):
         return self._clock
 
     def _enter_module(self, name: str, module: nn.Module, _: Any) -> None:
+        self._on_step(name)
         self._running.append((name, module, self._tick()))
         self._last = ""
 
     def _leave_module(self, name: str, module: nn.Module, _: Any, output: Any) -> Any:
+        self._on_step(f"the end of {name}")
         *_, started = self._running.pop()
         self._last = name
         changed = self._returned(name, module, output, started)
@@ -138,6 +147,7 @@ class Tap(TorchFunctionMode):
     ) -> Any:
         if self._telling:
             return func(*args, **(kwargs or {}))
+        self._on_step(getattr(func, "__name__", ""))
         graph, started = self._graph, self._tick()
         if graph is not None:
             if args and getattr(func, "__name__", "") in _ESCAPES and isinstance(args[0], Tensor):

@@ -24,6 +24,7 @@ from layerfreq.data.inputs import (
     tensors_of,
 )
 from layerfreq.errors import InputError, Refusal, Refused
+from layerfreq.isolation.preserve import sharded_modules
 from layerfreq.isolation.rng import seed_all
 from layerfreq.trace.flow import Flow
 from layerfreq.trace.graph import Graph, Layout, layout_of
@@ -52,6 +53,8 @@ class Value:
         dtype: Its dtype.
         refused: Why its rows cannot be points' features, or None.
         sample: (n, at most `row_order.COLUMNS`) some of each point's numbers.
+        then: The step after it, if in another batch the same call may be another place in the model (of a layer that is
+            called several times, or where points choose what runs); else None.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Value:
     dtype: torch.dtype
     refused: Refused | None
     sample: Tensor | None
+    then: str | None = None
 
     @property
     def made(self) -> bool:
@@ -175,9 +179,8 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
                     raise error
         else:
             more = min(n, PROBE_OF_EXPERTS)
-            return (
-                _wider(model, found, _some(model, first, more)) if size < more and _passed_by(model, found) else found
-            )
+            wanted = size < more and _passed_by(model, found.values)
+            return _wider(model, found, _some(model, first, more)) if wanted else found
     raise AssertionError
 
 
@@ -187,22 +190,22 @@ def _some(model: nn.Module, batch: Any, size: int) -> Any:
     return owned(on_device(model, take(batch, slice(0, size), n) if size < n else batch))
 
 
-def _called(found: Trace) -> set[str]:
+def _called(values: Sequence[Value]) -> set[str]:
     """Return the names of the modules that ran, and of those around them."""
-    parts = [value.call.layer.split(".") for value in found.values if value.module is not None]
+    parts = [value.call.layer.split(".") for value in values if value.module is not None]
     return {".".join(name[:k]) for name in parts for k in range(1, len(name) + 1)}
 
 
-def _passed_by(model: nn.Module, found: Trace) -> bool:
-    """Whether a list of modules has some that were called and some of the same kind, with parameters, that were not."""
-    called = _called(found)
+def _passed_by(model: nn.Module, values: Sequence[Value]) -> list[str]:
+    """Return the lists of modules of which some were called and some of the same kind, with parameters, were not."""
+    called, found = _called(values), []
     for name, module in named_layers(model):
         if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
             each = [(f"{name}.{key}".removeprefix(".") in called, one) for key, one in module.named_children()]
             kinds = {type(one) for was, one in each if was}
             if any(not was and type(one) in kinds and any(True for _ in one.parameters()) for was, one in each):
-                return True
-    return False
+                found.append(name)
+    return found
 
 
 def _wider(model: nn.Module, found: Trace, probe: Any) -> Trace:
@@ -211,7 +214,7 @@ def _wider(model: nn.Module, found: Trace, probe: Any) -> Trace:
         wider = _traced(model, probe)
     except Exception:  # a model may raise anything, and it ran on fewer points
         return found
-    return wider if _called(wider) > _called(found) else found
+    return wider if _called(wider.values) > _called(found.values) else found
 
 
 def _traced(model: nn.Module, probe: Any) -> Trace:
@@ -228,9 +231,15 @@ def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
     given = owned(probe, gradients)  # a model may write into its inputs
     graph, found, n = Graph(model, tensors_of(given)), [], count(probe)
     held, masks = _may_be_held(given, graph)
+    then: list[str] = []  # the steps after what was found
+
+    def step(word: str) -> None:
+        then.extend([word] * (len(found) - len(then)))
+
     seed_all()  # inside `untouched`: the same noise, if there is any, in every run
-    with Tap(model, lambda event: found.append(_value(event, graph, n)), graph), graph:
+    with Tap(model, lambda event: found.append(_value(event, graph, n)), graph, step), graph:
         output = call(model, given, gradients)
+    step("")
     # Which layers are called more than once is known only now.
     calls = Counter(value.call.layer for value in found)
     values = [v if calls[v.name] == 1 else replace(v, name="{}:{}".format(*v.call), once=False) for v in found]
@@ -238,7 +247,23 @@ def _once(model: nn.Module, probe: Any, gradients: bool) -> Trace:
     # An output without tensors is made of numbers that left PyTorch; the last of them stands for it.
     ends = [graph.node_of(t) for t in tensors] if tensors else graph.escaped[-1:]
     flow = Flow(graph.nodes, held, masks, ends)
-    return Trace(probe, [_as_routed(v) if v.node >= 0 and flow.routed[v.node] else v for v in values], flow, gradients)
+    values = _with_steps(model, [_as_routed(v) if v.node >= 0 and flow.routed[v.node] else v for v in values], then)
+    return Trace(probe, values, flow, gradients)
+
+
+def _with_steps(model: nn.Module, values: list[Value], then: list[str]) -> list[Value]:
+    """Tell values apart that may be another place of the model in other batches: by the steps after them, or not."""
+    routed = [v.name for v in values if v.refused and v.refused.why is Refusal.ROUTED]
+    missed = [f"{name}." for name in _passed_by(model, values) if any(one.startswith(f"{name}.") for one in routed)]
+    values = [_as_unsure(v) if v.module is None and v.name.startswith(tuple(missed)) else v for v in values]
+    if sharded_modules(model):
+        return values  # parameters are fetched at any time
+    return [replace(v, then=word) if routed or not v.once else v for v, word in zip(values, then, strict=True)]
+
+
+def _as_unsure(value: Value) -> Value:
+    """Refuse a function after an expert, since others that were not reached may come after it in other batches."""
+    return value if value.refused else replace(value, refused=Refusal.UNSURE.of())
 
 
 def _as_routed(value: Value) -> Value:
