@@ -41,14 +41,19 @@ class Refusal(Enum):
     NO_ROWS = (
         "no sample axis",
         f"its output has not one row for each input; {_BATCH_FIRST}, so choose another layer",
-        f"its output {{shape}} has not one row for each of {{n}} inputs; {_BATCH_FIRST}, so choose another layer",
+        f"run on {{n}} points it returns {{shape}}, not a row for each; {_BATCH_FIRST}, so choose another layer",
+    )
+    PACKED = (
+        "packed sequence",
+        "it returns a packed sequence, in which the tokens of all points are mixed; choose its last state "
+        "(<layer>.h_n), or a layer after pad_packed_sequence",
     )
     OTHER_AXIS = (
         "other axis",
         f"its output has the samples on another axis than the first, but {_BATCH_FIRST}; pass batch_first=True where "
         "a module knows it, or choose another layer",
-        f"its output {{shape}} has {{n}} samples on axis {{axis}}, but {_BATCH_FIRST}; pass batch_first=True where "
-        "a module knows it, or choose another layer",
+        f"run on {{n}} points it returns {{shape}}, with these on axis {{axis}}, but {_BATCH_FIRST}; pass "
+        "batch_first=True where a module knows it, or choose another layer",
     )
     OTHER_ORDER = (
         "other order",

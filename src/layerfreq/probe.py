@@ -230,11 +230,12 @@ class Probe:
                 left = [other for other in left if other is not cut]
                 yield from self._measured(cut, one, ys, max(0, now.budget - one.nbytes), now)
         sizes = [(cut, size := now.points * cut.each, work_on(size, now.points, self.options)) for cut in left]
-        for some, held in group_by_memory(sizes, now.budget):
-            if held or not self.shards.alone:
-                yield from self._held(some, now)
-            else:
-                yield from self._streamed(some[0], now)
+        with self.company.judged(now.model):
+            for some, held in group_by_memory(sizes, now.budget):
+                if held or not self.shards.alone:
+                    yield from self._held(some, now)
+                else:
+                    yield from self._streamed(some[0], now)
 
     def _held(self, cuts: Sequence[Cut], now: _Now) -> Iterator[tuple[Any, str, list[Spectrum]]]:
         """Measure some layers whose features are held together, and gather the outputs of the same pass."""

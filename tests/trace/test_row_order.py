@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerfreq import hidden_layers, layer_features, layer_spectra
+from layerfreq import Monitor, hidden_layers, layer_features, layer_spectra
 from tests.helpers.kinds import D, N, T, check, flat, kind, sequence
 from tests.helpers.refusals import Code, refuses
 from tests.helpers.styles import Net
@@ -49,8 +49,40 @@ def test_packed_sequences():
     model = Net(run, rnn=nn.GRU(D, 6, batch_first=True), fc=nn.Linear(6, 6), head=nn.Linear(6, 2))
     x = torch.cat([sequence(), torch.randint(2, T + 1, (N, 1, 1)).expand(-1, T, 1)], dim=-1)
     check(model, x, "fc")
-    with refuses("layer", Code.UNSUPPORTED, "layer 'rnn'"):
-        layer_features(model, x, "rnn")
+    for length in (2, 1):  # with one token each there are as many as points
+        short = torch.cat([x[..., :D], torch.full((N, T, 1), float(length))], dim=-1)
+        with refuses("layer", Code.UNSUPPORTED, "layer 'rnn'", "packed sequence"):
+            layer_features(model, short, "rnn")
+
+
+def test_a_packed_sequence_is_told_once_and_sorting_its_points_is_reading_no_part():
+    """In words of the model, not of the points that were tried: the same whatever these are."""
+
+    class Packed(nn.Module):
+        def __init__(self, batch_first):
+            super().__init__()
+            self.embed, self.rnn = nn.Linear(D, 5), nn.LSTM(5, 6, batch_first=batch_first)
+            self.head, self.first = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)), batch_first
+
+        def forward(self, x, lengths):
+            x = torch.tanh(self.embed(x))
+            x = x if self.first else x.transpose(0, 1)
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=self.first, enforce_sorted=False)
+            return self.head(self.rnn(packed)[1][0][-1])
+
+    lines = set()
+    for batch_first in (True, False):
+        for lengths in (torch.randint(1, T + 1, (N,)), torch.arange(N) % T + 1):
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                monitor = Monitor(Packed(batch_first), (sequence(), lengths), torch.arange(N) % 3, inv_delta=[0.1, 1.0])
+                for step in range(3):
+                    assert list(monitor.measure(step)) == ["embed.tanh", "rnn.h_n", "head.1"]
+            assert len(said) == 1
+            lines.add(str(said[0].message))
+    (line,) = lines
+    assert "packed sequence" in line
+    assert not any(sign.isdigit() for sign in line)
 
 
 @kind("nested and sparse tensors", "refused", "it returns a nested or sparse tensor; make it dense in the model")
@@ -155,10 +187,10 @@ def test_statistics_that_are_kept_warn_of_nothing():
 @pytest.mark.parametrize(
     ("run", "words"),
     [
-        (lambda m, x: m.head(x.mean(0)), ["has not one row for each of"]),  # no sample axis
-        (lambda m, x: m.head(x.sum()[None, None].expand(1, D)[0]), ["has not one row for each of"]),
+        (lambda m, x: m.head(x.mean(0)), ["on 4 points it returns", "not a row for each"]),  # no sample axis
+        (lambda m, x: m.head(x.sum()[None, None].expand(1, D)[0]), ["on 4 points it returns", "not a row for each"]),
         (lambda m, x: m.head(x[None].expand(3, -1, -1)), ["on axis 1", "the first dimension must be the batch"]),
-        (lambda m, x: m.head(x.repeat(2, 1)), ["has not one row for each of"]),
+        (lambda m, x: m.head(x.repeat(2, 1)), ["on 4 points it returns", "not a row for each"]),
     ],
     ids=["mean", "number", "elsewhere", "twice"],
 )
@@ -167,17 +199,24 @@ def test_no_sample_axis_is_one_clear_line(run, words):
     with refuses("layer", Code.UNSUPPORTED) as caught:
         layer_spectra(model, flat(), torch.arange(N), "head")
     message = str(caught.value)
-    assert message.startswith("layer 'head': its output")
+    assert message.startswith("layer 'head': run on")
     assert "\n" not in message
     assert all(word in message for word in words), message
 
 
-def test_a_model_that_wants_whole_batches_is_measured():
+def test_a_model_that_wants_whole_batches_is_measured_and_what_is_not_known_is_said():
     def run(m, x):
         assert len(x) in (4, N)
         return m.head(torch.relu(m.fc(x)))
 
-    check(Net(run, fc=nn.Linear(D, D), head=nn.Linear(D, 2)), flat(), "fc", ["fc.relu"])
+    model, x = Net(run, fc=nn.Linear(D, D), head=nn.Linear(D, 2)), flat()
+    with pytest.warns(UserWarning, match="does not run on some of the points in another order .AssertionError") as said:
+        assert hidden_layers(model, x) == ["fc.relu"]
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features = layer_features(model, x, whole=True)
+    torch.testing.assert_close(features, {"fc.relu": torch.relu(model.fc(x))})
 
 
 def test_finding_cuts_runs_the_model_seldom_and_on_few_points():

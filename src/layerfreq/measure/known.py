@@ -7,6 +7,7 @@ points (`seen`); otherwise only those of the filter centres, which are run befor
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from layerfreq.engines.base import FEWEST, out_of_memory
 from layerfreq.engines.cpu.engine import Cpu
 from layerfreq.engines.distances import BYTES, WIDE, Distances, can_look, look
 from layerfreq.engines.passing import Passing
-from layerfreq.errors import InputError, Refusal, warn_caller
+from layerfreq.errors import InputError, Refusal, first_line, warn_caller
 from layerfreq.isolation.memory import group_by_memory
 from layerfreq.isolation.preserve import sharded_modules
 from layerfreq.isolation.torch_settings import own_settings
@@ -197,10 +198,28 @@ class Company:
     Attributes:
         changing: Layers whose features were found to depend on them.
         turn: How many passes found nothing, see `Pieces.beginning_with`.
+        doubt: Layers that could not be measured on other batches than those that come, and what was raised.
     """
 
     changing: set[str] = field(default_factory=set)
     turn: int = 0
+    doubt: tuple[set[str], str] | None = None
+
+    @contextmanager
+    def judged(self, model: nn.Module) -> Iterator[None]:
+        """Warn that other batches do not work if those that come do, inside; else batches were not the reason."""
+        try:
+            yield
+        except Exception:
+            self.changing -= set() if self.doubt is None else self.doubt[0]
+            self.doubt = None
+            raise
+        if self.doubt is not None:
+            name, (_, why), self.doubt = type(model).__name__, self.doubt, None
+            warn_caller(
+                f"inputs: {name} does not run on these points in other batches ({why}); from now on, batches are taken "
+                "as they come, and features are held"
+            )
 
 
 def in_pieces(
@@ -258,7 +277,9 @@ def in_pieces(
             warn_caller(f"layer {str(depends)!r}: {Refusal.TOGETHER.long}; from now on, batches are taken as they come")
             return
         except Exception as error:  # a model that does not run on these points together may raise anything
-            company.changing.update(() if out_of_memory(error) else takers)
+            if not out_of_memory(error):
+                company.changing.update(takers)
+                company.doubt = set(takers), first_line(error, kind=True)
             return
         company.turn += 1
         for cut in some:

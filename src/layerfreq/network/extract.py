@@ -249,7 +249,7 @@ def _rows_of(output: Any, n: int, cut: Cut, there: Sequence[Tensor], targets: An
         InputError: If there are none, or the targets do not fit them.
     """
     value = first_tensor(output)
-    refused = unmeasurable(value, n)
+    refused = unmeasurable(output, n)
     if value is None or refused is not None:
         raise InputError(refused or Refusal.NO_FLOATS.of())
     rows, layout = cut.reading.read(value.detach(), there)

@@ -13,7 +13,18 @@ from torch.optim.swa_utils import AveragedModel
 
 from layerfreq.data.distributed import Shards
 from layerfreq.data.inputs import count, is_loader, one_pass
-from layerfreq.errors import Code, LayerWarning, Refusal, Refused, a_kind, blame, did_you_mean, is_not, warn_caller
+from layerfreq.errors import (
+    Code,
+    LayerWarning,
+    Refusal,
+    Refused,
+    a_kind,
+    blame,
+    did_you_mean,
+    first_line,
+    is_not,
+    warn_caller,
+)
 from layerfreq.isolation.preserve import untouched
 from layerfreq.network.cuts import Cut, Cuts, Kinds, choose, cut_of
 from layerfreq.network.labelled import for_model
@@ -261,9 +272,13 @@ def _faults(model: nn.Module, found: Trace, values: Sequence[Value]) -> dict[str
 
     try:
         run_again(model, found, some, compare)
-    except Exception:
-        # A model may need batches of one size, which is no fault of its rows; faults found until then count.
-        return faults
+    except Exception as error:  # a model may need batches of one size; faults found until then count
+        if not found.whole:
+            warn_caller(
+                f"inputs: {type(model).__name__} does not run on some of the points in another order "
+                f"({first_line(error, kind=True)}), so that it is not known whether the rows of its layers are those "
+                "of the points; pass whole=True if points belong together"
+            )
     return faults
 
 

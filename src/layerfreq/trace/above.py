@@ -40,10 +40,12 @@ def read_above(value: Value, found: Trace, axis: int | None) -> Above | None:
     Returns:
         What they read; None if that is all of it, as far as can be told.
     """
-    nodes, whole, tokens = found.flow.nodes, value.layout, None
+    nodes, whole, tokens, value_size = found.flow.nodes, value.layout, None, math.prod(value.shape)
     n, length, width = value.shape[0], value.shape[3 - (axis or 2)], value.shape[axis or 2]
     for i in found.flow.alone_after(value.node):
         node = nodes[i]
+        if node.layout is not None and node.op in TAKES_A_PART and math.prod(node.layout[0]) == value_size:
+            break  # all of it in another order, as of points sorted by length where sequences are packed
         if node.op in TAKES_A_PART:
             tokens = _tokens(whole, node.layout, 3 - axis) if axis and node.op in ("select", "slice") else ()
             if not tokens:

@@ -9,16 +9,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from layerfreq.data.inputs import take
 from layerfreq.errors import Refusal, Refused
+from layerfreq.trace.hooks import first_tensor
 
 COLUMNS = 4096  # most numbers of each point that are compared
 SOUGHT = 8  # most wrong rows that are looked for among the others
 
 
-def unmeasurable(value: Tensor | None, n: int) -> Refused | None:
-    """Return why a layer's output cannot be features of n points; None if it can."""
+def unmeasurable(output: Any, n: int) -> Refused | None:
+    """Return why what a layer returned cannot be features of n points; None if it can."""
+    value, first = first_tensor(output), output
+    while isinstance(first, (tuple, list)) and first and not isinstance(first, PackedSequence):
+        first = first[0]
+    if isinstance(first, PackedSequence):
+        return Refusal.PACKED.of()
     if value is None:
         return Refusal.NO_FLOATS.of()
     if torch._C._functorch.is_batchedtensor(value):  # pyright: ignore[reportAttributeAccessIssue]

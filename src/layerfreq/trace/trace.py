@@ -87,12 +87,14 @@ class Trace:
         values: What layers returned, in that order.
         flow: What was computed from what.
         gradients: Whether the model runs only with gradients.
+        whole: Whether the points were asked to be run together.
     """
 
     probe: Any
     values: list[Value]
     flow: Flow
     gradients: bool
+    whole: bool = False
 
     @cached_property
     def by_name(self) -> dict[str, Value]:
@@ -169,7 +171,7 @@ def trace(model: nn.Module, inputs: Any, whole: bool = False) -> Trace:
     for size in sizes:
         probe = _some(model, first, size)
         try:
-            found = _traced(model, probe)
+            found = replace(_traced(model, probe), whole=whole)
         except (InputError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a model may raise anything
@@ -275,7 +277,7 @@ def _as_routed(value: Value) -> Value:
 def _value(event: Event, graph: Graph, n: int) -> Value:
     """Record what a layer has returned for n points, before anything writes into it."""
     value = first_tensor(event.output)
-    refused = unmeasurable(value, n)
+    refused = unmeasurable(event.output, n)
     return Value(
         name=event.call.layer,
         call=event.call,
