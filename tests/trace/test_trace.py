@@ -105,5 +105,5 @@ def test_rows_that_inputs_choose_are_not_those_of_experts():
         return m.head(torch.tanh(m.f(torch.zeros_like(x).index_add(0, edges[1], messages))))
 
     model, edges = Net(run, msg=fc(), f=fc(), head=fc(D, 2)), torch.randint(0, 9, (2, 20))
-    with pytest.warns(LayerWarning, match="has not one row for each of 9 inputs"):
+    with pytest.warns(LayerWarning, match="run on 9 points it returns .* not a row for each"):
         assert hidden_layers(model, (torch.randn(9, D), edges), whole=True) == ["f.tanh"]
