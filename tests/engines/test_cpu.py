@@ -1,5 +1,6 @@
 """The CPU engine's own parts: the table of bins, series, tiles and threads."""
 
+import itertools
 import sys
 import warnings
 
@@ -12,8 +13,10 @@ from layerfreq import spectrum
 from layerfreq.data.targets import as_targets
 from layerfreq.engines.cpu import kernels
 from layerfreq.engines.cpu.bins import kernel_basis
-from layerfreq.engines.cpu.chebyshev import kernel_series
+from layerfreq.engines.cpu.chebyshev import Series, kernel_series
+from layerfreq.engines.cpu.expansion import Across, Classes, Side, Tile
 from layerfreq.engines.cpu.pair_kernels import BIN_SHIFT, PLACE_BITS, PLACE_SHIFT, SQUARE_SHIFT
+from layerfreq.engines.cpu.series_kernels import SIZES
 from layerfreq.engines.threads import parts
 from tests.helpers.brute import brute, one_hot
 from tests.helpers.points import points_of
@@ -132,6 +135,43 @@ def test_products_of_points(shape):
     assert np.abs(out - exact).max() < 1e-6 * d
 
 
+def products_of_polynomials(t, r):
+    """Return (..., r) the functions of `chebyshev.Series` at some places, by their definition."""
+    doubled = 2 * np.polynomial.chebyshev.chebvander(t, r - 1)
+    functions = [np.ones_like(t)]
+    for k in range(1, r):
+        b, a = divmod(k, 4)
+        functions.append(np.prod([doubled[..., n] for n in (4 * b, a) if n], axis=0))
+    return np.stack(functions, axis=-1)
+
+
+@pytest.mark.parametrize("r", SIZES)
+def test_sums_of_a_series_over_a_tile(r):
+    """Classes, columns and their totals, of rows and of columns, against float64 sums of the functions as defined."""
+    h, w = 150, 101
+    x, y = cloud(h, 24, 2)[0], cloud(w, 24, 2, seed=1)[0]
+    sizes = [np.square(each).sum(axis=1) for each in (x, y)]
+    squared = (sizes[0][:, None] + sizes[1] - 2 * x @ y.T).astype(np.float64)
+    series = Series(0.5 * squared.min(), 2 * squared.max(), 40.0, 0.1, -50.0, np.zeros((r, 2)), np.zeros((r, 1)))
+    exact = products_of_polynomials(series.offset + series.slope / (squared + series.centre), r)
+    weights = np.random.default_rng(0).standard_normal((w, 2)).astype(np.float32)
+    edges = np.array([0, 3, 20, w])
+    of_classes, of_targets, of_columns = np.zeros((h, 4, r)), np.zeros((h, 3, r)), np.zeros((w, 2, r))
+    every = series.ready(Classes(np.array([0, h]), np.array([1])))
+    sides = [Side(size, np.arange(len(size)), each) for size, each in zip(sizes, (x, y), strict=True)]
+    tile = Tile(x @ y.T, *sides, np.full(h, -1), np.ones(24, np.float32))
+    ready = series.ready(Classes(edges, np.array([0, 1, 3])))
+    assert series.deposit(tile, ready, of_classes, Across(every, of_columns)) is None
+    assert series.deposit(tile, series.ready(weights), of_targets) is None
+    classes = np.stack([exact[:, a:b].sum(axis=1) for a, b in itertools.pairwise(edges)], axis=1)
+    columns = np.einsum("hwr,wc->hcr", exact, np.hstack([weights, np.ones((w, 1))]))
+    scale = 1e-5 * np.abs(exact).sum(axis=1).max()
+    assert np.abs(of_classes[:, [0, 1, 3]] - classes).max() < scale
+    assert not of_classes[:, 2].any()
+    assert np.abs(of_targets - columns).max() < scale
+    assert np.abs(of_columns[:, 1] - exact.sum(axis=0)).max() < scale
+
+
 @pytest.mark.parametrize("reach", [0.0, 0.3, 1.2])
 def test_series_spans_kernel_derivative_and_square(reach):
     inv_delta = np.geomspace(0.01, 100, 50) if reach else np.geomspace(0.01, 20, 30)
@@ -141,7 +181,7 @@ def test_series_spans_kernel_derivative_and_square(reach):
     assert np.abs(t).max() < 1 + 1e-6
     for number in (series.centre, series.offset, series.slope):  # rounding one of them would move all places alike
         assert number == np.float32(number)
-    functions = np.polynomial.chebyshev.chebvander(t, len(series.square) - 1)
+    functions = products_of_polynomials(t, len(series.square))
     exact, m = np.exp(-np.outer(d, inv_delta) / 2), len(inv_delta)
     values = functions @ series.values
     assert np.abs(values[:, :m] - exact).max() < 1e-9

@@ -1,8 +1,9 @@
 """Kernels at all cutoffs as polynomials of the distance, for points that keep some distance from each other.
 
 If distances span few octaves, as they do in many dimensions, the kernels exp(-d u / 2), their derivatives and their
-squares are sums of 13 to 45 Chebyshev polynomials of a place t in [-1, 1], which is a rational function of the squared
-distance d. Sums of T_k(t) over pairs cost two operations per polynomial and pair, and vectorise.
+squares are sums of 13 to 49 Chebyshev polynomials of a place t in [-1, 1], which is a rational function of the squared
+distance d. Instead of the T_k(t), products of few of them are added up over the pairs, which span the same: most cost
+one multiplication with addition per pair, and they vectorise.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from jaxtyping import Float64
 from layerfreq.engines.cpu.expansion import Across, Classes, Expansion, Strays, Tile, Weights
 from layerfreq.engines.threads import scratch
 
-MOST = 42  # polynomials; with more, bins are cheaper
 NODES = 64
 WIDEST = 1e7  # ratio of squared distances; beyond, no node lies where the finest kernel falls
 
 
 @dataclass(frozen=True)
 class Series(Expansion):
-    """Polynomials T_0 .. T_(r-1) of t = offset + slope / (d + centre) that span the kernels at all cutoffs.
+    """Polynomials of t = offset + slope / (d + centre), up to degree r - 1, that span the kernels at all cutoffs.
+
+    With D_k = 2 T_k, they are 1, D_1, D_2, D_3, D_4, D_4 D_1, D_4 D_2, D_4 D_3, D_8, D_8 D_1, and so on.
 
     Attributes:
         lowest: Shortest squared distance for which the series holds.
@@ -33,7 +35,7 @@ class Series(Expansion):
         centre: Centre of the map from squared distances d to t.
         offset: Offset of the map.
         slope: Slope of the map.
-        values: (r, 2 m) turns sums of polynomials into sums of the kernel, and of its derivative in 1/delta.
+        values: (r, 2 m) turns sums of these functions into sums of the kernel, and of its derivative in 1/delta.
         square: (r, m) turns them into sums of its square.
     """
 
@@ -52,11 +54,12 @@ class Series(Expansion):
         if isinstance(targets, Classes):
             edges, labels = targets
             ones = np.ones((1, int(edges[-1])), np.float32)
-            return Runs(edges[:-1], edges[1:], labels, np.zeros(len(labels), np.int64), ones)
+            every = np.ones(len(labels), bool)
+            return Runs(edges[:-1], edges[1:], labels, np.zeros(len(labels), np.int64), ones, every)
         w, c = targets.shape
         into, weights = np.arange(c + 1), np.ones((c + 1, w), np.float32)
         weights[:c] = targets.T
-        return Runs(np.zeros(c + 1, np.int64), np.full(c + 1, w), into, into, weights)
+        return Runs(np.zeros(c + 1, np.int64), np.full(c + 1, w), into, into, weights, into == c)
 
     @cached_property
     def _places(self) -> Any:
@@ -90,9 +93,9 @@ def kernel_series(
         tolerance: The absolute error that a kernel may have.
 
     Returns:
-        The series, or None if it would take more than `MOST` polynomials.
+        The series, or None if it would take more polynomials than loops are made for: then bins are cheaper.
     """
-    from layerfreq.engines.cpu.series_kernels import FIRST, STEP
+    from layerfreq.engines.cpu.series_kernels import SIZES
 
     farthest = max(farthest, 1e-30)
     # The map is finest around `centre`, which lies between the ends, and not nearer than the finest kernel resolves nor
@@ -117,11 +120,10 @@ def kernel_series(
     size = np.abs(terms)
     size[:, m : 2 * m] *= inv_delta  # derivative times cutoff, which has no unit, like the kernel itself
     left_out = np.cumsum(size.max(axis=1)[::-1])[::-1]
-    enough = np.flatnonzero(left_out[: MOST + 1] < tolerance)
-    if len(enough) == 0:
+    r = next((size for size in SIZES if left_out[size] < tolerance), None)
+    if r is None:
         return None
-    r = FIRST + STEP * max(0, -(-(int(enough[0]) - FIRST) // STEP))
-    terms = terms[:r]
+    terms = _of_products(terms[:r])
     return Series(
         lowest=nearest,
         highest=farthest,
@@ -131,6 +133,19 @@ def kernel_series(
         values=np.ascontiguousarray(terms[:, : 2 * m]),
         square=np.ascontiguousarray(terms[:, 2 * m :]),
     )
+
+
+def _of_products(terms: Float64[np.ndarray, "r k"]) -> Float64[np.ndarray, "r k"]:
+    """Turn coefficients of T_0, T_1, ... into those of the functions of `Series`.
+
+    D_4b D_a = D_(4b+a) + D_(4b-a), so each product leaves something to one of the polynomials before.
+    """
+    out = terms / 2
+    out[0] *= 2
+    for k in range(len(out) - 1, 4, -1):
+        if k % 4:
+            out[k - 2 * (k % 4)] -= out[k]
+    return out
 
 
 @cache

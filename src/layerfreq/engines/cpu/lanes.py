@@ -112,51 +112,32 @@ def nothing(typingctx: Any, like: Any) -> Any:
 
 
 @_builtin
-def add_polynomials(typingctx: Any, sums: Any, factor: Any, known: Any) -> Any:
-    """Add the next Chebyshev polynomials to a tuple of sums, one each; return the sums, and the last polynomials.
+def add_products(typingctx: Any, sums: Any, low: Any, three: Any, factor: Any, fourth: Any, eighth: Any) -> Any:
+    """Add lanes, and products of doubled Chebyshev polynomials D_k = 2 T_k, to a tuple of sums.
 
-    The last 2 m polynomials are continued by T_(k+m) = 2 T_m T_k - T_(k-m), where 2 T_m is the factor, so that m of
-    them do not wait for each other. A polynomial takes one multiplication with subtraction and one addition, which many
-    processors do side by side. The loop is unrolled, so that sums stay in registers.
+    The sums are those of `low` (three lanes), then of the `fourth`, its products with `three` (D_1, D_2, D_3), of the
+    `eighth`, its products, and so on: D_4(b+1) = D_4 D_4b - D_4(b-1), where D_4 is the factor. So most take one
+    multiplication with addition, instead of two operations. The loop is unrolled, so that sums stay in registers.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums, factor, known = args
-        count = signature.args[2].count
-        row = [builder.extract_value(known, k) for k in range(count)]
+        sums, low, three, factor, *fours = args
         for k in range(signature.args[0].count):
-            product = builder.fmul(factor, row[-count // 2], flags=("contract",))
-            row.append(builder.fsub(product, row[-count], flags=("contract", "nsz")))
-            sums = builder.insert_value(sums, builder.fadd(builder.extract_value(sums, k), row[-1], flags=("nsz",)), k)
-        known = context.make_tuple(builder, signature.args[2], row[-count:])
-        return context.make_tuple(builder, signature.return_type, (sums, known))
+            b, a = divmod(k, 4)
+            if a == 3 and b >= 2:
+                product = builder.fmul(factor, fours[-1], flags=("contract",))
+                fours.append(builder.fsub(product, fours[-2], flags=("contract", "nsz")))
+            if a == 3:
+                value = fours[b]
+            elif b == 0:
+                value = builder.extract_value(low, a)
+            else:
+                value = builder.fmul(builder.extract_value(three, a), fours[b - 1], flags=("contract",))
+            total = builder.fadd(builder.extract_value(sums, k), value, flags=("contract", "nsz"))
+            sums = builder.insert_value(sums, total, k)
+        return sums
 
-    return types.Tuple((sums, known))(sums, factor, known), generate
-
-
-@_builtin
-def add(typingctx: Any, sums: Any, others: Any) -> Any:
-    """Return the sums of two tuples' lanes."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        one, other = ([builder.extract_value(each, k) for k in range(sums.count)] for each in args)
-        totals = [builder.fadd(a, b, flags=("nsz",)) for a, b in zip(one, other, strict=True)]
-        return context.make_tuple(builder, signature.return_type, totals)
-
-    return sums(sums, others), generate
-
-
-@_builtin
-def write(typingctx: Any, array: Any, at: Any, row: Any) -> Any:
-    """Write a tuple of lanes side by side to a flat float32 array, from an index on."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        first = _address(context, builder, signature, args)
-        for k in range(row.count):
-            builder.store(builder.extract_value(args[2], k), builder.gep(first, [ir.Constant(_INDEX, k)]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, row), generate
+    return sums(sums, low, three, factor, fourth, eighth), generate
 
 
 @_builtin

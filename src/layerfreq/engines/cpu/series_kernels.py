@@ -1,4 +1,4 @@
-"""Compiled loops from the pairs of a tile to sums of Chebyshev polynomials, each filter centre in a lane of its own.
+"""Compiled loops from the pairs of a tile to sums of the functions of a `chebyshev.Series`, a filter centre per lane.
 
 Lanes run along the centres and loops along the points, so classes may have any length: sums stay in registers until a
 class ends. If the points of a tile are centres, too, the places of its pairs are used again, transposed.
@@ -13,8 +13,7 @@ import numpy as np
 from layerfreq.engines.compiling import loop
 from layerfreq.engines.cpu.lanes import (
     LANES,
-    add,
-    add_polynomials,
+    add_products,
     add_turned,
     keep,
     larger,
@@ -24,16 +23,15 @@ from layerfreq.engines.cpu.lanes import (
     spread,
     store,
     turn,
-    write,
 )
 from layerfreq.engines.cpu.pair_kernels import CLOSE, close_distances, distances
 
 HEIGHT, WIDTH = 128, 512  # of a block whose places, and their transpose, stay in the second-level cache
 GAP = 16  # float32 between the rows of a block, so that a column spreads over many sets of the cache
 TOGETHER = 64  # points per float32 sum, before sums are added up
-FIRST, STEP = 13, 4  # polynomials: T_0 .. T_12, and a multiple of four more
-FOUR, EIGHT, TWELVE = (0,) * 4, (0,) * 8, (0,) * 12  # tuples as long as the polynomials that a loop over pairs adds up
-ROOM = (WIDTH + GAP) * HEIGHT + (HEIGHT + GAP) * WIDTH + 4 * TOGETHER * LANES  # float32 of scratch, without the sums
+SIZES = 13, 17, 21, 25, 33, 41, 49  # functions: a constant, and those that one or two loops over pairs add up
+TWELVE, SIXTEEN, TWENTY, TWENTY_FOUR = (0,) * 12, (0,) * 16, (0,) * 20, (0,) * 24  # tuples as long as these
+ROOM = (WIDTH + GAP) * HEIGHT + (HEIGHT + GAP) * WIDTH  # float32 of scratch, without the sums
 
 
 class Places(NamedTuple):
@@ -54,6 +52,7 @@ class Runs(NamedTuple):
     into: np.ndarray  # (runs,) which of the centre's sums it adds to
     weight: np.ndarray  # (runs,) its row of the weights
     weights: np.ndarray  # (k, points) float32
+    ones: np.ndarray  # (runs,) whether all of its weights are one
 
 
 @loop()
@@ -93,38 +92,57 @@ def _careful_places(tile, i, start, width, places, out, at, strays, count):
 
 
 @loop()
-def _first(more, t, stride, begin, end, lane, weights, state, found):
-    """Add T_1 .. T_4 and more of some points, times their weights; save each point's last four. `t` holds 2 t."""
-    low, high, two = nothing(FOUR), nothing(more), spread(np.float32(2))
+def _ones(shape, t, stride, begin, end, lane, found):
+    """Add the first functions of some points, as many as `shape` has places; `t` holds 2 t."""
+    sums, two = nothing(shape), spread(np.float32(2))
     for j in range(begin, end):
-        twice, w0 = load(t, j * stride + lane), spread(weights[j])
-        w1 = spread(np.float32(0.5) * weights[j]) * twice
-        w2 = twice * w1 - w0
-        w3 = twice * w2 - w1
-        w4 = twice * w3 - w2
-        low = add(low, (w1, w2, w3, w4))
-        t2 = twice * twice - two
-        high, last = add_polynomials(high, t2 * t2 - two, (w3, w2, w1, w0, w1, w2, w3, w4))
-        write(state, 4 * LANES * (j - begin), last[4:])
-    keep(found, LANES, low)
-    keep(found, 5 * LANES, high)
+        d1 = load(t, j * stride + lane)
+        d2 = d1 * d1 - two
+        d3, d4 = d1 * d2 - d1, d2 * d2 - two
+        sums = add_products(sums, (d1, d2, d3), (d1, d2, d3), d4, d4, d4 * d4 - two)
+    keep(found, LANES, sums)
 
 
 @loop()
-def _next(t, stride, begin, end, lane, state, found, k):
-    """Add the eight polynomials from T_k on of the same points."""
-    sums, two = nothing(EIGHT), spread(np.float32(2))
+def _weighted(shape, t, stride, begin, end, lane, weights, found, quarter):
+    """Do the same, times the points' weights, for the functions after the first `4 * quarter`."""
+    sums, two = nothing(shape), spread(np.float32(2))
     for j in range(begin, end):
-        at = 4 * LANES * (j - begin)
-        twice = load(t, j * stride + lane)
-        last = load(state, at), load(state, at + LANES), load(state, at + 2 * LANES), load(state, at + 3 * LANES)
-        sums, last = add_polynomials(sums, twice * twice - two, last)
-        write(state, at, last)
-    keep(found, k * LANES, sums)
+        d1, now = load(t, j * stride + lane), spread(weights[j])
+        d2 = d1 * d1 - two
+        d3, d4 = d1 * d2 - d1, d2 * d2 - two
+        one, before, then = now, now + now, now * d4
+        for _ in range(quarter):
+            one, before, then = then, then, d4 * then - before
+        low = one * d1, one * d2, one * d3
+        sums = add_products(sums, low, (d1, d2, d3), d4, then, d4 * then - before)
+    keep(found, (4 * quarter + 1) * LANES, sums)
 
 
 @loop()
-def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
+def _add_some(quarters, ones, t, stride, begin, end, lane, weights, found, quarter):
+    """Do either, for `4 * quarters` functions."""
+    if ones:
+        if quarters == 3:
+            _ones(TWELVE, t, stride, begin, end, lane, found)
+        elif quarters == 4:
+            _ones(SIXTEEN, t, stride, begin, end, lane, found)
+        elif quarters == 5:
+            _ones(TWENTY, t, stride, begin, end, lane, found)
+        else:
+            _ones(TWENTY_FOUR, t, stride, begin, end, lane, found)
+    elif quarters == 3:
+        _weighted(TWELVE, t, stride, begin, end, lane, weights, found, quarter)
+    elif quarters == 4:
+        _weighted(SIXTEEN, t, stride, begin, end, lane, weights, found, quarter)
+    elif quarters == 5:
+        _weighted(TWENTY, t, stride, begin, end, lane, weights, found, quarter)
+    else:
+        _weighted(TWENTY_FOUR, t, stride, begin, end, lane, weights, found, quarter)
+
+
+@loop()
+def _add_points(t, stride, start, count, centres, at, runs, found, sums):
     """Add points to the sums of centres.
 
     Args:
@@ -135,12 +153,11 @@ def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
         centres: Number of centres.
         at: Index in `sums` of the first centre.
         runs: The points' `Runs`.
-        state: Flat, room for the last four polynomials of the points.
         found: Flat, room for the sums of the centres in lanes.
         sums: (h, classes or columns + 1, r) float64, added to.
     """
     r, each, flat = sums.shape[2], sums.shape[1] * sums.shape[2], sums.reshape(-1)
-    odd = r % 8 == FIRST % 8
+    quarters = r // 4 if r // 4 <= len(TWENTY_FOUR) // 4 else r // 8
     for run in range(np.searchsorted(runs.last, start, side="right"), runs.into.shape[0]):
         first, last = max(runs.first[run], start), min(runs.last[run], start + count)
         if first >= start + count:
@@ -152,12 +169,9 @@ def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
             found[: r * LANES] = 0
             for begin in range(first - start, last - start, TOGETHER):
                 end = min(begin + TOGETHER, last - start)
-                if odd:
-                    _first(EIGHT, t, stride, begin, end, lane, weights, state, found)
-                else:
-                    _first(TWELVE, t, stride, begin, end, lane, weights, state, found)
-                for k in range(13 if odd else 17, r, 8):
-                    _next(t, stride, begin, end, lane, state, found, k)
+                for quarter in range(0, r // 4, quarters):
+                    ones = runs.ones[run] and quarter == 0
+                    _add_some(quarters, ones, t, stride, begin, end, lane, weights, found, quarter)
             centre = at + lane
             for i in range(min(LANES, centres - lane)):
                 sums[centre + i, into, 0] += total
@@ -172,15 +186,17 @@ def _add_points(t, stride, start, count, centres, at, runs, state, found, sums):
 
 @loop()
 def _take_back(centre, point, runs, sums):
-    """Subtract a pair at place 0, where the polynomials are 1, 0, -1, 0, ..."""
+    """Subtract a pair at place 0, where the functions are 1, 0, -2, 0, 2, 0, -4, 0, 2, 0, -4, ..."""
     for run in range(np.searchsorted(runs.last, point, side="right"), runs.into.shape[0]):
         if runs.first[run] > point:
             break
         weight, mine = np.float64(runs.weights[runs.weight[run], point]), sums[centre, runs.into[run]]
-        for k in range(0, mine.shape[0], 4):
-            mine[k] -= weight
-        for k in range(2, mine.shape[0], 4):
-            mine[k] += weight
+        mine[0] -= weight
+        mine[2] += 2 * weight
+        for k in range(4, mine.shape[0], 4):
+            mine[k] -= 2 * weight
+        for k in range(6, mine.shape[0], 4):
+            mine[k] += 4 * weight
 
 
 @loop()
@@ -204,8 +220,7 @@ def add_tile(tile, runs, sums, both, across, across_sums, places, strays, scratc
     height, width = tile.products.shape
     plain, turned = WIDTH + GAP, HEIGHT + GAP
     rows, columns = scratch[: plain * HEIGHT], scratch[plain * HEIGHT : plain * HEIGHT + turned * WIDTH]
-    state, found = scratch[ROOM - 4 * TOGETHER * LANES : ROOM], scratch[ROOM:]
-    count, quick = 0, tile.products.itemsize == 4
+    found, count, quick = scratch[ROOM:], 0, tile.products.itemsize == 4
     for a in range(0, height, HEIGHT):
         h = min(HEIGHT, height - a)
         for b in range(0, width, WIDTH):
@@ -224,9 +239,9 @@ def add_tile(tile, runs, sums, both, across, across_sums, places, strays, scratc
             for i in range(0, h, LANES):
                 for j in range(0, w, LANES):
                     turn(rows, i * plain + j, plain, columns, j * turned + i, turned)
-            _add_points(columns, turned, b, w, h, a, runs, state, found, sums)
+            _add_points(columns, turned, b, w, h, a, runs, found, sums)
             if both:
-                _add_points(rows, plain, a, h, w, b, across, state, found, across_sums)
+                _add_points(rows, plain, a, h, w, b, across, found, across_sums)
     for i in range(height):
         if 0 <= tile.own[i] < width:
             _take_back(i, tile.own[i], runs, sums)
