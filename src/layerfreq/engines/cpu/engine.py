@@ -33,7 +33,6 @@ FOLDED = 4096  # filter centres that are folded before their curves are handed o
 CURVES = 1 << 18  # numbers turned into curves at a time, which should stay in the cache
 TOGETHER = 16  # filter centres for which a thread holds the sums of all classes at a time
 FLOAT64 = 4  # cost of an operation on many small matrices, relative to one of the products in float32
-FEW_COLUMNS = 8  # target columns up to which polynomials are quicker than bins: each column computes them anew
 PAIR = 100  # operations per pair, without its product
 SAMPLE = 32  # points whose distances are looked at first
 SHARE = 0.5  # of their pairs at the same few distances: more have equal errors, which do not average out
@@ -376,8 +375,6 @@ class Cpu(Engine[Rows, Columns]):
 
     def _find_series(self, squared: np.ndarray) -> Series | None:
         """Return a series for the distances in a sample of the points, if there is a short one and it pays."""
-        if self.targets.labels is None and self.targets.width > FEW_COLUMNS:
-            return None
         farthest, nearest = float(squared.max(where=np.isfinite(squared), initial=0.0)), float(squared.min())
         nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
         if self.targets.labels is None and not nearest:
