@@ -1,5 +1,7 @@
 """Filters over the points: what they take away in closed form, and drawn filter centres around what all find."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,19 @@ def test_targets_that_no_drawn_centre_has_are_one_line_and_more_rows_than_are_tr
     with refuses("rows", Code.CONSTANT):
         error_spectrum(x, rare, out[:, 0], K, method="filter", rows=4)
     check_error(torch.from_numpy(x), y, {"method": "filter", "rows": 150})
+
+
+@pytest.mark.parametrize("rows", [None, 60])
+def test_inputs_that_differ_by_their_rounding_alone_tell_nothing(rows):
+    x, y, out = field()
+    near = torch.from_numpy(1 + 1e-7 * x)  # float64 has seven more digits, float32 none
+    with pytest.warns(UserWarning, match="rounding of float32"):
+        found = error_spectrum(near.float(), y, out, method="filter", rows=rows)
+    assert np.isnan(found.relative).all()
+    assert found.learned() is None
+    assert found.resolution == 0
+    assert any("inputs: " in note and "float32" in note for note in found.notes)
+    for fine in (near, torch.from_numpy(x).float(), torch.from_numpy(1e-7 * x).float()):
+        with warnings.catch_warnings(action="error"):
+            told = error_spectrum(fine, y, out, method="filter", rows=rows)
+        assert np.isfinite(told.relative).any()

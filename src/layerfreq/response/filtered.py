@@ -15,8 +15,9 @@ from layerfreq.data.source import InMemory
 from layerfreq.data.targets import Targets
 from layerfreq.data.validation import Curve
 from layerfreq.engines import pick_engine
-from layerfreq.engines.base import RowCurves, enough_memory
-from layerfreq.errors import Code, InputError
+from layerfreq.engines.base import Points, RowCurves, enough_memory
+from layerfreq.engines.rounding import rounding_alone
+from layerfreq.errors import Code, InputError, warn_caller
 from layerfreq.measure.sampling import draw
 from layerfreq.measure.strategies import Meeting
 from layerfreq.response.given import Given
@@ -43,7 +44,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
     unit = float(np.abs(both).max()) or 1.0
     both /= unit
     name, make = pick_engine(engine, x.device, n, x.shape[1], 64 if frequencies is None else len(frequencies))
-    k, lots, coincident = _pass(x, both, make, frequencies, rows, seed)
+    k, lots, points = _pass(x, both, make, frequencies, rows, seed)
     total = Sums.total(lots)
     whole = np.mean(both**2, axis=0)
     target = float(whole[:c].mean())
@@ -52,7 +53,7 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
     # A band has a value if windows hold another point on average, and the target's energy is above rounding.
     double = name == "reference" or (name == "blocked" and x.dtype == torch.float64)
     rounding = max(given.rounding, KNOWN[double]) * target
-    told = total.others / total.count - coincident >= 1
+    told = total.others / total.count - (n if points.rounded else points.coincident) >= 1
     least = np.where(told, rounding, np.inf)
     bands = total.bands(whole)
     (t, e), (low_t, low_e), (high_t, high_e) = (
@@ -60,6 +61,9 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
     )
     relative, stderr = amplitude_ratio(e, t, least), None
     notes = [*given.notes, f"filters of variance k^-2 over the points, engine {name!r}"]
+    if points.rounded:
+        notes.append(f"inputs: {rounding_alone(x.dtype)}")
+        warn_caller(notes[-1])
     if rows is not None:
         stderr = standard_error(relative, (total.without(lot).bands(whole) for lot in lots), sampled=1 - rows / n)
         notes.append(f"{rows} of {n} points are filter centres, drawn at random")
@@ -87,8 +91,8 @@ def on_filter(given: Given, frequencies: Curve | None, *, rows: int | None, engi
 
 def _pass(
     x: Tensor, both: Float64[np.ndarray, "n two_c"], make: Any, frequencies: Curve | None, rows: int | None, seed: int
-) -> tuple[Curve, list[Sums], float]:
-    """Return the frequencies, sums over lots of filter centres, and the mean number of points at a point's place."""
+) -> tuple[Curve, list[Sums], Points]:
+    """Return the frequencies, sums over lots of filter centres, and the points as engines see them."""
     targets = _side_by_side(torch.from_numpy(both))
     centres = draw(targets, len(x), rows, None, seed).order
     with torch.no_grad(), enough_memory(len(x), x.shape[1]):
@@ -97,7 +101,7 @@ def _pass(
         k = np.sqrt(meeting.own_grid()) * gain if frequencies is None else frequencies
         meeting.begin(torch.from_numpy(np.clip(k / gain, 1e-150, 1e150) ** 2))
         lots = centres.tensor_split(1 if rows is None else min(GROUPS, rows))
-        return k, [Sums.of(meeting.curves(lot), both[lot.numpy()]) for lot in lots], meeting.points.coincident
+        return k, [Sums.of(meeting.curves(lot), both[lot.numpy()]) for lot in lots], meeting.points
 
 
 @dataclass(frozen=True)
