@@ -182,17 +182,20 @@ def as_markdown(rows: Sequence[dict[str, Any]], first: str = "way") -> str:
 
 def machine() -> str:
     """Return what the figures were taken on."""
+    name = processor()
     return (
-        f"{platform.system()} {platform.machine()}{_processor()}, {torch.get_num_threads()} threads, "
+        f"{platform.system()} {platform.machine()}{f' ({name})' if name else ''}, {torch.get_num_threads()} threads, "
         f"PyTorch {torch.__version__}, NumPy {np.__version__}, Python {platform.python_version()}"
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor's name, family and model, since makers give many the same name; "" if it is not known."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return f" ({name})" if name else ""
+    parts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    numbers = [f"{word} {parts[key]}" for key, word in (("cpu family", "family"), ("model", "model")) if key in parts]
+    return ", ".join([parts["model name"], *numbers]) if "model name" in parts else ""
 
 
 def added_memory(call: Callable[[], Any]) -> tuple[int | None, Any]:
