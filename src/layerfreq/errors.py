@@ -45,8 +45,7 @@ class Refusal(Enum):
     )
     PACKED = (
         "packed sequence",
-        "it returns a packed sequence, in which the tokens of all points are mixed; choose its last state "
-        "(<layer>.h_n), or a layer after pad_packed_sequence",
+        "it returns a packed sequence, the tokens of all points mixed; choose its h_n, or a layer after unpacking",
     )
     OTHER_AXIS = (
         "other axis",
@@ -78,10 +77,7 @@ class Refusal(Enum):
         "its features of a point change with the other points of a batch (attention or statistics over the batch, or "
         "noise), so that what is measured depends on the batches, too",
     )
-    NOT_DENSE = (
-        "not dense",
-        "it returns a nested or sparse tensor; make it dense in the model, or choose another layer",
-    )
+    NOT_DENSE = ("not dense", "it returns a nested or sparse tensor; make it dense in the model, or choose another")
     IN_VMAP = ("inside vmap", "inside torch.func.vmap a module sees one point at a time; call it on all of them")
     NOTHING_ABOVE = ("nothing above", "no parameters follow, so nothing is left to learn above it")
     NOT_CALLED = (
@@ -297,15 +293,7 @@ def naming(argument: str) -> Iterator[None]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a remedy that suggests the names nearest to an unknown one.
-
-    Args:
-        name: What was asked for.
-        known: What there is.
-
-    Returns:
-        A clause without a final stop, for the end of an error message.
-    """
+    """Return a remedy, without a final stop, that suggests the known names nearest to the one that was asked for."""
     known = list(known)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
@@ -353,12 +341,7 @@ def with_article(name: str) -> str:
 
 
 def listed(values: Any, argument: str, what: str) -> list[Any]:
-    """Return what was passed for an argument that takes several things, as a list.
-
-    Args:
-        values: What was passed.
-        argument: Its name.
-        what: What is wanted, in the plural.
+    """Return what was passed for an argument that takes several things, called `what`, as a list.
 
     Raises:
         InputError: If it is not iterable, such as a single number.
@@ -403,12 +386,11 @@ def warn_caller(message: str, kind: type[Warning] = UserWarning, *, again: bool 
 
     With `again`, also if the same was said there before, as in the last training of a session: Python says it once.
     """
-    level, frame = 1, sys._getframe()
+    frame = sys._getframe()
     while frame.f_back is not None and (
         frame.f_code.co_filename.startswith(_OWN) or "jaxtyping" in frame.f_code.co_filename
     ):
-        level, frame = level + 1, frame.f_back
-    if again:
-        warnings.warn_explicit(message, kind, frame.f_code.co_filename, frame.f_lineno)
-    else:
-        warnings.warn(message, kind, stacklevel=level)
+        frame = frame.f_back
+    said = None if again else frame.f_globals.setdefault("__warningregistry__", {})
+    where = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__", "")
+    warnings.warn_explicit(message, kind, *where, registry=said)
