@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from layerfreq import Run, __version__, error_spectrum, layer_spectra, spectrum
+from layerfreq.cli.reproduce import _show
 from layerfreq.cli.terminal import print_json, show_table
-from layerfreq.experiments import mlp
+from layerfreq.experiments import Table, mlp
 
 ODD = ("red] [bold", "x[red]y", ":smile:")
 
@@ -241,3 +242,9 @@ def test_a_reader_that_leaves_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(("title", "said"), [("median\nraw", True), ("raw_median\nheads at raw scale", False)])
+def test_only_frequencies_are_said_to_be_in_their_unit(capsys, title, said):
+    _show(Table(["layer", title], [["hidden1", "0.5"]], []), None)  # a correlation with a median has no unit
+    assert ("In 1/δ" in capsys.readouterr().out) is said

@@ -96,6 +96,11 @@ def test_bad_input_is_one_line_and_status_two(cli, tmp_path, change, options, sa
 
 def test_files_that_are_none(cli, tmp_path):
     assert cli(tmp_path / "none.npz")[0] == 2
+    (tmp_path / "folder.npz").mkdir()
+    for folder in (tmp_path, tmp_path / "folder.npz"):
+        status, _, error = cli(folder)
+        assert status == 2
+        assert "it is a folder" in error
     (tmp_path / "net.csv").write_text("1,2\n")
     status, _, error = cli(tmp_path / "net.csv")
     assert status == 2

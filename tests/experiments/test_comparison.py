@@ -1,5 +1,6 @@
 """Spectra beside published curves: closed forms, invariances, and the truth that a published curve is like itself."""
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from layerfreq.experiments.figures import published
 from layerfreq.experiments.figures.comparison import area_between, averaged, compare, mean_gap, rank_correlation, summit
+from layerfreq.experiments.figures.comparison_figures import _finish, _grid
 from layerfreq.measure.result import Spectrum
 from tests.helpers.refusals import Code, refuses
 
@@ -180,3 +182,17 @@ def test_refusals_are_one_line():
             compare(given_panel, ours)
     with refuses("one", Code.VALUE):
         area_between(EDGES, np.zeros(6), np.ones(6))
+
+
+def test_title_and_legend_of_a_single_panel_do_not_meet():
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    drawn, grid = _grid(1, 1)
+    grid[0, 0].plot([0, 1], [0, 1], label="sin(13πx)")
+    _finish(drawn, grid[0, 0], "sine, preset small: 20001 points")
+    drawn.draw_without_rendering()
+    title, legend = (one.get_window_extent() for one in (drawn._suptitle, drawn.legends[0]))
+    assert not title.overlaps(legend)
+    assert title.x0 >= 0
+    plt.close(drawn)

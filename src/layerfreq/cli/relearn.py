@@ -83,8 +83,14 @@ def _show(table: pd.DataFrame) -> None:
         of, optim, rule, kind, pairs = names if isinstance(names, tuple) else (names,) * 5
         late = part["censored"].iloc[0]
         print(f"\n{of} scale, {optim}, {rule} rate, {kind} head, {pairs}; {late:.0%} of heads censored")
-        rows = [[str(one).replace("_", " ") for one in row] for row in part[shown].round(2).astype(object).to_numpy()]
+        rows = [[_cell(one) for one in row] for row in part[shown].to_numpy(dtype=object)]
         show_table([name.replace("_", "\n").replace("correl", "correl-\n") for name in shown], rows)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value).replace("_", " ")
+    return f"{value:.2f}" if value == value else "-"
 
 
 def own_network(model: str | None, data: str | None, points: int) -> tuple[Any, Any, Any]:

@@ -186,7 +186,8 @@ def _reproduce(
         return
     _show(ours, theirs)
     list_files(files)
-    console.print(view_of(place, asked.UNIT, sys.stdout.encoding), soft_wrap=True)
+    if shown := view_of(place, asked.UNIT, sys.stdout.encoding):
+        console.print(shown, soft_wrap=True)
 
 
 @contextmanager
@@ -219,7 +220,7 @@ def _configured(name: str, asked: Experiment, preset: str, changes: dict[str, An
 
 def _show(ours: Table, theirs: Table | None) -> None:
     show_table(ours.head, ours.rows)
-    if any("median" in title for title in ours.head):
+    if any("median" in title.split() for title in ours.head):  # the number itself, not what it correlates with
         say_units(ours.head)
     if theirs is not None and theirs.rows:
         console.print("Compared with the published figures:")

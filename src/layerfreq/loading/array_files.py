@@ -24,7 +24,9 @@ def read_arrays(path: str | Path, argument: str) -> dict[str, Any]:
     """
     path = as_path(path, argument)
     if not path.is_file():
-        raise no_such(argument, "file", path)
+        raise no_such(
+            argument, "file", path, "it is a folder; name a file in it" if path.is_dir() else "check the path"
+        )
     try:
         if path.suffix == ".npz":
             import numpy as np

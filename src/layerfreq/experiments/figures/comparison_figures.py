@@ -112,7 +112,7 @@ def _finish(figure: Any, ax: Any, title: str) -> None:
         Line2D([], [], color="0.3", linestyle=THEIRS, linewidth=1.2, alpha=BEHIND, label="hidden in theirs"),
     ]
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")  # in the middle it would meet the legend
 
 
 def _grid(rows: int, columns: int) -> tuple[Any, Any]:

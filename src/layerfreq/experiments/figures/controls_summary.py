@@ -232,10 +232,12 @@ def figure(frame: pd.DataFrame) -> Figure:
     ):
         ax.set(xlabel=x, ylabel=y, yscale="log")
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False, fontsize="small")
+        ax.legend(frameon=False, fontsize="small", loc="upper left", ncols=2 if x.startswith("cut") else 1)
     for ax in (steps, medians):
         ax.set_ylim(top=ax.get_ylim()[1] * 6)  # room for the legend
         ax.set_xticks(sorted(labels["cut"].unique()))
+    for ax in (wave_steps, wave_medians):
+        ax.set_xticks(sorted(waves["k"].unique()))
     return drawn
 
 
