@@ -273,3 +273,36 @@ def several_of(network):
     options = {"group": dist.group.WORLD, "inv_delta": [0.1, 1.0, 10.0]}
     found = Probe.of(model, x, each, None, options).measure(model, strict=False)
     return {k: LayerSpectra(one.spectra[0]) for k, one in found.items()}, {k: one.failed for k, one in found.items()}
+
+
+def begun_of(fault, folder):
+    """What a callback tells at the beginning of a training on several ranks, whether it measures, and a later sum."""
+    import warnings
+
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+
+    from layerfreq.integrations.shell import Shell, Start
+
+    rank = dist.get_rank()
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    shell = Shell(x, (x[:, 0] > 0).long(), "9" if fault == "layer" else None, folder, 1, (), {"inv_delta": [0.1, 1.0]})
+
+    def start():
+        if rank == 1 and fault == "prepare":
+            raise KeyError("of one rank")
+        if rank == 1 and fault == "forward":
+            model.register_forward_pre_hook(lambda *_: 1 / 0)
+        return Start(model)
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        shell.begin(0, None, start)
+        measures = shell.monitor is not None
+        shell.measure(1)
+        shell.close()
+    after = torch.ones(1)
+    dist.all_reduce(after)  # the ranks are still in step
+    return measures, [str(one.message) for one in said], float(after)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from layerfreq import Monitor, Run
 from layerfreq.errors import InputError
+from tests.helpers.ranks import begun_of, world
 from tests.helpers.refusals import Code, refuses
 from tests.integrations.training import GRID, X, Y
 
@@ -375,3 +376,20 @@ def test_a_run_lands_where_it_was_asked_for_although_the_working_directory_chang
     train({**asked(train, tmp_path), "run": "run"}, nothing, tmp_path / "trained")
     assert Run(tmp_path / "here" / "run").steps() == list(range(STEPS + 1))
     assert not (tmp_path / "there" / "run").exists()
+
+
+@pytest.mark.ranks
+def test_ranks_go_on_alike_whatever_one_of_them_meets(tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    faults = {"layer": "layers: ", "prepare": "of one rank", "forward": "ZeroDivisionError", "taken": "run: "}
+    with world(2, tmp_path) as call:
+        for fault, word in faults.items():
+            for measures, lines, total in call(begun_of, *[(fault, str(tmp_path / fault))] * 2):
+                assert not measures
+                assert total == 2
+                assert [word in line and "none of it is measured" in line for line in lines] == [True], lines
+        for measures, lines, _ in call(begun_of, *[("none", str(tmp_path / "run"))] * 2):
+            assert (measures, lines) == (True, [])
+    assert Run(tmp_path / "run").steps() == [0, 1]
+    assert [one.name for one in (tmp_path / "taken").iterdir()] == ["mine.txt"]
