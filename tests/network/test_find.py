@@ -165,6 +165,25 @@ def test_inner_branches_are_no_cuts_and_say_why():
     assert layer_features(model, x, ["left.tanh"])["left.tanh"].shape == (20, 8)
 
 
+def test_an_input_beside_the_points_that_is_used_above_a_layer_is_why_it_cannot_be_split():
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x, edges):
+            for f in (self.first, self.second):
+                x = torch.relu(f(torch.zeros_like(x).index_add(0, edges[1], x[edges[0]])))
+            return self.head(x)
+
+    model, inputs = Graph(), (torch.randn(9, 8), torch.randint(0, 9, (2, 20)))
+    assert hidden_layers(model, inputs, whole=True) == ["first.relu", "second.relu"]
+    with refuses("layer", Code.UNSUPPORTED, "'first.relu'", "edges"):
+        split(model, "first.relu", inputs)
+    before, after = split(model, "second.relu", inputs)
+    torch.testing.assert_close(after(before(*inputs)), model(*inputs))
+
+
 def test_what_cannot_be_measured_is_named():
     with pytest.warns(UserWarning, match="first dimension must be the batch"):
         assert hidden_layers(Recurrent(batch_first=False), torch.randn(9, 5, 8)) == ["fc.relu"]

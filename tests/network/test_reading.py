@@ -274,6 +274,35 @@ def test_a_concatenation_has_its_features_where_its_parts_have(side, layer):
         )
 
 
+class ChannelsFirst(nn.LayerNorm):
+    """A norm over channels that stand first, as in ConvNeXt: of a known kind, but with the axes of another."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("run", "layer", "axis"),
+    [
+        (lambda m, x: m.head(F.gelu(m.fc(m.conv(x).mT))).mean(1), "fc.gelu", 2),
+        (lambda m, x: m.head((2 * F.gelu(m.fc(m.conv(x).mT))).tanh_()).mean(1), "fc.tanh", 2),
+        (lambda m, x: m.head(torch.relu(m.conv(m.fc(x))).mT).mean(1), "conv.relu", 1),
+        (lambda m, x: m.head(torch.relu(m.conv(m.fc(x))).mT.mul_(2)).mean(1), "conv.mul", None),  # moved
+        (lambda m, x: m.head(m.norm(m.conv(m.fc(x))).sigmoid().mT).mean(1), "norm.sigmoid", None),
+    ],
+)
+def test_the_module_that_made_a_value_decides_where_both_axes_have_its_size(run, layer, axis):
+    model = Net(run, conv=nn.Conv1d(6, 6, 1), fc=nn.Linear(6, 6), norm=ChannelsFirst(6), head=nn.Linear(6, 2))
+    x = torch.randn(N, 6, 6)
+    if axis is None:
+        with refuses("reading", Code.UNSUPPORTED, layer):
+            layer_features(model, x, layer, reading="mean")
+        return
+    value = layer_features(model, x, layer)[layer].reshape(N, 6, 6)
+    read = layer_features(model, x, layer, reading="mean")[layer]
+    torch.testing.assert_close(read, value.movedim(axis, -1).mean(1))
+
+
 def test_a_concatenation_of_tokens_by_a_convolution_and_a_linear_map():
     def moved(m, x):
         tokens = torch.cat([m.conv(x).flatten(2).transpose(1, 2), m.fc(x.flatten(2).transpose(1, 2))], -1)

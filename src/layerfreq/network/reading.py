@@ -278,8 +278,13 @@ def _named(reading: Any, own: bool) -> Reading:
 def axis_in(value: Value, found: Trace) -> int | None:
     """Find the axis of a layer's output that holds features; None if it is unclear.
 
-    A concatenation may have more features than any module before it: its axis is that of its parts.
+    Where a module of a known kind made it, that decides. A concatenation may have more features than any module before
+    it: its axis is that of its parts.
     """
+    made = [m for m in found.modules_of(value) if type(m).__module__.startswith("torch.nn.")]  # none of the user's kind
+    kind = next(filter(None, (_kind(module, len(value.shape)) for module in made)), None)
+    if kind is not None:
+        return kind
     axes = {axis_in(part, found) for part in found.parts_of(value)} - {None}
     return axes.pop() if len(axes) == 1 else features_axis(value.shape, found.made_by(value))
 

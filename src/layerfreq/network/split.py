@@ -52,8 +52,13 @@ def split(model: nn.Module, layer: str, inputs: Any) -> tuple[nn.Module, nn.Modu
         chosen, found = cuts.layers[0], cuts.trace
         probe = found.probe
         if not _determines_output(model, found, chosen):
-            why = f"is not a cut of {type(model).__name__}, {Refusal.AROUND.long}"
-            raise Code.UNSUPPORTED(f"layer: {layer!r} {why}; choose among hidden_layers(model, inputs)")
+            kind = f"layer: {layer!r} is not a cut of {type(model).__name__}"
+            if found.by_name[chosen.name].node not in found.flow.chain:
+                raise Code.UNSUPPORTED(f"{kind}, {Refusal.AROUND.long}; choose among hidden_layers(model, inputs)")
+            raise Code.UNSUPPORTED(
+                f"{kind} by itself: an input beside the points (a mask, labels, edges) is used above it, too; leave it "
+                "out, or measure the layer without cutting there"
+            )
         before, after = _Reach(model, chosen), _Replay(model, chosen, probe)
         with _all_trainable(model):
             value = before(*_positional(probe), **_named(probe))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -122,19 +122,30 @@ class Trace:
             found.setdefault(value.node, []).append(value)
         return found
 
+    def _before(self, value: Value) -> Iterator[int]:
+        """Iterate over a value's node and those of which it is a function number by number, as it lies in memory."""
+        i = value.node
+        while True:
+            yield i
+            node, of = self.flow.nodes[i], self.flow.parents(i)
+            if not node.pointwise or len(of) != 1 or node.layout != value.layout:
+                return
+            i = of[0]
+
+    def modules_of(self, value: Value) -> list[nn.Module]:
+        """Return the modules that returned a value, or one of which it is a function number by number, last first."""
+        found = (v for i in self._before(value) for v in reversed(self._by_node.get(i, ())) if v.layout == value.layout)
+        return [v.module for v in found if v.module is not None]
+
     def parts_of(self, value: Value) -> list[Value]:
         """Return the values that a value is a concatenation of, perhaps with functions of each number after it.
 
         Parts that no layer returned, such as inputs, are left out. There are none if it is no concatenation, or its
         axes or those of its parts may have been moved.
         """
-        nodes, i = self.flow.nodes, value.node
-        while nodes[i].layout == value.layout and nodes[i].op != "cat":
-            of = self.flow.parents(i)
-            if not nodes[i].pointwise or len(of) != 1:
-                return []
-            i = of[0]
-        if nodes[i].layout != value.layout:
+        nodes = self.flow.nodes
+        i = next((i for i in self._before(value) if nodes[i].op == "cat" and nodes[i].layout == value.layout), None)
+        if i is None:
             return []
         parts = [[v for v in self._by_node.get(p, ()) if v.ended <= i] for p in nodes[i].parents]
         found = [of[-1] for of in parts if of]
