@@ -36,7 +36,7 @@ def test_recurrent_modules_without_batch_first(t):
 @kind(
     "packed sequences",
     "works with a limit",
-    "what a recurrent module returns packed has not one row for each input; measure layers after it",
+    "what a recurrent module returns packed is refused; measure its last state, or layers after unpacking",
 )
 def test_packed_sequences():
     def run(m, two):
