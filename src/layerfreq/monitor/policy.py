@@ -73,5 +73,5 @@ class Policy:
 
 
 def _tell(error: Exception, where: str, rest: str) -> None:
-    said = first_line(error, kind=not isinstance(error, InputError), most=400)
+    said = str(error) if isinstance(error, InputError) else first_line(error, kind=True, most=400)
     warn_caller(f"{where}{': ' if where else ''}{said}; the training continues ({rest})", again=True)
