@@ -170,10 +170,8 @@ def seen(
             return None
         known: dict[Scale, Distances] = {}
         try:
-            x, centres = as_features(features), torch.arange(n)
-            if rows is not None:
-                y = prepare_targets(read_targets(targets, n), Shards(count=n), center=center, seed=seed)
-                centres = draw(y, n, rows, rtol, seed).order
+            x = as_features(features)
+            centres = torch.arange(n) if rows is None else _drawn(targets, n, rows, center, seed)
             index = _centres(x, centres, own_grid=inv_delta is None)
             for scale in scales if can_look(x, len(index), None) else ():
                 one = look(x, index, scale)
@@ -183,6 +181,12 @@ def seen(
         except InputError:
             return None
     return Seen(known) if known else None
+
+
+def _drawn(targets: Any, n: int, rows: int, center: bool | None, seed: int) -> Tensor:
+    """Return the filter centres that are drawn for targets."""
+    y = prepare_targets(read_targets(targets, n), Shards(count=n), center=center, seed=seed)
+    return draw(y, n, rows, None, seed).order
 
 
 def _centres(features: Tensor, centres: Tensor, *, own_grid: bool) -> Tensor:
@@ -262,7 +266,7 @@ def in_pieces(
         first = targets if each is None else next(iter(each.values()), None)
         points = Pieces.of(model, inputs, first, budget // 4, max(FEWEST, PIECE // widest))
         each = {ONE: points.targets} if each is None and points is not None else each
-        index = None if points is None or not each else _drawn(points.n, each, options)
+        index = None if points is None or not each else _of_all(points.n, each, options)
     except InputError:
         return
     if points is None or index is None or each is None:
@@ -291,14 +295,11 @@ def in_pieces(
 
 
 @own_settings()
-def _drawn(n: int, each: Mapping[Any, Tensor], options: Mapping[str, Any]) -> Tensor | None:
+def _of_all(n: int, each: Mapping[Any, Tensor], options: Mapping[str, Any]) -> Tensor | None:
     """Return all targets' filter centres, and points for default grids, in order; None if these are most points."""
-    rows, seed, own_grid = options["rows"], options.get("seed", 0), options.get("inv_delta") is None
-    found = []
-    for target in each.values():
-        y = prepare_targets(read_targets(target, n), Shards(count=n), center=options.get("center"), seed=seed)
-        found.append(_centres(torch.empty(n, 0), draw(y, n, rows, None, seed).order, own_grid=own_grid))
-    index = torch.unique(torch.cat(found))
+    own_grid, how = options.get("inv_delta") is None, (options["rows"], options.get("center"), options.get("seed", 0))
+    drawn = (_drawn(target, n, *how) for target in each.values())
+    index = torch.unique(torch.cat([_centres(torch.empty(n, 0), one, own_grid=own_grid) for one in drawn]))
     return index if 2 * len(index) <= n else None
 
 

@@ -164,9 +164,7 @@ def measure_source(
         if rtol is None:  # with rtol, the centres are not known before
             known = Known.of(source, make_engine, y, as_scale(scale), first, room=room, own_grid=grid is None)
         meeting = known or Meeting(source, make_engine, y, as_scale(scale), room=room, first=first, cutoffs=cutoffs)
-        unit = Unit.of(meeting.points, scale)
-        grid = unit.own_grid(meeting) if grid is None else grid
-        meeting.begin(torch.from_numpy(unit.scaled(grid)))
+        unit, grid = _begun(meeting, scale, grid)
         tally = _met(meeting, chosen, y, len(grid), shards)
     found = within_bounds(tally.estimates(), y, tally.target, name)
     doubts = {**_doubts(found, tally, y, rows, rtol), **_rounding(meeting.points, layer)}
@@ -236,9 +234,7 @@ def measure_several(
     with torch.no_grad(), enough_memory(n, x.shape[1]):
         cutoffs = None if grid is None else len(grid)
         meeting = Meeting(source, make_engine, joint, as_scale(scale), room=room, first=everyone, cutoffs=cutoffs)
-        unit = Unit.of(meeting.points, scale)
-        grid = unit.own_grid(meeting) if grid is None else grid
-        meeting.begin(torch.from_numpy(unit.scaled(grid)))
+        unit, grid = _begun(meeting, scale, grid)
         columns = torch.zeros(2, len(grid), joint.width, dtype=torch.float64)
         windows = torch.zeros(2, len(grid), dtype=torch.float64)
         for part in meeting.curves(everyone):
@@ -255,6 +251,14 @@ def measure_several(
         found[target] = _spectrum(curves, y, unit, meeting.points, **about)
     _warn(_rounding(meeting.points, layer), told)
     return found
+
+
+def _begun(meeting: Meeting | Known, scale: Scale, grid: Curve | None) -> tuple[Unit, Curve]:
+    """Let a meeting begin with cutoffs, its own by default; return their unit, and them."""
+    unit = Unit.of(meeting.points, scale)
+    grid = unit.own_grid(meeting) if grid is None else grid
+    meeting.begin(torch.from_numpy(unit.scaled(grid)))
+    return unit, grid
 
 
 def _met(meeting: Meeting | Known, chosen: Draw, targets: Targets, cutoffs: int, shards: Shards) -> Tally:
