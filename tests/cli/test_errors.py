@@ -105,3 +105,13 @@ def test_files_that_are_none(cli, tmp_path):
     status, _, error = cli(tmp_path / "net.csv")
     assert status == 2
     assert "neither .npz nor .safetensors" in error
+
+
+def test_a_file_in_the_way_of_the_results_is_told_before_anything_is_measured(cli, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "deeper"):
+        status, said, error = cli(tmp_path / "none.npz", "--out", out)
+        assert (status, said) == (2, "")
+        assert "out: " in error
+        assert "taken' is not a folder" in error
+    assert (tmp_path / "taken").read_text() == "mine"

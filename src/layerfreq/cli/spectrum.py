@@ -33,7 +33,7 @@ def spectrum(
     """Measure the spectrum of features and targets in a file."""
     from layerfreq.measure.measure import spectrum as measure
 
-    out = None if out is None else as_path(out, "out")
+    out = None if out is None else _folder(out)
     result = measure(*arrays_of(as_path(file, "file"), "features", "targets"), scale=scale, rows=rows)
     if not as_json:
         console.print(repr(result))
@@ -63,7 +63,7 @@ def errors(
     """Measure error by frequency: which of the target's frequencies the outputs have, and which they miss."""
     from layerfreq.response import error_spectrum
 
-    out = None if out is None else as_path(out, "out")
+    out = None if out is None else _folder(out)
     arrays = arrays_of(as_path(file, "file"), "inputs", "targets", "outputs")
     found = error_spectrum(*arrays, method=method, window=window, rows=rows)
     if not as_json:
@@ -74,6 +74,15 @@ def errors(
         print_json({**fields, "learned": found.learned(), "learned_interval": found.learned_interval(), "files": files})
     else:
         list_files(files)
+
+
+def _folder(out: Path) -> Path:
+    """Return where files go, refused before anything is measured if it cannot be a folder."""
+    out = as_path(out, "out")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise Code.EXISTS(f"out: {str(place)!r} is not a folder; choose another place")
+    return out
 
 
 def _saved(found: Any, out: Path | None, name: str) -> list[Path]:
