@@ -80,6 +80,21 @@ def test_a_head_that_reads_all_tokens_or_what_cannot_be_told():
         assert above(tokens(head)).tokens == ()
 
 
+@pytest.mark.parametrize(
+    ("head", "single"),
+    [
+        (lambda m, x: x[torch.arange(len(x)), torch.arange(len(x)) % T], True),
+        (lambda m, x: x.gather(1, (torch.arange(len(x)) % T)[:, None, None].expand(-1, 1, D)).squeeze(1), True),
+        (lambda m, x: x[(torch.arange(T) > 0).expand(len(x), -1)].reshape(len(x), T - 1, D).mean(1), False),
+    ],
+)
+def test_one_token_of_each_point_that_an_index_chooses(head, single):
+    model = tokens(head)
+    assert above(model).single is single
+    for reading in READINGS:
+        assert bool(told(model, reading)) is (reading == "flatten" or (single and reading not in ("cls", "last")))
+
+
 def test_channels_before_positions():
     def run(m, x):
         return m.out(torch.relu(m.conv(x.transpose(1, 2)))[:, :, -1])

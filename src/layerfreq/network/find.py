@@ -314,7 +314,8 @@ def _otherwise(value: Value, above: Above, reading: str, axis: int | None) -> st
         return f"takes the {what} of all tokens{other}; reading={{{value.name!r}: {above.pooled!r}}} measures that"
     if not above.tokens:  # what is read of them is not known, and may be what this reading reads
         instead = f"reading={{{value.name!r}: 'cls'}} (or 'last', or a function) measures that alone"
-        return "" if other else f"reads a part of it, such as one token; {instead}"
+        known = not other or (above.single and reading not in TOKENS)
+        return f"reads a part of it, such as one token{other}; {instead}" if known else ""
     same = {0: "cls", above.of - 1: "last"}.get(above.tokens[0], "") if len(above.tokens) == 1 else ""
     if reading == same:
         return ""

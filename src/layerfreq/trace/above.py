@@ -22,11 +22,13 @@ class Above:
         tokens: The tokens that they read, if these are a part of all; empty if it cannot be told which.
         of: How many tokens there are.
         pooled: "mean" or "max" if they read that of all tokens; else "".
+        single: Whether they read one token of each point, even if it cannot be told which.
     """
 
     tokens: tuple[int, ...]
     of: int
     pooled: str = ""
+    single: bool = False
 
 
 def read_above(value: Value, found: Trace, axis: int | None) -> Above | None:
@@ -49,7 +51,8 @@ def read_above(value: Value, found: Trace, axis: int | None) -> Above | None:
         if node.op in TAKES_A_PART:
             tokens = _tokens(whole, node.layout, 3 - axis) if axis and node.op in ("select", "slice") else ()
             if not tokens:
-                break
+                size = 0 if node.layout is None or node.op in ("select", "slice") else math.prod(node.layout[0])
+                return Above((), length, single=axis is not None and size == n * width)
         elif tokens is not None or node.layout is None:
             break
         elif node.op in _POOLS:
