@@ -106,6 +106,16 @@ def test_many_classes_are_folded_and_mean_the_same(monkeypatch, center, rows):
     np.testing.assert_allclose(folded.lfr, each.lfr, rtol=1e-9)
 
 
+@pytest.mark.parametrize("classes", [10, 100])
+def test_rounding_averages_out_where_no_point_has_a_neighbour(classes):
+    """There, sums of kernels are nearly zero, and rounding gives them either sign."""
+    x, y = cloud(1500, 16, classes)
+    u = np.geomspace(1, 20, 6)
+    found, exact = (spectrum(x, y, u, engine=name) for name in ("cpu", "reference"))
+    assert exact.neighbours[-1] < 1 + 1e-6
+    assert np.abs(found.lfr - exact.lfr).max() < 1e-6
+
+
 @pytest.mark.parametrize("stray", [False, True])
 def test_many_classes_of_few_points_in_a_series(stray):
     """Sums of classes shorter than a register, of all their lengths; centres with pairs outside are done once more."""

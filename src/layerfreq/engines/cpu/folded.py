@@ -64,7 +64,7 @@ class Folded:
         total, fall = np.split(self.total[at] @ functions.values, 2, axis=1)
         oa, ob = np.split(self.shifted[at] @ functions.values, 2, axis=1)
         oa += self.offset[self.label[at], None]
-        w = 1 / (1 + np.maximum(total, 0))
+        w = 1 / (1 + np.maximum(total, -0.5))  # as in `kernels.curves`
         kept, offset = (aa + 2 * a + 1) * w**2, float(self.offset @ self.offset)
         out[0] = kept + 2 * w * oa + offset
         out[1] = 2 * w * ((ab + b) * w - kept * fall + ob - oa * w * fall)

@@ -106,7 +106,8 @@ def curves(values, squares, targets, offset, energy, change, self_weight, by_col
         total, slow = values[i, c, :m], values[i, c, m:]
         e, s, square, own = energy[i], change[i], squares[i], self_weight[i]
         for k in range(m):
-            weight[k] = 1.0 / (1.0 + max(total[k], 0.0))
+            # Rounding gives sums near zero either sign: raised to zero, they would no longer average out over rows.
+            weight[k] = 1.0 / (1.0 + max(total[k], -0.5))
         for k in range(m):
             own[k] = min((1.0 + square[k]) * weight[k] * weight[k], 1.0)
         e[:], s[:] = 0.0, 0.0
