@@ -274,6 +274,16 @@ def test_pairs_that_the_series_does_not_hold_for_are_exact(rows):
     assert np.abs(s.rdf - exact.rdf).max() < 1e-4 * exact.rdf.max()
 
 
+@pytest.mark.parametrize("d", [150, 2100])  # from 2048 on, all distances are looked at
+def test_a_pair_in_one_place_that_the_sample_sees_does_not_add_up_errors(d):
+    x, y = cloud(1200, d, 3)
+    x[0], y[:2] = x[1], 0  # the first of its class is among the points looked at
+    cutoffs = np.array([2, 10, 20, 30]) / d
+    found, exact = (spectrum(x, y, cutoffs, engine=name) for name in ("cpu", "reference"))
+    assert np.abs(found.lfr - exact.lfr).max() < 1e-6
+    np.testing.assert_allclose(found.neighbours, exact.neighbours, rtol=1e-6)
+
+
 @pytest.mark.parametrize("short", [MemoryError("bins"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_out_of_memory_is_answered_with_fewer_rows_at_a_time(monkeypatch, short):
     x, y = cloud(200, 6, 3)

@@ -35,6 +35,7 @@ TOGETHER = 16  # filter centres for which a thread holds the sums of all classes
 FLOAT64 = 4  # cost of an operation on many small matrices, relative to one of the products in float32
 PAIR = 100  # operations per pair, without its product
 SAMPLE = 32  # points whose distances are looked at first
+FEW_NEAR = 16  # of these points, at least, for each pair that is much nearer than others and left out of a series
 SHARE = 0.5  # of their pairs at the same few distances: more have equal errors, which do not average out
 LEVELS = 8  # values that a feature has at these points, on average: with as few, distances lie in clusters, too
 STRETCH = 2.0**20  # factor for features, so that float32 has exponents for close pairs: below 1e-24, they coincide
@@ -237,7 +238,6 @@ class Cpu(Engine[Rows, Columns]):
             if rows.every and columns is self._own:
                 self._add_square(rows, columns, count, run)
                 return
-
             blocks = self._blocks(columns)
 
             def strip(at: slice) -> None:
@@ -375,8 +375,11 @@ class Cpu(Engine[Rows, Columns]):
 
     def _find_series(self, squared: np.ndarray) -> Series | None:
         """Return a series for the distances in a sample of the points, if there is a short one and it pays."""
-        farthest, nearest = float(squared.max(where=np.isfinite(squared), initial=0.0)), float(squared.min())
-        nearest = 0.8 * nearest if nearest > 0.05 * farthest else 0.0
+        farthest = float(squared.max(where=np.isfinite(squared), initial=0.0))
+        near = squared <= 0.05 * farthest
+        nearest = 0.0
+        if np.count_nonzero(near) <= len(squared) // FEW_NEAR:  # strays: a wide series costs all others digits
+            nearest = 0.8 * float(squared.min(where=~near, initial=farthest))
         if self.targets.labels is None and not nearest:
             return None  # distances may be few, as for points in two places, for which bins are more accurate
         return kernel_series(self._cutoffs, nearest, 1.2 * farthest, 1e-6 / len(self.targets.energy))
