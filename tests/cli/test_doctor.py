@@ -297,7 +297,7 @@ def test_an_axis_that_cannot_be_told_is_said():
             self.conv, self.head = nn.Conv1d(4, 4, 1), nn.Linear(4, 4)
 
         def forward(self, x):
-            return self.head(F.relu(self.head(self.conv(x)))).mean(1)
+            return self.head(F.relu(self.head(self.conv(x)).transpose(1, 2))).mean(1)
 
     found = {one.name: one for one in inspect_model(Mixed(), torch.randn(5, 4, 4), 10, reading="mean")}
     assert found["head.relu"].reason == "axis unclear"

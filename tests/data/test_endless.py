@@ -36,7 +36,7 @@ class Endless(IterableDataset):
 def begun(name, inputs, **options):
     """Begin a training with a framework's callback."""
     callbacks = pytest.importorskip(f"layerfreq.integrations.{name}")
-    callback = callbacks.LayerSpectraCallback(inputs, **GRID, **options)
+    callback = callbacks.LayerSpectraCallback(inputs, **GRID, on_error="raise", **options)
     if name == "lightning":
         precision = SimpleNamespace(convert_input=lambda x: x)
         callback.on_train_start(SimpleNamespace(precision_plugin=precision, fast_dev_run=False, global_step=0), MODEL)

@@ -255,7 +255,7 @@ REMEDIES = {
     "a column of ids": (MODEL, X, Y[:, None], "y[:, 0]"),
     "a list of points": (MODEL, list(X), Y, "torch.stack(inputs)"),
     "a dict for one argument": (TakesADict(), {"image": X}, Y, "({...},)"),
-    "labels that forward needs": (WantsLabels(), [{"image": X, "labels": Y}], None, "{..., 'labels': y}"),
+    "labels that forward needs": (WantsLabels(), {"image": X}, Y, "{..., 'labels': y}"),
     "a module without forward": (OnlyParts(), X, Y, "module='name'"),
     "integers": (MODEL, X.round().long(), Y, "torch.float32, convert the inputs"),
 }
