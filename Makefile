@@ -1,4 +1,5 @@
-# `make demo` and `make test` do all set-up themselves: a .venv with pinned versions.
+# `make demo` and `make test` do all set-up themselves: a .venv with pinned versions. Compiling every module of every package
+# would take longer than installing them; Python compiles what is imported.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -33,14 +34,14 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,docs,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[all,docs,dev]'
 	touch $@
 
 # Where there is no GPU, the cuda engine's tests run in Triton's interpreter. 1 GB on disk, on Linux alone. PyTorch's builds for CUDA
 # pin the version of it, so that constraints do not.
 $(TRITON): $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cuda]' && touch $@ \
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[cuda]' && touch $@ \
 	  || echo "no Triton: the tests that need it are left out, and named"
 
 clean:
